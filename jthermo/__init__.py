@@ -1,0 +1,32 @@
+"""jthermo: vectorized SGD sweeps, their observables, and the scaling exponents of the decay by data collapse.
+
+Names are loaded when they are first used: ``import jthermo`` costs no JAX, and ``from jthermo.collapse import
+fit_collapse`` never imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = ("collapse", "theory")
+_NAMES: dict[str, str] = {}
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it, once."""
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"jthermo.{name}")
+    else:
+        raise AttributeError(f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
