@@ -11,8 +11,30 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("collapse", "theory")
-_NAMES: dict[str, str] = {}
+_MODULES = ("collapse", "data", "errors", "models", "noise", "observables", "theory")
+_NAMES = {
+    "InputError": "errors",
+    "Optimizer": "optimizer",
+    "Record": "spec",
+    "RescaledSteps": "schedule",
+    "Sweep": "spec",
+    "activation_rate": "observables",
+    "every": "schedule",
+    "export": "results",
+    "fit_collapse": "collapse",
+    "grid": "results",
+    "kappa": "observables",
+    "log_steps": "schedule",
+    "loss": "observables",
+    "mean_squared_residual": "observables",
+    "open_results": "results",
+    "plan": "forecast",
+    "run": "runner",
+    "sgd": "optimizer",
+    "tau": "results",
+    "unit_activation": "observables",
+    "weight_norm": "observables",
+}
 __all__ = ["__version__", *_MODULES, *_NAMES]
 
 

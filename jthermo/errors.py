@@ -1,0 +1,26 @@
+"""The one error a user's mistake raises: it names the field, the value and the remedy."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A value that jthermo can't work with, found where it was given.
+
+    Args:
+        field: the name the user wrote, such as ``"learning_rate"``.
+        value: what was given; shown by ``repr``, shortened.
+        remedy: what would be right, as a full clause.
+
+    >>> raise InputError("batch_size", 0, "give a positive whole number")
+    Traceback (most recent call last):
+    ...
+    jthermo.errors.InputError: batch_size = 0: give a positive whole number
+    """
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        self.field, self.value, self.remedy = field, value, remedy
+        shown = repr(value)
+        super().__init__(f"{field} = {shown if len(shown) <= 200 else shown[:197] + '...'}: {remedy}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+        return type(self), (self.field, self.value, self.remedy)

@@ -1,0 +1,65 @@
+"""Optimizers as values: an optax factory and its hyperparameters; every float of them is traced, never recompiled."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from jthermo.errors import InputError
+from jthermo.values import reference
+
+
+class Optimizer:
+    """An optax optimizer as a hashable value; the learning rate comes from the sweep.
+
+    Args:
+        fn: an optax factory, or any function ``(learning_rate, **hyper) -> optax.GradientTransformation``.
+        **hyper: its other arguments. Floats can be swept by name (``vary={"optimizer.b1": (0.8, 0.9)}``)
+            without a new compilation; other values are static.
+
+    >>> import optax
+    >>> Optimizer(optax.adam, b1=0.8)
+    Optimizer(optax:adam, b1=0.8)
+    """
+
+    def __init__(self, fn: Callable[..., optax.GradientTransformation], **hyper: Any) -> None:
+        if not callable(fn):
+            raise InputError("optimizer", fn, "give an optax factory such as optax.adam, or jt.sgd()")
+        _, *others = inspect.signature(fn).parameters.values()
+        self.defaults = {p.name: p.default for p in others if p.default is not p.empty}
+        self.fn, self.hyper = fn, {**self.defaults, **hyper}
+        try:
+            self.build(0.1)
+        except (TypeError, ValueError) as error:
+            raise InputError("optimizer", self, f"{fn.__name__} refuses these arguments ({error})") from None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Factory and hyperparameters, as the constructor takes them."""
+        return {"fn": self.fn, **self.hyper}
+
+    def build(self, learning_rate: Any, traced: Mapping[str, Any] | None = None) -> optax.GradientTransformation:
+        """The optax transformation, with `traced` values in place of the floats they name."""
+        return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
+
+    def __repr__(self) -> str:
+        given = {k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]}
+        return f"Optimizer({', '.join([reference(self.fn), *(f'{k}={v!r}' for k, v in given.items())])})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Optimizer) and (self.fn, self.hyper) == (other.fn, other.hyper)
+
+    def __hash__(self) -> int:
+        return hash((self.fn, tuple(sorted(self.hyper))))
+
+
+def sgd(momentum: float | None = None, nesterov: bool = False) -> Optimizer:
+    """θ ← θ − η ∇L, the paper's optimizer; with momentum m: v ← m v + ∇L, θ ← θ − η v.
+
+    >>> sgd(momentum=0.9)
+    Optimizer(optax:sgd, momentum=0.9)
+    """
+    return Optimizer(optax.sgd, momentum=None if momentum is None else float(momentum), nesterov=nesterov)

@@ -1,0 +1,178 @@
+"""Results as an xarray.Dataset: open a folder, lay the runs on their grid, rescale the clock, export. No JAX here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jthermo.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SWEEP, MANIFEST, RECORDS = "sweep.json", "manifest.json", "records"
+COORDINATE = "coordinate:"      # marks the swept axes among the arrays of a record file
+FORMATS = ("csv", "parquet", "netcdf")
+_UNITS = {"learning_rate": ("learning rate η", "1"), "batch_size": ("batch size B", "1"), "seed": ("seed", "1")}
+
+
+def open_results(directory: str | Path) -> xr.Dataset:
+    """The recorded runs of a results folder, verified against the digests in its manifest.
+
+    Args:
+        directory: a folder that ``jt.run`` wrote.
+
+    Returns:
+        Dims ``run`` and ``record``. Coordinates on ``run``: every swept axis; ``step`` (run, record) counts updates
+        and is −1 where a run has fewer records than the longest. Variables are NaN there and where ``finite`` is False.
+        Of an unfinished sweep it holds the cohorts that are finished, and ``attrs["complete"]`` is 0.
+
+    Raises:
+        InputError: no results there, or a record file that is missing or altered.
+    """
+    folder = Path(directory)
+    if not (folder / SWEEP).exists():
+        raise InputError("directory", str(directory), "holds no sweep.json; give a folder that jthermo run wrote")
+    if not (folder / MANIFEST).exists():
+        raise InputError("directory", str(directory), "has no finished records yet; run the same sweep again to continue it")
+    manifest = read_json(folder / MANIFEST)
+    return assemble(read_json(folder / SWEEP), read_parts(folder, manifest), manifest)
+
+
+def grid(ds: xr.Dataset) -> xr.Dataset:
+    """The runs laid out as (learning_rate, batch_size, seed, further axes…, record); combinations not run are NaN.
+
+    >>> import jthermo as jt
+    >>> sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2), seed=(0, 1, 2),
+    ...                  learning_rate=(0.1, 0.2), num_steps=4, record=jt.Record(steps=jt.every(2), observables=jt.loss()))
+    >>> dict(jt.grid(jt.run(sweep, progress=False)).sizes)
+    {'learning_rate': 2, 'batch_size': 1, 'seed': 3, 'record': 3}
+    """
+    axes = axes_of(ds)
+    laid = ds.reset_coords("step").set_index(run=axes).unstack("run")  # noqa: PD010
+    order = [*axes, *(d for d in laid.dims if d not in axes)]
+    laid = laid.transpose(*order)
+    step, finite = laid.step, laid.finite
+    return laid.assign(finite=finite.fillna(False).astype(bool)).assign_coords(step=step.fillna(-1).astype(np.int64))
+
+
+def axes_of(ds: xr.Dataset) -> list[str]:
+    """Names of the swept axes, the coordinates along ``run``."""
+    return [str(name) for name, c in ds.coords.items() if c.dims == ("run",)]
+
+
+def tau(ds: xr.Dataset, learning_rate: float = 2.0, batch_size: float = -1.0) -> xr.DataArray:
+    """The rescaled clock τ = t η^a B^b (run, record); the paper says a = 2, b = −1.
+
+    Args:
+        ds: results.
+        learning_rate: a.
+        batch_size: b.
+    """
+    made = ds.step.where(ds.step >= 0) * ds.learning_rate**learning_rate * ds.batch_size**batch_size
+    made.attrs = {"long_name": f"t η^{learning_rate:g} B^{batch_size:g}", "units": "1"}
+    return made.rename("tau")
+
+
+def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
+    """Write results for other programs, whole or not at all.
+
+    Args:
+        ds: results.
+        path: the file; its suffix names the format where `to` is None.
+        to: ``"csv"`` or ``"parquet"``: a row per (run, record), a column per variable and axis; ``"netcdf"``: as it is.
+    """
+    from jthermo.files import write_whole
+
+    path = Path(path)
+    kind = to or {".csv": "csv", ".parquet": "parquet", ".nc": "netcdf"}.get(path.suffix)
+    if kind not in FORMATS:
+        raise InputError("to", kind or str(path), f"use one of {', '.join(FORMATS)}")
+    if kind == "netcdf":
+        write_whole(path, bytes(ds.to_netcdf(engine="scipy")))
+        return path
+    frame = tidy(ds)
+    body = io.BytesIO()
+    if kind == "csv":
+        frame.to_csv(body, index=False)
+    else:
+        frame.to_parquet(body, index=False)
+    write_whole(path, body.getvalue())
+    return path
+
+
+def tidy(ds: xr.Dataset) -> Any:
+    """A pandas table with one row per (run, record); variables with dims of their own become columns ``name_0`` …"""
+    flat = ds.copy()
+    for name, variable in ds.data_vars.items():
+        own = [d for d in variable.dims if d not in ("run", "record")]
+        if own:
+            stacked = variable.stack(_own=own)  # noqa: PD013
+            flat = flat.drop_vars(str(name)).assign({f"{name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
+                                                     for i in range(stacked.sizes["_own"])})
+    frame = flat.to_dataframe().reset_index()
+    return frame[frame.step >= 0].reset_index(drop=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a results folder."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise InputError("directory", str(path), "is not valid JSON; it was altered, so remove the folder and run again") from None
+
+
+def read_parts(directory: Path, manifest: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+    """The record files that a manifest names, each checked against its digest."""
+    parts = []
+    for name, digest in manifest["parts"].items():
+        path = directory / RECORDS / name
+        body = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(body).hexdigest() != digest:
+            state = "was altered since it was written" if body else "is missing"
+            raise InputError("records", str(path), f"{state}; restore it from a copy, or remove the folder and run again")
+        with np.load(io.BytesIO(body), allow_pickle=False) as part:
+            parts.append(dict(part))
+    return parts
+
+
+def assemble(description: Mapping[str, Any], parts: Sequence[Mapping[str, np.ndarray]], manifest: Mapping[str, Any]) -> xr.Dataset:
+    """One Dataset from record parts whose runs may differ in the number of records and in the sizes of own dims."""
+    import xarray as xr
+
+    if not parts:
+        raise InputError("records", description["id"], "nothing has been recorded yet; run the sweep")
+    order = np.argsort(np.concatenate([p["position"] for p in parts]))
+    coords: dict[str, Any] = {}
+    for key in (k for k in parts[0] if k.startswith(COORDINATE)):
+        name = key.removeprefix(COORDINATE)
+        long_name, units = _UNITS.get(name, (name, "1"))
+        coords[name] = ("run", np.concatenate([p[key] for p in parts])[order], {"long_name": long_name, "units": units})
+    coords["step"] = (("run", "record"), _join([p["step"] for p in parts], -1)[order],
+                      {"long_name": "number of updates t; -1 where the run has fewer records", "units": "updates"})
+    data: dict[str, Any] = {}
+    for name, (long_name, units, own) in description["variables"].items():
+        fill = False if name == "finite" else np.nan
+        joined = _join([p[name] if name in p else _absent(p, len(own), fill) for p in parts], fill)
+        data[name] = (("run", "record", *own), joined[order], {"long_name": long_name, "units": units})
+    attrs = {"sweep": json.dumps(description["sweep"]), "id": description["id"], "complete": int(manifest["complete"]), **manifest["attrs"]}
+    return xr.Dataset(data, coords, attrs)
+
+
+def _absent(part: Mapping[str, np.ndarray], own: int, fill: Any) -> np.ndarray:
+    """A variable that a cohort doesn't record."""
+    return np.full((*part["step"].shape, *(1,) * own), fill, np.float32)
+
+
+def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
+    """Concatenate along runs, padding every other dim to the largest."""
+    arrays = list(arrays)
+    shape = np.max([a.shape[1:] for a in arrays], axis=0)
+    padded = [np.pad(a, [(0, 0), *((0, int(n) - m) for n, m in zip(shape, a.shape[1:], strict=True))], constant_values=fill) for a in arrays]
+    return np.concatenate(padded)

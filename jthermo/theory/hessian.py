@@ -1,0 +1,2 @@
+def trace(model, params, x, loss="auto"):
+    raise NotImplementedError
