@@ -1,1 +1,6 @@
-"""Data collapse: the exponents of τ = t·Π cᵖ with intervals, a verdict, and what is not identifiable. No jax."""
+"""Data collapse: the exponents of τ = t·Π cᵖ with intervals and a verdict. No jax."""
+
+from .fit import fit_collapse
+from .result import CollapseFit, Combination, Exponent, Note
+
+__all__ = ["CollapseFit", "Combination", "Exponent", "Note", "fit_collapse"]

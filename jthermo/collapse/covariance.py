@@ -1,0 +1,207 @@
+"""How one replicate deviates from the curve: a sum of simple processes, with weights found from the
+replicates.
+
+The unit of information is the replicate, not the point. Its deviation is modelled as
+
+    Ω = Σ_m a_m K_m,   a_m ≥ 0,
+
+with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); a constant offset; a random walk;
+and, where the same replicate appears at several controls, the same kinds shared between controls, as a
+function of τ (shared start) or of t (shared data). The memory terms are scaled by the local standard
+deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
+likelihood of the replicates' deviations from their own mean, so a misfit of the curve does not enter; with a
+single replicate the residuals of the fit must do (REML).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
+MAX_ROWS = 150  # points used to estimate the weights (not to weigh the fit)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Deviations of every replicate from its condition's mean, on the bins of the means.
+
+    Attributes:
+        deviations: (L, N), one row a label; 0 where the label has no run there.
+        present: (L, N) whether it has.
+        counts: replicates behind each mean, (N,).
+        paired: whether labels join conditions.
+    """
+
+    deviations: np.ndarray
+    present: np.ndarray
+    counts: np.ndarray
+    paired: bool
+
+    @property
+    def unbiased(self) -> np.ndarray:
+        """Deviations times √(n/(n − 1)): on average they have the replicate's own covariance."""
+        return self.deviations * np.sqrt(self.counts / np.maximum(self.counts - 1, 1))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The estimated covariance of one replicate, with what is needed to say how well it is known."""
+
+    names: tuple[str, ...]
+    weights: np.ndarray  # a_m
+    blocks: tuple[np.ndarray, ...]  # rows of each block of Ω
+    components: tuple[np.ndarray, ...]  # per block (m, n, n)
+    information: np.ndarray  # Fisher information of the weights
+    floor: float
+
+    def covariances(self, share: list[np.ndarray]) -> list[np.ndarray]:
+        """Blocks of the covariance of the means: Ω ∘ share, share_ij = n_ij/(n_i n_j)."""
+        out = []
+        for kernel, part in zip(self.components, share, strict=True):
+            omega = np.tensordot(self.weights, kernel, axes=1) * part
+            omega[np.diag_indices(len(omega))] += self.floor
+            out.append(omega)
+        return out
+
+    def degrees(self, directions: np.ndarray, share: list[np.ndarray]) -> np.ndarray:
+        """Satterthwaite degrees of freedom of g'Ωg for rows g of `directions` (G, N): 2V²/var V."""
+        per_weight = np.zeros((len(self.weights), len(directions)))
+        for rows, kernel, part in zip(self.blocks, self.components, share, strict=True):
+            piece = directions[:, rows]
+            for m, single in enumerate(kernel):
+                per_weight[m] += np.einsum("gi,gi->g", piece @ (single * part), piece)
+        total = self.weights @ per_weight
+        active = self.weights > 1e-6 * self.weights.sum()
+        if not active.any():
+            return np.full(len(directions), np.inf)
+        information = self.information[np.ix_(active, active)]
+        spread = np.linalg.pinv(information, hermitian=True)
+        variance = np.einsum("mg,mk,kg->g", per_weight[active], spread, per_weight[active])
+        return 2 * total**2 / np.maximum(variance, 1e-300)
+
+
+def smooth_variance(values: np.ndarray, width: int) -> np.ndarray:
+    """Running mean over the last axis with shrinking ends."""
+    kernel = np.ones(min(2 * width + 1, values.shape[-1] | 1))
+    norm = np.convolve(np.ones(values.shape[-1]), kernel, mode="same")
+    return np.apply_along_axis(lambda row: np.convolve(row, kernel, mode="same"), -1, values) / norm
+
+
+def profiles(reps: Replicates, condition: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviation along each curve of a replicate, and of its point noise (from local differences),
+    (N,) each.
+
+    Both are smoothed along the curve and shrunk to the mean over conditions in proportion to the few degrees
+    of freedom.
+    """
+    deviations = reps.unbiased
+    total = np.empty(len(condition))
+    point = np.empty(len(condition))
+    for k in np.unique(condition):
+        rows = np.flatnonzero(condition == k)
+        here = reps.present[:, rows].any(axis=1)
+        part = deviations[np.ix_(here, rows)]
+        count = max(here.sum(), 1)
+        width = max(1, len(rows) // 24)
+        total[rows] = smooth_variance(np.mean(part**2, axis=0), width)
+        point[rows] = smooth_variance(_local_noise(part), 2 * width) if len(rows) > 4 else total[rows]
+        pull = 2.0 / (count + 1.0)
+        total[rows] = (1 - pull) * total[rows] + pull * total[rows].mean()
+        point[rows] = (1 - pull) * point[rows] + pull * point[rows].mean()
+    total = np.maximum(total, max(1e-3 * total.mean(), floor))
+    point = np.maximum(point, max(1e-3 * point.mean(), floor))
+    return np.sqrt(total), np.sqrt(point)
+
+
+def _local_noise(rows: np.ndarray) -> np.ndarray:
+    """Mean over replicates of (d_j − (d_{j−1} + d_{j+1})/2)²·⅔, ends repeated."""
+    bend = rows[:, 1:-1] - 0.5 * (rows[:, :-2] + rows[:, 2:])
+    inner = np.mean(bend**2, axis=0) * (2 / 3)
+    return np.r_[inner[:1], inner, inner[-1:]]
+
+
+def kernels(
+    x: np.ndarray,
+    log_tau: np.ndarray,
+    condition: np.ndarray,
+    sd: np.ndarray,
+    point_sd: np.ndarray,
+    *,
+    paired: bool,
+    offsets: bool = True,
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The K_m of one block, (m, n, n), on the scale of the data."""
+    length = np.median([np.ptp(x[condition == k]) for k in np.unique(condition)]) or 1.0
+    same = condition[:, None] == condition[None, :]
+    scale = np.outer(sd, sd)
+    level = np.mean(sd**2)
+    apart = np.abs(x[:, None] - x[None, :]) / length
+    start = np.array([x[condition == k].min() for k in condition]) if len(x) else x
+    walked = (x - start) / length
+    out: dict[str, np.ndarray] = {"point": np.diag(point_sd**2), "point_scaled": np.diag(sd**2)}
+    for memory in MEMORIES[: None if offsets else 2]:
+        out[f"memory_{memory}"] = scale * np.exp(-apart / memory) * same
+    if offsets:
+        out["offset"] = level * same
+        out["offset_scaled"] = scale * same
+        out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
+    if paired:
+        apart_tau = np.abs(log_tau[:, None] - log_tau[None, :]) / length
+        for memory in MEMORIES[1:]:
+            out[f"shared_tau_{memory}"] = scale * np.exp(-apart_tau / memory)
+        for memory in MEMORIES[::2]:
+            out[f"shared_time_{memory}"] = scale * np.exp(-apart / memory)
+        out["shared_offset"] = np.full_like(scale, level)
+        out["shared_offset_scaled"] = scale
+    return tuple(out), np.array(list(out.values()))
+
+
+def estimate_weights(
+    components: list[np.ndarray], samples: list[np.ndarray], numbers: list[float], iterations: int = 40
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum likelihood a ≥ 0 from sample covariances E_b with ν_b degrees of freedom, and the Fisher
+    information.
+
+    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / Σν tr(Ω⁻¹K) keeps a ≥ 0 and is a fixed point at the
+    maximum.
+    """
+    number = len(components[0])
+    mean_power = sum(nu * np.trace(e) for nu, e in zip(numbers, samples, strict=True))
+    own_power = sum(nu * np.trace(k, axis1=1, axis2=2) for nu, k in zip(numbers, components, strict=True))
+    weights = mean_power / np.maximum(own_power, 1e-300) / number
+    flat = [k.reshape(number, -1) for k in components]
+    for _ in range(iterations):
+        have = np.zeros(number)
+        want = np.zeros(number)
+        for kernel, rows, sample, nu in zip(components, flat, samples, numbers, strict=True):
+            inverse = _inverse(np.tensordot(weights, kernel, axes=1))
+            have += nu * (rows @ (inverse @ sample @ inverse).ravel())
+            want += nu * (rows @ inverse.ravel())
+        ratio = np.maximum(have, 0) / np.maximum(want, 1e-300)
+        weights = weights * ratio
+        weights[weights < 1e-9 * weights.sum()] = 0.0
+        if np.abs(np.log(np.maximum(ratio[weights > 1e-3 * weights.sum()], 1e-9))).max(initial=0) < 0.02:
+            break
+    return weights, fisher_information(components, weights, numbers)
+
+
+def fisher_information(components: list[np.ndarray], weights: np.ndarray, numbers: list[float]) -> np.ndarray:
+    """½ Σ ν tr(Ω⁻¹K_mΩ⁻¹K_n), only for the active weights; the others get 0."""
+    active = np.flatnonzero(weights > 1e-6 * weights.sum())
+    information = np.zeros((len(weights), len(weights)))
+    for kernel, nu in zip(components, numbers, strict=True):
+        inverse = _inverse(np.tensordot(weights, kernel, axes=1))
+        turned = np.array([inverse @ kernel[m] for m in active])
+        flat = turned.reshape(len(active), -1)
+        swapped = turned.transpose(0, 2, 1).reshape(len(active), -1)
+        information[np.ix_(active, active)] += 0.5 * nu * flat @ swapped.T
+    return information
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    jitter = 1e-10 * np.trace(matrix) / len(matrix) + 1e-300
+    factor = cho_factor(matrix + jitter * np.eye(len(matrix)), lower=True, check_finite=False)
+    return cho_solve(factor, np.eye(len(matrix)), check_finite=False)

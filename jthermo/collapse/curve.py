@@ -1,0 +1,272 @@
+"""The unknown curve: cubic B-splines on a lattice in log τ with a roughness penalty, solved exactly for each
+exponent.
+
+For shifts s = log τ − log t the model of the mean values is m = A·B(x + s)·β + noise, noise ~ N(0, Ω): B are
+the B-splines, A averages the points of a bin. β has the random-walk prior λ|D²β|², so it can be integrated
+out and what is left is a function of the exponents alone (variable projection, with the log-determinant that
+makes it a marginal likelihood):
+
+    f(θ) = ½ [ m'Ω⁻¹m − b'M⁻¹b + log|M| − (q − 2) log λ ],   M = B'Ω⁻¹B + λ D'D,   b = B'Ω⁻¹m.
+
+The log-determinant matters: without it curves that are pushed apart until they do not overlap fit perfectly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+MAX_KNOTS = 90
+MAX_STEPS = 25
+
+
+@dataclass(frozen=True)
+class Means:
+    """The averaged curves, all conditions one after the other, with the bins that make N numbers out of the
+    points.
+
+    Attributes:
+        x: log t of every point plus the shifts that are known beforehand, (n,).
+        log_time: log t of each bin, (N,).
+        controls: the centred log controls of every point in the fitted directions, (n, P).
+        starts: first point of each bin, (N,).
+        mean: average over replicates and bin, (N,).
+        condition: index of the condition of each bin, (N,).
+    """
+
+    x: np.ndarray
+    log_time: np.ndarray
+    controls: np.ndarray
+    starts: np.ndarray
+    mean: np.ndarray
+    condition: np.ndarray
+
+    def binned(self, rows: np.ndarray) -> np.ndarray:
+        """Average rows given at the points over the bins."""
+        if len(self.starts) == len(self.x):
+            return rows
+        counts = np.diff(np.r_[self.starts, len(self.x)])
+        total = np.add.reduceat(rows, self.starts, axis=0)
+        return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
+
+    def log_tau(self, theta: np.ndarray) -> np.ndarray:
+        """Log τ of every point, (n,)."""
+        return self.x + self.controls @ theta
+
+
+def bspline(u: np.ndarray) -> np.ndarray:
+    """Values of the four cubic B-splines that are alive at the fraction u of a lattice cell, (n, 4)."""
+    v = 1 - u
+    return np.stack([v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3], axis=-1) / 6
+
+
+def bspline_slope(u: np.ndarray) -> np.ndarray:
+    """Derivatives in u of :func:`bspline`, (n, 4)."""
+    v = 1 - u
+    return np.stack([-(v**2), 3 * u**2 - 4 * u, -3 * v**2 + 4 * v, u**2], axis=-1) / 2
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Equally spaced knots anchored at 0: the basis moves smoothly when data are shifted over it."""
+
+    spacing: float
+
+    def span(self, log_tau: np.ndarray) -> tuple[int, int]:
+        """First cell and number of splines that cover the points."""
+        cells = np.floor(log_tau / self.spacing)
+        return int(cells.min()), int(cells.max() - cells.min()) + 4
+
+    def design(self, log_tau: np.ndarray, span: tuple[int, int], slope: bool = False) -> np.ndarray:
+        """Matrix of the splines (or of their derivatives in log τ) at the points, (n, q)."""
+        first, number = span
+        scaled = log_tau / self.spacing
+        cells = np.clip(np.floor(scaled), first, first + number - 4)
+        weights = bspline_slope(scaled - cells) / self.spacing if slope else bspline(scaled - cells)
+        matrix = np.zeros((len(log_tau), number))
+        columns = (cells - first).astype(int)[:, None] + np.arange(4)
+        np.put_along_axis(matrix, columns, weights, axis=1)
+        return matrix
+
+
+@dataclass(frozen=True)
+class Whitener:
+    """Ω⁻¹ᐟ² of the means: block diagonal over conditions, or one block where replicates are paired."""
+
+    blocks: tuple[np.ndarray, ...]  # lower inverses: block @ block' inverse of Ω
+
+    @classmethod
+    def of(cls, covariances: list[np.ndarray]) -> Whitener:
+        """From the blocks of Ω."""
+        inverses = []
+        for omega in covariances:
+            chol = np.linalg.cholesky(omega)
+            inverses.append(solve_triangular(chol, np.eye(len(omega)), lower=True))
+        return cls(tuple(inverses))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Ω⁻¹ᐟ² rows."""
+        return self._apply(self.blocks, rows)
+
+    def transposed(self, rows: np.ndarray) -> np.ndarray:
+        """(Ω⁻¹ᐟ²)' rows."""
+        return self._apply(tuple(block.T for block in self.blocks), rows)
+
+    @staticmethod
+    def _apply(blocks: tuple[np.ndarray, ...], rows: np.ndarray) -> np.ndarray:
+        edges = np.cumsum([0, *(len(block) for block in blocks)])
+        return np.concatenate([b @ rows[i:j] for b, i, j in zip(blocks, edges[:-1], edges[1:], strict=True)])
+
+
+@lru_cache(maxsize=64)
+def penalty(number: int) -> np.ndarray:
+    """D'D of the second differences, (q, q); shared, not to be written to."""
+    differences = np.diff(np.eye(number), n=2, axis=0)
+    return differences.T @ differences
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The curve at one value of θ, and what inference needs."""
+
+    theta: np.ndarray
+    objective: float
+    span: tuple[int, int]
+    beta: np.ndarray
+    fitted: np.ndarray  # (N,) the curve, binned like the data
+    whitened_basis: np.ndarray  # (N, q)
+    factor: tuple  # Cholesky factor of M
+
+
+@dataclass(frozen=True)
+class Model:
+    """The profile objective of one data set under one noise covariance and one stiffness λ."""
+
+    means: Means
+    lattice: Lattice
+    whiten: Whitener
+    stiffness: float  # λ
+
+    def objective(self, theta: np.ndarray) -> float:
+        """f(θ), up to a constant that does not depend on θ."""
+        basis, span = self._basis(theta)
+        return self._score(basis, self.stiffness, span[1])[0]
+
+    def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        log_tau = self.means.log_tau(theta)
+        span = self.lattice.span(log_tau)
+        return self.means.binned(self.lattice.design(log_tau, span)), span
+
+    def _score(self, basis: np.ndarray, stiffness: float, number: int):
+        white = self.whiten(basis)
+        target = self.whiten(self.means.mean)
+        return self._solve(white.T @ white, white.T @ target, target @ target, stiffness, number)
+
+    @staticmethod
+    def _solve(gram: np.ndarray, moment: np.ndarray, power: float, stiffness: float, number: int):
+        # The 1e-13 only keeps the factorisation alive when the noise is zero: far below rounding of the data.
+        normal = gram + stiffness * penalty(number)
+        normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
+        factor = cho_factor(normal, lower=True, check_finite=False)
+        beta = cho_solve(factor, moment, check_finite=False)
+        log_det = 2 * np.log(np.diag(factor[0])).sum()
+        value = 0.5 * (power - moment @ beta + log_det - (number - 2) * np.log(stiffness))
+        return value, beta, factor
+
+    def with_best_stiffness(self, theta: np.ndarray) -> Model:
+        """λ at its marginal maximum for this θ (golden section over fourteen decades)."""
+        basis, span = self._basis(theta)
+        white = self.whiten(basis)
+        target = self.whiten(self.means.mean)
+        gram, moment, power = white.T @ white, white.T @ target, target @ target
+        unit = np.trace(gram) / span[1]
+
+        def value(log_stiffness: float) -> float:
+            return self._solve(gram, moment, power, unit * np.exp(log_stiffness), span[1])[0]
+
+        grid = np.arange(-25.0, 12.1, 2.5)
+        best = grid[int(np.argmin([value(point) for point in grid]))]
+        for step in (1.25, 0.6, 0.3):
+            best = min((best - step, best, best + step), key=value)
+        return replace(self, stiffness=unit * np.exp(best))
+
+    def solve(self, theta: np.ndarray) -> Solution:
+        """The curve and its bookkeeping at θ."""
+        basis, span = self._basis(theta)
+        white = self.whiten(basis)
+        target = self.whiten(self.means.mean)
+        gram = white.T @ white
+        value, beta, factor = self._solve(gram, white.T @ target, target @ target, self.stiffness, span[1])
+        return Solution(
+            theta=theta,
+            objective=value,
+            span=span,
+            beta=beta,
+            fitted=basis @ beta,
+            whitened_basis=white,
+            factor=factor,
+        )
+
+    def gradient(self, solution: Solution) -> np.ndarray:
+        """∂(fitted)/∂θ at a fixed curve: F'(log τ)·log c, binned, (N, P)."""
+        log_tau = self.means.log_tau(solution.theta)
+        slope = self.lattice.design(log_tau, solution.span, slope=True) @ solution.beta
+        return self.means.binned(slope[:, None] * self.means.controls)
+
+    def slope(self, solution: Solution) -> np.ndarray:
+        """∂f/∂θ, (P,): the misfit moved along the curve's slope, and the change of the log-determinant."""
+        log_tau = self.means.log_tau(solution.theta)
+        rate = self.lattice.design(log_tau, solution.span, slope=True)
+        resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
+        inner = cho_solve(solution.factor, solution.whitened_basis.T, check_finite=False)
+        pulled = self.whiten.transposed(inner.T)  # (N, q): Ω⁻¹ B M⁻¹
+        force = self.whiten.transposed(resid)
+        out = np.empty(len(solution.theta))
+        for d in range(len(out)):
+            moved = self.means.binned(rate * self.means.controls[:, d : d + 1])
+            out[d] = np.sum(pulled * moved) - force @ (moved @ solution.beta)
+        return out
+
+    def information(self, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
+        """Information on θ, (P, P), and the whitened gradient that the curve cannot follow, (N, P)."""
+        white = self.whiten(self.gradient(solution))
+        free = self.project_out_curve(solution, white)
+        return white.T @ free, free
+
+    def minimise(self, start: Solution, bounds: np.ndarray, *, tolerance: float = 1e-6) -> Solution:
+        """The nearest local minimum of f: Gauss–Newton with the exact slope and step halving."""
+        solution = start
+        if not len(solution.theta):
+            return solution
+        for _ in range(MAX_STEPS):
+            slope = self.slope(solution)
+            hessian, _ = self.information(solution)
+            ridge = 1e-9 * max(np.trace(hessian), 1e-12) * np.eye(len(slope))
+            move = -np.linalg.solve(hessian + ridge, slope)
+            limit = 2 * self.lattice.spacing / max(np.abs(self.means.controls @ move).max(), 1e-300)
+            move *= min(1.0, limit)
+            scale = 1.0
+            while scale > 1e-3:
+                trial = self.solve(np.clip(solution.theta + scale * move, *bounds.T))
+                if trial.objective < solution.objective:
+                    break
+                scale /= 2
+            else:
+                return solution
+            gain = solution.objective - trial.objective
+            solution = trial
+            if gain < tolerance:
+                return solution
+        return solution
+
+    def project_out_curve(self, solution: Solution, white: np.ndarray) -> np.ndarray:
+        """What of whitened rows the curve cannot follow: (I − B M⁻¹ B') rows."""
+        basis = solution.whitened_basis
+        return white - basis @ cho_solve(solution.factor, basis.T @ white, check_finite=False)
+
+    def curve(self, solution: Solution, log_tau: np.ndarray) -> np.ndarray:
+        """F at any log τ inside the fitted range."""
+        return self.lattice.design(log_tau, solution.span) @ solution.beta

@@ -1,0 +1,193 @@
+"""fit_collapse: the exponents of τ = t·Π controlᵖ at which the curves of all controls fall on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from .inference import Inference, infer
+from .input import Curves, read_curves
+from .prepare import Directions, Prepared, directions, prepare, without_outliers
+from .result import CollapseFit, Combination, Exponent, Note
+
+SIGNIFICANCE = 0.0027  # the verdict speaks at three standard deviations
+
+
+def fit_collapse(
+    data: xr.DataArray | pd.DataFrame,
+    controls: Sequence[str] = ("learning_rate", "batch_size"),
+    *,
+    time: str = "step",
+    replicate: str | None = "seed",
+    value: str = "value",
+    confidence: float = 0.95,
+    seed: int = 0,
+    window: tuple[float, float] | None = None,
+    fixed: dict[str, float] | None = None,
+) -> CollapseFit:
+    """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
+
+    In log τ this is the registration of curves by shifts Σ p·log control. F is a penalised spline solved
+    exactly for every p; the noise covariance of one replicate along t (and across controls, where the same
+    replicate appears at several) is estimated from the replicates and weighs the fit; the intervals and the
+    verdict are those of a cluster bootstrap over replicates with normal multipliers, moderated by the
+    covariance model, in its exact limit of many resamplings.
+
+    Args:
+        data: one variable of raw replicates: a DataArray with `controls`, `time` and `replicate` as
+            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped; runs that
+            diverge are left out and counted.
+        controls: names of the controls, any number.
+        time: name of t.
+        replicate: name of what tells replicates apart; the same label at several controls is one paired
+            replicate. None when each curve was recorded once.
+        value: the table's column of values (a DataArray is its own).
+        confidence: of the intervals.
+        seed: of the verdict's random draws.
+        window: (low, high) times to use, all by default.
+        fixed: exponents held at a value, e.g. ``{"batch_size": -1}``.
+
+    Returns:
+        CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable, notes.
+
+    Raises:
+        ValueError: what is wrong with the input, naming the field, the value and the remedy.
+
+    Guarantees:
+        The same data and seed give the same answer; rows in another order, another unit of time, of a
+        control or of the value change no exponent beyond rounding.
+
+    Example:
+        >>> import numpy as np, pandas as pd
+        >>> rng = np.random.default_rng(0)
+        >>> rows = [
+        ...     {"rate": c, "seed": s, "step": t, "value": 1 / (1 + t * c**2) + 0.01 * rng.normal()}
+        ...     for c in (0.05, 0.1, 0.2) for s in range(8) for t in np.geomspace(1, 3000, 60)
+        ... ]
+        >>> fit = fit_collapse(pd.DataFrame(rows), controls=["rate"])
+        >>> print(round(fit.exponents["rate"].value, 1), fit.collapsed)
+        2.0 True
+    """
+    held = _checked(fixed, controls, confidence)
+    curves = read_curves(data, controls, time=time, replicate=replicate, value=value, window=window)
+    return fit_curves(without_outliers(curves), held, confidence, np.random.default_rng(seed))
+
+
+def fit_curves(
+    curves: Curves, fixed: dict[str, float], confidence: float, rng: np.random.Generator
+) -> CollapseFit:
+    """The fit of curves that have been read."""
+    ways = directions(curves, fixed)
+    ready = prepare(curves, ways, fixed)
+    found = infer(ready, curves, ways, confidence, rng)
+    return _result(curves, fixed, confidence, ways, ready, found)
+
+
+def _checked(fixed: dict[str, float] | None, controls: Sequence[str], confidence: float) -> dict[str, float]:
+    names = (controls,) if isinstance(controls, str) else tuple(controls)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1, such as 0.95")
+    for name, power in (fixed or {}).items():
+        if name not in names:
+            raise ValueError(f"fixed names {name!r}, which is not one of the controls {list(names)}")
+        if not np.isfinite(power):
+            raise ValueError(f"fixed[{name!r}] is {power!r}; give a finite exponent")
+    return {name: float(power) for name, power in (fixed or {}).items()}
+
+
+def _result(
+    curves: Curves,
+    fixed: dict[str, float],
+    confidence: float,
+    ways: Directions,
+    ready: Prepared,
+    found: Inference,
+) -> CollapseFit:
+    exponents, identifiable = {}, {}
+    for name in curves.controls:
+        if name in fixed:
+            exponents[name] = Exponent(fixed[name], fixed[name], fixed[name], 0.0)
+            identifiable[name] = True
+            continue
+        i = ways.free.index(name)
+        identifiable[name] = bool(ways.known[i]) and found.informative
+        if identifiable[name]:
+            exponents[name] = found.exponents[i]
+        else:
+            exponents[name] = Exponent(np.nan, -np.inf, np.inf, np.inf)
+    numbers = [len(c.values) for c in curves.conditions]
+    return CollapseFit(
+        exponents=exponents,
+        collapsed=_verdict(curves, found),
+        p_value=found.p_value,
+        misfit=found.misfit,
+        identifiable=identifiable,
+        combinations=_combinations(ways, found, confidence) if found.informative else (),
+        confidence=confidence,
+        window=curves.window,
+        num_replicates=(min(numbers), max(numbers)),
+        left_out=curves.left_out,
+        notes=_notes(curves, ways, found),
+        covariance=ways.basis @ found.covariance @ ways.basis.T,
+        degrees=found.degrees,
+        free=ways.free,
+        log_tau=found.grid,
+        curve=ready.centre + ready.scale * found.curve,
+        curve_error=ready.scale * found.curve_error,
+        curves=curves,
+    )
+
+
+def _verdict(curves: Curves, found: Inference) -> bool | None:
+    if len(curves.conditions) < 2 or not found.informative:
+        return None
+    if found.p_value >= SIGNIFICANCE:
+        return True
+    if max(len(c.values) for c in curves.conditions) == 1:
+        return None  # one replicate: an offset of its own looks like a curve of its own
+    return False
+
+
+def _combinations(ways: Directions, found: Inference, confidence: float) -> tuple[Combination, ...]:
+    """The known directions θ_d = Σ basis·p, largest weight 1; none when every exponent is known."""
+    if ways.known.all():
+        return ()
+    t = stats.t.ppf(0.5 + confidence / 2, found.degrees)
+    out = []
+    for d, column in enumerate(ways.basis.T):
+        weight = column / column[np.argmax(np.abs(column))]
+        if np.sum(np.abs(weight) > 1e-9) < 2:
+            continue
+        ratio = weight[np.argmax(np.abs(column))] / column[np.argmax(np.abs(column))]
+        centre, half = ratio * found.theta[d], abs(ratio) * t * np.sqrt(found.covariance[d, d])
+        weights = {n: float(w) for n, w in zip(ways.free, weight, strict=True) if abs(w) > 1e-9}
+        out.append(Combination(weights, float(centre), float(centre - half), float(centre + half)))
+    return tuple(out)
+
+
+def _notes(curves: Curves, ways: Directions, found: Inference) -> tuple[Note, ...]:
+    notes = []
+    fewest = min(len(c.values) for c in curves.conditions)
+    for i, name in enumerate(ways.free):
+        if np.ptp([c.log_controls[curves.controls.index(name)] for c in curves.conditions]) < 1e-12:
+            notes.append(
+                Note("constant_control", f"{name} has one value only, so its exponent is not identifiable")
+            )
+        elif not ways.known[i]:
+            notes.append(Note("ridge", f"{name} only varies together with other controls; see combinations"))
+    if fewest < 4:
+        notes.append(
+            Note(
+                "too_few_replicates",
+                f"{fewest} replicates at some condition; the noise is known from few, use ≥ 4",
+            )
+        )
+    notes += found.notes
+    outliers = sum(run.reason == "outlier" for run in curves.left_out)
+    if outliers:
+        notes.append(Note("outliers", f"{outliers} replicates lie far from their fellows and were left out"))
+    return tuple(notes)

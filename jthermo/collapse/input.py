@@ -1,0 +1,297 @@
+"""From a DataArray or a table of raw replicates to curves, one per setting of the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+MAX_POINTS = 400  # finest grid kept per curve; denser records are averaged in equal steps of log t
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The replicates at one setting of the controls.
+
+    Attributes:
+        log_controls: natural logs of the controls, (P,).
+        log_time: natural log of the recorded times, increasing, (T,).
+        values: one row a replicate, NaN where nothing was recorded, (S, T).
+        labels: the replicates' codes, (S,); an equal code at another condition means the runs are paired.
+    """
+
+    log_controls: np.ndarray
+    log_time: np.ndarray
+    values: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A replicate the fit does not use, and why: "non-finite" or "outlier"."""
+
+    controls: dict[str, float]
+    replicate: object
+    reason: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All conditions of one data set, with the names they came under."""
+
+    controls: tuple[str, ...]
+    time: str
+    value: str
+    conditions: tuple[Condition, ...]
+    label_names: tuple[object, ...]
+    left_out: tuple[LeftOut, ...]
+    window: tuple[float, float]  # first and last time used
+
+    @property
+    def paired(self) -> bool:
+        """Whether some replicate label appears at more than one condition."""
+        labels = np.concatenate([np.unique(c.labels) for c in self.conditions])
+        return len(np.unique(labels)) < len(labels)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One row a recorded value: the common form of both kinds of input."""
+
+    controls: np.ndarray  # (n, P)
+    time: np.ndarray  # (n,)
+    replicate: np.ndarray  # (n,) integer codes
+    values: np.ndarray  # (n,)
+    label_names: tuple[object, ...]
+    value_name: str
+
+
+def read_curves(
+    data: xr.DataArray | pd.DataFrame,
+    controls: Sequence[str],
+    *,
+    time: str,
+    replicate: str | None,
+    value: str,
+    window: tuple[float, float] | None,
+) -> Curves:
+    """Group the raw replicates by their controls; times ≤ 0 and padding are dropped, as τ needs log t.
+
+    Raises:
+        ValueError: a column is missing, a control is not positive, something else varies, or nothing is left.
+    """
+    names = _control_names(controls)
+    if isinstance(data, pd.DataFrame):
+        table = _from_frame(data, names, time, replicate, value)
+    elif isinstance(data, xr.DataArray):
+        table = _from_array(data, names, time, replicate)
+    else:
+        raise ValueError(
+            f"data is a {type(data).__name__}; give an xarray.DataArray (one variable, such as "
+            "ds.activation_rate) or a tidy pandas.DataFrame"
+        )
+    low, high = _window(window)
+    usable = (table.time > 0) & (table.time >= low) & (table.time <= high)
+    if not usable.any():
+        raise ValueError(
+            f"{time} has no value > 0 in the window {(low, high)}; widen it or check the {time} column"
+        )
+    bad = ~(np.isfinite(table.controls) & (table.controls > 0)) & usable[:, None]
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"control {names[column]!r} has the value {table.controls[row, column]!r}; a power law needs "
+            "controls > 0: drop those rows or fit another control"
+        )
+    return _group(table, usable, names, time)
+
+
+def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
+    names = (controls,) if isinstance(controls, str) else tuple(controls)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"controls is {names!r}; name at least one control and none twice")
+    return names
+
+
+def _window(window: tuple[float, float] | None) -> tuple[float, float]:
+    if window is None:
+        return 0.0, np.inf
+    low, high = (float(edge) for edge in window)
+    if not 0 <= low < high:
+        raise ValueError(f"window is {window!r}; give (low, high) in units of time with 0 ≤ low < high")
+    return low, high
+
+
+def _numbers(values: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name!r} is not numeric ({error}); convert it to numbers first") from None
+
+
+def _from_frame(
+    frame: pd.DataFrame, names: tuple[str, ...], time: str, replicate: str | None, value: str
+) -> Table:
+    wanted = [*names, time, value] + ([replicate] if replicate is not None else [])
+    for name in wanted:
+        if name not in frame.columns:
+            raise ValueError(
+                f"column {name!r} is not in the table, which has {list(frame.columns)}; name it by "
+                "controls=, time=, value= or replicate= (replicate=None when each curve was recorded once)"
+            )
+    cells = np.zeros(len(frame), int) if replicate is None else frame[replicate].to_numpy()
+    codes, labels = pd.factorize(cells, sort=False)
+    return Table(
+        controls=np.column_stack([_numbers(frame[name].to_numpy(), name) for name in names]),
+        time=_numbers(frame[time].to_numpy(), time),
+        replicate=codes,
+        values=_numbers(frame[value].to_numpy(), value),
+        label_names=tuple(labels.tolist()),
+        value_name=value,
+    )
+
+
+def _from_array(array: xr.DataArray, names: tuple[str, ...], time: str, replicate: str | None) -> Table:
+    wanted = [*names, time] + ([replicate] if replicate is not None else [])
+    for name in wanted:
+        if name not in array.coords:
+            raise ValueError(
+                f"coordinate {name!r} is not on the data, which has {list(array.coords)}; name it by "
+                f"controls=, time= or replicate=, or attach it (ds.set_coords({name!r}))"
+            )
+    _refuse_other_axes(array, wanted, time)
+
+    def flat(name: str) -> np.ndarray:
+        return np.asarray(array.coords[name].broadcast_like(array).transpose(*array.dims).values).ravel()
+
+    cells = np.zeros(array.size, int) if replicate is None else flat(replicate)
+    codes, labels = pd.factorize(cells, sort=False)
+    return Table(
+        controls=np.column_stack([_numbers(flat(name), name) for name in names]),
+        time=_numbers(flat(time), time),
+        replicate=codes,
+        values=_numbers(array.values, str(array.name)).ravel(),
+        label_names=tuple(labels.tolist()),
+        value_name="value" if array.name is None else str(array.name),
+    )
+
+
+def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> None:
+    """Every axis must be a control, the replicate or time: else it would be taken for noise."""
+    time_dims = set(array.coords[time].dims)
+    carried = {dim for name in wanted for dim in array.coords[name].dims}
+    for dim in array.dims:
+        if dim not in carried and array.sizes[dim] > 1:
+            raise ValueError(
+                f"dimension {dim!r} (size {array.sizes[dim]}) is neither a control nor the replicate nor "
+                f"time; select one entry (data.isel({dim}=0)) or make it a control"
+            )
+    settings = {dim for name in wanted if name != time for dim in array.coords[name].dims}
+    for name, coord in array.coords.items():
+        is_index = (
+            name in array.dims
+        )  # the bare index of the dimension that carries the controls, such as run
+        if name in wanted or is_index or coord.dtype == bool or not coord.dims:
+            continue
+        if not set(coord.dims) <= settings or set(coord.dims) & (time_dims - settings):
+            continue  # varies along time only: another clock
+        distinct = pd.unique(np.asarray(coord.values).ravel())
+        if 1 < len(distinct) < coord.size:
+            raise ValueError(
+                f"coordinate {name!r} varies ({', '.join(map(repr, distinct[:4].tolist()))}"
+                f"{', …' if len(distinct) > 4 else ''}) and is neither a control nor the replicate; select "
+                f"one value (data.where(data[{name!r}] == …, drop=True)) or make it a control"
+            )
+
+
+def _group(table: Table, usable: np.ndarray, names: tuple[str, ...], time: str) -> Curves:
+    cell = np.zeros(len(table.values), int)
+    for column in table.controls.T:
+        codes, uniques = pd.factorize(column, sort=True)
+        cell = cell * (len(uniques) + 1) + codes
+    conditions: list[Condition] = []
+    left_out: list[LeftOut] = []
+    order = np.argsort(cell[usable], kind="stable")
+    rows = np.flatnonzero(usable)[order]
+    for chunk in np.split(rows, np.flatnonzero(np.diff(cell[rows])) + 1):
+        setting = dict(zip(names, table.controls[chunk[0]].tolist(), strict=True))
+        x, values, recorded, labels = _pivot(table, chunk, setting, time)
+        keep = []
+        for row, label in enumerate(labels):
+            if _diverged(values[row][recorded[row]]):
+                left_out.append(LeftOut(setting, table.label_names[label], "non-finite"))
+            else:
+                keep.append(row)
+        if keep:
+            values, recorded = np.where(np.isfinite(values), values, np.nan)[keep], recorded[keep]
+            if recorded.mean() < 0.6:  # every replicate has its own clock
+                x, values = _common_clock(x, values)
+            x, values = _coarsen(x, values)
+            conditions.append(Condition(np.log(table.controls[chunk[0]]), x, values, labels[keep]))
+    if not conditions:
+        raise ValueError(f"no replicate of {table.value_name!r} is finite; there is nothing to fit")
+    return Curves(
+        controls=names,
+        time=time,
+        value=table.value_name,
+        conditions=tuple(conditions),
+        label_names=table.label_names,
+        left_out=tuple(left_out),
+        window=(float(table.time[usable].min()), float(table.time[usable].max())),
+    )
+
+
+def _pivot(
+    table: Table, chunk: np.ndarray, setting: dict[str, float], time: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One condition's rows as a (replicate, time) matrix on the union of the recorded times."""
+    times, column = np.unique(table.time[chunk], return_inverse=True)
+    labels, row = np.unique(table.replicate[chunk], return_inverse=True)
+    recorded = np.zeros((len(labels), len(times)), bool)
+    recorded[row, column] = True
+    if recorded.sum() < len(chunk):
+        raise ValueError(
+            f"two values at {setting} for one replicate and one {time}: something else varies; make it "
+            "a control, select one value of it, or name the column that tells the replicates apart by replicate="
+        )
+    values = np.full(recorded.shape, np.nan)
+    values[row, column] = table.values[chunk]
+    return np.log(times), values, recorded, labels
+
+
+def _diverged(row: np.ndarray) -> bool:
+    """Left out whole: what a run recorded on its way to NaN is no sample. A few gaps are forgiven."""
+    gaps = ~np.isfinite(row)
+    return bool(gaps.all() or gaps.mean() > 0.3 or (gaps[-1] and gaps.mean() > 0.02))
+
+
+def _common_clock(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Replicates recorded at different times, interpolated linearly in log t; nothing is extrapolated."""
+    finite = np.isfinite(values)
+    num_points = max(int(np.median(finite.sum(axis=1))), 2)
+    grid = np.unique(np.quantile(x[np.nonzero(finite)[1]], np.linspace(0, 1, num_points)))
+    rows = [
+        np.interp(grid, x[seen], row[seen], left=np.nan, right=np.nan)
+        for row, seen in zip(values, finite, strict=True)
+    ]
+    return grid, np.array(rows)
+
+
+def _coarsen(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average very dense records in equal steps of log t; drop the tail that few reached."""
+    seen = np.isfinite(values).sum(axis=0)
+    enough = seen >= max(1, 0.5 * seen.max())  # the tail that only a few replicates reached says little
+    x, values = x[enough], values[:, enough]
+    if len(x) <= MAX_POINTS:
+        return x, values
+    cell = np.floor((x - x[0]) / (x[-1] - x[0]) * (MAX_POINTS - 1e-9)).astype(int)
+    starts = np.flatnonzero(np.r_[True, np.diff(cell) > 0])
+    counts = np.diff(np.r_[starts, len(x)])
+    finite = np.isfinite(values)
+    total = np.add.reduceat(np.where(finite, values, 0.0), starts, axis=1)
+    number = np.add.reduceat(finite, starts, axis=1)
+    mean = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return np.add.reduceat(x, starts) / counts, mean

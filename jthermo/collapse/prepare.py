@@ -1,0 +1,185 @@
+"""From curves to the numbers of the fit: binned means, deviations, and knowable directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from .covariance import Replicates
+from .curve import Means
+from .input import Curves, LeftOut
+
+TOTAL_BINS = 330  # bins over all conditions: more cost time and tell nothing new
+FEWEST_BINS = 20
+OUTLIER = 5.0  # robust standard deviations, root mean square along the curve
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Which exponents the values of the controls can tell apart.
+
+    With the centred log controls C (K, P) of the free controls, only C·p enters. `basis` (P, r) spans the
+    row space of C, so p = basis·θ + anything in the null space.
+
+    Attributes:
+        free: names of the controls that are not fixed.
+        basis: (P, r) orthonormal; the identity when every free control can be told apart.
+        known: whether each free exponent is determined by θ alone, (P,).
+    """
+
+    free: tuple[str, ...]
+    basis: np.ndarray
+    known: np.ndarray
+
+
+def directions(curves: Curves, fixed: dict[str, float]) -> Directions:
+    """Rank of the free controls; a constant control, or two that only vary together, lose a direction."""
+    free = tuple(name for name in curves.controls if name not in fixed)
+    columns = [curves.controls.index(name) for name in free]
+    logs = np.array([c.log_controls[columns] for c in curves.conditions])
+    centred = logs - logs.mean(axis=0)
+    _, singular, rows = np.linalg.svd(centred, full_matrices=False)
+    rank = int(np.sum(singular > 1e-9 * max(singular.max(initial=0.0), 1e-9)))
+    if rank == len(free):
+        return Directions(free, np.eye(len(free)), np.ones(len(free), bool))
+    basis = rows[:rank].T
+    known = np.isclose(np.sum(basis**2, axis=1), 1.0, atol=1e-9)
+    return Directions(free, basis, known)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the fit computes with; values are divided by `scale` after subtracting `centre`."""
+
+    means: Means
+    replicates: Replicates
+    share: (
+        np.ndarray
+    )  # (N, N): n_ij/(n_i n_j), what makes the covariance of a mean out of that of a replicate
+    levels: np.ndarray  # (K, controls): centred log controls of the conditions, the fixed ones too
+    scale: float
+    centre: float
+
+
+def prepare(curves: Curves, ways: Directions, fixed: dict[str, float]) -> Prepared:
+    """Average over replicates and bins."""
+    number = len(curves.conditions)
+    per_curve = max(FEWEST_BINS, TOTAL_BINS // number)
+    free = [curves.controls.index(name) for name in ways.free]
+    held = [curves.controls.index(name) for name in fixed]
+    powers = np.array([fixed[name] for name in fixed])
+    logs = np.array([c.log_controls for c in curves.conditions])
+    logs = logs - logs.mean(axis=0)
+    xs, starts, means, conditions, rows, log_times = [], [], [], [], [], []
+    total = 0
+    for k, condition in enumerate(curves.conditions):
+        start = _bins(condition.log_time, per_curve)
+        binned = _bin_rows(condition.values, start)
+        counts = np.isfinite(binned).sum(axis=0)
+        means.append(np.nansum(binned, axis=0) / np.maximum(counts, 1))
+        rows.append(binned)
+        xs.append(condition.log_time)
+        size = np.diff(np.r_[start, len(condition.log_time)])
+        log_times.append(np.add.reduceat(condition.log_time, start) / size)
+        starts.append(start + total)
+        conditions.append(np.full(len(start), k))
+        total += len(condition.log_time)
+    per_point = np.concatenate([np.full(len(x), k) for k, x in enumerate(xs)])
+    mean = np.concatenate(means)
+    scale = float(np.ptp(mean)) or float(np.abs(mean).max()) or 1.0
+    centre = float(np.median(mean))
+    condition_of = np.concatenate(conditions)
+    assembled = Means(
+        x=np.concatenate(xs) + logs[per_point][:, held] @ powers,
+        log_time=np.concatenate(log_times),
+        controls=logs[per_point][:, free] @ ways.basis,
+        starts=np.concatenate(starts),
+        mean=(mean - centre) / scale,
+        condition=condition_of,
+    )
+    replicates, share = _replicates(curves, rows, means, condition_of, scale)
+    return Prepared(assembled, replicates, share, logs, scale, centre)
+
+
+def _bins(x: np.ndarray, most: int) -> np.ndarray:
+    """First point of each bin: equal steps of log t, never splitting evenly spaced points unevenly."""
+    if len(x) <= most:
+        return np.arange(len(x))
+    step = np.median(np.diff(x))
+    width = np.ceil(np.ptp(x) / most / step - 1e-9) * step * (1 - 1e-6)
+    starts = [0]
+    for i in range(1, len(x)):
+        if x[i] - x[starts[-1]] >= width:
+            starts.append(i)
+    return np.array(starts)
+
+
+def _bin_rows(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(values)
+    total = np.add.reduceat(np.where(finite, values, 0.0), starts, axis=1)
+    number = np.add.reduceat(finite.astype(int), starts, axis=1)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def _replicates(
+    curves: Curves, rows: list[np.ndarray], means: list[np.ndarray], condition: np.ndarray, scale: float
+) -> tuple[Replicates, np.ndarray]:
+    """Deviations by label over all conditions, and n_ij/(n_i n_j) of the means."""
+    paired = curves.paired
+    if paired:
+        labels = np.unique(np.concatenate([c.labels for c in curves.conditions]))
+        place = [np.searchsorted(labels, c.labels) for c in curves.conditions]
+        number = len(labels)
+    else:
+        edges = np.cumsum([0, *(len(c.labels) for c in curves.conditions)])
+        place = [np.arange(a, b) for a, b in pairwise(edges)]
+        number = int(edges[-1])
+    deviations = np.zeros((number, len(condition)))
+    present = np.zeros((number, len(condition)), bool)
+    for k, (binned, mean) in enumerate(zip(rows, means, strict=True)):
+        where = np.ix_(place[k], np.flatnonzero(condition == k))
+        finite = np.isfinite(binned)
+        deviations[where] = np.where(finite, (binned - mean) / scale, 0.0)
+        present[where] = finite
+    counts = present.sum(axis=0)
+    together = present.T.astype(float) @ present
+    share = together / np.outer(counts, counts)
+    return Replicates(deviations, present, counts, paired), share
+
+
+def without_outliers(curves: Curves) -> Curves:
+    """Leave out replicates that lie far from their fellows: stuck, or from another law.
+
+    The distance is the root mean square along the curve of (value − median over replicates)/(1.4826·MAD),
+    with the MAD pooled over conditions when there are few replicates; offsets make it a |N(0, 1)|, so 5 is
+    far out for any memory of the noise.
+    """
+    kept, left_out = [], list(curves.left_out)
+    spreads = []
+    for condition in curves.conditions:
+        distance = np.abs(condition.values - np.nanmedian(condition.values, axis=0))
+        enough = len(condition.values) >= 3
+        spreads.append(
+            1.4826 * np.sqrt(np.nanmean(np.nanmedian(distance, axis=0) ** 2)) if enough else np.nan
+        )
+    pooled = np.nanmedian(spreads) if np.isfinite(spreads).any() else np.nan
+    for condition, spread in zip(curves.conditions, spreads, strict=True):
+        number = len(condition.values)
+        if number < 4 or not np.isfinite(pooled):
+            kept.append(condition)
+            continue
+        distance = condition.values - np.nanmedian(condition.values, axis=0)
+        own = (number * spread**2 + 8 * pooled**2) / (number + 8)
+        size = np.sqrt(np.nanmean(distance**2, axis=1) / max(own, 1e-300))
+        far = (size > OUTLIER) & (size > 3 * np.median(size))
+        if not far.any() or far.mean() > 0.4:
+            kept.append(condition)
+            continue
+        setting = dict(zip(curves.controls, np.exp(condition.log_controls).tolist(), strict=True))
+        left_out += [
+            LeftOut(setting, curves.label_names[label], "outlier") for label in condition.labels[far]
+        ]
+        kept.append(replace(condition, values=condition.values[~far], labels=condition.labels[~far]))
+    return replace(curves, conditions=tuple(kept), left_out=tuple(left_out))

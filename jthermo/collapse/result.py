@@ -1,0 +1,204 @@
+"""What a fit says: exponents with intervals, the verdict, what is not identifiable, and notes with codes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from .input import Curves, LeftOut
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """The power p of one control in τ = t·Π controlᵖ, with its interval (infinite where nothing is known)."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return "not identifiable"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Controls that only vary together: Σ weights·exponents is known although the exponents are not."""
+
+    weights: dict[str, float]
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """A caveat with a code to act on and a sentence to read."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """Outcome of :meth:`CollapseFit.test`."""
+
+    p_value: float
+    statistic: float
+    degrees: tuple[int, float]
+
+
+@dataclass(frozen=True)
+class CollapseFit:
+    """The answer of :func:`fit_collapse`.
+
+    Attributes:
+        exponents: control → :class:`Exponent`.
+        collapsed: True or False at three standard deviations, None when the data cannot say.
+        p_value: of the lack-of-fit test; uniform when the curves do collapse.
+        misfit: root mean square distance of the curves from the common one beyond their noise, in units of
+            its range.
+        identifiable: control → whether its exponent is determined.
+        combinations: what is known where single exponents are not.
+        confidence: of the intervals.
+        window: (first, last) time used.
+        num_replicates: used, smallest and largest number over the conditions.
+        left_out: replicates not used, with the reason.
+        notes: caveats.
+        covariance: of the free exponents, with `degrees` of freedom.
+    """
+
+    exponents: dict[str, Exponent]
+    collapsed: bool | None
+    p_value: float
+    misfit: float
+    identifiable: dict[str, bool]
+    combinations: tuple[Combination, ...]
+    confidence: float
+    window: tuple[float, float]
+    num_replicates: tuple[int, int]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[Note, ...]
+    covariance: np.ndarray
+    degrees: float
+    free: tuple[str, ...]
+    log_tau: np.ndarray = field(repr=False)
+    curve: np.ndarray = field(repr=False)
+    curve_error: np.ndarray = field(repr=False)
+    curves: Curves = field(repr=False)
+
+    def test(self, **exponents: float) -> TestResult:
+        """Are these the exponents? Wald F test, p-value against any other values.
+
+        Args:
+            exponents: control = hypothetical power, e.g. ``fit.test(learning_rate=2, batch_size=-1)``.
+
+        Raises:
+            ValueError: a control is unknown, was held fixed, or is not identifiable.
+        """
+        if not exponents:
+            raise ValueError("test() needs at least one exponent, e.g. fit.test(learning_rate=2)")
+        for name in exponents:
+            if name not in self.free:
+                raise ValueError(f"{name!r} is not one of the fitted exponents {list(self.free)}")
+            if not math.isfinite(self.exponents[name].value):
+                raise ValueError(
+                    f"the exponent of {name!r} is not identifiable, so no value of it can be tested"
+                )
+        index = [self.free.index(name) for name in exponents]
+        gap = np.array([self.exponents[name].value - value for name, value in exponents.items()])
+        covariance = self.covariance[np.ix_(index, index)]
+        statistic = float(gap @ np.linalg.solve(covariance, gap)) / len(gap)
+        p_value = float(stats.f.sf(statistic, len(gap), self.degrees))
+        return TestResult(p_value, statistic, (len(gap), self.degrees))
+
+    def tau(self, time: np.ndarray, **controls: float) -> np.ndarray:
+        """τ = t·Π controlᵖ with the fitted exponents (1 for those that are not identifiable)."""
+        out = np.asarray(time, dtype=float)
+        for name, value in controls.items():
+            power = self.exponents[name].value
+            out = out * value ** (power if math.isfinite(power) else 0.0)
+        return out
+
+    def summary(self) -> str:
+        """The fit in a few lines of text."""
+        verdict = {True: "collapse", False: "NO collapse", None: "cannot be said"}[self.collapsed]
+        lines = [
+            f"{self.curves.value} against τ = {self.curves.time}·"
+            + "·".join(f"{c}^p" for c in self.exponents)
+        ]
+        for name, exponent in self.exponents.items():
+            lines.append(f"  p({name}) = {exponent}" + ("" if name in self.free else "  (fixed)"))
+        for known in self.combinations:
+            sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
+            lines.append(f"  {sum_} = {known.value:.4g} [{known.low:.4g}, {known.high:.4g}]")
+        low, high = self.num_replicates
+        used = f"{low}" if low == high else f"{low} to {high}"
+        lines.append(
+            f"  verdict: {verdict} (p = {self.p_value:.3g}, misfit {100 * self.misfit:.2g} % of the range)"
+        )
+        lines.append(
+            f"  {len(self.curves.conditions)} conditions, {used} replicates each, "
+            f"{self.curves.time} {self.window[0]:g} to {self.window[1]:g}, "
+            f"{100 * self.confidence:g} % intervals"
+        )
+        reasons = Counter(run.reason for run in self.left_out)
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
+        lines.append(f"  runs left out: {len(self.left_out)} ({told})" if reasons else "  runs left out: 0")
+        lines += [f"  note {note.code}: {note.message}" for note in self.notes]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, unrounded, ready for JSON; what is not known is None."""
+
+        def number(value: float) -> float | None:
+            return float(value) if math.isfinite(value) else None
+
+        return {
+            "value": self.curves.value,
+            "time": self.curves.time,
+            "exponents": {
+                name: {
+                    "value": number(e.value),
+                    "low": number(e.low),
+                    "high": number(e.high),
+                    "standard_error": number(e.standard_error),
+                    "fixed": name not in self.free,
+                    "identifiable": self.identifiable[name],
+                }
+                for name, e in self.exponents.items()
+            },
+            "combinations": [
+                {"weights": c.weights, "value": number(c.value), "low": number(c.low), "high": number(c.high)}
+                for c in self.combinations
+            ],
+            "collapsed": self.collapsed,
+            "p_value": number(self.p_value),
+            "misfit": number(self.misfit),
+            "confidence": self.confidence,
+            "degrees": number(self.degrees),
+            "window": list(self.window),
+            "num_conditions": len(self.curves.conditions),
+            "num_replicates": list(self.num_replicates),
+            "left_out": [
+                {"controls": r.controls, "replicate": str(r.replicate), "reason": r.reason}
+                for r in self.left_out
+            ],
+            "notes": [{"code": n.code, "message": n.message} for n in self.notes],
+        }
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The collapse: every condition's mean against τ over the fitted curve with its band."""
+        from .plot import plot_collapse
+
+        return plot_collapse(self, ax)
