@@ -11,8 +11,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("collapse", "data", "errors", "models", "noise", "observables", "theory")
+_MODULES = ("claims", "collapse", "data", "errors", "figures", "models", "noise", "observables", "theory")
 _NAMES = {
+    "Claim": "claims",
     "InputError": "errors",
     "Optimizer": "optimizer",
     "Record": "spec",
@@ -29,6 +30,7 @@ _NAMES = {
     "mean_squared_residual": "observables",
     "open_results": "results",
     "plan": "forecast",
+    "reproduce": "reproduction",
     "run": "runner",
     "sgd": "optimizer",
     "tau": "results",

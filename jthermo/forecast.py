@@ -99,7 +99,7 @@ def _measure(cohort: Cohort, place: placing.Placement) -> tuple[int, float, floa
     with placing.pinned():
         began = time.monotonic()
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
-        states = placing.initializer(cohort.program, cohort.model, place)(runs)
+        states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
         compiled = [f.lower(*args).compile() for f, args in (
             (call.advance, (runs, states, place.put(zero), place.put(zero))), (call.observe, (runs, states, place.put(zero))))]
         compiling = time.monotonic() - began

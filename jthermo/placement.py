@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jthermo import train
 from jthermo.errors import InputError
 from jthermo.models import Model
+from jthermo.optimizer import Optimizer
 
 PLACEMENTS = ("sharding", "pmap")
 
@@ -108,7 +109,7 @@ def programs(program: train.Program, placement: Placement) -> Programs:
 
 
 @functools.lru_cache(maxsize=64)
-def initializer(program: train.Program, model: Model, placement: Placement) -> Callable[..., Any]:
+def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Callable[..., Any]:
     """The jitted ``runs → states``; a program of its own, since compiled inside another it rounds differently."""
-    one = functools.partial(train.init, program, model)
+    one = functools.partial(train.init, model, optimizer)
     return placement.map(lambda runs: jax.vmap(one)(runs))

@@ -60,7 +60,7 @@ class Cohort:
     @property
     def state_bytes(self) -> int:
         """Bytes of parameters and optimizer state over all lanes."""
-        one = jax.eval_shape(lambda r: train.init(self.program, self.model, r), self.example)
+        one = jax.eval_shape(lambda r: train.init(self.model, self.program.optimizer, r), self.example)
         return self.blocks.size * sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(one))
 
     @property
@@ -68,7 +68,7 @@ class Cohort:
         """Shape and dtype of every recorded variable of one run at one record."""
 
         def record(run: train.Run) -> dict[str, Any]:
-            return train.observe(self.program, run, train.init(self.program, self.model, run), np.int32(0))
+            return train.observe(self.program, run, train.init(self.model, self.program.optimizer, run), np.int32(0))
 
         return jax.eval_shape(record, self.example)
 

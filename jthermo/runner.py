@@ -84,7 +84,7 @@ def train_cohort(cohort: Cohort, place: placing.Placement, bar: Progress) -> dic
     pace, recorded = _Pace(), []
     with placing.pinned():
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
-        states = placing.initializer(cohort.program, cohort.model, place)(runs)
+        states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
         for k in range(steps.shape[1]):
             target = np.maximum(steps[:, k], now).astype(np.int32)
             while (now < target).any():

@@ -96,10 +96,10 @@ def split(config: Config, record: Record) -> tuple[Program, dict[str, float]]:
     return Program(model, data, noise, optimizer, config.loss, config.batch_size, record.observables, record.probe_size), hyper
 
 
-def init(program: Program, model: Model, run: Run) -> State:
+def init(model: Model, optimizer: Optimizer, run: Run) -> State:
     """The state of one run before its first step; runs of one seed share their parameters."""
     params = model.init(jax.random.fold_in(_key(run.seed), Role.INIT))
-    return State(params, _optimizer(program, run).init(params))
+    return State(params, _built(optimizer, run).init(params))
 
 
 def advance(program: Program, runs: Run, state: State, start: Array, stop: Array) -> State:
@@ -143,7 +143,7 @@ def _step(program: Program, run: Run, keys: Streams, state: State, batch: tuple[
     noise = _bound(program.noise, "noise", run)
     residual = noise.residual(program.loss, outputs, target, jax.random.fold_in(keys.noise, t))
     (gradient,) = pull_back(residual / program.batch_size)
-    updates, opt_state = _optimizer(program, run).update(gradient, state.opt_state, state.params)
+    updates, opt_state = _built(program.optimizer, run).update(gradient, state.opt_state, state.params)
     return State(optax.apply_updates(state.params, updates), opt_state)
 
 
@@ -185,8 +185,8 @@ def _streams(run: Run) -> Streams:
     return Streams(_stream(run, Role.BATCH), _stream(run, Role.NOISE), jax.random.fold_in(_key(run.seed), Role.DATASET))
 
 
-def _optimizer(program: Program, run: Run) -> optax.GradientTransformation:
-    return program.optimizer.build(run.learning_rate, _own(run, "optimizer"))
+def _built(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:
+    return optimizer.build(run.learning_rate, _own(run, "optimizer"))
 
 
 def _bound(value: Any, part: str, run: Run) -> Any:

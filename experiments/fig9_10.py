@@ -1,0 +1,29 @@
+"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several batch sizes, on the clocks t and t/B."""
+
+import jthermo as jt
+
+SWEEP = jt.Sweep(
+    model=jt.models.TwoLayer(inputs=10, hidden=10, bias=False),
+    data=jt.data.Uniform(dim=10),
+    learning_rate=0.05,
+    batch_size=(1, 2, 3),
+    seed=range(256),
+    vary={"model.init": jt.models.INITS},
+    num_steps=jt.RescaledSteps(20.0),
+    record=jt.Record(steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+)
+SMALL = {"seed": range(64)}
+FIT = (
+    jt.Claim("C3", "activation_rate", "batch_size", exponent=-1),
+    jt.Claim("C5", "weight_norm_V", "batch_size", exponent=-1),
+)
+
+
+def figure(ds, fits):
+    torch = ds.isel(run=ds["model.init"].values == "torch")
+    clocks = {"by": "batch_size", "powers": (0, -1)}
+    return {
+        "fig9": jt.figures.clocks(torch, "activation_rate", ylabel="activation rate", **clocks),
+        "fig10": jt.figures.clocks(torch, "weight_norm_V", ylabel="‖V‖", **clocks),
+        "fig9_collapse": jt.figures.collapses(fits["activation_rate", "batch_size"], ylabel="activation rate"),
+    }

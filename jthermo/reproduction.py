@@ -1,0 +1,83 @@
+"""An experiment from its name to its figures: sweep, fits, verdicts. The experiments travel with the package."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from jthermo.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCALES = ("small", "paper")
+
+
+def experiments() -> dict[str, Path]:
+    """Every experiment by name: those beside the package in a checkout, else those in the installed wheel."""
+    package = Path(__file__).parent
+    folder = next(f for f in (package.parent / "experiments", package / "_experiments") if f.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def load(target: str) -> ModuleType:
+    """An experiment by name, or any Python file that defines SWEEP."""
+    known = experiments()
+    path = known.get(target, Path(target))
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError("experiment", target, f"is neither a Python file nor one of {', '.join(known)}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "SWEEP"):
+        raise InputError("experiment", str(path), "defines no SWEEP; add SWEEP = jt.Sweep(...)")
+    return module
+
+
+def reproduce(name: str, scale: str = "small", out: str | Path = "results", progress: bool = True) -> xr.Dataset:
+    """Run an experiment, fit what it claims and draw its figures; what is done already is not done again.
+
+    Records go to ``<out>/<name>-<scale>/``, figures to ``<out>/figures/`` and verdicts into ``<out>/claims.json``.
+
+    Args:
+        name: an experiment, such as ``"fig3_4"``; ``jthermo list`` shows them all.
+        scale: ``"small"`` for two cores and minutes, ``"paper"`` for the full number of seeds.
+        out: where results go.
+        progress: print what is happening.
+
+    Returns:
+        The results of the sweep.
+    """
+    from jthermo import claims, figures
+    from jthermo.runner import run
+
+    if scale not in SCALES:
+        raise InputError("scale", scale, f"use one of {', '.join(SCALES)}")
+    if name not in experiments():
+        raise InputError("experiment", name, f"use one of {', '.join(experiments())}")
+    began, out, module = time.monotonic(), Path(out), load(name)
+    sweep = module.SWEEP.replace(**module.SMALL) if scale == "small" else module.SWEEP
+    say = print if progress else lambda *_: None
+    say(f"{name}: {module.__doc__.strip()}")
+    ds = run(sweep, out / f"{name}-{scale}", progress=progress)
+    fits = claims.fit_claims(ds, module.FIT)
+    known = claims.update_claims(out / "claims.json", name, scale, sweep.id, module.FIT, fits)
+    for path in figures.save(module.figure(ds, fits), out / "figures"):
+        say(f"  figure {path}")
+    for claim in module.FIT:
+        for row in known[claim.id]["experiments"][name]["rows"]:
+            say("  " + claims.line(claim, row))
+    say(f"  {time.monotonic() - began:.0f} s")
+    return ds
+
+
+def sweep_of(target: str, scale: str = "paper", **changes: Any) -> Any:
+    """The sweep of an experiment or file, with fields changed."""
+    module = load(target)
+    small = getattr(module, "SMALL", {}) if scale == "small" else {}
+    return module.SWEEP.replace(**{**small, **changes})
