@@ -8,7 +8,9 @@ SWEEP = jt.Sweep(
     learning_rate=(0.025, 0.05, 0.1),
     seed=range(64),
     num_steps=jt.RescaledSteps(8.0),
-    record=jt.Record(steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"), jt.kappa())),
+    record=jt.Record(
+        steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"), jt.kappa())
+    ),
 )
 SMALL = {"seed": range(16)}
 FIT = (

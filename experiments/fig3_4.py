@@ -24,5 +24,7 @@ def figure(ds, fits):
     return {
         "fig3": jt.figures.clocks(torch, "activation_rate", ylabel="activation rate"),
         "fig4": jt.figures.clocks(torch, "weight_norm_V", ylabel="‖V‖"),
-        "fig3_collapse": jt.figures.collapses(fits["activation_rate", "learning_rate"], ylabel="activation rate"),
+        "fig3_collapse": jt.figures.collapses(
+            fits["activation_rate", "learning_rate"], ylabel="activation rate"
+        ),
     }

@@ -1,4 +1,4 @@
-"""Figures 5 and 6: activation rate and ‖V‖ of the 10-10-1 net with bias for several batch sizes, on the clocks t and t/B."""
+"""Figures 5 and 6: activation rate and ‖V‖ of the 10-10-1 net with bias for several B, on the clocks t and t/B."""
 
 import jthermo as jt
 
@@ -25,5 +25,7 @@ def figure(ds, fits):
     return {
         "fig5": jt.figures.clocks(torch, "activation_rate", ylabel="activation rate", **clocks),
         "fig6": jt.figures.clocks(torch, "weight_norm_V", ylabel="‖V‖", **clocks),
-        "fig5_collapse": jt.figures.collapses(fits["activation_rate", "batch_size"], ylabel="activation rate"),
+        "fig5_collapse": jt.figures.collapses(
+            fits["activation_rate", "batch_size"], ylabel="activation rate"
+        ),
     }

@@ -24,5 +24,7 @@ def figure(ds, fits):
     return {
         "fig7": jt.figures.clocks(torch, "activation_rate", ylabel="activation rate"),
         "fig8": jt.figures.clocks(torch, "weight_norm_V", ylabel="‖V‖"),
-        "fig7_collapse": jt.figures.collapses(fits["activation_rate", "learning_rate"], ylabel="activation rate"),
+        "fig7_collapse": jt.figures.collapses(
+            fits["activation_rate", "learning_rate"], ylabel="activation rate"
+        ),
     }

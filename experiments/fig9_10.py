@@ -1,4 +1,4 @@
-"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several batch sizes, on the clocks t and t/B."""
+"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several B, on the clocks t and t/B."""
 
 import jthermo as jt
 
@@ -25,5 +25,7 @@ def figure(ds, fits):
     return {
         "fig9": jt.figures.clocks(torch, "activation_rate", ylabel="activation rate", **clocks),
         "fig10": jt.figures.clocks(torch, "weight_norm_V", ylabel="‖V‖", **clocks),
-        "fig9_collapse": jt.figures.collapses(fits["activation_rate", "batch_size"], ylabel="activation rate"),
+        "fig9_collapse": jt.figures.collapses(
+            fits["activation_rate", "batch_size"], ylabel="activation rate"
+        ),
     }

@@ -19,8 +19,8 @@ from jthermo.results import axes_of
 if TYPE_CHECKING:
     import xarray as xr
 
-TOLERANCE = 0.15        # "reproduced": the whole interval lies within 15 % of the paper's exponent …
-MISFIT = 0.05           # … and the curves miss each other by at most 5 % of their range
+TOLERANCE = 0.15  # "reproduced": the whole interval lies within 15 % of the paper's exponent …
+MISFIT = 0.05  # … and the curves miss each other by at most 5 % of their range
 CLAIMS = {
     "C1": "the activation rate falls, faster with larger η, also on the clock ηt",
     "C2": "the activation rate collapses on η²t",
@@ -62,7 +62,11 @@ class Claim:
         if self.above is not None:
             if low > self.above:
                 return "reproduced", f"the interval lies above {self.above:g}"
-            return ("not reproduced", f"the interval lies below {self.above:g}") if high < self.above else ("undecided", "the interval is too wide")
+            return (
+                ("not reproduced", f"the interval lies below {self.above:g}")
+                if high < self.above
+                else ("undecided", "the interval is too wide")
+            )
         assert self.exponent is not None
         near, far = sorted((self.exponent * (1 - TOLERANCE), self.exponent * (1 + TOLERANCE)))
         if high < near or low > far:
@@ -87,7 +91,13 @@ def fit_choices(ds: xr.Dataset, variable: str, control: str) -> list[Chosen]:
     choices = [a for a in axes_of(ds) if a not in (control, "seed") and len(np.unique(ds[a].values)) > 1]
     found = []
     for combination in itertools.product(*(np.unique(ds[a].values) for a in choices)):
-        chosen = np.all([np.ones(ds.sizes["run"], bool), *(ds[a].values == v for a, v in zip(choices, combination, strict=True))], axis=0)
+        chosen = np.all(
+            [
+                np.ones(ds.sizes["run"], bool),
+                *(ds[a].values == v for a, v in zip(choices, combination, strict=True)),
+            ],
+            axis=0,
+        )
         runs = ds.isel(run=chosen)
         choice = {a: v.item() for a, v in zip(choices, combination, strict=True)}
         found.append(Chosen(choice, runs, fit_collapse(runs[variable], controls=(control,))))
@@ -106,12 +116,23 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
     first, last = _ends(runs, claim.variable)
     verdict, why = claim.verdict(found.low, found.high, fit.misfit, bool(last < first))
     return {
-        "choice": chosen.choice, "variable": claim.variable, "control": claim.control,
+        "choice": chosen.choice,
+        "variable": claim.variable,
+        "control": claim.control,
         "control_values": np.unique(runs[claim.control].values).tolist(),
         "claimed": f"{claim.exponent:g}" if claim.exponent is not None else f"> {claim.above:g}",
-        "exponent": found.value, "low": found.low, "high": found.high, "misfit": fit.misfit, "p_value": fit.p_value,
-        "first": first, "last": last, "num_seeds": len(np.unique(runs.seed.values)), "num_runs": runs.sizes["run"],
-        "num_left_out": len(fit.left_out), "verdict": verdict, "why": why,
+        "exponent": found.value,
+        "low": found.low,
+        "high": found.high,
+        "misfit": fit.misfit,
+        "p_value": fit.p_value,
+        "first": first,
+        "last": last,
+        "num_seeds": len(np.unique(runs.seed.values)),
+        "num_runs": runs.sizes["run"],
+        "num_left_out": len(fit.left_out),
+        "verdict": verdict,
+        "why": why,
     }
 
 
@@ -122,14 +143,22 @@ def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:
     return float(np.nanmean(values[:, 0])), float(np.nanmean(last))
 
 
-def update_claims(path: Path, experiment: str, scale: str, sweep_id: str, claims: Sequence[Claim],
-                  fits: Mapping[tuple[str, str], list[Chosen]]) -> dict[str, Any]:
+def update_claims(
+    path: Path,
+    experiment: str,
+    scale: str,
+    sweep_id: str,
+    claims: Sequence[Claim],
+    fits: Mapping[tuple[str, str], list[Chosen]],
+) -> dict[str, Any]:
     """Put the rows of an experiment's claims into ``claims.json``, in place of its earlier ones."""
     known = json.loads(path.read_text()) if path.exists() else {}
     for claim in claims:
         entry = known.setdefault(claim.id, {"text": CLAIMS[claim.id], "experiments": {}})
         entry["experiments"][experiment] = {
-            "command": f"jthermo reproduce {experiment} --scale {scale}", "sweep_id": sweep_id, "rows": [judge(claim, chosen) for chosen in fits[claim.variable, claim.control]],
+            "command": f"jthermo reproduce {experiment} --scale {scale}",
+            "sweep_id": sweep_id,
+            "rows": [judge(claim, chosen) for chosen in fits[claim.variable, claim.control]],
         }
         entry["verdict"] = overall(entry)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
@@ -143,7 +172,9 @@ def overall(entry: Mapping[str, Any]) -> str:
     found = {row["verdict"] for _, row in rows}
     if len(found) == 1:
         return found.pop()
-    groups = {v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v) for v in sorted(found)}
+    groups = {
+        v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v) for v in sorted(found)
+    }
     return "depends on an unstated choice: " + "; ".join(f"{v} for {cases}" for v, cases in groups.items())
 
 
@@ -153,15 +184,20 @@ def _case(experiment: str, row: Mapping[str, Any]) -> str:
 
 def table(known: Mapping[str, Any]) -> str:
     """The claims as a Markdown table."""
-    lines = ["| claim | experiment | choice | paper | exponent [95 %] | misfit | start → end | seeds | verdict |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| claim | experiment | choice | paper | exponent [95 %] | misfit | start → end | seeds | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, entry in known.items():
         for experiment, found in entry["experiments"].items():
             for row in found["rows"]:
                 choice = ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items()) or "–"
+                exponent = f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
                 lines.append(
-                    f"| {name} | {experiment} | {choice} | {row['claimed']} | {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}] "
+                    f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
                     f"| {100 * row['misfit']:.1f} % | {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
-                    f"| **{row['verdict']}**: {row['why']} |")
+                    f"| **{row['verdict']}**: {row['why']} |"
+                )
     summary = [f"- **{name}**, {entry['text']}: {entry['verdict']}." for name, entry in known.items()]
     return "\n".join([*summary, "", *lines])
 
@@ -170,8 +206,10 @@ def line(claim: Claim, row: Mapping[str, Any]) -> str:
     """A row in words, for a terminal."""
     symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(claim.control, claim.control)
     choice = " ".join(str(v) for v in row["choice"].values())
-    return (f"{claim.id} {row['variable']:<16} {choice:<10} exponent of {symbol}: {row['exponent']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}]  claimed {row['claimed']:<4} {row['verdict']} ({row['why']})")
+    return (
+        f"{claim.id} {row['variable']:<16} {choice:<10} exponent of {symbol}: {row['exponent']:+.3f} "
+        f"[{row['low']:+.3f}, {row['high']:+.3f}]  claimed {row['claimed']:<4} {row['verdict']} ({row['why']})"
+    )
 
 
 def write_table(claims: Path, page: Path) -> None:
@@ -180,6 +218,8 @@ def write_table(claims: Path, page: Path) -> None:
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise InputError("page", str(page), f"has no lines {BEGIN} and {END}; add them where the table belongs")
+        raise InputError(
+            "page", str(page), f"has no lines {BEGIN} and {END}; add them where the table belongs"
+        )
     made = f"{before}{BEGIN}\n{table(json.loads(claims.read_text()))}\n{END}{after}"
     write_whole(page, made.encode())

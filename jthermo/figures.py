@@ -19,16 +19,35 @@ if TYPE_CHECKING:
 
     from jthermo.claims import Chosen
 
-STYLE = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "figure.dpi": 200, "savefig.bbox": "tight",
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "figure.dpi": 200,
+    "savefig.bbox": "tight",
 }
 SYMBOL = {"learning_rate": "η", "batch_size": "B"}
-REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}      # the paper's clocks agree with t at these values
+REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}  # the paper's clocks agree with t at these values
 
 
-def clocks(ds: xr.Dataset, variable: str, *, by: str = "learning_rate", powers: Sequence[float] = (0, 1, 2), ylabel: str = "") -> Figure:
+def clocks(
+    ds: xr.Dataset,
+    variable: str,
+    *,
+    by: str = "learning_rate",
+    powers: Sequence[float] = (0, 1, 2),
+    ylabel: str = "",
+) -> Figure:
     """One panel per clock t·(c/c₀)^p, like the paper's figures: if the claim holds, the curves meet on its clock.
 
     Args:
@@ -41,7 +60,9 @@ def clocks(ds: xr.Dataset, variable: str, *, by: str = "learning_rate", powers: 
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(powers), figsize=(2.3 * len(powers), 2.1), sharey=True, squeeze=False, layout="constrained")
+        fig, axes = plt.subplots(
+            1, len(powers), figsize=(2.3 * len(powers), 2.1), sharey=True, squeeze=False, layout="constrained"
+        )
         for ax, power in zip(axes[0], powers, strict=True):
             curves(ax, ds, variable, by=by, power=power)
         axes[0, 0].set_ylabel(ylabel or ds[variable].attrs.get("long_name", variable))
@@ -74,13 +95,17 @@ def collapses(chosen: Sequence[Chosen], *, ylabel: str = "") -> Figure:
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(chosen), figsize=(2.3 * len(chosen), 2.2), sharey=True, squeeze=False, layout="constrained")
+        fig, axes = plt.subplots(
+            1, len(chosen), figsize=(2.3 * len(chosen), 2.2), sharey=True, squeeze=False, layout="constrained"
+        )
         for ax, (choice, runs, fit) in zip(axes[0], chosen, strict=True):
             ((control, exponent),) = fit.exponents.items()
             curves(ax, runs, fit.curves.value, by=control, power=exponent.value)
             name = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
-            ax.set_title(f"{name}\n{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}], "
-                         f"misfit {100 * fit.misfit:.1f} %".lstrip())
+            ax.set_title(
+                f"{name}\n{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}], "
+                f"misfit {100 * fit.misfit:.1f} %".lstrip()
+            )
         axes[0, 0].set_ylabel(ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value))
         axes[0, 0].legend(handlelength=1.2, loc="best")
     return fig
@@ -132,7 +157,13 @@ def _clock_label(by: str, power: float) -> str:
 
 def _refuse_mixed(ds: xr.Dataset, by: str) -> None:
     if by not in ds.coords:
-        raise InputError("by", by, f"is no swept axis; the results have {', '.join(str(c) for c in ds.coords)}")
+        raise InputError(
+            "by", by, f"is no swept axis; the results have {', '.join(str(c) for c in ds.coords)}"
+        )
     for name, coordinate in ds.coords.items():
         if coordinate.dims == ("run",) and name not in (by, "seed") and len(np.unique(coordinate.values)) > 1:
-            raise InputError("ds", f"{name} with several values", f"pick one first: ds.isel(run=ds[{name!r}].values == ...)")
+            raise InputError(
+                "ds",
+                f"{name} with several values",
+                f"pick one first: ds.isel(run=ds[{name!r}].values == ...)",
+            )

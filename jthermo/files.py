@@ -19,7 +19,7 @@ def write_whole(path: Path, body: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)      # the new name has to survive a crash as well
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name has to survive a crash as well
     try:
         os.fsync(folder)
     finally:

@@ -48,13 +48,22 @@ class Plan:
     def __str__(self) -> str:
         rows = [
             ("runs", f"{self.num_runs:,} in {self.num_lanes:,} lanes on {self.num_devices} devices"),
-            ("programs", f"{self.num_programs}, lane width {', '.join(map(str, sorted(set(self.lane_width))))}"),
+            (
+                "programs",
+                f"{self.num_programs}, lane width {', '.join(map(str, sorted(set(self.lane_width))))}",
+            ),
             ("run-steps", f"{self.run_steps:,}"),
             ("disk", _bytes(self.disk_bytes)),
         ]
-        if self.seconds is not None and self.compile_seconds is not None and self.peak_memory_bytes is not None:
-            rows += [("peak memory", _bytes(self.peak_memory_bytes)),
-                     ("time", f"{self.seconds:.3g} s of training, {self.compile_seconds:.3g} s of compilation")]
+        if (
+            self.seconds is not None
+            and self.compile_seconds is not None
+            and self.peak_memory_bytes is not None
+        ):
+            rows += [
+                ("peak memory", _bytes(self.peak_memory_bytes)),
+                ("time", f"{self.seconds:.3g} s of training, {self.compile_seconds:.3g} s of compilation"),
+            ]
         return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
 
@@ -100,14 +109,21 @@ def _measure(cohort: Cohort, place: placing.Placement) -> tuple[int, float, floa
         began = time.monotonic()
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
         states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
-        compiled = [f.lower(*args).compile() for f, args in (
-            (call.advance, (runs, states, place.put(zero), place.put(zero))), (call.observe, (runs, states, place.put(zero))))]
+        compiled = [
+            f.lower(*args).compile()
+            for f, args in (
+                (call.advance, (runs, states, place.put(zero), place.put(zero))),
+                (call.observe, (runs, states, place.put(zero))),
+            )
+        ]
         compiling = time.monotonic() - began
         pace, length, spent = compiled[0], 1, 0.0
         while spent < BURST_SECONDS and length < 2**20:
             length *= 4
             began = time.monotonic()
-            states = jax.block_until_ready(pace(runs, states, place.put(zero), place.put(zero + np.int32(length))))
+            states = jax.block_until_ready(
+                pace(runs, states, place.put(zero), place.put(zero + np.int32(length)))
+            )
             spent = time.monotonic() - began
     # every block took `length` steps in the burst; a device's time is the sum over its blocks
     per_device = steps.max(1).clip(0).reshape(len(place.devices), -1).sum(1).max()
@@ -119,7 +135,12 @@ def _measure(cohort: Cohort, place: placing.Placement) -> tuple[int, float, floa
 def _peak(compiled: Any) -> int:
     """Bytes a compiled program holds at once on one device."""
     made = compiled.memory_analysis()
-    return made.argument_size_in_bytes + made.output_size_in_bytes + made.temp_size_in_bytes - made.alias_size_in_bytes
+    return (
+        made.argument_size_in_bytes
+        + made.output_size_in_bytes
+        + made.temp_size_in_bytes
+        - made.alias_size_in_bytes
+    )
 
 
 def _bytes(count: int) -> str:

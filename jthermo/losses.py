@@ -23,15 +23,21 @@ def resolve(loss: str, outputs: int, num_classes: int) -> str:
     found = ("bce" if outputs == 1 else "softmax") if loss == "auto" else loss
     wanted = {"bce": 1, "softmax": num_classes, "squared": outputs if outputs == 1 else num_classes}[found]
     if outputs != wanted or (outputs == 1 and num_classes != 2):
-        raise InputError("loss", loss, f"{found} needs {wanted if outputs != wanted else 2} outputs or classes, "
-                         f"but the model has {outputs} outputs and the data {num_classes} classes")
+        raise InputError(
+            "loss",
+            loss,
+            f"{found} needs {wanted if outputs != wanted else 2} outputs or classes, "
+            f"but the model has {outputs} outputs and the data {num_classes} classes",
+        )
     return found
 
 
 def targets(loss: str, labels: Array, num_outputs: int) -> Array:
     """Labels as the loss compares them: (M,) of 0/1 for one output, one-hot (M, C) for several."""
     one_output = loss == "bce" or num_outputs == 1
-    return labels.astype(jnp.float32) if one_output else jax.nn.one_hot(labels, num_outputs, dtype=jnp.float32)
+    return (
+        labels.astype(jnp.float32) if one_output else jax.nn.one_hot(labels, num_outputs, dtype=jnp.float32)
+    )
 
 
 def value(loss: str, outputs: Array, target: Array) -> Array:
@@ -45,7 +51,7 @@ def value(loss: str, outputs: Array, target: Array) -> Array:
 
 
 def prediction(loss: str, outputs: Array) -> Array:
-    """p with dL/df = p − y: the probability, or f itself for squared error."""
+    """P with dL/df = p − y: the probability, or f itself for squared error."""
     if loss == "bce":
         return jax.nn.sigmoid(outputs)
     return jax.nn.softmax(outputs) if loss == "softmax" else outputs

@@ -7,7 +7,7 @@ flax module can do the same.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -26,11 +26,11 @@ class Model:
     Args:
         module: the flax module.
         input_shape: shape of one example.
-        **arguments: the constructor arguments of the subclass; they make the identity.
+        arguments: the constructor arguments of the subclass; they make the identity.
     """
 
-    def __init__(self, module: nn.Module, input_shape: tuple[int, ...], **arguments: Any) -> None:
-        self.module, self.input_shape, self.arguments = module, input_shape, arguments
+    def __init__(self, module: nn.Module, input_shape: tuple[int, ...], arguments: Mapping[str, Any]) -> None:
+        self.module, self.input_shape, self.arguments = module, input_shape, dict(arguments)
 
     def init(self, key: Array) -> Any:
         """Fresh parameters (a pytree of float32) from a key."""
@@ -38,23 +38,29 @@ class Model:
 
     def apply(self, params: Any, x: Array) -> Array:
         """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""
-        return self.module.apply({"params": params}, x)
+        return jnp.asarray(self.module.apply({"params": params}, x))
 
     def preactivations(self, params: Any, x: Array) -> dict[str, Array]:
         """Pre-activations by layer for a batch `x`, in the order of the layers."""
         _, sown = self.module.apply({"params": params}, x, mutable=["preactivations"])
-        flat = jax.tree_util.tree_leaves_with_path(sown.get("preactivations", {}), is_leaf=lambda v: isinstance(v, tuple))
+        flat = jax.tree_util.tree_leaves_with_path(
+            sown.get("preactivations", {}), is_leaf=lambda v: isinstance(v, tuple)
+        )
         return {"/".join(str(k.key) for k in path): leaf[-1] for path, leaf in flat}
 
     @functools.cached_property
     def shapes(self) -> Any:
         """The parameters' shapes and dtypes, without making them."""
-        return jax.eval_shape(lambda: self.init(jax.random.key(0)))     # nothing is computed, no device is touched
+        return jax.eval_shape(
+            lambda: self.init(jax.random.key(0))
+        )  # nothing is computed, no device is touched
 
     @functools.cached_property
     def num_outputs(self) -> int:
         """Outputs per example."""
-        out = jax.eval_shape(self.apply, self.shapes, jax.ShapeDtypeStruct((2, *self.input_shape), jnp.float32))
+        out = jax.eval_shape(
+            self.apply, self.shapes, jax.ShapeDtypeStruct((2, *self.input_shape), jnp.float32)
+        )
         return 1 if out.ndim == 1 else out.shape[-1]
 
     def step_model(self) -> Model:
@@ -65,7 +71,7 @@ class Model:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.arguments == other.arguments  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.arguments == other.arguments
 
     def __hash__(self) -> int:
         return hash((type(self), tuple(self.arguments.items())))
@@ -121,7 +127,8 @@ class TwoLayer(Model):
         if not isinstance(bias, bool):
             raise InputError("model.bias", bias, "use True or False")
         module = TwoLayerModule(inputs, hidden, bias, init)
-        super().__init__(module, (inputs,), inputs=inputs, hidden=hidden, bias=bias, init=init)
+        given = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
+        super().__init__(module, (inputs,), given)
 
     def step_model(self) -> Model:
         """The same net at the default init: compiled update and observables don't depend on it."""
@@ -137,12 +144,12 @@ class Flax(Model):
     """
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
-        super().__init__(module, tuple(input_shape), module=module, input_shape=tuple(input_shape))
+        super().__init__(module, tuple(input_shape), {"module": module, "input_shape": tuple(input_shape)})
 
     def apply(self, params: Any, x: Array) -> Array:
         """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""
         single = x.ndim == len(self.input_shape)
-        out = self.module.apply({"params": params}, x[None] if single else x)
+        out = jnp.asarray(self.module.apply({"params": params}, x[None] if single else x))
         out = out[..., 0] if out.ndim == 2 and out.shape[-1] == 1 else out
         return out[0] if single else out
 
@@ -151,7 +158,11 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
     """A :class:`Model`, from a model or a flax module."""
     if isinstance(model, Model):
         if model.input_shape != input_shape:
-            raise InputError("model.inputs", model.input_shape, f"the data have examples of shape {input_shape}; make them equal")
+            raise InputError(
+                "model.inputs",
+                model.input_shape,
+                f"the data have examples of shape {input_shape}; make them equal",
+            )
         return model
     if isinstance(model, nn.Module):
         wrapped = Flax(model, input_shape)
@@ -160,7 +171,9 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
         except Exception as error:
             raise InputError("model", model, f"can't take examples of shape {input_shape}: {error}") from None
         return wrapped
-    raise InputError("model", model, "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module")
+    raise InputError(
+        "model", model, "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module"
+    )
 
 
 def positive_int(field: str, value: Any) -> int:

@@ -40,7 +40,9 @@ class Unbiased:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", float(self.scale))
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise InputError("noise.scale", self.scale, "give a positive finite number; 0.5 is |p − y| at f = 0")
+            raise InputError(
+                "noise.scale", self.scale, "give a positive finite number; 0.5 is |p − y| at f = 0"
+            )
 
     def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""
@@ -76,5 +78,7 @@ def as_noise(noise: str | Noise) -> Noise:
     if isinstance(noise, Noise):
         return noise
     if noise not in _NAMED:
-        raise InputError("noise", noise, f"use one of {', '.join(_NAMED)} or a value such as jt.noise.Unbiased(scale=0.5)")
+        raise InputError(
+            "noise", noise, f"use one of {', '.join(_NAMED)} or a value such as jt.noise.Unbiased(scale=0.5)"
+        )
     return _NAMED[noise]()

@@ -79,7 +79,11 @@ class ActivationRate(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``activation_rate``, or ``activation_rate_probe`` with its standard error ``…_se`` where a probe is used."""
         if self._exact(model, data):
-            return {"activation_rate": Variable("fraction of active hidden units, mean over x ~ N(0, I) in closed form")}
+            return {
+                "activation_rate": Variable(
+                    "fraction of active hidden units, mean over x ~ N(0, I) in closed form"
+                )
+            }
         name = "activation_rate_probe" if self.method == "probe" else "activation_rate"
         return {
             name: Variable("fraction of active hidden units, mean over the probe"),
@@ -89,8 +93,11 @@ class ActivationRate(Observable):
     def check(self, model: Model, data: Any, loss: str) -> None:
         """The closed form needs Gaussian inputs and the two-layer net."""
         if self.method == "closed_form" and not _gaussian_two_layer(model, data):
-            raise InputError("activation_rate.method", self.method, "the closed form Φ(b/‖W‖) holds for a TwoLayer net "
-                             "on Gaussian data; use method='probe'")
+            raise InputError(
+                "activation_rate.method",
+                self.method,
+                "the closed form Φ(b/‖W‖) holds for a TwoLayer net on Gaussian data; use method='probe'",
+            )
         _needs_preactivations(model, "activation_rate")
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -111,7 +118,9 @@ class UnitActivation(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``unit_activation`` over the dim ``unit``."""
-        return {"unit_activation": Variable("fraction of inputs that activate each hidden unit", dims=("unit",))}
+        return {
+            "unit_activation": Variable("fraction of inputs that activate each hidden unit", dims=("unit",))
+        }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """Needs pre-activations."""
@@ -133,13 +142,17 @@ class WeightNorm(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``weight_norm_<parameter>``, with slashes of a nested name as underscores."""
-        return {f"weight_norm_{self.parameter.replace('/', '_')}": Variable(f"Frobenius norm of {self.parameter}")}
+        return {
+            f"weight_norm_{self.parameter.replace('/', '_')}": Variable(f"Frobenius norm of {self.parameter}")
+        }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """The parameter has to exist."""
         names = list(_named(model.shapes))
         if self.parameter not in names:
-            raise InputError("weight_norm", self.parameter, f"{model!r} has the parameters {', '.join(names)}")
+            raise InputError(
+                "weight_norm", self.parameter, f"{model!r} has the parameters {', '.join(names)}"
+            )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """√Σ θ²."""
@@ -156,7 +169,7 @@ class Loss(Observable):
         return {"loss": Variable("mean loss over the probe", units="nat")}
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """mean L(f(x), y)."""
+        """Mean L(f(x), y)."""
         target = losses.targets(probe.loss, probe.y, model.num_outputs)
         return {"loss": losses.value(probe.loss, model.apply(params, probe.x), target).mean()}
 
@@ -170,7 +183,7 @@ class MeanSquaredResidual(Observable):
         return {"mean_squared_residual": Variable("s² = mean of (p − y)² over the probe and the outputs")}
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """mean (p − y)²."""
+        """Mean (p − y)²."""
         target = losses.targets(probe.loss, probe.y, model.num_outputs)
         residual = losses.prediction(probe.loss, model.apply(params, probe.x)) - target
         return {"mean_squared_residual": jnp.square(residual).mean()}
@@ -182,7 +195,9 @@ class Kappa(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``kappa``."""
-        return {"kappa": Variable("η tr K / B with K the Gauss–Newton matrix over the probe; instability nears 1")}
+        return {
+            "kappa": Variable("η tr K / B with K the Gauss–Newton matrix over the probe; instability nears 1")
+        }
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """η tr K / B."""
@@ -203,16 +218,24 @@ class Custom(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The function's name, with one dim per axis of what it returns."""
-        doc = (self.fn.__doc__ or self.fn.__name__).strip().partition("\n")[0]
-        shape = jax.eval_shape(lambda p, q: self(model, p, q), model.shapes, _probe_shapes(data))[self.fn.__name__].shape
-        return {self.fn.__name__: Variable(doc, dims=tuple(f"{self.fn.__name__}_{i}" for i in range(len(shape))))}
+
+        def one() -> dict[str, Array]:
+            x, y = data.draw(jax.random.key(0), 2)
+            return self(model, model.init(jax.random.key(0)), Probe(x, y, data, "bce", jnp.float32(0.1), 1))
+
+        name = self.fn.__name__
+        words = (self.fn.__doc__ or name).strip().partition("\n")[0]
+        rank = jax.eval_shape(one)[name].ndim
+        return {name: Variable(words, dims=tuple(f"{name}_{i}" for i in range(rank)))}
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """The function has to run on this model and return one array."""
         try:
             self.variables(model, data)
         except Exception as error:
-            raise InputError("record.observables", self.fn, f"fails on this model: {type(error).__name__}: {error}") from None
+            raise InputError(
+                "record.observables", self.fn, f"fails on this model: {type(error).__name__}: {error}"
+            ) from None
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """What the function returns, under its name."""
@@ -291,7 +314,11 @@ def as_observable(obj: Any) -> Observable:
         if obj in _FACTORIES:
             raise InputError("record.observables", obj.__name__, f"call it: jt.{obj.__name__}(...)")
         return Custom(obj)
-    raise InputError("record.observables", obj, "give observables such as jt.activation_rate() or a function (model, params, probe)")
+    raise InputError(
+        "record.observables",
+        obj,
+        "give observables such as jt.activation_rate() or a function (model, params, probe)",
+    )
 
 
 _FACTORIES = (activation_rate, unit_activation, weight_norm, loss, mean_squared_residual, kappa)
@@ -318,16 +345,17 @@ def _active_fraction(model: Model, params: Any, x: Array) -> Array:
 def _needs_preactivations(model: Model, name: str) -> None:
     x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
     if not jax.eval_shape(model.preactivations, model.shapes, x):
-        raise InputError("record.observables", name, f"{model!r} shows no pre-activations; in the flax module call "
-                         'self.sow("preactivations", "name", a) before each nonlinearity')
+        raise InputError(
+            "record.observables",
+            name,
+            f"{model!r} shows no pre-activations; in the flax module call "
+            'self.sow("preactivations", "name", a) before each nonlinearity',
+        )
 
 
 def _named(params: Any) -> dict[str, Array]:
     """Leaves of a parameter tree by path, ``"Dense_0/kernel"``."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {"/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in leaves}
-
-
-def _probe_shapes(data: Any, size: int = 2) -> Probe:
-    x, y = jax.eval_shape(lambda: data.draw(jax.random.key(0), size))
-    return Probe(x, y, data, "bce", jax.ShapeDtypeStruct((), jnp.float32), 1)
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in leaves
+    }

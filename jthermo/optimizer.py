@@ -41,7 +41,9 @@ class Optimizer:
         """Factory and hyperparameters, as the constructor takes them."""
         return {"fn": self.fn, **self.hyper}
 
-    def build(self, learning_rate: Any, traced: Mapping[str, Any] | None = None) -> optax.GradientTransformation:
+    def build(
+        self, learning_rate: Any, traced: Mapping[str, Any] | None = None
+    ) -> optax.GradientTransformation:
         """The optax transformation, with `traced` values in place of the floats they name."""
         return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
 

@@ -26,9 +26,13 @@ PLACEMENTS = ("sharding", "pmap")
 
 def devices() -> tuple[jax.Device, ...]:
     """The devices of this process; on a CPU one per core, unless JAX was started or configured before."""
-    untouched = jax.config.jax_num_cpu_devices == -1 and "device_count" not in os.environ.get("XLA_FLAGS", "")
+    untouched = jax.config.values["jax_num_cpu_devices"] == -1 and "device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    )
     if untouched:
-        with contextlib.suppress(RuntimeError):     # JAX runs already: take what there is; only speed depends on it
+        with contextlib.suppress(
+            RuntimeError
+        ):  # JAX runs already: take what there is; only speed depends on it
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     return tuple(jax.local_devices())
 
@@ -67,7 +71,7 @@ class Placement:
         host = jax.tree.map(np.asarray, tree)
         return host if self.kind == "sharding" else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
 
-    def map(self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    def map(self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()) -> jax.stages.Wrapped:
         """`per_block` over the blocks of every device, as a jitted function of arrays that `put` has placed."""
 
         def per_device(*args: Any) -> Any:
@@ -94,8 +98,8 @@ class Programs(NamedTuple):
         observe: ``(runs, states, step) → recorded values``, with one step per block.
     """
 
-    advance: Callable[..., Any]
-    observe: Callable[..., Any]
+    advance: jax.stages.Wrapped
+    observe: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=64)
@@ -109,7 +113,7 @@ def programs(program: train.Program, placement: Placement) -> Programs:
 
 
 @functools.lru_cache(maxsize=64)
-def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Callable[..., Any]:
+def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> jax.stages.Wrapped:
     """The jitted ``runs → states``; a program of its own, since compiled inside another it rounds differently."""
     one = functools.partial(train.init, model, optimizer)
     return placement.map(lambda runs: jax.vmap(one)(runs))

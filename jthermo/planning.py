@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jthermo import train
 from jthermo.models import Model
 from jthermo.spec import Config, Sweep
 
-SMALL = 4096        # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
+SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Cohort:
         """Shape and dtype of every recorded variable of one run at one record."""
 
         def record(run: train.Run) -> dict[str, Any]:
-            return train.observe(self.program, run, train.init(self.model, self.program.optimizer, run), np.int32(0))
+            state = train.init(self.model, self.program.optimizer, run)
+            return train.observe(self.program, run, state, jnp.int32(0))
 
         return jax.eval_shape(record, self.example)
 
@@ -105,11 +107,16 @@ def cohorts(sweep: Sweep, platform: str | None = None) -> list[Cohort]:
         # None and a float of the same field are different programs, since only the float is traced
         members = grouped.setdefault((program, config.model), [])
         members.extend((next(position), config, hyper, seed) for seed in seeds)
-    return [_cohort(sweep, program, model, members, platform) for (program, model), members in grouped.items()]
+    return [
+        _cohort(sweep, program, model, members, platform) for (program, model), members in grouped.items()
+    ]
 
 
 def _cohort(
-    sweep: Sweep, program: train.Program, model: Model, members: Sequence[tuple[int, Config, dict[str, float], int]],
+    sweep: Sweep,
+    program: train.Program,
+    model: Model,
+    members: Sequence[tuple[int, Config, dict[str, float], int]],
     platform: str | None,
 ) -> Cohort:
     position, configs, hypers, seeds = (list(column) for column in zip(*members, strict=True))

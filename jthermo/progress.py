@@ -17,7 +17,9 @@ class Progress:
         stream: where to print, standard error by default.
     """
 
-    def __init__(self, num_runs: int, run_steps: int, show: bool = True, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, num_runs: int, run_steps: int, show: bool = True, stream: TextIO | None = None
+    ) -> None:
         self.num_runs, self.total, self.show = num_runs, run_steps, show
         self.stream = stream or sys.stderr
         self.live = show and self.stream.isatty()
@@ -56,8 +58,10 @@ class Progress:
         rate = self.done / max(self._busy, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         lost = f"  {self.num_diverged} diverged" if self.num_diverged else ""
-        line = (f"{self.num_runs:,} runs  step {step:,}  {100 * self.done / self.total:.0f} %  "
-                f"{rate:.3g} run-steps/s  {_clock(left)} left{lost}")
+        line = (
+            f"{self.num_runs:,} runs  step {step:,}  {100 * self.done / self.total:.0f} %  "
+            f"{rate:.3g} run-steps/s  {_clock(left)} left{lost}"
+        )
         self.stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
         self.stream.flush()
 

@@ -8,6 +8,7 @@ so a draw fuses with what consumes it. The numbers are those of ``jax.random.key
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,9 +59,16 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.stack(threefry2x32((key[0], key[1]), _counts(shape)), axis=-1)
 
 
-def _fold_in(key: Array, data: Array) -> Array:
-    return jnp.stack(threefry2x32((key[0], key[1]), (jnp.uint32(0), data.astype(jnp.uint32))))
+def _fold_in(key: Array, data: Any) -> Array:
+    return jnp.stack(threefry2x32((key[0], key[1]), (jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32))))
 
 
-IMPL = define_prng_impl(key_shape=(2,), seed=_seed, split=_split, random_bits=_bits, fold_in=_fold_in,
-                        name="jthermo_threefry2x32", tag="jthermo")
+IMPL = define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_bits,
+    fold_in=_fold_in,
+    name="jthermo_threefry2x32",
+    tag="jthermo",
+)

@@ -39,7 +39,9 @@ def load(target: str) -> ModuleType:
     return module
 
 
-def reproduce(name: str, scale: str = "small", out: str | Path = "results", progress: bool = True) -> xr.Dataset:
+def reproduce(
+    name: str, scale: str = "small", out: str | Path = "results", progress: bool = True
+) -> xr.Dataset:
     """Run an experiment, fit what it claims and draw its figures; what is done already is not done again.
 
     Records go to ``<out>/<name>-<scale>/``, figures to ``<out>/figures/`` and verdicts into ``<out>/claims.json``.
@@ -63,7 +65,7 @@ def reproduce(name: str, scale: str = "small", out: str | Path = "results", prog
     began, out, module = time.monotonic(), Path(out), load(name)
     sweep = module.SWEEP.replace(**module.SMALL) if scale == "small" else module.SWEEP
     say = print if progress else lambda *_: None
-    say(f"{name}: {module.__doc__.strip()}")
+    say(f"{name}: {module.__doc__}")
     ds = run(sweep, out / f"{name}-{scale}", progress=progress)
     fits = claims.fit_claims(ds, module.FIT)
     known = claims.update_claims(out / "claims.json", name, scale, sweep.id, module.FIT, fits)

@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
+from jthermo.files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
 
 SWEEP, MANIFEST, RECORDS = "sweep.json", "manifest.json", "records"
-COORDINATE = "coordinate:"      # marks the swept axes among the arrays of a record file
-FORMATS = ("csv", "parquet", "netcdf")
-_UNITS = {"learning_rate": ("learning rate η", "1"), "batch_size": ("batch size B", "1"), "seed": ("seed", "1")}
+COORDINATE = "coordinate:"  # marks the swept axes among the arrays of a record file
+SUFFIX = {"csv": ".csv", "parquet": ".parquet", "netcdf": ".nc"}
+_UNITS = {
+    "learning_rate": ("learning rate η", "1"),
+    "batch_size": ("batch size B", "1"),
+    "seed": ("seed", "1"),
+}
 
 
 def open_results(directory: str | Path) -> xr.Dataset:
@@ -38,11 +43,34 @@ def open_results(directory: str | Path) -> xr.Dataset:
     """
     folder = Path(directory)
     if not (folder / SWEEP).exists():
-        raise InputError("directory", str(directory), "holds no sweep.json; give a folder that jthermo run wrote")
+        raise InputError(
+            "directory", str(directory), "holds no sweep.json; give a folder that jthermo run wrote"
+        )
     if not (folder / MANIFEST).exists():
-        raise InputError("directory", str(directory), "has no finished records yet; run the same sweep again to continue it")
+        raise InputError(
+            "directory",
+            str(directory),
+            "has no finished records yet; run the same sweep again to continue it",
+        )
     manifest = read_json(folder / MANIFEST)
     return assemble(read_json(folder / SWEEP), read_parts(folder, manifest), manifest)
+
+
+def status(directory: str | Path) -> dict[str, str]:
+    """What a results folder holds, in words: finished or not, runs, records, diverged runs, time, device."""
+    ds = open_results(directory)
+    axes = ", ".join(f"{len(np.unique(ds[name].values))} {name}" for name in axes_of(ds))
+    return {
+        "state": "complete"
+        if ds.attrs["complete"]
+        else "unfinished; run the same sweep again to continue it",
+        "runs": f"{ds.sizes['run']:,} ({axes})",
+        "records": f"{ds.sizes['record']} up to step {int(ds.step.max()):,}",
+        "variables": ", ".join(str(v) for v in ds.data_vars),
+        "diverged": str(num_diverged(ds)),
+        "made on": f"{ds.attrs['num_devices']} × {ds.attrs['device']} in {ds.attrs['wall_seconds']:.1f} s",
+        "sweep": ds.attrs["id"],
+    }
 
 
 def grid(ds: xr.Dataset) -> xr.Dataset:
@@ -55,16 +83,23 @@ def grid(ds: xr.Dataset) -> xr.Dataset:
     {'learning_rate': 2, 'batch_size': 1, 'seed': 3, 'record': 3}
     """
     axes = axes_of(ds)
-    laid = ds.reset_coords("step").set_index(run=axes).unstack("run")  # noqa: PD010
+    laid = ds.reset_coords("step").set_index(run=axes).unstack("run")
     order = [*axes, *(d for d in laid.dims if d not in axes)]
     laid = laid.transpose(*order)
     step, finite = laid.step, laid.finite
-    return laid.assign(finite=finite.fillna(False).astype(bool)).assign_coords(step=step.fillna(-1).astype(np.int64))
+    return laid.assign(finite=finite.fillna(False).astype(bool)).assign_coords(
+        step=step.fillna(-1).astype(np.int64)
+    )
 
 
 def axes_of(ds: xr.Dataset) -> list[str]:
     """Names of the swept axes, the coordinates along ``run``."""
     return [str(name) for name, c in ds.coords.items() if c.dims == ("run",)]
+
+
+def num_diverged(ds: xr.Dataset) -> int:
+    """Number of runs with a non-finite parameter at some record."""
+    return int((~ds.finite & (ds.step >= 0)).any("record").sum())
 
 
 def tau(ds: xr.Dataset, learning_rate: float = 2.0, batch_size: float = -1.0) -> xr.DataArray:
@@ -88,12 +123,10 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
         path: the file; its suffix names the format where `to` is None.
         to: ``"csv"`` or ``"parquet"``: a row per (run, record), a column per variable and axis; ``"netcdf"``: as it is.
     """
-    from jthermo.files import write_whole
-
     path = Path(path)
-    kind = to or {".csv": "csv", ".parquet": "parquet", ".nc": "netcdf"}.get(path.suffix)
-    if kind not in FORMATS:
-        raise InputError("to", kind or str(path), f"use one of {', '.join(FORMATS)}")
+    kind = to or next((name for name, suffix in SUFFIX.items() if suffix == path.suffix), str(path))
+    if kind not in SUFFIX:
+        raise InputError("to", kind, f"use one of {', '.join(SUFFIX)}")
     if kind == "netcdf":
         write_whole(path, bytes(ds.to_netcdf(engine="scipy")))
         return path
@@ -108,14 +141,18 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
 
 
 def tidy(ds: xr.Dataset) -> Any:
-    """A pandas table with one row per (run, record); variables with dims of their own become columns ``name_0`` …"""
+    """A pandas table with one row per (run, record); variables with dims of their own become columns ``name_0`` and on."""
     flat = ds.copy()
     for name, variable in ds.data_vars.items():
         own = [d for d in variable.dims if d not in ("run", "record")]
         if own:
-            stacked = variable.stack(_own=own)  # noqa: PD013
-            flat = flat.drop_vars(str(name)).assign({f"{name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
-                                                     for i in range(stacked.sizes["_own"])})
+            stacked = variable.stack(_own=own)
+            flat = flat.drop_vars(str(name)).assign(
+                {
+                    f"{name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
+                    for i in range(stacked.sizes["_own"])
+                }
+            )
     frame = flat.to_dataframe().reset_index()
     return frame[frame.step >= 0].reset_index(drop=True)
 
@@ -125,7 +162,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError:
-        raise InputError("directory", str(path), "is not valid JSON; it was altered, so remove the folder and run again") from None
+        raise InputError(
+            "directory", str(path), "is not valid JSON; it was altered, so remove the folder and run again"
+        ) from None
 
 
 def read_parts(directory: Path, manifest: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
@@ -136,13 +175,17 @@ def read_parts(directory: Path, manifest: Mapping[str, Any]) -> list[dict[str, n
         body = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(body).hexdigest() != digest:
             state = "was altered since it was written" if body else "is missing"
-            raise InputError("records", str(path), f"{state}; restore it from a copy, or remove the folder and run again")
+            raise InputError(
+                "records", str(path), f"{state}; restore it from a copy, or remove the folder and run again"
+            )
         with np.load(io.BytesIO(body), allow_pickle=False) as part:
             parts.append(dict(part))
     return parts
 
 
-def assemble(description: Mapping[str, Any], parts: Sequence[Mapping[str, np.ndarray]], manifest: Mapping[str, Any]) -> xr.Dataset:
+def assemble(
+    description: Mapping[str, Any], parts: Sequence[Mapping[str, np.ndarray]], manifest: Mapping[str, Any]
+) -> xr.Dataset:
     """One Dataset from record parts whose runs may differ in the number of records and in the sizes of own dims."""
     import xarray as xr
 
@@ -153,15 +196,27 @@ def assemble(description: Mapping[str, Any], parts: Sequence[Mapping[str, np.nda
     for key in (k for k in parts[0] if k.startswith(COORDINATE)):
         name = key.removeprefix(COORDINATE)
         long_name, units = _UNITS.get(name, (name, "1"))
-        coords[name] = ("run", np.concatenate([p[key] for p in parts])[order], {"long_name": long_name, "units": units})
-    coords["step"] = (("run", "record"), _join([p["step"] for p in parts], -1)[order],
-                      {"long_name": "number of updates t; -1 where the run has fewer records", "units": "updates"})
+        coords[name] = (
+            "run",
+            np.concatenate([p[key] for p in parts])[order],
+            {"long_name": long_name, "units": units},
+        )
+    coords["step"] = (
+        ("run", "record"),
+        _join([p["step"] for p in parts], -1)[order],
+        {"long_name": "number of updates t; -1 where the run has fewer records", "units": "updates"},
+    )
     data: dict[str, Any] = {}
     for name, (long_name, units, own) in description["variables"].items():
         fill = False if name == "finite" else np.nan
         joined = _join([p[name] if name in p else _absent(p, len(own), fill) for p in parts], fill)
         data[name] = (("run", "record", *own), joined[order], {"long_name": long_name, "units": units})
-    attrs = {"sweep": json.dumps(description["sweep"]), "id": description["id"], "complete": int(manifest["complete"]), **manifest["attrs"]}
+    attrs = {
+        "sweep": json.dumps(description["sweep"]),
+        "id": description["id"],
+        "complete": int(manifest["complete"]),
+        **manifest["attrs"],
+    }
     return xr.Dataset(data, coords, attrs)
 
 
@@ -174,5 +229,12 @@ def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
     """Concatenate along runs, padding every other dim to the largest."""
     arrays = list(arrays)
     shape = np.max([a.shape[1:] for a in arrays], axis=0)
-    padded = [np.pad(a, [(0, 0), *((0, int(n) - m) for n, m in zip(shape, a.shape[1:], strict=True))], constant_values=fill) for a in arrays]
+    padded = [
+        np.pad(
+            a,
+            [(0, 0), *((0, int(n) - m) for n, m in zip(shape, a.shape[1:], strict=True))],
+            constant_values=fill,
+        )
+        for a in arrays
+    ]
     return np.concatenate(padded)

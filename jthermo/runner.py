@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     import xarray as xr
 
 ENGINES = ("auto", "xla")
-PIECE_SECONDS = 1.0     # a call to the devices lasts about this long, so that the host stays in charge
+PIECE_SECONDS = 1.0  # a call to the devices lasts about this long, so that the host stays in charge
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def run(
-    sweep: Sweep, out: str | Path | None = None, *, placement: str = "sharding", engine: str = "auto", progress: bool = True
+    sweep: Sweep,
+    out: str | Path | None = None,
+    *,
+    placement: str = "sharding",
+    engine: str = "auto",
+    progress: bool = True,
 ) -> xr.Dataset:
     """Train every run of a sweep and return what was recorded.
 
@@ -70,7 +75,12 @@ def run(
     for cohort in todo:
         began, spent = time.monotonic(), store.manifest["attrs"].get("wall_seconds", 0.0)
         recorded = train_cohort(cohort, place, bar)
-        store.add(cohort, recorded, columns, environment(place, cohort) | {"wall_seconds": spent + time.monotonic() - began})
+        store.add(
+            cohort,
+            recorded,
+            columns,
+            environment(place, cohort) | {"wall_seconds": spent + time.monotonic() - began},
+        )
     store.finish()
     bar.finish()
     return store.dataset()
@@ -97,7 +107,9 @@ def train_cohort(cohort: Cohort, place: placing.Placement, bar: Progress) -> dic
                 now = until
             recorded.append(place.get(call.observe(runs, states, place.put(now))))
             bar.diverged[id(cohort)] = int((real & ~recorded[-1]["finite"]).sum())
-    return _by_run(cohort, lanes[real], {k: np.stack([r[k][real] for r in recorded], axis=1) for k in recorded[0]})
+    return _by_run(
+        cohort, lanes[real], {k: np.stack([r[k][real] for r in recorded], axis=1) for k in recorded[0]}
+    )
 
 
 def _by_run(cohort: Cohort, index: np.ndarray, lanes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -130,8 +142,13 @@ class _Pace:
 def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
     """What a result was made with: versions, device, placement, engine, precision, lane width, commit."""
     return {
-        "device": place.devices[0].device_kind, "num_devices": len(place.devices), "placement": place.kind,
-        "engine": "xla", "precision": "float32", "lane_width": cohort.width, "git_commit": _commit(),
+        "device": place.devices[0].device_kind,
+        "num_devices": len(place.devices),
+        "placement": place.kind,
+        "engine": "xla",
+        "precision": "float32",
+        "lane_width": cohort.width,
+        "git_commit": _commit(),
         "versions": json.dumps({name: importlib.metadata.version(name) for name in VERSIONS}),
     }
 
@@ -140,7 +157,9 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
 def _commit() -> str:
     """The commit of the working directory, empty outside a repository."""
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class LogSteps:
             return tuple(range(num_steps + 1))
         wanted = np.rint(np.geomspace(1, num_steps, self.n - 1)).astype(np.int64)
         rank = np.arange(self.n - 1)
-        steps = np.maximum.accumulate(wanted - rank) + rank     # at least one step apart where the spacing is below one
+        steps = (
+            np.maximum.accumulate(wanted - rank) + rank
+        )  # at least one step apart where the spacing is below one
         return (0, *steps.tolist())
 
 
@@ -72,12 +75,16 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
     if isinstance(steps, LogSteps | Every):
         return steps
     if not isinstance(steps, Iterable) or isinstance(steps, str):
-        raise InputError("record.steps", steps, "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps")
+        raise InputError(
+            "record.steps", steps, "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps"
+        )
     given = list(steps)
     if not given or any(isinstance(s, bool) or not _whole(s) or s < 0 for s in given):
-        raise InputError("record.steps", tuple(given), "give whole numbers of at least 0, at least one of them")
+        raise InputError(
+            "record.steps", tuple(given), "give whole numbers of at least 0, at least one of them"
+        )
     made = tuple(int(s) for s in given)
-    if any(b <= a for a, b in zip(made, made[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(made)):
         raise InputError("record.steps", made, "must be strictly increasing; sort them and drop repeats")
     return made
 
@@ -114,13 +121,17 @@ class RescaledSteps:
         """The number of steps of a run: the first whole step at which the clock has reached the value."""
         exact = self.value * learning_rate**-self.learning_rate * batch_size**-self.batch_size
         if not exact < MAX_STEPS:
-            raise InputError("num_steps", self, f"means {exact:.3g} steps at learning_rate = {learning_rate}, "
-                             f"batch_size = {batch_size}; lower the value or set at_most")
-        steps = max(1, math.ceil(exact * (1 - 1e-9)))       # 20/0.05² is 8000, not the 8001 of its rounding
+            raise InputError(
+                "num_steps",
+                self,
+                f"means {exact:.3g} steps at learning_rate = {learning_rate}, "
+                f"batch_size = {batch_size}; lower the value or set at_most",
+            )
+        steps = max(1, math.ceil(exact * (1 - 1e-9)))  # 20/0.05² is 8000, not the 8001 of its rounding
         return steps if self.at_most is None else min(steps, self.at_most)
 
 
-MAX_STEPS = 2**31 - 1       # steps are int32 inside the programs
+MAX_STEPS = 2**31 - 1  # steps are int32 inside the programs
 
 
 def as_num_steps(num_steps: Any) -> int | RescaledSteps:
@@ -130,9 +141,15 @@ def as_num_steps(num_steps: Any) -> int | RescaledSteps:
 
 def _steps(field: str, value: Any) -> int:
     if isinstance(value, bool) or not _whole(value) or not 1 <= value <= MAX_STEPS:
-        raise InputError(field, value, f"give a whole number from 1 to {MAX_STEPS}, or jt.RescaledSteps(value)")
+        raise InputError(
+            field, value, f"give a whole number from 1 to {MAX_STEPS}, or jt.RescaledSteps(value)"
+        )
     return int(value)
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value) and int(value) == value
+    return (
+        isinstance(value, int | float | np.integer | np.floating)
+        and math.isfinite(value)
+        and int(value) == value
+    )

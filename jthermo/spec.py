@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jthermo import losses
-from jthermo import values
+from jthermo import losses, values
 from jthermo.errors import InputError
 from jthermo.models import as_model
 from jthermo.noise import Noise, as_noise
@@ -131,7 +130,11 @@ class Sweep:
     def __post_init__(self) -> None:
         for name, kind in (("record", Record), ("optimizer", Optimizer)):
             if not isinstance(getattr(self, name), kind):
-                raise InputError(name, getattr(self, name), f"give a jt.{kind.__name__}" + (" such as jt.sgd()" if name == "optimizer" else ""))
+                raise InputError(
+                    name,
+                    getattr(self, name),
+                    f"give a jt.{kind.__name__}" + (" such as jt.sgd()" if name == "optimizer" else ""),
+                )
         if not hasattr(self.data, "draw"):
             raise InputError("data", self.data, "give a jt.data source such as jt.data.Gaussian(dim=10)")
         made = {
@@ -165,16 +168,28 @@ class Sweep:
                 object.__setattr__(self, name, axes[name])
         for name, given in self.vary.items():
             if name in AXES or name in named:
-                raise InputError("vary", name, f"is an axis of its own or named by the points; use {name}=(...) in one place")
+                raise InputError(
+                    "vary",
+                    name,
+                    f"is an axis of its own or named by the points; use {name}=(...) in one place",
+                )
             if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
-                raise InputError("vary", name, "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'")
+                raise InputError(
+                    "vary",
+                    name,
+                    "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
+                )
             axes[name] = _axis(name, given, self.max_runs)
         object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in AXES})
         size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
         if size > self.max_runs:
             sizes = " × ".join(f"{len(a)} {k}" for k, a in axes.items())
-            raise InputError("max_runs", self.max_runs, f"the grid has {size:,} runs ({sizes}"
-                             f"{f' × {len(self.points)} points' if self.points else ''}); set max_runs={size} if that is meant")
+            raise InputError(
+                "max_runs",
+                self.max_runs,
+                f"the grid has {size:,} runs ({sizes}"
+                f"{f' × {len(self.points)} points' if self.points else ''}); set max_runs={size} if that is meant",
+            )
         object.__setattr__(self, "_axes", axes)
 
     @functools.cached_property
@@ -189,21 +204,26 @@ class Sweep:
         axes: dict[str, tuple[Any, ...]] = self._axes  # type: ignore[attr-defined]
         found: dict[tuple[Any, ...], set[int]] = {}
         names = [n for n in self.axes if n != "seed"]
-        for point, *rest in itertools.product(self.points or ({},), *(v for k, v in axes.items() if k != "seed")):
-            at = {**dict(zip([k for k in axes if k != "seed"], rest, strict=True)), **point}
+        free: dict[str, tuple[Any, ...]] = {k: v for k, v in axes.items() if k != "seed"}
+        for point, rest in itertools.product(self.points or ({},), itertools.product(*free.values())):
+            at = {**dict(zip(free, rest, strict=True)), **point}
             seeds = axes.get("seed") or (at["seed"],)
             known = found.setdefault(tuple(at[n] for n in names), set())
             if known & set(seeds):
                 raise InputError("points", point, "stands twice; drop the repeat")
             known.update(seeds)
-        order = sorted(found, key=lambda at: tuple((str(type(v)), v) if v is not None else ("", 0) for v in reversed(at)))
+        order = sorted(
+            found, key=lambda at: tuple((str(type(v)), v) if v is not None else ("", 0) for v in reversed(at))
+        )
         made: dict[Config, tuple[dict[str, Any], tuple[int, ...]]] = {}
-        for at in order:
-            coordinates = dict(zip(names, at, strict=True))
+        for where in order:
+            coordinates = dict(zip(names, where, strict=True))
             config = self._config(coordinates)
             if config in made:
-                raise InputError("vary", coordinates, f"is the same run as {made[config][0]}; drop one of them")
-            made[config] = (coordinates, tuple(sorted(found[at])))
+                raise InputError(
+                    "vary", coordinates, f"is the same run as {made[config][0]}; drop one of them"
+                )
+            made[config] = (coordinates, tuple(sorted(found[where])))
         return made
 
     @property
@@ -227,7 +247,11 @@ class Sweep:
             return steps.resolve(total)
         kept = tuple(s for s in steps if s <= total)
         if not kept or (steps[-1] > total and not isinstance(self.num_steps, RescaledSteps)):
-            raise InputError("record.steps", steps, f"go beyond the {total} steps of the run; lower them or raise num_steps")
+            raise InputError(
+                "record.steps",
+                steps,
+                f"go beyond the {total} steps of the run; lower them or raise num_steps",
+            )
         return kept
 
     @functools.cached_property
@@ -237,9 +261,13 @@ class Sweep:
             (values.digest(values.canonical(c, source=True)), list(self.steps_of(c)), list(seeds))
             for c, (_, seeds) in self.groups.items()
         )
-        asked = sorted(json.dumps(values.canonical(o, source=True), sort_keys=True) for o in self.record.observables)
+        asked = sorted(
+            json.dumps(values.canonical(o, source=True), sort_keys=True) for o in self.record.observables
+        )
         names = sorted(set(self.axes) - set(AXES))
-        return values.digest([runs, asked, self.record.probe_size, self.common_data, self.lane_width, names])[:16]
+        return values.digest([runs, asked, self.record.probe_size, self.common_data, self.lane_width, names])[
+            :16
+        ]
 
     def to_json(self) -> str:
         """The sweep as JSON text, complete with defaults."""
@@ -253,10 +281,12 @@ class Sweep:
 
     def replace(self, **changes: Any) -> Sweep:
         """A copy with fields changed; dotted names reach inside: ``replace(**{"model.hidden": 20})``."""
-        made: Any = self
-        for path, new in changes.items():
-            made = values.put(made, path, new)
-        return made
+        given = values.arguments(self)
+        for path, new in changes.items():  # all of them before the copy is validated: some only fit together
+            field, _, rest = path.partition(".")
+            values.get(self, field)
+            given[field] = values.put(given[field], rest, new) if rest else new
+        return values.replace(self, **given)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sweep) and self.id == other.id
@@ -274,7 +304,7 @@ class Sweep:
                 nested.setdefault(part, {})[rest] = new
             elif part in parts:
                 parts[part] = new
-        for part, changes in nested.items():    # together, so that fields that must agree can change together
+        for part, changes in nested.items():  # together, so that fields that must agree can change together
             deep = {k: v for k, v in changes.items() if "." in k}
             shallow = {k: v for k, v in changes.items() if "." not in k}
             for k in shallow:
@@ -284,7 +314,15 @@ class Sweep:
                 parts[part] = values.put(parts[part], k, v)
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes)
-        return Config(model, data, as_noise(parts["noise"]), parts["optimizer"], loss, at["learning_rate"], at["batch_size"])
+        return Config(
+            model,
+            data,
+            as_noise(parts["noise"]),
+            parts["optimizer"],
+            loss,
+            at["learning_rate"],
+            at["batch_size"],
+        )
 
 
 def _check(sweep: Sweep, config: Config) -> None:
@@ -294,11 +332,17 @@ def _check(sweep: Sweep, config: Config) -> None:
         observable.check(config.model, config.data, config.loss)
         new = set(observable.variables(config.model, config.data))
         if new & names:
-            raise InputError("record.observables", observable, f"records {', '.join(new & names)} a second time; drop one")
+            raise InputError(
+                "record.observables", observable, f"records {', '.join(new & names)} a second time; drop one"
+            )
         names |= new
     size = config.data.num_samples
     if size is not None and config.data.sampling == "epochs" and config.batch_size > size:
-        raise InputError("batch_size", config.batch_size, f"an epoch has {size} examples; lower it or use sampling='replacement'")
+        raise InputError(
+            "batch_size",
+            config.batch_size,
+            f"an epoch has {size} examples; lower it or use sampling='replacement'",
+        )
     sweep.steps_of(config)
 
 
@@ -307,8 +351,14 @@ def _axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         given = (given,)
     if isinstance(given, Sequence | np.ndarray) and len(given) > limit:
-        raise InputError(name, given, f"has {len(given):,} values, over max_runs = {limit:,}; raise max_runs if that is meant")
+        raise InputError(
+            name,
+            given,
+            f"has {len(given):,} values, over max_runs = {limit:,}; raise max_runs if that is meant",
+        )
     made = tuple(_coordinate(name, v) for v in given)
+    if any(isinstance(v, float) for v in made):     # (0, 0.9) means (0.0, 0.9): one kind, one program
+        made = tuple(float(v) if type(v) is int else v for v in made)
     if not made:
         raise InputError(name, made, "give at least one value")
     if len(set(made)) < len(made):
@@ -319,9 +369,17 @@ def _axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
 
 def _coordinate(name: str, value: Any) -> Any:
     """One value on an axis, as a plain Python scalar."""
-    value = value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0) else value
+    value = (
+        value.item()
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+        else value
+    )
     if name == "learning_rate":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not (math.isfinite(value) and value > 0)
+        ):
             raise InputError(name, value, "give positive finite numbers")
         return float(value)
     if name in ("batch_size", "seed"):
@@ -355,6 +413,8 @@ def _whole(field: str, value: Any, least: int) -> int:
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Field by field, where two sweeps' JSON differ."""
-    return [f"{k}: {json.dumps(a.get(k))[:120]} → {json.dumps(b.get(k))[:120]}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
-
-
+    return [
+        f"{k}: {json.dumps(a.get(k))[:120]} → {json.dumps(b.get(k))[:120]}"
+        for k in sorted({*a, *b})
+        if a.get(k) != b.get(k)
+    ]

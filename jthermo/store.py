@@ -51,8 +51,13 @@ class Store:
         """Whether a cohort's records are there already."""
         return _name(cohort) in self.manifest["parts"]
 
-    def add(self, cohort: Cohort, recorded: Mapping[str, np.ndarray], coordinates: Mapping[str, np.ndarray],
-            attrs: Mapping[str, Any]) -> None:
+    def add(
+        self,
+        cohort: Cohort,
+        recorded: Mapping[str, np.ndarray],
+        coordinates: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+    ) -> None:
         """Commit a cohort's records, each (R, K, …), in one piece."""
         part = {"position": cohort.position, "step": cohort.steps, **recorded}
         part |= {f"{COORDINATE}{k}": v[cohort.position] for k, v in coordinates.items()}
@@ -75,7 +80,11 @@ class Store:
 
     def dataset(self) -> xr.Dataset:
         """Everything recorded so far."""
-        parts = list(self._parts.values()) if self.directory is None else read_parts(self.directory, self.manifest)
+        parts = (
+            list(self._parts.values())
+            if self.directory is None
+            else read_parts(self.directory, self.manifest)
+        )
         return assemble(self.description, parts, self.manifest)
 
     def _open(self, directory: Path) -> None:
@@ -86,12 +95,21 @@ class Store:
             if (directory / SWEEP).exists():
                 there = read_json(directory / SWEEP)
                 if there["id"] != self.description["id"]:
-                    changes = "; ".join(diff(there["sweep"], self.description["sweep"])) or "the code of its own functions"
-                    raise InputError("out", str(directory), f"holds another sweep; it differs in {changes}. Choose "
-                                     "another folder, or remove this one")
+                    changes = (
+                        "; ".join(diff(there["sweep"], self.description["sweep"]))
+                        or "the code of its own functions"
+                    )
+                    raise InputError(
+                        "out",
+                        str(directory),
+                        f"holds another sweep; it differs in {changes}. Choose "
+                        "another folder, or remove this one",
+                    )
             write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
         except OSError as error:
-            raise InputError("out", str(directory), f"can't be written ({error.strerror}); choose another folder") from None
+            raise InputError(
+                "out", str(directory), f"can't be written ({error.strerror}); choose another folder"
+            ) from None
         if (directory / MANIFEST).exists():
             self.manifest = read_json(directory / MANIFEST)
 
@@ -113,7 +131,9 @@ def coordinates(sweep: Sweep) -> dict[str, np.ndarray]:
 def _column(values: list[Any]) -> np.ndarray:
     """A NumPy column; one that mixes None or strings with numbers is written as strings, so that it can be selected by."""
     numeric = all(isinstance(v, int | float) for v in values)
-    return np.array(values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values])
+    return np.array(
+        values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values]
+    )
 
 
 def _labels(sweep: Sweep) -> dict[str, list[Any]]:

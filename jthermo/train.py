@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Program:
 
 
 class Run(NamedTuple):
-    """What is traced: one run's numbers, or a batch of runs with leading axes.
+    """What is traced: one run's numbers, or a batch of runs with leading axes; NumPy on the host.
 
     Attributes:
         seed: () uint32.
@@ -66,10 +67,10 @@ class Run(NamedTuple):
         hyper: () float32 by dotted name, every float of data, noise and optimizer.
     """
 
-    seed: Array
-    stream: Array
-    learning_rate: Array
-    hyper: dict[str, Array]
+    seed: Any
+    stream: Any
+    learning_rate: Any
+    hyper: Mapping[str, Any]
 
 
 class Streams(NamedTuple):
@@ -93,7 +94,9 @@ def split(config: Config, record: Record) -> tuple[Program, dict[str, float]]:
     hyper = {f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()}
     data, noise, optimizer = (_bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values())
     model = config.model.step_model()
-    return Program(model, data, noise, optimizer, config.loss, config.batch_size, record.observables, record.probe_size), hyper
+    return Program(
+        model, data, noise, optimizer, config.loss, config.batch_size, record.observables, record.probe_size
+    ), hyper
 
 
 def init(model: Model, optimizer: Optimizer, run: Run) -> State:
@@ -112,7 +115,9 @@ def advance(program: Program, runs: Run, state: State, start: Array, stop: Array
     def body(t: Array, carry: tuple[State, Any, Any]) -> tuple[State, Any, Any]:
         state, order, batch = carry
         state = step(runs, keys, state, batch, t)
-        if order is not None:   # a sort a step would cost more than the step, so the order of an epoch is carried
+        if (
+            order is not None
+        ):  # a sort a step would cost more than the step, so the order of an epoch is carried
             order = jax.lax.cond(_begins_epoch(program, t + 1), lambda: order_of(keys, t + 1), lambda: order)
         # the next batch crosses the turn of the loop: XLA would otherwise draw a number anew wherever it is used
         return state, order, batch_of(runs, keys, order, t + 1)
@@ -135,7 +140,9 @@ def observe(program: Program, run: Run, state: State, step: Array) -> dict[str, 
     return masked | {"finite": finite}
 
 
-def _step(program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array) -> State:
+def _step(
+    program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
+) -> State:
     """θ ← θ − η g with g = (1/B) Σ r ∇f and r the residual p − y, or what the noise control puts in its place."""
     x, y = batch
     outputs, pull_back = jax.vjp(lambda params: program.model.apply(params, x), state.params)
@@ -148,7 +155,7 @@ def _step(program: Program, run: Run, keys: Streams, state: State, batch: tuple[
 
 
 def _batch(program: Program, run: Run, keys: Streams, order: Array | None, t: Array) -> tuple[Array, Array]:
-    """x (B, …) and labels (B,) of step t."""
+    """X (B, …) and labels (B,) of step t."""
     data = _bound(program.data, "data", run)
     if data.num_samples is None:
         return data.draw(jax.random.fold_in(keys.batch, t), program.batch_size)
@@ -182,7 +189,9 @@ def _stream(run: Run, role: Role) -> Array:
 
 
 def _streams(run: Run) -> Streams:
-    return Streams(_stream(run, Role.BATCH), _stream(run, Role.NOISE), jax.random.fold_in(_key(run.seed), Role.DATASET))
+    return Streams(
+        _stream(run, Role.BATCH), _stream(run, Role.NOISE), jax.random.fold_in(_key(run.seed), Role.DATASET)
+    )
 
 
 def _built(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:
@@ -208,7 +217,9 @@ def _bind(value: Any, floats: dict[str, Any]) -> Any:
     return made
 
 
-def as_runs(configs: list[Config], hypers: list[dict[str, float]], seeds: np.ndarray, streams: np.ndarray) -> Run:
+def as_runs(
+    configs: list[Config], hypers: list[dict[str, float]], seeds: np.ndarray, streams: np.ndarray
+) -> Run:
     """A batch of runs as NumPy arrays with leading axis (R,)."""
     return Run(
         seeds.astype(np.uint32),

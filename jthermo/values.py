@@ -21,7 +21,7 @@ import numpy as np
 
 from jthermo.errors import InputError
 
-_FLAX_OWN = ("parent", "name")          # bookkeeping fields of flax.linen.Module
+_FLAX_OWN = ("parent", "name")  # bookkeeping fields of flax.linen.Module
 
 
 def is_value(value: object) -> bool:
@@ -37,7 +37,7 @@ def arguments(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names}
 
 
-def replace(value: Any, **changes: Any) -> Any:
+def replace(value: Any, /, **changes: Any) -> Any:
     """A copy of a spec value with some constructor arguments changed, validated again."""
     return type(value)(**{**arguments(value), **changes})
 
@@ -79,7 +79,11 @@ def to_plain(value: Any) -> Any:
         return plain
     if callable(value):
         return {"function": reference(value)}
-    raise InputError(type(value).__name__, value, "can't be written as JSON; use numbers, strings, dataclasses or functions")
+    raise InputError(
+        type(value).__name__,
+        value,
+        "can't be written as JSON; use numbers, strings, dataclasses or functions",
+    )
 
 
 def from_plain(plain: Any) -> Any:
@@ -125,11 +129,10 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-@functools.cache
 def _defaults(cls: type) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters.values()
     found = {p.name: p.default for p in parameters if p.default is not p.empty}
-    if dataclasses.is_dataclass(cls):       # a default_factory shows as a sentinel in the signature
+    if dataclasses.is_dataclass(cls):  # a default_factory shows as a sentinel in the signature
         made = {f.name: f.default_factory() for f in dataclasses.fields(cls) if callable(f.default_factory)}
         found |= made
     return found
@@ -143,7 +146,7 @@ def _source(obj: type | Callable) -> dict[str, str]:
     try:
         cells = [canonical(cell.cell_contents) for cell in closure]
         tree = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(obj))))
-    except (OSError, TypeError, SyntaxError, InputError):   # no source at hand: the name has to do
+    except (OSError, TypeError, SyntaxError, InputError):  # no source at hand: the name has to do
         return {}
     return {"source": digest([tree, cells])[:16]}
 
@@ -158,13 +161,16 @@ def get(value: Any, path: str) -> Any:
 def put(value: Any, path: str, new: Any) -> Any:
     """A copy of a spec value with the argument at a dotted `path` changed."""
     name, _, rest = path.partition(".")
-    return replace(value, **{name: put(_argument(value, name, path), rest, new) if rest else new})
+    old = _argument(value, name, path)
+    return replace(value, **{name: put(old, rest, new) if rest else new})
 
 
 def _argument(value: Any, name: str, path: str) -> Any:
     have = arguments(value) if is_value(value) else {}
     if name not in have:
-        raise InputError("field", path, f"{type(value).__name__} has no {name!r}; it has {', '.join(have) or 'no fields'}")
+        raise InputError(
+            "field", path, f"{type(value).__name__} has no {name!r}; it has {', '.join(have) or 'no fields'}"
+        )
     return have[name]
 
 

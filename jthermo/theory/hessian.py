@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-CHUNK = 32      # examples differentiated together; bounds the memory to this many gradients
+CHUNK = 32  # examples differentiated together; bounds the memory to this many gradients
 
 
 def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
-    """tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5); exact for ReLU nets almost everywhere.
+    """Tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5); exact for ReLU nets almost everywhere.
 
     For one output and the logistic loss this is E[p(1−p) |∇f|²]; for squared error E Σ_k |∇f_k|².
 
