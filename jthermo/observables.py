@@ -157,7 +157,7 @@ class WeightNorm(Observable):
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """√Σ θ²."""
         (name,) = self.variables(model, probe.data)
-        return {name: jnp.sqrt(jnp.square(_named(params)[self.parameter]).sum())}
+        return {name: _norm(_named(params)[self.parameter].ravel())}
 
 
 @dataclass(frozen=True)
@@ -326,10 +326,17 @@ _FACTORIES = (activation_rate, unit_activation, weight_norm, loss, mean_squared_
 
 def unit_rates(params: Any, scale: Array | float = 1.0) -> Array:
     """Φ(b/(s‖W‖)) of each unit of the two-layer net for x ~ N(0, s² I), (hidden,); a unit with W = 0 is on iff b > 0."""
-    width = scale * jnp.sqrt(jnp.square(params["W"]).sum(-1))
+    width = scale * _norm(params["W"])
     bias = params.get("b", jnp.zeros_like(width))
     rate = jax.scipy.special.ndtr(bias / jnp.where(width > 0, width, 1.0))
     return jnp.where(width > 0, rate, (bias > 0).astype(rate.dtype))
+
+
+def _norm(x: Array) -> Array:
+    """√Σ x² over the last axis, without overflow on the way: a run about to diverge has parameters of 10²⁰ and more."""
+    largest = jnp.abs(x).max(-1, keepdims=True)
+    unit = jnp.where(largest > 0, largest, 1.0)
+    return unit[..., 0] * jnp.sqrt(jnp.square(x / unit).sum(-1))
 
 
 def _gaussian_two_layer(model: Model, data: Any) -> bool:

@@ -357,7 +357,7 @@ def _axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
             f"has {len(given):,} values, over max_runs = {limit:,}; raise max_runs if that is meant",
         )
     made = tuple(_coordinate(name, v) for v in given)
-    if any(isinstance(v, float) for v in made):     # (0, 0.9) means (0.0, 0.9): one kind, one program
+    if any(isinstance(v, float) for v in made):  # (0, 0.9) means (0.0, 0.9): one kind, one program
         made = tuple(float(v) if type(v) is int else v for v in made)
     if not made:
         raise InputError(name, made, "give at least one value")

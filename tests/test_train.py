@@ -1,0 +1,144 @@
+"""The step against a slow twin, the controls against their law, and what is compiled how often."""
+
+import jax
+import numpy as np
+import pytest
+
+import jthermo as jt
+from tests import oracles
+
+STEPS = 12
+TWO_LAYER = jt.models.TwoLayer(inputs=4, hidden=6)
+NO_BIAS = jt.models.TwoLayer(inputs=4, hidden=6, bias=False, init="unit")
+GAUSSIAN, UNIFORM = jt.data.Gaussian(dim=4), jt.data.Uniform(dim=4)
+CASES = {
+    "plain": {},
+    "batch": {"batch_size": 3},
+    "no bias, uniform": {"model": NO_BIAS, "data": UNIFORM},
+    "unbiased": {"noise": "unbiased", "batch_size": 2},
+    "label averaged": {"noise": "label_averaged", "batch_size": 2},
+    "squared": {"loss": "squared", "batch_size": 2},
+    "finite": {"data": jt.data.Gaussian(dim=4, num_samples=7), "batch_size": 2},
+    "epochs": {"data": jt.data.Gaussian(dim=4, num_samples=7, sampling="epochs"), "batch_size": 2},
+}
+
+
+def params(model, params, probe):
+    """Every parameter, flat."""
+    return jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+
+
+def sweep_of(**changes):
+    fields = {
+        "model": TWO_LAYER,
+        "data": GAUSSIAN,
+        "learning_rate": (0.1, 0.3),
+        "seed": (0, 7),
+        "num_steps": STEPS,
+        "record": jt.Record(steps=(0, STEPS), observables=(params,)),
+    }
+    return jt.Sweep(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_equals_its_slow_twin(case):
+    sweep = sweep_of(**CASES[case])
+    ds = jt.run(sweep, progress=False)
+    for config, (at, seeds) in sweep.groups.items():
+        for seed in seeds:
+            run = ds.isel(run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed))
+            start, end = run.params.values[0]
+            made = config.model.init(oracles.key(seed, 0))
+            np.testing.assert_allclose(
+                start, np.concatenate([np.ravel(made[k]) for k in sorted(made)]), rtol=1e-6, atol=1e-7
+            )
+            expected = oracles.train(config, made, seed, STEPS)
+            flat = np.concatenate([expected[k].ravel() for k in sorted(expected)])
+            np.testing.assert_allclose(end, flat, rtol=2e-4, atol=2e-6)
+            assert (
+                np.abs(end - start).max() > 100 * np.abs(end - flat).max()
+            )  # it moved, and to the right place
+
+
+def test_momentum_and_swept_hyperparameters_are_those_of_optax():
+    sweep = sweep_of(
+        learning_rate=0.2, seed=3, optimizer=jt.sgd(momentum=0.5), vary={"optimizer.momentum": (0.0, 0.5)}
+    )
+    ds = jt.run(sweep, progress=False)
+    without, with_momentum = (ds.params.values[i, 1] for i in np.argsort(ds["optimizer.momentum"].values))
+    (config,) = (c for c in sweep.configs if c.optimizer.hyper["momentum"] == 0.5)
+    made = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
+    trace = {k: np.zeros_like(v) for k, v in made.items()}
+    for t in range(STEPS):
+        (x,), (y,) = oracles.batch(config, 3, t)
+        r = oracles.residual(config, oracles.forward(made, x)[0], y, 0)
+        trace = {k: 0.5 * trace[k] + r * g for k, g in oracles.gradient_of_f(made, x).items()}
+        made = {k: v - 0.2 * trace[k] for k, v in made.items()}
+    np.testing.assert_allclose(
+        with_momentum, np.concatenate([made[k].ravel() for k in sorted(made)]), rtol=2e-4, atol=2e-6
+    )
+    assert np.abs(with_momentum - without).max() > 1e-3
+
+
+def test_runs_of_one_seed_share_their_init_and_not_their_stream():
+    ds = jt.run(sweep_of(), progress=False)
+    by_seed = {s: ds.isel(run=ds.seed.values == s).params.values for s in (0, 7)}
+    assert (by_seed[0][0, 0] == by_seed[0][1, 0]).all()
+    assert (by_seed[0][0, 0] != by_seed[7][0, 0]).any()
+    streams = {config.stream for config in sweep_of().configs}
+    assert len(streams) == 2
+
+
+def test_common_data_shows_every_rate_the_same_examples():
+    shared = sweep_of(common_data=True, learning_rate=(1e-4, 2e-4), batch_size=2)
+    own = shared.replace(common_data=False)
+    moved = {}
+    for name, sweep in (("shared", shared), ("own", own)):
+        ds = jt.run(sweep, progress=False)
+        ds = ds.isel(run=ds.seed.values == 0).sortby("learning_rate")
+        moved[name] = ds.params.values[:, 1] - ds.params.values[:, 0]
+    # for η → 0 the displacement is η times a function of the data alone
+    np.testing.assert_allclose(2 * moved["shared"][0], moved["shared"][1], rtol=0.02, atol=2e-6)
+    assert np.abs(2 * moved["own"][0] - moved["own"][1]).max() > 1e-4
+
+
+def test_splitting_the_steps_changes_no_bit(monkeypatch):
+    from jthermo import runner
+
+    for case in ("plain", "epochs"):
+        sweep = sweep_of(**CASES[case])
+        whole = jt.run(sweep, progress=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                runner._Pace, "until", lambda self, now, target: np.minimum(target, now + 5).astype(np.int32)
+            )
+            pieces = jt.run(sweep, progress=False)
+        np.testing.assert_array_equal(whole.params.values, pieces.params.values)
+
+
+def test_each_program_compiles_once():
+    """One init, one update and one record per cohort; η, seed, momentum and noise scale recompile nothing."""
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    first = sweep_of(
+        model=jt.models.TwoLayer(inputs=4, hidden=9),
+        batch_size=(1, 2),
+        noise=jt.noise.Unbiased(0.5),
+        optimizer=jt.sgd(momentum=0.1),
+        vary={"noise.scale": (0.3, 0.5), "model.init": ("torch", "he")},
+    )
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jt.run(first, progress=False)
+        assert len(compiled) == 2 + 2 + 2  # an init for each init, an update and a record for each B
+        jt.run(
+            first.replace(learning_rate=(0.01, 0.02), seed=(5, 6), optimizer=jt.sgd(momentum=0.2)),
+            progress=False,
+        )
+        assert len(compiled) == 6
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
