@@ -11,7 +11,19 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("claims", "collapse", "data", "errors", "figures", "models", "noise", "observables", "theory")
+_MODULES = (
+    "claims",
+    "collapse",
+    "data",
+    "errors",
+    "figures",
+    "models",
+    "noise",
+    "observables",
+    "reproduction",
+    "results",
+    "theory",
+)
 _NAMES = {
     "Claim": "claims",
     "InputError": "errors",

@@ -86,27 +86,38 @@ class Chosen(NamedTuple):
     fit: CollapseFit
 
 
-def fit_choices(ds: xr.Dataset, variable: str, control: str) -> list[Chosen]:
-    """The collapse of a variable on one control, for every combination of the other swept axes."""
-    choices = [a for a in axes_of(ds) if a not in (control, "seed") and len(np.unique(ds[a].values)) > 1]
+def fit_choices(ds: xr.Dataset, variable: str, controls: Sequence[str], **options: Any) -> list[Chosen]:
+    """The collapse of a variable on some controls, for every combination of the other swept axes.
+
+    Args:
+        ds: results.
+        variable: the recorded variable.
+        controls: the controls that get an exponent.
+        options: further arguments of :func:`jthermo.fit_collapse`.
+    """
     found = []
-    for combination in itertools.product(*(np.unique(ds[a].values) for a in choices)):
-        chosen = np.all(
-            [
-                np.ones(ds.sizes["run"], bool),
-                *(ds[a].values == v for a, v in zip(choices, combination, strict=True)),
-            ],
-            axis=0,
-        )
-        runs = ds.isel(run=chosen)
-        choice = {a: v.item() for a, v in zip(choices, combination, strict=True)}
-        found.append(Chosen(choice, runs, fit_collapse(runs[variable], controls=(control,))))
+    for choice, runs in choices(ds, [*controls, "seed"]):
+        found.append(Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options)))
+    return found
+
+
+def choices(ds: xr.Dataset, kept: Sequence[str]) -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """Every combination of the swept axes that are not `kept` and take several values, with its runs."""
+    open_axes = [a for a in axes_of(ds) if a not in kept and len(np.unique(ds[a].values)) > 1]
+    found = []
+    for combination in itertools.product(*(np.unique(ds[a].values) for a in open_axes)):
+        runs = ds
+        for axis, value in zip(open_axes, combination, strict=True):
+            runs = runs.isel(run=runs[axis].values == value)
+        if runs.sizes["run"]:
+            found.append(({a: v.item() for a, v in zip(open_axes, combination, strict=True)}, runs))
     return found
 
 
 def fit_claims(ds: xr.Dataset, claims: Sequence[Claim]) -> dict[tuple[str, str], list[Chosen]]:
     """Every fit that some claims need, by (variable, control)."""
-    return {key: fit_choices(ds, *key) for key in dict.fromkeys((c.variable, c.control) for c in claims)}
+    keys = dict.fromkeys((c.variable, c.control) for c in claims)
+    return {(variable, control): fit_choices(ds, variable, (control,)) for variable, control in keys}
 
 
 def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
@@ -202,13 +213,27 @@ def table(known: Mapping[str, Any]) -> str:
     return "\n".join([*summary, "", *lines])
 
 
+def summary(known: Mapping[str, Any]) -> str:
+    """The verdicts in words with the exponent and interval of every choice, for a terminal."""
+    lines = []
+    for name, entry in known.items():
+        lines.append(f"{name}  {entry['text']}: {entry['verdict']}")
+        for experiment, found in entry["experiments"].items():
+            lines += [f"      {experiment:<8} {_case_line(row)}" for row in found["rows"]]
+    return "\n".join(lines)
+
+
 def line(claim: Claim, row: Mapping[str, Any]) -> str:
-    """A row in words, for a terminal."""
-    symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(claim.control, claim.control)
+    """A row with its claim in words, for a terminal."""
+    return f"{claim.id} {row['variable']:<16} {_case_line(row)} ({row['why']})"
+
+
+def _case_line(row: Mapping[str, Any]) -> str:
+    symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(row["control"], row["control"])
     choice = " ".join(str(v) for v in row["choice"].values())
     return (
-        f"{claim.id} {row['variable']:<16} {choice:<10} exponent of {symbol}: {row['exponent']:+.3f} "
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]  claimed {row['claimed']:<4} {row['verdict']} ({row['why']})"
+        f"{choice:<10} exponent of {symbol}: {row['exponent']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        f"  paper {row['claimed']:<4} {row['verdict']}"
     )
 
 

@@ -141,18 +141,37 @@ def fit(
         controls: controls with an exponent each; those with one value only are left out for a results folder.
         time: the column of t.
         replicate: the column that tells replicates apart.
-        where: only runs with NAME=VALUE, such as model.init=torch.
+        where: only runs with NAME=VALUE, such as model.init=torch; else each further axis gets a fit per value.
         window: first and last t to use.
         confidence: of the intervals.
         as_json: print JSON in place of text.
     """
+    from jthermo.claims import fit_choices
     from jthermo.collapse import fit_collapse
+    from jthermo.results import open_results, select, variable
 
-    data, kept = _table(target, controls) if target.is_file() else _variable(target, value, controls, where)
-    found = fit_collapse(
-        data, kept, time=time, replicate=replicate, value=value, window=window, confidence=confidence
-    )
-    print(json.dumps(found.to_dict(), indent=1) if as_json else found.summary())
+    options: dict[str, Any] = {
+        "time": time,
+        "replicate": replicate,
+        "window": window,
+        "confidence": confidence,
+    }
+    found: list[tuple[dict[str, Any], Any]]
+    if target.is_file():
+        found = [({}, fit_collapse(_table(target), controls, value=value, **options))]
+    else:
+        ds = select(open_results(target), where)
+        several = [c for c in controls if len(set(variable(ds, c, "controls").values.tolist())) > 1]
+        variable(ds, value, "value")
+        chosen = fit_choices(ds, value, several or controls, **options)
+        found = [(each.choice, each.fit) for each in chosen]
+    if as_json:
+        print(json.dumps([{"choice": choice, **fit.to_dict()} for choice, fit in found], indent=1))
+        return
+    for choice, each in found:
+        if choice:
+            print(", ".join(f"{k} = {v}" for k, v in choice.items()))
+        print(each.summary())
 
 
 def plot(
@@ -175,11 +194,10 @@ def plot(
         out: the PNG file; DIR/VALUE.png where it is not given.
     """
     from jthermo import figures
-    from jthermo.results import open_results
+    from jthermo.results import open_results, select, variable
 
-    ds = _where(open_results(directory), where)
-    if value not in ds:
-        raise InputError("value", value, f"is not recorded; there are {', '.join(map(str, ds.data_vars))}")
+    ds = select(open_results(directory), where)
+    variable(ds, value, "value")
     path = out or directory / f"{value}.png"
     print(*figures.save({path.stem: figures.clocks(ds, value, by=by, powers=powers)}, path.parent))
 
@@ -223,7 +241,7 @@ def claims(results: Path = Path("results"), into: Path | None = None) -> None:
 
     Args:
         results: the folder with claims.json.
-        into: a Markdown page to put the table into, between its markers.
+        into: a Markdown page to put the full table into, between its markers.
     """
     from jthermo import claims as verdicts
 
@@ -231,9 +249,10 @@ def claims(results: Path = Path("results"), into: Path | None = None) -> None:
     if not path.exists():
         raise InputError("results", str(results), "has no claims.json; run `jthermo reproduce all` first")
     if into is None:
-        print(verdicts.table(json.loads(path.read_text())))
+        print(verdicts.summary(json.loads(path.read_text())))
     else:
         verdicts.write_table(path, into)
+        print(f"{into}: table written")
 
 
 def list_experiments() -> None:
@@ -313,41 +332,14 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _where(ds: Any, conditions: tuple[str, ...]) -> Any:
-    for text in conditions:
-        name, _, value = text.partition("=")
-        if name not in ds.coords or ds[name].dims != ("run",):
-            raise InputError("where", text, "name a swept axis, such as model.init=torch")
-        ds = (
-            ds.isel(run=ds[name].values.astype(str) == value)
-            if ds[name].dtype.kind == "U"
-            else ds.isel(run=ds[name].values == _literal(value))
-        )
-        if not ds.sizes["run"]:
-            raise InputError("where", text, "leaves no run")
-    return ds
-
-
-def _variable(
-    directory: Path, value: str, controls: tuple[str, ...], where: tuple[str, ...]
-) -> tuple[Any, tuple[str, ...]]:
-    from jthermo.results import open_results
-
-    ds = _where(open_results(directory), where)
-    if value not in ds:
-        raise InputError("value", value, f"is not recorded; there are {', '.join(map(str, ds.data_vars))}")
-    for control in controls:
-        if control not in ds.coords:
-            raise InputError(
-                "controls", control, f"is no swept axis; there are {', '.join(map(str, ds.coords))}"
-            )
-    return ds[value], tuple(c for c in controls if len(set(ds[c].values.tolist())) > 1) or controls
-
-
-def _table(path: Path, controls: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+def _table(path: Path) -> Any:
+    """A CSV or parquet file as a pandas table."""
     import pandas as pd
 
     readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
-    return readers[path.suffix](path), controls
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, OSError) as error:
+        raise InputError("table", str(path), f"can't be read ({error}); export it again") from None

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jthermo import checks
 from jthermo.errors import InputError
 
 INITS = ("torch", "he", "unit", "paired_he")
@@ -119,7 +120,7 @@ class TwoLayer(Model):
     """
 
     def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
-        inputs, hidden = (positive_int(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
+        inputs, hidden = (checks.whole(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
         if init not in INITS:
             raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
         if init == "paired_he" and hidden % 2:
@@ -174,13 +175,6 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
     raise InputError(
         "model", model, "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module"
     )
-
-
-def positive_int(field: str, value: Any) -> int:
-    """`value` as an int ≥ 1, or an error that names the field."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise InputError(field, value, "give a positive whole number")
-    return int(value)
 
 
 def _initializers(scheme: str, inputs: int, hidden: int) -> tuple[Callable, Callable, Callable]:

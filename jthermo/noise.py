@@ -6,14 +6,13 @@ argument assumes. ``"label_averaged"`` replaces y by its mean, which removes the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import losses
+from jthermo import checks, losses
 from jthermo.errors import InputError
 
 
@@ -38,11 +37,7 @@ class Unbiased:
     scale: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", float(self.scale))
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise InputError(
-                "noise.scale", self.scale, "give a positive finite number; 0.5 is |p − y| at f = 0"
-            )
+        object.__setattr__(self, "scale", checks.finite("noise.scale", self.scale, above=0))
 
     def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -29,10 +30,14 @@ def load(target: str) -> ModuleType:
     path = known.get(target, Path(target))
     if path.suffix != ".py" or not path.is_file():
         raise InputError("experiment", target, f"is neither a Python file nor one of {', '.join(known)}")
+    taken = path.stem in sys.modules and not hasattr(sys.modules[path.stem], "SWEEP")
+    if taken or path.stem in sys.stdlib_module_names:
+        raise InputError("experiment", str(path), "has the name of an installed module; rename the file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # so that the file's own classes and functions have a home
     spec.loader.exec_module(module)
     if not hasattr(module, "SWEEP"):
         raise InputError("experiment", str(path), "defines no SWEEP; add SWEEP = jt.Sweep(...)")

@@ -97,6 +97,32 @@ def axes_of(ds: xr.Dataset) -> list[str]:
     return [str(name) for name, c in ds.coords.items() if c.dims == ("run",)]
 
 
+def variable(ds: xr.Dataset, name: str, field: str) -> xr.DataArray:
+    """A variable or axis of the results, or an error that says which there are."""
+    if name not in ds:
+        there = ", ".join(map(str, [*ds.data_vars, *ds.coords]))
+        raise InputError(field, name, f"is not in the results; there are {there}")
+    return ds[name]
+
+
+def select(ds: xr.Dataset, conditions: Sequence[str]) -> xr.Dataset:
+    """Only the runs that meet every condition ``"axis=value"``, such as ``"model.init=torch"``."""
+    for text in conditions:
+        name, _, wanted = text.partition("=")
+        if name not in axes_of(ds):
+            raise InputError("where", text, f"name a swept axis: {', '.join(axes_of(ds))}")
+        values = ds[name].values
+        try:
+            ds = ds.isel(run=values == (wanted if values.dtype.kind in "UO" else float(wanted)))
+        except ValueError:
+            raise InputError("where", text, f"{name} takes numbers") from None
+        if not ds.sizes["run"]:
+            raise InputError(
+                "where", text, f"leaves no run; {name} takes {', '.join(map(str, np.unique(values)))}"
+            )
+    return ds
+
+
 def num_diverged(ds: xr.Dataset) -> int:
     """Number of runs with a non-finite parameter at some record."""
     return int((~ds.finite & (ds.step >= 0)).any("record").sum())

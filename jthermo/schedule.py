@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jthermo import checks
 from jthermo.errors import InputError
 
 
@@ -20,9 +21,7 @@ class LogSteps:
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or int(self.n) != self.n or self.n < 2:
-            raise InputError("log_steps", self.n, "give a whole number of at least 2")
-        object.__setattr__(self, "n", int(self.n))
+        object.__setattr__(self, "n", checks.whole("log_steps", self.n, least=2))
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
         """The recorded steps of a run of `num_steps`, strictly increasing."""
@@ -43,9 +42,7 @@ class Every:
     k: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or int(self.k) != self.k or self.k < 1:
-            raise InputError("every", self.k, "give a positive whole number of steps")
-        object.__setattr__(self, "k", int(self.k))
+        object.__setattr__(self, "k", checks.whole("every", self.k))
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
         """The recorded steps of a run of `num_steps`, strictly increasing."""
@@ -79,7 +76,7 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
             "record.steps", steps, "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps"
         )
     given = list(steps)
-    if not given or any(isinstance(s, bool) or not _whole(s) or s < 0 for s in given):
+    if not given or any(not checks.is_whole(s) or s < 0 for s in given):
         raise InputError(
             "record.steps", tuple(given), "give whole numbers of at least 0, at least one of them"
         )
@@ -110,10 +107,10 @@ class RescaledSteps:
 
     def __post_init__(self) -> None:
         for name in ("value", "learning_rate", "batch_size"):
-            number = float(getattr(self, name))
-            if not math.isfinite(number) or (name == "value" and number <= 0):
-                raise InputError(f"num_steps.{name}", number, "give a finite number, and a positive value")
-            object.__setattr__(self, name, number)
+            above = 0 if name == "value" else -math.inf
+            object.__setattr__(
+                self, name, checks.finite(f"num_steps.{name}", getattr(self, name), above=above)
+            )
         if self.at_most is not None:
             object.__setattr__(self, "at_most", _steps("num_steps.at_most", self.at_most))
 
@@ -140,16 +137,5 @@ def as_num_steps(num_steps: Any) -> int | RescaledSteps:
 
 
 def _steps(field: str, value: Any) -> int:
-    if isinstance(value, bool) or not _whole(value) or not 1 <= value <= MAX_STEPS:
-        raise InputError(
-            field, value, f"give a whole number from 1 to {MAX_STEPS}, or jt.RescaledSteps(value)"
-        )
-    return int(value)
-
-
-def _whole(value: Any) -> bool:
-    return (
-        isinstance(value, int | float | np.integer | np.floating)
-        and math.isfinite(value)
-        and int(value) == value
-    )
+    remedy = f"give a whole number from 1 to {MAX_STEPS}, or jt.RescaledSteps(value)"
+    return checks.whole(field, value, most=MAX_STEPS, remedy=remedy)

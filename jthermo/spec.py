@@ -10,13 +10,12 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from jthermo import losses, values
+from jthermo import checks, losses, values
+from jthermo.axes import read_axis, read_list, read_point
 from jthermo.errors import InputError
 from jthermo.models import as_model
 from jthermo.noise import Noise, as_noise
@@ -53,7 +52,7 @@ class Record:
             raise InputError("record.observables", observables, "names one observable twice; drop the repeat")
         object.__setattr__(self, "observables", observables)
         object.__setattr__(self, "steps", as_steps(self.steps))
-        object.__setattr__(self, "probe_size", _whole("record.probe_size", self.probe_size, 2))
+        object.__setattr__(self, "probe_size", checks.whole("record.probe_size", self.probe_size, 2))
 
 
 @dataclass(frozen=True)
@@ -140,9 +139,9 @@ class Sweep:
         made = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
-            "lane_width": None if self.lane_width is None else _whole("lane_width", self.lane_width, 2),
-            "max_runs": _whole("max_runs", self.max_runs, 1),
-            "points": tuple(_point(p) for p in _sequence("points", self.points)),
+            "lane_width": None if self.lane_width is None else checks.whole("lane_width", self.lane_width, 2),
+            "max_runs": checks.whole("max_runs", self.max_runs, 1),
+            "points": tuple(read_point(p) for p in read_list("points", self.points)),
             "vary": {str(k): v for k, v in dict(self.vary).items()},
         }
         for name, new in made.items():
@@ -164,7 +163,7 @@ class Sweep:
             if name not in named:
                 if (given := default if given is None else given) is None:
                     raise InputError(name, given, "give at least one value")
-                axes[name] = _axis(name, given, self.max_runs)
+                axes[name] = read_axis(name, given, self.max_runs)
                 object.__setattr__(self, name, axes[name])
         for name, given in self.vary.items():
             if name in AXES or name in named:
@@ -179,7 +178,7 @@ class Sweep:
                     name,
                     "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
                 )
-            axes[name] = _axis(name, given, self.max_runs)
+            axes[name] = read_axis(name, given, self.max_runs)
         object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in AXES})
         size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
         if size > self.max_runs:
@@ -344,71 +343,6 @@ def _check(sweep: Sweep, config: Config) -> None:
             f"an epoch has {size} examples; lower it or use sampling='replacement'",
         )
     sweep.steps_of(config)
-
-
-def _axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
-    """The values of one axis, each checked, none twice."""
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        given = (given,)
-    if isinstance(given, Sequence | np.ndarray) and len(given) > limit:
-        raise InputError(
-            name,
-            given,
-            f"has {len(given):,} values, over max_runs = {limit:,}; raise max_runs if that is meant",
-        )
-    made = tuple(_coordinate(name, v) for v in given)
-    if any(isinstance(v, float) for v in made):  # (0, 0.9) means (0.0, 0.9): one kind, one program
-        made = tuple(float(v) if type(v) is int else v for v in made)
-    if not made:
-        raise InputError(name, made, "give at least one value")
-    if len(set(made)) < len(made):
-        twice = next(v for v in made if made.count(v) > 1)
-        raise InputError(name, twice, "stands twice; drop the repeat")
-    return made
-
-
-def _coordinate(name: str, value: Any) -> Any:
-    """One value on an axis, as a plain Python scalar."""
-    value = (
-        value.item()
-        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
-        else value
-    )
-    if name == "learning_rate":
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not (math.isfinite(value) and value > 0)
-        ):
-            raise InputError(name, value, "give positive finite numbers")
-        return float(value)
-    if name in ("batch_size", "seed"):
-        made = _whole(name, value, 1 if name == "batch_size" else 0)
-        if made >= 2**32:
-            raise InputError(name, value, "give whole numbers below 2**32")
-        return made
-    if value is not None and not isinstance(value, bool | int | float | str):
-        raise InputError(f"vary[{name!r}]", value, "give numbers, strings, booleans or None")
-    return value
-
-
-def _point(point: Any) -> dict[str, Any]:
-    if not isinstance(point, Mapping) or not point:
-        raise InputError("points", point, "give dicts such as {'learning_rate': 0.1, 'batch_size': 4}")
-    return {str(k): _coordinate(str(k), v) for k, v in point.items()}
-
-
-def _sequence(name: str, given: Any) -> Sequence[Any]:
-    if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
-        raise InputError(name, given, "give a list")
-    return tuple(given)
-
-
-def _whole(field: str, value: Any, least: int) -> int:
-    numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not numeric or not math.isfinite(value) or int(value) != value or value < least:
-        raise InputError(field, value, f"give a whole number of at least {least}")
-    return int(value)
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

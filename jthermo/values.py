@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +47,7 @@ def reference(obj: Any) -> str:
     """``module:name`` of a class or function, the shortest public one."""
     module, name = obj.__module__, obj.__qualname__
     root = module.partition(".")[0]
-    if root != "jthermo" and getattr(importlib.import_module(root), name, None) is obj:
+    if root != "jthermo" and getattr(sys.modules.get(root), name, None) is obj:
         module = root
     return f"{module}:{name}"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jthermo import checks
 from jthermo.data.sampling import SAMPLINGS
 from jthermo.errors import InputError
 
@@ -37,9 +37,7 @@ class _Synthetic:
             value = getattr(self, name)
             if value is None and name == "num_samples":
                 continue
-            if isinstance(value, bool) or int(value) != value or value < least:
-                raise InputError(f"data.{name}", value, f"give a whole number of at least {least}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, checks.whole(f"data.{name}", value, least))
         if self.labels != "random":
             raise InputError("data.labels", self.labels, "synthetic data have 'random' labels only")
         if self.sampling not in SAMPLINGS:
@@ -63,13 +61,6 @@ class _Synthetic:
             labels = jax.random.randint(key_y, (size,), 0, self.num_classes, jnp.int32)
         return self.inputs(key_x, size), labels
 
-    def _check_floats(self, *names: str) -> None:
-        for name in names:
-            value = float(getattr(self, name))
-            if not math.isfinite(value):
-                raise InputError(f"data.{name}", value, "give a finite number")
-            object.__setattr__(self, name, value)
-
 
 @dataclass(frozen=True)
 class Gaussian(_Synthetic):
@@ -91,9 +82,7 @@ class Gaussian(_Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_floats("scale")
-        if self.scale <= 0:
-            raise InputError("data.scale", self.scale, "give a positive number")
+        object.__setattr__(self, "scale", checks.finite("data.scale", self.scale, above=0))
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
@@ -119,9 +108,9 @@ class Uniform(_Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_floats("low", "high")
-        if not self.low < self.high:
-            raise InputError("data.high", self.high, f"must be larger than low = {self.low}")
+        object.__setattr__(self, "low", checks.finite("data.low", self.low))
+        remedy = f"give a finite number above low = {self.low:g}"
+        object.__setattr__(self, "high", checks.finite("data.high", self.high, above=self.low, remedy=remedy))
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""

@@ -1,0 +1,109 @@
+"""Verdicts: each kind from a curve that deserves it, and the table from the JSON."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import jthermo as jt
+from jthermo import claims
+from jthermo.errors import InputError
+
+RATES, SEEDS = (0.05, 0.1, 0.2), 12
+
+
+def results(power, *, falls=True, bend=0.0, noise=0.003):
+    """Runs whose mean is a function of t·η^power, with an η-dependent plateau of height `bend`."""
+    rng = np.random.default_rng(1)
+    step = np.unique(np.geomspace(1, 4000, 60).astype(int))
+    rows, rate, seed = [], [], []
+    for value in RATES:
+        tau = step * value**power / (np.median(step) * 0.1**power)
+        curve = 1 / (1 + tau) + bend * np.log(value / 0.1)
+        for s in range(SEEDS):
+            offset, points = 0.01 * rng.standard_normal(), noise * rng.standard_normal(len(step))
+            rows.append((curve if falls else -curve) + offset + points)
+            rate.append(value)
+            seed.append(s)
+    shape = (len(rows), len(step))
+    return xr.Dataset(
+        {"value": (("run", "record"), np.array(rows)), "finite": (("run", "record"), np.ones(shape, bool))},
+        {
+            "learning_rate": ("run", rate),
+            "batch_size": ("run", np.ones(len(rows), int)),
+            "seed": ("run", seed),
+            "model.init": ("run", ["he"] * len(rows)),
+            "step": (("run", "record"), np.broadcast_to(step, shape)),
+        },
+    )
+
+
+C2 = jt.Claim("C2", "value", "learning_rate", exponent=2)
+C1 = jt.Claim("C1", "value", "learning_rate", above=1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "made", "verdict", "why"),
+    [
+        (C2, results(2), "reproduced", "within 15 % of 2"),
+        (C2, results(1), "not reproduced", "excludes 2"),
+        (C2, results(0), "not reproduced", "excludes 2"),
+        (C2, results(2, falls=False), "not reproduced", "does not fall"),
+        (C2, results(2, bend=0.15), "not reproduced", "(curves miss|excludes 2)"),
+        (C2, results(2, noise=1.0), "undecided", "too wide"),
+        (C1, results(2), "reproduced", "above 1"),
+        (C1, results(0.5), "not reproduced", "below 1"),
+        (C1, results(1), "undecided", "too wide"),
+    ],
+)
+def test_a_verdict_follows_from_the_curves(claim, made, verdict, why):
+    (chosen,) = claims.fit_choices(made, "value", ("learning_rate",))
+    row = claims.judge(claim, chosen)
+    assert row["verdict"] == verdict
+    import re
+
+    assert re.search(why, row["why"])
+    assert row["num_seeds"] == SEEDS
+    assert row["num_runs"] == SEEDS * len(RATES)
+
+
+def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
+    two = xr.concat([results(2), results(1).assign_coords({"model.init": ("run", ["unit"] * 36)})], "run")
+    path = tmp_path / "claims.json"
+    fits = claims.fit_claims(two, [C2])
+    assert [c.choice for c in fits["value", "learning_rate"]] == [
+        {"model.init": "he"},
+        {"model.init": "unit"},
+    ]
+    known = claims.update_claims(path, "fig3_4", "small", "abc", [C2], fits)
+    assert json.loads(path.read_text()) == known
+    verdict = known["C2"]["verdict"]
+    assert verdict.startswith("depends on an unstated choice")
+    assert "reproduced for fig3_4 he" in verdict
+    assert "not reproduced for fig3_4 unit" in verdict
+    again = claims.update_claims(path, "fig3_4", "small", "abc", [C2], claims.fit_claims(results(2), [C2]))
+    assert again["C2"]["verdict"] == "reproduced"  # the old rows are gone
+    assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
+    summary = claims.summary(again)
+    assert "C2  the activation rate collapses on η²t: reproduced" in summary
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n")
+    claims.write_table(path, page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    row = again["C2"]["experiments"]["fig3_4"]["rows"][0]
+    assert f"| {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}] |" in text
+    (tmp_path / "bare.md").write_text("no markers")
+    with pytest.raises(InputError, match="has no lines"):
+        claims.write_table(path, tmp_path / "bare.md")
+
+
+def test_a_claim_names_its_row_and_one_statement():
+    for bad in ({"exponent": 2, "above": 1}, {}):
+        with pytest.raises(InputError, match="give either exponent= or above="):
+            jt.Claim("C2", "value", "learning_rate", **bad)
+    with pytest.raises(InputError, match="claim = 'C99'"):
+        jt.Claim("C99", "value", "learning_rate", exponent=2)
