@@ -236,23 +236,23 @@ def reproduce(
         reproduce(each, scale, out, progress=not quiet)
 
 
-def claims(results: Path = Path("results"), into: Path | None = None) -> None:
+def claims(results: Path = Path("results"), into: tuple[Path, ...] = ()) -> None:
     """The verdicts on the paper's claims, as far as their experiments have been run.
 
     Args:
         results: the folder with claims.json.
-        into: a Markdown page to put the full table into, between its markers.
+        into: Markdown pages to put the tables into, between their markers.
     """
     from jthermo import claims as verdicts
 
     path = results / "claims.json"
     if not path.exists():
         raise InputError("results", str(results), "has no claims.json; run `jthermo reproduce all` first")
-    if into is None:
+    if not into:
         print(verdicts.summary(json.loads(path.read_text())))
-    else:
-        verdicts.write_table(path, into)
-        print(f"{into}: table written")
+    for page in into:
+        verdicts.write_tables(path, page)
+        print(f"{page}: written")
 
 
 def list_experiments() -> None:

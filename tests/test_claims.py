@@ -88,8 +88,8 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     summary = claims.summary(again)
     assert "C2  the activation rate collapses on η²t: reproduced" in summary
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n")
-    claims.write_table(path, page)
+    page.write_text("before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n")
+    claims.write_tables(path, page)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
@@ -98,7 +98,7 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     assert f"| {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}] |" in text
     (tmp_path / "bare.md").write_text("no markers")
     with pytest.raises(InputError, match="has no lines"):
-        claims.write_table(path, tmp_path / "bare.md")
+        claims.write_tables(path, tmp_path / "bare.md")
 
 
 def test_a_claim_names_its_row_and_one_statement():

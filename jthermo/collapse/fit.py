@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from .inference import Inference, infer
 from .input import Curves, read_curves
@@ -82,8 +83,9 @@ def fit_curves(
 ) -> CollapseFit:
     """The fit of curves that have been read."""
     ways = directions(curves, fixed)
-    ready = prepare(curves, ways, fixed)
-    found = infer(ready, curves, ways, confidence, rng)
+    with threadpool_limits(1, "blas"):  # a few hundred rows: threads gain nothing and stall on a busy machine
+        ready = prepare(curves, ways, fixed)
+        found = infer(ready, curves, ways, confidence, rng)
     return _result(curves, fixed, confidence, ways, ready, found)
 
 

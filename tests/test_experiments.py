@@ -1,0 +1,85 @@
+"""Every experiment is short, builds, and runs from its sweep to its figures and verdicts at a tiny scale."""
+
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+
+import jthermo as jt
+from jthermo import claims, reproduction
+from jthermo.errors import InputError
+
+NAMES = tuple(reproduction.experiments())
+FIGURES = {
+    "fig2_top": ("C1", "C2", "C4"),
+    "fig3_4": ("C1", "C2", "C4"),
+    "fig5_6": ("C3", "C5"),
+    "fig7_8": ("C1", "C2", "C4"),
+    "fig9_10": ("C3", "C5"),
+}
+
+
+def test_the_papers_experiments_are_there():
+    assert set(FIGURES) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_is_a_short_file(name):
+    assert len(reproduction.experiments()[name].read_text().splitlines()) <= 40
+    module = reproduction.load(name)
+    assert module.__doc__.startswith("Figure")
+    assert module.SWEEP.replace(**module.SMALL).num_runs <= module.SWEEP.num_runs
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_experiment_runs_from_sweep_to_figures(name):
+    module = reproduction.load(name)
+    tiny = {"seed": range(4), "num_steps.value": 0.5}
+    if module.SWEEP.vary:
+        tiny["vary"] = {"model.init": ("torch", "he")}
+    ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
+    fits = claims.fit_claims(ds, module.FIT)
+    assert tuple(c.id for c in module.FIT) == FIGURES[name]
+    for claim in module.FIT:
+        for chosen in fits[claim.variable, claim.control]:
+            row = claims.judge(claim, chosen)
+            assert row["verdict"] in ("reproduced", "not reproduced", "undecided")
+            assert row["num_seeds"] == 4
+    made = module.figure(ds, fits)
+    assert all(fig.axes for fig in made.values())
+    assert not any(ax.get_legend() is None for fig in made.values() for ax in fig.axes[:1])
+    plt.close("all")
+
+
+def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
+    module = reproduction.load("fig5_6")
+    monkeypatch.setattr(reproduction, "load", lambda name: module)
+    monkeypatch.setattr(
+        module, "SMALL", {"seed": range(3), "num_steps.value": 0.3, "vary": {"model.init": ("torch",)}}
+    )
+    jt.reproduce("fig5_6", out=tmp_path)
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"fig5.png", "fig6.png", "fig5_collapse.png"}
+    assert (tmp_path / "fig5_6-small" / "manifest.json").exists()
+    known = json.loads((tmp_path / "claims.json").read_text())
+    assert set(known) == {"C3", "C5"}
+    assert known["C3"]["experiments"]["fig5_6"]["command"] == "jthermo reproduce fig5_6 --scale small"
+    assert "C3 activation_rate" in capsys.readouterr().out
+    monkeypatch.setattr("jthermo.placement.programs", None)  # nothing is trained again
+    jt.reproduce("fig5_6", out=tmp_path, progress=False)
+    assert json.loads((tmp_path / "claims.json").read_text()) == known
+    assert capsys.readouterr().out == ""
+
+
+def test_bad_names_are_named(tmp_path):
+    with pytest.raises(InputError, match="experiment = 'fig99': use one of fig2_top"):
+        jt.reproduce("fig99")
+    with pytest.raises(InputError, match="scale = 'huge'"):
+        jt.reproduce("fig3_4", "huge")
+    empty = tmp_path / "nothing_here.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(InputError, match="defines no SWEEP"):
+        reproduction.load(str(empty))
+    clash = tmp_path / "json.py"
+    clash.write_text("SWEEP = 1\n")
+    with pytest.raises(InputError, match="rename the file"):
+        reproduction.load(str(clash))

@@ -1,0 +1,110 @@
+"""Figures show the numbers they are given: clocks, means, bands, titles."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+import jthermo as jt
+from jthermo import claims, figures
+from jthermo.errors import InputError
+
+RATES = np.repeat([0.05, 0.1], 8)
+STEP = np.array([0, 1, 10, 100, 1000])
+
+
+@pytest.fixture
+def ds():
+    rng = np.random.default_rng(0)
+    value = 1 / (1 + STEP * RATES[:, None] ** 2) + 0.01 * rng.standard_normal((16, 5))
+    finite = np.ones((16, 5), bool)
+    finite[3, 3:] = False
+    value[3, 3:] = np.nan
+    return xr.Dataset(
+        {
+            "rate": (("run", "record"), value, {"long_name": "activation rate"}),
+            "finite": (("run", "record"), finite),
+        },
+        {
+            "learning_rate": ("run", RATES),
+            "seed": ("run", np.tile(np.arange(8), 2)),
+            "step": (("run", "record"), np.tile(STEP, (16, 1))),
+        },
+    )
+
+
+def test_clock_panels_put_the_mean_at_the_rescaled_time(ds):
+    fig = figures.clocks(ds, "rate", powers=(0, 1, 2))
+    assert len(fig.axes) == 3
+    for ax, power in zip(fig.axes, (0, 1, 2), strict=True):
+        assert ax.get_xscale() == "log"
+        for line, rate in zip(ax.get_lines(), (0.05, 0.1), strict=True):
+            np.testing.assert_allclose(line.get_xdata(), STEP[1:] * (rate / 0.05) ** power)
+            rows = ds.rate.values[rate == RATES][:, 1:]
+            np.testing.assert_allclose(line.get_ydata(), np.nanmean(rows, axis=0))
+            assert line.get_label() == f"η = {rate:g}"
+    assert fig.axes[0].get_ylabel() == "activation rate"
+    assert [ax.get_xlabel() for ax in fig.axes] == ["t", "t (η/0.05)", "t (η/0.05)$^{2}$"]
+    plt.close(fig)
+
+
+def test_band_is_the_standard_error_over_finite_runs(ds):
+    step, mean, error = figures.mean_curve(ds.isel(run=RATES == 0.05), "rate")
+    np.testing.assert_array_equal(step, STEP[1:])
+    rows = ds.rate.values[RATES == 0.05]
+    left = np.delete(rows, 3, axis=0)
+    np.testing.assert_allclose(mean[2:], left[:, 3:].mean(0))
+    np.testing.assert_allclose(error[2:], left[:, 3:].std(0, ddof=1) / np.sqrt(7))
+    np.testing.assert_allclose(error[:2], rows[:, 1:3].std(0, ddof=1) / np.sqrt(8))
+
+
+def test_collapse_panels_state_the_fitted_exponent(ds):
+    rng, step = np.random.default_rng(1), np.geomspace(1, 1000, 40)
+    value = 1 / (1 + step * RATES[:, None] ** 2) + 0.01 * rng.standard_normal((16, 40))
+    dense = xr.Dataset(
+        {
+            "rate": (("run", "record"), value),
+            "finite": (("run", "record"), np.ones((16, 40), bool)),
+        },
+        {
+            "learning_rate": ds.learning_rate,
+            "seed": ds.seed,
+            "step": (("run", "record"), np.tile(step, (16, 1))),
+        },
+    )
+    chosen = claims.fit_choices(dense, "rate", ("learning_rate",))
+    fig = figures.collapses(chosen)
+    exponent = chosen[0].fit.exponents["learning_rate"]
+    assert f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]" in fig.axes[0].get_title()
+    one, two = fig.axes[0].get_lines()
+    at = np.geomspace(2, 500, 30)
+    heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in (one, two)]
+    assert np.abs(np.subtract(*heights)).max() < 0.03  # on each other
+    apart = figures.clocks(dense, "rate", powers=(0,)).axes[0].get_lines()
+    heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in apart]
+    assert np.abs(np.subtract(*heights)).max() > 0.1
+    plt.close("all")
+
+
+def test_runs_that_differ_in_something_else_are_refused(ds):
+    mixed = ds.assign_coords({"batch_size": ("run", np.tile([1, 2], 8))})
+    with pytest.raises(InputError, match="batch_size with several values"):
+        figures.clocks(mixed, "rate")
+    with pytest.raises(InputError, match="by = 'momentum'"):
+        figures.clocks(ds, "rate", by="momentum")
+
+
+def test_figures_are_saved_whole_and_the_same_twice(ds, tmp_path):
+    plt.close("all")
+    paths = [figures.save({"a": figures.clocks(ds, "rate")}, tmp_path / name)[0] for name in "xy"]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+
+
+def test_colours_are_distinct_and_ordered_in_lightness():
+    from matplotlib.colors import to_rgb
+
+    light = [np.dot(to_rgb(c), (0.2126, 0.7152, 0.0722)) for c in figures.colours(5)]
+    assert (np.diff(light) > 0.05).all()
+    assert jt.figures is figures
