@@ -22,11 +22,13 @@ _MODULES = (
     "observables",
     "reproduction",
     "results",
+    "store",
     "theory",
 )
 _NAMES = {
     "Claim": "claims",
     "InputError": "errors",
+    "Interrupted": "errors",
     "Optimizer": "optimizer",
     "Record": "spec",
     "RescaledSteps": "schedule",
@@ -41,6 +43,7 @@ _NAMES = {
     "log_steps": "schedule",
     "loss": "observables",
     "mean_squared_residual": "observables",
+    "open_params": "parameters",
     "open_results": "results",
     "plan": "forecast",
     "reproduce": "reproduction",

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, Interrupted, StorageError
+from jthermo.overrides import Execution, Overrides
 
 BAD_INPUT, INTERRUPTED = 2, 75
 DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch sizes, record what the
@@ -30,71 +30,49 @@ Target = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Overrides:
-    """Fields of the sweep to change."""
-
-    learning_rate: tuple[float, ...] | None = None
-    """η, one or several."""
-    batch_size: tuple[int, ...] | None = None
-    """B, one or several."""
-    seed: tuple[str, ...] | None = None
-    """Seeds, one by one or as a range: 0:256."""
-    num_steps: int | None = None
-    """Number of steps of every run."""
-    noise: str | None = None
-    """full, unbiased or label_averaged."""
-    loss: str | None = None
-    """auto, bce, softmax or squared."""
-    set: tuple[str, ...] = ()
-    """Any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 record.probe_size=512 num_steps.value=5."""
-    scale: Literal["paper", "small"] = "paper"
-    """small: the experiment with the fewer seeds of its SMALL."""
-
-    def changes(self) -> dict[str, Any]:
-        """The changed fields by dotted name."""
-        plain = {k: getattr(self, k) for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")}
-        made = {k: v for k, v in plain.items() if v is not None}
-        if self.seed is not None:
-            made["seed"] = tuple(s for text in self.seed for s in _seeds(text))
-        for text in self.set:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise InputError("set", text, "write NAME=VALUE, such as model.hidden=20")
-            made[name] = _literal(value)
-        return made
-
-
 Changes = OmitArgPrefixes[Overrides]
+How = OmitArgPrefixes[Execution]
 
 
-def run(
-    target: Target,
-    /,
-    changes: Changes,
-    out: Path | None = None,
-    placement: Literal["sharding", "pmap"] = "sharding",
-    engine: Literal["auto", "xla"] = "auto",
-    quiet: bool = False,
-) -> None:
-    """Train a sweep and write its records.
+def run(target: Target, /, changes: Changes, how: How, out: Path | None = None) -> None:
+    """Train a sweep and write its records; the same command again goes on from the last checkpoint.
 
     Args:
         target: experiment or file.
         changes: fields to change.
-        out: results folder; results/NAME where it is not given. The same command again goes on with it.
-        placement: how runs are laid over the devices.
-        engine: which engine trains.
-        quiet: print no progress.
+        how: how it is run.
+        out: results folder; results/NAME where it is not given.
     """
+    how.start()
     from jthermo.reproduction import sweep_of
-    from jthermo.results import num_diverged
     from jthermo.runner import run
 
     sweep = sweep_of(target, changes.scale, **changes.changes())
     folder = out or Path("results") / Path(target).stem
-    ds = run(sweep, folder, placement=placement, engine=engine, progress=not quiet)
-    print(f"{folder}: {ds.sizes['run']:,} runs, {ds.sizes['record']} records, {num_diverged(ds)} diverged")
+    _say_done(folder, run(sweep, folder, **how.options()))
+
+
+def resume(directory: Directory, /, how: How) -> None:
+    """Go on with the sweep of a results folder; never starts one afresh.
+
+    Args:
+        directory: results folder.
+        how: how it is run.
+    """
+    how.start()
+    from jthermo.runner import run
+    from jthermo.store import resumable
+
+    _say_done(directory, run(resumable(directory), directory, **how.options()))
+
+
+def _say_done(folder: Path, ds: Any) -> None:
+    from jthermo.results import num_diverged
+
+    state = "" if ds.attrs["complete"] else " so far; other shards have the rest"
+    print(
+        f"{folder}: {ds.sizes['run']:,} runs, {ds.sizes['record']} records, {num_diverged(ds)} diverged{state}"
+    )
 
 
 def plan(target: Target, /, changes: Changes, measure: bool = True) -> None:
@@ -281,6 +259,7 @@ def doctor(results: Path = Path("results")) -> None:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run,
+    "resume": resume,
     "fit": fit,
     "plot": plot,
     "export": export,
@@ -300,36 +279,19 @@ def main(args: list[str] | None = None) -> None:
     matplotlib.use("Agg")
     try:
         tyro.extras.subcommand_cli_from_dict(VERBS, prog="jthermo", description=DESCRIPTION, args=args)
+    except StorageError as error:
+        sys.exit(_say(f"error: {error}", INTERRUPTED))
     except InputError as error:
         sys.exit(_say(f"error: {error}", BAD_INPUT))
+    except Interrupted as stopped:
+        sys.exit(_say(str(stopped), INTERRUPTED))
     except KeyboardInterrupt:
-        sys.exit(
-            _say(
-                "interrupted; what is finished is kept, and the same command again goes on from there",
-                INTERRUPTED,
-            )
-        )
+        sys.exit(_say("interrupted; the same command again goes on from what is saved", INTERRUPTED))
 
 
 def _say(text: str, code: int) -> int:
     print(text, file=sys.stderr)
     return code
-
-
-def _seeds(text: str) -> range | tuple[int]:
-    first, colon, last = text.partition(":")
-    try:
-        return range(int(first), int(last)) if colon else (int(first),)
-    except ValueError:
-        raise InputError("seed", text, "give whole numbers or a range such as 0:256") from None
-
-
-def _literal(text: str) -> Any:
-    """JSON where it is JSON, else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _table(path: Path) -> Any:

@@ -24,3 +24,21 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
         return type(self), (self.field, self.value, self.remedy)
+
+
+class StorageError(InputError):
+    """The results folder can't be written or its checkpoints can't be used; what was committed is kept."""
+
+
+class Interrupted(SystemExit):
+    """A signal ended a sweep after its state was saved; the same call goes on from there.
+
+    Left alone it ends the program with exit code 75, which launchers take as "start me again".
+    """
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(75)
+
+    def __str__(self) -> str:
+        return self.message

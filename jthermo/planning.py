@@ -7,17 +7,17 @@ how many runs or devices there are.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jthermo import train
+from jthermo import train, values
 from jthermo.models import Model
 from jthermo.spec import Config, Sweep
 
@@ -32,31 +32,43 @@ class Cohort:
         program: their static part.
         model: the model with its init.
         width: W, the number of lanes of a block.
-        position: (R,) place of each run in the sweep's order.
+        key: (R,) what each run is, its seed apart; see :meth:`jthermo.spec.Sweep.key_of`.
         runs: their traced numbers, NumPy with leading axis (R,).
         steps: (R, K) recorded steps, padded with −1.
         blocks: (num_blocks, W) which of the R runs is in each lane; lanes left over repeat the block's first run.
         real: (num_blocks, W) False for lanes left over.
+        progress: (R, 2) steps trained and records made before; zero for a run that has not begun.
     """
 
     program: train.Program
     model: Model
     width: int
-    position: np.ndarray
+    key: np.ndarray
     runs: train.Run
     steps: np.ndarray
     blocks: np.ndarray
     real: np.ndarray
+    progress: np.ndarray
 
     @property
     def num_runs(self) -> int:
         """R."""
-        return len(self.position)
+        return len(self.key)
+
+    @functools.cached_property
+    def members(self) -> list[tuple[str, int]]:
+        """The runs as (key, seed)."""
+        return list(zip(self.key.tolist(), self.runs.seed.tolist(), strict=True))
 
     @property
     def run_steps(self) -> int:
-        """Updates of all runs together."""
-        return int(self.steps.max(1).sum())
+        """Updates that all runs together have before them."""
+        return int((self.steps.max(1) - self.progress[:, 0]).sum())
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Sixteen hex digits of the runs it holds."""
+        return values.digest([self.key.tolist(), self.runs.seed.tolist()])[:16]
 
     @property
     def state_bytes(self) -> int:
@@ -98,43 +110,85 @@ class Cohort:
         return jax.tree.map(lambda a: a[0], self.runs)
 
 
-def cohorts(sweep: Sweep, platform: str | None = None) -> list[Cohort]:
-    """The sweep's runs in groups that share a program, in the order of the sweep."""
-    grouped: dict[tuple[train.Program, Model], list[tuple[int, Config, dict[str, float], int]]] = {}
-    position = itertools.count()
+Runs = Mapping[tuple[str, int], tuple[int, int]]  # (key, seed) → steps trained and records made
+
+
+def cohorts(
+    sweep: Sweep, wanted: Runs | None = None, *, shard: tuple[int, int] = (0, 1), platform: str | None = None
+) -> list[Cohort]:
+    """The sweep's runs in groups that share a program, in the order of the sweep.
+
+    Args:
+        sweep: the sweep.
+        wanted: which runs, with their progress; None is all of them from the start.
+        shard: (I, N): of all lane blocks of the sweep, those whose number is I modulo N.
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
+    """
+    grouped: dict[tuple[train.Program, Model], list[_Member]] = {}
     for config, (_, seeds) in sweep.groups.items():
         program, hyper = train.split(config, sweep.record)
         # None and a float of the same field are different programs, since only the float is traced
         members = grouped.setdefault((program, config.model), [])
-        members.extend((next(position), config, hyper, seed) for seed in seeds)
-    return [
-        _cohort(sweep, program, model, members, platform) for (program, model), members in grouped.items()
-    ]
+        key, steps = sweep.key_of(config), sweep.steps_of(config)
+        members.extend(_Member(key, config, hyper, seed, steps) for seed in seeds)
+    made, first = [], 0
+    for (program, model), members in grouped.items():
+        width = sweep.lane_width or lane_width(program, platform or jax.default_backend())
+        # the blocks of the whole sweep, so that a shard's runs do not depend on what is done already
+        blocks = _blocks([m.steps for m in members], width)
+        mine = [
+            members[i] for b, block in enumerate(blocks, first) if b % shard[1] == shard[0] for i in block
+        ]
+        first += len(blocks)
+        if wanted is not None:
+            mine = [m for m in mine if (m.key, m.seed) in wanted]
+        if mine:
+            progress = [(wanted or {}).get((m.key, m.seed), (0, 0)) for m in mine]
+            made.append(_cohort(program, model, mine, np.array(progress), width, sweep.common_data))
+    return made
+
+
+class _Member(NamedTuple):
+    """A run before it has a lane."""
+
+    key: str
+    config: Config
+    hyper: dict[str, float]
+    seed: int
+    steps: tuple[int, ...]
+
+
+def _blocks(clocks: Sequence[Any], width: int) -> list[list[int]]:
+    """Indices in blocks of at most `width` that share a clock."""
+    by_clock: dict[Any, list[int]] = {}
+    for i, clock in enumerate(clocks):
+        by_clock.setdefault(clock, []).append(i)
+    return [lanes[i : i + width] for lanes in by_clock.values() for i in range(0, len(lanes), width)]
 
 
 def _cohort(
-    sweep: Sweep,
     program: train.Program,
     model: Model,
-    members: Sequence[tuple[int, Config, dict[str, float], int]],
-    platform: str | None,
+    members: Sequence[_Member],
+    progress: np.ndarray,
+    width: int,
+    common_data: bool,
 ) -> Cohort:
-    position, configs, hypers, seeds = (list(column) for column in zip(*members, strict=True))
-    width = sweep.lane_width or lane_width(program, platform or jax.default_backend())
-    schedules = {config: sweep.steps_of(config) for config in set(configs)}
-    steps = np.full((len(members), max(map(len, schedules.values()))), -1, np.int64)
-    by_clock: dict[tuple[int, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        steps[i, : len(schedules[config])] = schedules[config]
-        by_clock.setdefault(schedules[config], []).append(i)
-    # longest first: dealt out in turn, the devices end together
-    clocks = sorted(by_clock.values(), key=lambda lanes: -steps[lanes[0]].max())
-    blocks = [lanes[i : i + width] for lanes in clocks for i in range(0, len(lanes), width)]
+    steps = np.full((len(members), max(len(m.steps) for m in members)), -1, np.int64)
+    for row, member in zip(steps, members, strict=True):
+        row[: len(member.steps)] = member.steps
+    left = steps.max(1) - progress[:, 0]
+    blocks = _blocks([(m.steps, *p) for m, p in zip(members, progress.tolist(), strict=True)], width)
+    blocks.sort(
+        key=lambda lanes: -left[lanes[0]]
+    )  # longest first: dealt out in turn, the devices end together
     filled = np.array([lanes + lanes[:1] * (width - len(lanes)) for lanes in blocks])
     real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
-    streams = [0 if sweep.common_data else c.stream for c in configs]
-    runs = train.as_runs(configs, hypers, np.array(seeds), np.array(streams))
-    return Cohort(program, model, width, np.array(position), runs, steps, filled, real)
+    configs, seeds = [m.config for m in members], np.array([m.seed for m in members])
+    streams = np.array([0 if common_data else c.stream for c in configs])
+    runs = train.as_runs(configs, [m.hyper for m in members], seeds, streams)
+    key = np.array([m.key for m in members])
+    return Cohort(program, model, width, key, runs, steps, filled, real, progress)
 
 
 def lane_width(program: train.Program, platform: str) -> int:

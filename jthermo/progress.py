@@ -18,13 +18,17 @@ class Progress:
     """
 
     def __init__(
-        self, num_runs: int, run_steps: int, show: bool = True, stream: TextIO | None = None
+        self, num_runs: int = 0, run_steps: int = 0, show: bool = True, stream: TextIO | None = None
     ) -> None:
-        self.num_runs, self.total, self.show = num_runs, run_steps, show
+        self.show = show
         self.stream = stream or sys.stderr
         self.live = show and self.stream.isatty()
-        self.done = 0
-        self.diverged: dict[int, int] = {}
+        self.diverged: dict[str, int] = {}
+        self.begin(num_runs, run_steps)
+
+    def begin(self, num_runs: int, run_steps: int) -> None:
+        """Start the clock for what is to be done."""
+        self.num_runs, self.total, self.done = num_runs, run_steps, 0
         self._began = self._printed = time.monotonic()
         self._busy = 0.0
 
@@ -42,11 +46,16 @@ class Progress:
             self.stream.write(("\r\x1b[K" if self.live else "") + text + "\n")
             self.stream.flush()
 
-    def finish(self) -> None:
-        """The closing line."""
+    def finish(self, saving: float = 0.0) -> None:
+        """The closing line, with the seconds that checkpoints took and their share."""
         seconds = time.monotonic() - self._began
         lost = f", {self.num_diverged} diverged" if self.num_diverged else ""
-        self.say(f"{self.num_runs:,} runs, {self.total:,} run-steps in {seconds:.1f} s{lost}")
+        spent = (
+            f", {saving:.2g} s of it ({100 * saving / max(seconds, 1e-9):.1f} %) for checkpoints"
+            if saving
+            else ""
+        )
+        self.say(f"{self.num_runs:,} runs, {self.total:,} run-steps in {seconds:.1f} s{spent}{lost}")
 
     @property
     def num_diverged(self) -> int:

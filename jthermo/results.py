@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SWEEP, MANIFEST, RECORDS = "sweep.json", "manifest.json", "records"
-COORDINATE = "coordinate:"  # marks the swept axes among the arrays of a record file
+MANIFESTS = "manifest*.json"  # one for each shard
 SUFFIX = {"csv": ".csv", "parquet": ".parquet", "netcdf": ".nc"}
 _UNITS = {
     "learning_rate": ("learning rate η", "1"),
@@ -36,7 +36,8 @@ def open_results(directory: str | Path) -> xr.Dataset:
     Returns:
         Dims ``run`` and ``record``. Coordinates on ``run``: every swept axis; ``step`` (run, record) counts updates
         and is −1 where a run has fewer records than the longest. Variables are NaN there and where ``finite`` is False.
-        Of an unfinished sweep it holds the cohorts that are finished, and ``attrs["complete"]`` is 0.
+        Of an unfinished sweep it holds the runs whose records are committed, from every shard that wrote into the
+        folder, and ``attrs["complete"]`` is 0.
 
     Raises:
         InputError: no results there, or a record file that is missing or altered.
@@ -46,14 +47,15 @@ def open_results(directory: str | Path) -> xr.Dataset:
         raise InputError(
             "directory", str(directory), "holds no sweep.json; give a folder that jthermo run wrote"
         )
-    if not (folder / MANIFEST).exists():
+    manifests = read_manifests(folder)
+    parts = [read_part(folder, name, digest) for m in manifests for name, digest in m["parts"].items()]
+    if not parts:
         raise InputError(
             "directory",
             str(directory),
             "has no finished records yet; run the same sweep again to continue it",
         )
-    manifest = read_json(folder / MANIFEST)
-    return assemble(read_json(folder / SWEEP), read_parts(folder, manifest), manifest)
+    return assemble(read_json(folder / SWEEP), parts, manifests)
 
 
 def status(directory: str | Path) -> dict[str, str]:
@@ -193,57 +195,83 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def read_parts(directory: Path, manifest: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-    """The record files that a manifest names, each checked against its digest."""
-    parts = []
-    for name, digest in manifest["parts"].items():
-        path = directory / RECORDS / name
-        body = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(body).hexdigest() != digest:
-            state = "was altered since it was written" if body else "is missing"
-            raise InputError(
-                "records", str(path), f"{state}; restore it from a copy, or remove the folder and run again"
-            )
-        with np.load(io.BytesIO(body), allow_pickle=False) as part:
-            parts.append(dict(part))
-    return parts
+def read_manifests(directory: Path) -> list[dict[str, Any]]:
+    """The manifests of a folder, one for each shard that wrote into it."""
+    return [read_json(path) for path in sorted(directory.glob(MANIFESTS))]
+
+
+def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
+    """A record file that a manifest names, checked against its digest."""
+    path = directory / RECORDS / name
+    body = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(body).hexdigest() != digest:
+        state = "was altered since it was written" if body else "is missing"
+        raise InputError(
+            "records", str(path), f"{state}; run the same sweep again to rebuild it from its checkpoint"
+        )
+    with np.load(io.BytesIO(body), allow_pickle=False) as part:
+        return dict(part)
 
 
 def assemble(
-    description: Mapping[str, Any], parts: Sequence[Mapping[str, np.ndarray]], manifest: Mapping[str, Any]
+    description: Mapping[str, Any],
+    parts: Sequence[Mapping[str, np.ndarray]],
+    manifests: Sequence[Mapping[str, Any]],
 ) -> xr.Dataset:
-    """One Dataset from record parts whose runs may differ in the number of records and in the sizes of own dims."""
+    """One Dataset in the order of the sweep from parts whose runs may differ in records and in sizes of own dims."""
     import xarray as xr
 
-    if not parts:
-        raise InputError("records", description["id"], "nothing has been recorded yet; run the sweep")
-    order = np.argsort(np.concatenate([p["position"] for p in parts]))
+    runs, columns = _columns(description)
+    place = {run: i for i, run in enumerate(runs)}
+    order = np.concatenate(
+        [[place[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)] for p in parts]
+    ).astype(np.int64)
+    order, rows = np.unique(order, return_index=True)  # there is one row for a run, whoever wrote it
     coords: dict[str, Any] = {}
-    for key in (k for k in parts[0] if k.startswith(COORDINATE)):
-        name = key.removeprefix(COORDINATE)
+    for name, column in columns.items():
         long_name, units = _UNITS.get(name, (name, "1"))
-        coords[name] = (
-            "run",
-            np.concatenate([p[key] for p in parts])[order],
-            {"long_name": long_name, "units": units},
-        )
+        coords[name] = ("run", column[order], {"long_name": long_name, "units": units})
     coords["step"] = (
         ("run", "record"),
-        _join([p["step"] for p in parts], -1)[order],
+        _join([p["step"] for p in parts], -1)[rows],
         {"long_name": "number of updates t; -1 where the run has fewer records", "units": "updates"},
     )
     data: dict[str, Any] = {}
     for name, (long_name, units, own) in description["variables"].items():
         fill = False if name == "finite" else np.nan
         joined = _join([p[name] if name in p else _absent(p, len(own), fill) for p in parts], fill)
-        data[name] = (("run", "record", *own), joined[order], {"long_name": long_name, "units": units})
+        data[name] = (("run", "record", *own), joined[rows], {"long_name": long_name, "units": units})
+    seconds = {
+        k: sum(m["attrs"].get(k, 0.0) for m in manifests) for k in ("wall_seconds", "checkpoint_seconds")
+    }
     attrs = {
         "sweep": json.dumps(description["sweep"]),
         "id": description["id"],
-        "complete": int(manifest["complete"]),
-        **manifest["attrs"],
+        "complete": int(len(order) == len(runs)),
+        **{k: v for m in manifests for k, v in m["attrs"].items()},
+        **seconds,
     }
     return xr.Dataset(data, coords, attrs)
+
+
+def _columns(description: Mapping[str, Any]) -> tuple[list[tuple[str, int]], dict[str, np.ndarray]]:
+    """Every run as (key, seed) in the order of the sweep, and every swept axis as a column over them."""
+    runs: list[tuple[str, int]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in description["axes"]}
+    for group in description["runs"]:
+        seeds = [s for first, end in group["seeds"] for s in range(first, end)]
+        runs += [(group["key"], seed) for seed in seeds]
+        for name, column in columns.items():
+            column += seeds if name == "seed" else [group["at"][name]] * len(seeds)
+    return runs, {name: _column(column) for name, column in columns.items()}
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """A NumPy column; one that mixes None or strings with numbers is written as strings, so that it can be selected by."""
+    numeric = all(isinstance(v, int | float) for v in values)
+    return np.array(
+        values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values]
+    )
 
 
 def _absent(part: Mapping[str, np.ndarray], own: int, fill: Any) -> np.ndarray:

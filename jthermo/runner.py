@@ -1,31 +1,38 @@
-"""The story of a sweep: plan → initialise → advance → record → commit → finish."""
+"""The story of a sweep: plan → restore → advance → record → checkpoint → commit → finish."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from jthermo import checks, lock, signals
 from jthermo import placement as placing
-from jthermo.errors import InputError
+from jthermo.errors import InputError, Interrupted
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
+from jthermo.results import open_results
 from jthermo.spec import Sweep
-from jthermo.store import Store, coordinates
+from jthermo.store import CHECKPOINTS, Store, writing
+from jthermo.training import RECORD, Saved, train_cohort
 
 if TYPE_CHECKING:
     import xarray as xr
 
 ENGINES = ("auto", "xla")
-PIECE_SECONDS = 1.0  # a call to the devices lasts about this long, so that the host stays in charge
+SHARE = 0.01  # of the wall time that checkpoints may take
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy")
+Runs = Mapping[tuple[str, int], Saved]
 
 
 def run(
@@ -35,25 +42,38 @@ def run(
     placement: str = "sharding",
     engine: str = "auto",
     progress: bool = True,
+    extend: bool = False,
+    shard: tuple[int, int] | None = None,
+    checkpoint_seconds: float = 60.0,
+    checkpoint_steps: int | None = None,
 ) -> xr.Dataset:
     """Train every run of a sweep and return what was recorded.
 
     Args:
         sweep: what to run.
-        out: results folder; None keeps everything in memory. A folder that holds this sweep is completed, or
-            returned as it is where nothing is missing; one that holds another sweep is refused.
+        out: results folder; None keeps everything in memory. A folder that holds this sweep is completed, from its
+            newest sound checkpoint, or returned as it is where nothing is missing; one that holds another sweep is refused.
         placement: ``"sharding"`` or ``"pmap"``, how runs are laid over all devices; both give the same bits.
         engine: ``"auto"`` or ``"xla"``.
         progress: print a progress line to standard error.
+        extend: run what is new where `out` holds a sweep whose runs are a part of this one's.
+        shard: (I, N) trains every N-th lane block, from the I-th on, with no coordination: N such calls with
+            one `out` make the sweep. Under ``jax.distributed`` it is (process index, process count) by itself.
+        checkpoint_seconds: wall time between checkpoints; saving takes at most 1 % of it, else the interval stretches.
+        checkpoint_steps: save also after so many steps of the longest run.
 
     Returns:
-        Dims ``run`` and ``record``; see :func:`jthermo.open_results`.
+        Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard: every run that is finished so far.
 
     Raises:
-        InputError: a bad argument, or a folder that holds another sweep.
+        InputError: a bad argument, a folder that holds another sweep or that another process writes.
+        StorageError: the disk is full or all checkpoints are damaged; what is committed is kept.
+        Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, and the same call goes on. A SystemExit
+            with code 75. Signals are watched in the main thread, and only with `out`.
 
     Guarantees: on one kind of CPU a run's bits depend on its configuration and its lane width alone, not on the
-    other runs of the grid, their order, the number of devices or the placement.
+    other runs of the grid, their order, the number of devices, processes or shards, the placement or how often it was
+    interrupted.
 
     >>> import jthermo as jt
     >>> sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=4, hidden=4, init="paired_he"), data=jt.data.Gaussian(dim=4),
@@ -65,78 +85,182 @@ def run(
         raise InputError("sweep", sweep, "give a jt.Sweep")
     if engine not in ENGINES:
         raise InputError("engine", engine, f"use one of {', '.join(ENGINES)}")
-    store = Store(sweep, out)
-    if store.complete:
-        return store.dataset()
+    seconds = checks.finite("checkpoint_seconds", checkpoint_seconds, above=0)
+    every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
+    if out is not None and (known := _finished(sweep, Path(out))) is not None:
+        return known
     place = placing.Placement(placement, placing.devices())
-    columns = coordinates(sweep)
-    todo = [cohort for cohort in cohorts(sweep) if not store.has(cohort)]
-    bar = Progress(sum(c.num_runs for c in todo), sum(c.run_steps for c in todo), progress)
-    for cohort in todo:
-        began, spent = time.monotonic(), store.manifest["attrs"].get("wall_seconds", 0.0)
-        recorded = train_cohort(cohort, place, bar)
-        store.add(
-            cohort,
-            recorded,
-            columns,
-            environment(place, cohort) | {"wall_seconds": spent + time.monotonic() - began},
-        )
-    store.finish()
-    bar.finish()
-    return store.dataset()
+    mine = _shard(shard, out)
+    bar = Progress(show=progress and (shard is not None or mine[0] == 0))
+    with contextlib.ExitStack() as stack:
+        stop = held = None
+        if out is not None:
+            with writing(out):
+                Path(out).mkdir(parents=True, exist_ok=True)
+                held = stack.enter_context(lock.held(Path(out), mine))
+            stop = stack.enter_context(signals.watched())
+        store = Store(sweep, out, mine, extend=extend, say=bar.say)
+        keeper = Keeper(store, mine, bar, stop, held, seconds, every)
+        saved = keeper.saved()
+        wanted = {
+            (key, seed): saved[key, seed].progress if (key, seed) in saved else (0, 0)
+            for key, seed in sweep.runs - store.done
+        }
+        todo = cohorts(sweep, wanted, shard=mine)
+        bar.begin(sum(c.num_runs for c in todo), sum(c.run_steps for c in todo))
+        for cohort in todo:
+            began = time.monotonic()
+            with keeper.keeping(cohort) as tend:
+                rows = train_cohort(cohort, place, bar, saved, tend)
+                keeper.final(rows)
+            spent = {"wall_seconds": time.monotonic() - began, "checkpoint_seconds": keeper.seconds}
+            records = {k.removeprefix(RECORD): v for k, v in rows.items() if k.startswith(RECORD)}
+            store.add(cohort, records, environment(place, cohort) | spent)
+        bar.finish(keeper.total_seconds)
+        return _finish(store, mine, shard is None and mine[1] > 1)
 
 
-def train_cohort(cohort: Cohort, place: placing.Placement, bar: Progress) -> dict[str, np.ndarray]:
-    """Train a cohort from its first step to its last; every recorded variable as (R, K, …)."""
-    lanes, real, steps = cohort.deal(len(place.devices))
-    call = placing.programs(cohort.program, place)
-    now = np.zeros(len(lanes), np.int32)
-    pace, recorded = _Pace(), []
-    with placing.pinned():
-        runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
-        states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
-        for k in range(steps.shape[1]):
-            target = np.maximum(steps[:, k], now).astype(np.int32)
-            while (now < target).any():
-                until = pace.until(now, target)
-                began = time.monotonic()
-                states = jax.block_until_ready(call.advance(runs, states, place.put(now), place.put(until)))
-                seconds = time.monotonic() - began
-                pace.took(int((until - now).max()), seconds)
-                bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
-                now = until
-            recorded.append(place.get(call.observe(runs, states, place.put(now))))
-            bar.diverged[id(cohort)] = int((real & ~recorded[-1]["finite"]).sum())
-    return _by_run(
-        cohort, lanes[real], {k: np.stack([r[k][real] for r in recorded], axis=1) for k in recorded[0]}
-    )
+class Keeper:
+    """What happens between two pieces of work: save when it is time, stop when asked, show that the owner lives."""
+
+    def __init__(
+        self,
+        store: Store,
+        shard: tuple[int, int],
+        bar: Progress,
+        stop: signals.Request | None,
+        held: lock.Lock | None,
+        seconds: float,
+        every: int | None,
+    ) -> None:
+        self._store, self._shard, self._bar, self._stop, self._held = store, shard, bar, stop, held
+        self._interval, self._every = seconds, every
+        self._folder = None if store.directory is None else store.directory / CHECKPOINTS
+        self.seconds = self.total_seconds = 0.0
+        self._checkpoints: Any = None
+
+    def saved(self) -> dict[tuple[str, int], Saved]:
+        """Where runs were left, by this shard or by one of another layout, the most advanced first."""
+        if self._folder is None or not self._folder.is_dir():
+            return {}
+        own = self._name()
+        found: dict[tuple[str, int], Saved] = {}
+        for folder in sorted(self._folder.glob("*-of-*/*")):
+            layout = folder.parent.name
+            living = layout != own and layout.rpartition("-")[2] == str(
+                self._shard[1]
+            )  # a shard beside this one
+            if living or f"{folder.name}.npz" in self._store.parts:
+                continue
+            with contextlib.closing(self._open(folder)) as checkpoints:
+                rows = checkpoints.restore()
+            for i in range(0 if rows is None else len(rows["seed"])):
+                run, here = (str(rows["key"][i]), int(rows["seed"][i])), Saved(rows, i)
+                if run not in found or found[run].progress < here.progress:
+                    found[run] = here
+        return found
+
+    @contextlib.contextmanager
+    def keeping(self, cohort: Cohort) -> Iterator[Callable[[int, Callable[[], dict[str, np.ndarray]]], None]]:
+        """Keep the checkpoints of a cohort while it is trained."""
+        self.seconds = 0.0
+        if self._folder is None:
+            yield lambda step, rows: None
+            return
+        with writing(self._folder.parent):
+            self._checkpoints = self._open(self._folder / self._name() / cohort.name)
+        saved_at, saved_step = time.monotonic(), int(cohort.progress[:, 0].max())
+
+        def tend(step: int, rows: Callable[[], dict[str, np.ndarray]]) -> None:
+            nonlocal saved_at, saved_step
+            assert self._held is not None
+            self._held.touch()
+            if self._stop is not None and self._stop.signal is not None:
+                self._save(rows(), wait=True)
+                raise Interrupted(
+                    f"{self._stop.signal.name} at step {step:,}: saved; the same command again goes on from there"
+                )
+            self._checkpoints.poll()
+            pause = max(self._interval, self._checkpoints.slowest / SHARE)
+            if time.monotonic() - saved_at > pause or (self._every and step - saved_step >= self._every):
+                self._save(rows(), wait=False)
+                saved_at, saved_step = time.monotonic(), step
+
+        try:
+            yield tend
+        finally:
+            self._checkpoints.close()
+
+    def final(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Save the end of a cohort, its parameters with it, before its records are committed."""
+        if self._folder is not None:
+            self._save(dict(rows), wait=True)
+
+    def _save(self, rows: dict[str, np.ndarray], wait: bool) -> None:
+        began = time.monotonic()
+        self._checkpoints.save(rows, {"law": self._store.sweep.law, "id": self._store.sweep.id}, wait=wait)
+        self.seconds += time.monotonic() - began
+        self.total_seconds += time.monotonic() - began
+
+    def _open(self, folder: Path) -> Any:
+        from jthermo.checkpoint import Checkpoints  # Orbax costs a second to import
+
+        process = (jax.process_index(), jax.process_count())
+        return Checkpoints(folder, process, self._bar.say)
+
+    def _name(self) -> str:
+        return f"{self._shard[0]}-of-{self._shard[1]}"
 
 
-def _by_run(cohort: Cohort, index: np.ndarray, lanes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Values by lane (L, K, …) in the order of the cohort's runs, empty past each run's last record."""
-    order = np.argsort(index)
-    made = {}
-    for name, value in lanes.items():
-        made[name] = value[order]
-        made[name][cohort.steps < 0] = False if value.dtype == bool else np.nan
-    return made
+def _finished(sweep: Sweep, out: Path) -> xr.Dataset | None:
+    """The results of a folder that holds all of this sweep, sound; None where there is anything to do."""
+    with contextlib.suppress(InputError):
+        ds = open_results(out)
+        if ds.attrs["complete"] and ds.attrs["id"] == sweep.id:
+            return ds
+    return None
 
 
-class _Pace:
-    """How many steps a call to the devices may take, so that it lasts about PIECE_SECONDS. It changes no bit."""
+def _shard(shard: Any, out: Any) -> tuple[int, int]:
+    """(I, N) as given, or this process among those of jax.distributed."""
+    index, count = jax.process_index(), jax.process_count()
+    if shard is None and count > 1:
+        if out is None:
+            raise InputError("out", out, "several processes need one results folder that all of them see")
+        return index, count
+    if shard is None:
+        return 0, 1
+    if count > 1:
+        raise InputError("shard", shard, "jax.distributed shares the runs out by itself; leave it away")
+    try:
+        i, n = (int(part) for part in shard)
+    except (TypeError, ValueError):
+        raise InputError("shard", shard, "give (I, N) with 0 ≤ I < N, on the command line I/N") from None
+    if not 0 <= i < n:
+        raise InputError("shard", shard, "give (I, N) with 0 ≤ I < N, on the command line I/N")
+    if out is None:
+        raise InputError("out", out, "a shard needs a results folder that the others share")
+    return i, n
 
-    def __init__(self) -> None:
-        self.limit, self.calls = 16, 0
 
-    def until(self, now: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Where each block's next call ends."""
-        return np.minimum(target, now + self.limit).astype(np.int32)
+def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
+    """The dataset; of several processes the first one writes one manifest for all, and all wait for it."""
+    if together:
+        from jax.experimental import multihost_utils
 
-    def took(self, steps: int, seconds: float) -> None:
-        """Learn from a call; the first one compiled, so it says nothing."""
-        self.calls += 1
-        if self.calls > 1:
-            self.limit = int(np.clip(steps / max(seconds, 1e-6) * PIECE_SECONDS, 1, 8 * self.limit))
+        multihost_utils.sync_global_devices("jthermo: every process has committed its records")
+        if shard[0] == 0:
+            store.merge_manifests()
+        multihost_utils.sync_global_devices("jthermo: the manifest is committed")
+    store.refresh()
+    ds = store.dataset()
+    if store.directory is not None and ds.attrs["complete"] and shard[0] == 0:
+        for folder in (store.directory / CHECKPOINTS).glob(
+            "*-of-*/*"
+        ):  # left by an earlier layout of the runs
+            if f"{folder.name}.npz" not in store.parts:
+                shutil.rmtree(folder, ignore_errors=True)
+    return ds
 
 
 def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:

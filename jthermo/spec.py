@@ -253,20 +253,31 @@ class Sweep:
             )
         return kept
 
+    def key_of(self, config: Config) -> str:
+        """Sixteen hex digits of what a run is, its seed apart: its configuration and its recorded steps."""
+        what = [values.canonical(config, source=True), list(self.steps_of(config))]
+        return values.digest(what)[:16]
+
     @functools.cached_property
-    def id(self) -> str:
-        """Sixteen hex digits, equal exactly when the results must be equal: the order of a grid doesn't count."""
-        runs = sorted(
-            (values.digest(values.canonical(c, source=True)), list(self.steps_of(c)), list(seeds))
-            for c, (_, seeds) in self.groups.items()
-        )
+    def runs(self) -> frozenset[tuple[str, int]]:
+        """Every run as (key, seed)."""
+        return frozenset((self.key_of(c), seed) for c, (_, seeds) in self.groups.items() for seed in seeds)
+
+    @functools.cached_property
+    def law(self) -> str:
+        """Sixteen hex digits of what all runs share: what is recorded, from which data, at which lane width."""
         asked = sorted(
             json.dumps(values.canonical(o, source=True), sort_keys=True) for o in self.record.observables
         )
         names = sorted(set(self.axes) - set(AXES))
-        return values.digest([runs, asked, self.record.probe_size, self.common_data, self.lane_width, names])[
-            :16
-        ]
+        shared = [asked, self.record.probe_size, self.common_data, self.lane_width, names]
+        return values.digest(shared)[:16]
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Sixteen hex digits, equal exactly when the results must be equal: the order of a grid doesn't count."""
+        runs = sorted([self.key_of(c), list(seeds)] for c, (_, seeds) in self.groups.items())
+        return values.digest([runs, self.law])[:16]
 
     def to_json(self) -> str:
         """The sweep as JSON text, complete with defaults."""

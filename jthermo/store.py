@@ -1,29 +1,37 @@
 """Records as they are written: whole files or none, a digest for each, the manifest last.
 
-A results folder holds ``sweep.json``, ``records/<cohort>.npz`` and ``manifest.json``, which names the record files
-with their SHA-256. A record file that the manifest doesn't name doesn't exist. Reading is :mod:`jthermo.results`.
+A results folder holds ``sweep.json``, ``records/<part>.npz``, ``checkpoints/<part>/`` and a manifest for each shard that
+wrote into it; a manifest names record files with their SHA-256, and a record file that none names doesn't exist. Files
+hold rows of runs, and a run is (key, seed) whatever grid it stands in: shards, processes and an extended
+sweep write into one folder. Reading is :mod:`jthermo.results`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import io
+import itertools
 import json
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo import values
-from jthermo.errors import InputError
+from jthermo.errors import InputError, StorageError
 from jthermo.files import write_whole
 from jthermo.planning import Cohort
-from jthermo.results import COORDINATE, MANIFEST, RECORDS, SWEEP, assemble, read_json, read_parts
+from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
 from jthermo.spec import Sweep, diff
 
 if TYPE_CHECKING:
     import xarray as xr
+
+CHECKPOINTS = "checkpoints"
 
 
 class Store:
@@ -32,108 +40,193 @@ class Store:
     Args:
         sweep: the sweep; a folder that holds another one is refused.
         directory: the results folder.
+        shard: (I, N), whose manifest is written.
+        extend: accept a folder whose runs are a part of this sweep's.
+        say: prints a line.
     """
 
-    def __init__(self, sweep: Sweep, directory: str | Path | None) -> None:
-        self.description = {"id": sweep.id, "sweep": json.loads(sweep.to_json()), "variables": _labels(sweep)}
+    def __init__(
+        self,
+        sweep: Sweep,
+        directory: str | Path | None,
+        shard: tuple[int, int] = (0, 1),
+        *,
+        extend: bool = False,
+        say: Any = print,
+    ) -> None:
+        self.sweep, self._say = sweep, say
+        self.description = _description(sweep)
         self.directory = None if directory is None else Path(directory)
-        self.manifest: dict[str, Any] = {"id": sweep.id, "complete": False, "parts": {}, "attrs": {}}
-        self._parts: dict[str, dict[str, np.ndarray]] = {}
+        self._name = MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}-of-{shard[1]}.json"
+        self.manifest: dict[str, Any] = {"parts": {}, "attrs": {}}
+        self.parts: dict[str, dict[str, np.ndarray]] = {}  # record files by name
         if self.directory is not None:
-            self._open(self.directory)
+            self._open(self.directory, extend)
 
     @property
-    def complete(self) -> bool:
-        """Whether every record is there."""
-        return self.manifest["complete"]
+    def done(self) -> set[tuple[str, int]]:
+        """The runs whose records are committed, as (key, seed)."""
+        return {run for part in self.parts.values() for run in _runs(part)}
 
-    def has(self, cohort: Cohort) -> bool:
-        """Whether a cohort's records are there already."""
-        return _name(cohort) in self.manifest["parts"]
-
-    def add(
-        self,
-        cohort: Cohort,
-        recorded: Mapping[str, np.ndarray],
-        coordinates: Mapping[str, np.ndarray],
-        attrs: Mapping[str, Any],
-    ) -> None:
+    def add(self, cohort: Cohort, recorded: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
         """Commit a cohort's records, each (R, K, …), in one piece."""
-        part = {"position": cohort.position, "step": cohort.steps, **recorded}
-        part |= {f"{COORDINATE}{k}": v[cohort.position] for k, v in coordinates.items()}
-        name, digest = _name(cohort), ""
-        if self.directory is None:
-            self._parts[name] = part
-        else:
+        seed = cohort.runs.seed.astype(np.int64)
+        part = {"key": cohort.key, "seed": seed, "step": cohort.steps, **recorded}
+        name, sha256 = f"{cohort.name}.npz", ""
+        if self.directory is not None:
             body = io.BytesIO()
             np.savez(body, allow_pickle=False, **part)
-            write_whole(self.directory / RECORDS / name, body.getvalue())
-            digest = hashlib.sha256(body.getvalue()).hexdigest()
-        self.manifest["parts"][name] = digest
-        self.manifest["attrs"] = dict(attrs)
-        self._commit()
-
-    def finish(self) -> None:
-        """Mark the sweep as complete."""
-        self.manifest["complete"] = True
-        self._commit()
+            sha256 = hashlib.sha256(body.getvalue()).hexdigest()
+            with writing(self.directory):
+                write_whole(self.directory / RECORDS / name, body.getvalue())
+        self.parts[name] = part
+        spent = {
+            k: v + self.manifest["attrs"].get(k, 0.0) for k, v in attrs.items() if k.endswith("_seconds")
+        }
+        self.manifest["parts"][name] = sha256
+        self.manifest["attrs"] = {**attrs, **spent}
+        if self.directory is not None:
+            with writing(self.directory):
+                write_whole(self.directory / self._name, json.dumps(self.manifest, indent=1).encode())
 
     def dataset(self) -> xr.Dataset:
-        """Everything recorded so far."""
-        parts = (
-            list(self._parts.values())
-            if self.directory is None
-            else read_parts(self.directory, self.manifest)
-        )
-        return assemble(self.description, parts, self.manifest)
+        """Everything recorded so far, by every shard."""
+        manifests = [self.manifest] if self.directory is None else read_manifests(self.directory)
+        return assemble(self.description, list(self.parts.values()), manifests)
 
-    def _open(self, directory: Path) -> None:
-        if directory.exists() and not directory.is_dir():
-            raise InputError("out", str(directory), "is a file; give a folder")
-        try:
-            (directory / RECORDS).mkdir(parents=True, exist_ok=True)
-            if (directory / SWEEP).exists():
-                there = read_json(directory / SWEEP)
-                if there["id"] != self.description["id"]:
-                    changes = (
-                        "; ".join(diff(there["sweep"], self.description["sweep"]))
-                        or "the code of its own functions"
-                    )
-                    raise InputError(
-                        "out",
-                        str(directory),
-                        f"holds another sweep; it differs in {changes}. Choose "
-                        "another folder, or remove this one",
-                    )
-            write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
-        except OSError as error:
-            raise InputError(
-                "out", str(directory), f"can't be written ({error.strerror}); choose another folder"
-            ) from None
-        if (directory / MANIFEST).exists():
-            self.manifest = read_json(directory / MANIFEST)
-
-    def _commit(self) -> None:
+    def refresh(self) -> None:
+        """Read what other shards have committed meanwhile."""
         if self.directory is not None:
-            write_whole(self.directory / MANIFEST, json.dumps(self.manifest, indent=1).encode())
+            for name, sha256 in _named(read_manifests(self.directory)).items():
+                if name not in self.parts:
+                    self.parts[name] = read_part(self.directory, name, sha256)
+
+    def merge_manifests(self) -> None:
+        """Put the manifests of all shards into one."""
+        assert self.directory is not None
+        manifests = read_manifests(self.directory)
+        spent = [{k: v for k, v in m["attrs"].items() if k.endswith("_seconds")} for m in manifests]
+        seconds = {k: sum(s.get(k, 0.0) for s in spent) for k in {key for s in spent for key in s}}
+        merged = {"parts": _named(manifests), "attrs": manifests[0]["attrs"] | seconds}
+        with writing(self.directory):
+            write_whole(self.directory / MANIFEST, json.dumps(merged, indent=1).encode())
+            for path in self.directory.glob("manifest-*-of-*.json"):
+                path.unlink()
+
+    def _open(self, directory: Path, extend: bool) -> None:
+        with writing(directory):
+            (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+            if not (directory / SWEEP).exists():
+                write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
+            there = read_json(directory / SWEEP)
+            if there["id"] != self.description["id"]:
+                _refuse_unless_extended(directory, there, self.description, extend)
+                write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
+        if (directory / self._name).exists():
+            self.manifest = read_json(directory / self._name)
+        for name, sha256 in _named(read_manifests(directory)).items():
+            try:
+                self.parts[name] = read_part(directory, name, sha256)
+            except InputError as error:
+                self._set_aside(directory, name, error)
+
+    def _set_aside(self, directory: Path, name: str, error: InputError) -> None:
+        """A damaged record file is kept under another name; its runs are made again from their checkpoint."""
+        path = directory / RECORDS / name
+        if path.exists():
+            path.rename(path.with_name(f"bad-{name}"))
+        self._say(f"records/{name} {error.remedy.partition(';')[0]}; set aside, its runs are restored")
+        for manifest in directory.glob("manifest*.json"):
+            known = read_json(manifest)
+            if known["parts"].pop(name, None) is not None:
+                write_whole(manifest, json.dumps(known, indent=1).encode())
+        self.manifest["parts"].pop(name, None)
 
 
-def coordinates(sweep: Sweep) -> dict[str, np.ndarray]:
-    """Every swept axis as a column over the sweep's runs."""
-    columns: dict[str, list[Any]] = {name: [] for name in sweep.axes}
-    for at, seeds in sweep.groups.values():
-        for seed in seeds:
-            for name, column in columns.items():
-                column.append(seed if name == "seed" else at[name])
-    return {name: _column(column) for name, column in columns.items()}
+@contextlib.contextmanager
+def writing(directory: str | Path) -> Iterator[None]:
+    """Errors of the disk as one message."""
+    if Path(directory).is_file():
+        raise InputError("out", str(directory), "is a file; give a folder")
+    try:
+        yield
+    except OSError as error:
+        remedy = (
+            f"can't be written ({error.strerror}); what is committed is kept: make room or choose another folder, "
+            "then give the same command again"
+        )
+        raise StorageError("out", str(directory), remedy) from error
 
 
-def _column(values: list[Any]) -> np.ndarray:
-    """A NumPy column; one that mixes None or strings with numbers is written as strings, so that it can be selected by."""
-    numeric = all(isinstance(v, int | float) for v in values)
-    return np.array(
-        values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values]
+def resumable(directory: str | Path) -> Sweep:
+    """The sweep of a results folder; files of the user that it needs are loaded again.
+
+    Raises:
+        InputError: the folder holds no sweep.
+    """
+    path = Path(directory) / SWEEP
+    if not path.exists():
+        raise InputError(
+            "directory",
+            str(directory),
+            "holds no sweep.json, so there is nothing to resume; use `jthermo run`",
+        )
+    description = read_json(path)
+    for name, file in description["files"].items():
+        if name not in sys.modules:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                _load(name, Path(file))
+    return Sweep.from_json(json.dumps(description["sweep"]))
+
+
+def _load(name: str, path: Path) -> None:
+    """Import a user's file under the name it had."""
+    import importlib.util
+
+    if not path.is_file():
+        raise InputError("directory", str(path), f"held the user's own {name} and is gone; put it back")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+def _description(sweep: Sweep) -> dict[str, Any]:
+    """What ``sweep.json`` holds: the sweep, its runs and the labels of its variables; readable without JAX."""
+    text = sweep.to_json()
+    runs = [
+        {"key": sweep.key_of(config), "at": at, "seeds": _spans(seeds)}
+        for config, (at, seeds) in sweep.groups.items()
+    ]
+    own = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
+    return {
+        "id": sweep.id,
+        "law": sweep.law,
+        "sweep": json.loads(text),
+        "axes": list(sweep.axes),
+        "runs": runs,
+        "variables": _labels(sweep),
+        "files": {name: file for name, file in own.items() if file},
+    }
+
+
+def _file(module: str) -> str:
+    """Where a module of the user's is; empty for those of installed packages."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return (
+        ""
+        if file is None or "site-packages" in file or module.startswith("jthermo")
+        else str(Path(file).resolve())
     )
+
+
+def _spans(seeds: tuple[int, ...]) -> list[list[int]]:
+    """Sorted seeds as half-open ranges."""
+    cuts = [0, *(i for i in range(1, len(seeds)) if seeds[i] != seeds[i - 1] + 1), len(seeds)]
+    return [[seeds[a], seeds[b - 1] + 1] for a, b in itertools.pairwise(cuts)]
 
 
 def _labels(sweep: Sweep) -> dict[str, list[Any]]:
@@ -146,7 +239,29 @@ def _labels(sweep: Sweep) -> dict[str, list[Any]]:
     return found
 
 
-def _name(cohort: Cohort) -> str:
-    """A cohort's file: its program and which runs it holds."""
-    what = [values.canonical(cohort.program), values.canonical(cohort.model), cohort.position.tolist()]
-    return f"{values.digest(what)[:16]}.npz"
+def _refuse_unless_extended(
+    directory: Path, there: Mapping[str, Any], wanted: Mapping[str, Any], extend: bool
+) -> None:
+    """Only a sweep that has every run of the old one may take its folder, and only if that is asked for."""
+    changes = "; ".join(diff(there["sweep"], wanted["sweep"])) or "the code of its own functions"
+    old, new = (
+        {(g["key"], s) for g in d["runs"] for a, b in g["seeds"] for s in range(a, b)}
+        for d in (there, wanted)
+    )
+    contained = old <= new and there["law"] == wanted["law"] and set(there["axes"]) == set(wanted["axes"])
+    if contained and extend:
+        return
+    remedy = f"holds another sweep; it differs in {changes}. Choose another folder, or remove this one"
+    if contained:
+        remedy = f"holds a part of this sweep; it differs in {changes}. Give --extend (extend=True) to run only what is new"
+    elif extend:
+        remedy += "; only a sweep that has every run of the old one extends it"
+    raise InputError("out", str(directory), remedy)
+
+
+def _named(manifests: list[dict[str, Any]]) -> dict[str, str]:
+    return {name: sha256 for m in manifests for name, sha256 in m["parts"].items()}
+
+
+def _runs(part: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
+    return list(zip(part["key"].tolist(), part["seed"].tolist(), strict=True))

@@ -99,7 +99,7 @@ def test_progress_counts_and_forecasts():
     shown = Terminal()
     bar = Progress(10, 1000, stream=shown)
     bar._printed -= 1
-    bar.diverged[0] = 3
+    bar.diverged["cohort"] = 3
     bar.advance(250, 0.5, 25)
     text = shown.getvalue()
     assert text.startswith("\r")
@@ -228,4 +228,4 @@ def test_interruption_exits_75_and_says_how_to_go_on(own, tmp_path, capsys, monk
     monkeypatch.setattr("jthermo.runner.run", interrupted)
     _, err, code = call(capsys, "run", own, "--out", tmp_path / "o")
     assert code == 75
-    assert "the same command again goes on from there" in err
+    assert "the same command again goes on" in err

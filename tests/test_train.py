@@ -103,14 +103,16 @@ def test_common_data_shows_every_rate_the_same_examples():
 
 
 def test_splitting_the_steps_changes_no_bit(monkeypatch):
-    from jthermo import runner
+    from jthermo import training
 
     for case in ("plain", "epochs"):
         sweep = sweep_of(**CASES[case])
         whole = jt.run(sweep, progress=False)
         with monkeypatch.context() as patch:
             patch.setattr(
-                runner._Pace, "until", lambda self, now, target: np.minimum(target, now + 5).astype(np.int32)
+                training._Pace,
+                "until",
+                lambda self, now, target: np.minimum(target, now + 5).astype(np.int32),
             )
             pieces = jt.run(sweep, progress=False)
         np.testing.assert_array_equal(whole.params.values, pieces.params.values)
