@@ -28,6 +28,7 @@ OFTEN = ["--checkpoint-seconds", "0.001", "--checkpoint-steps", "100"]
 
 
 def start(*args):
+    """A jthermo command in a process of its own."""
     command = [sys.executable, *RUN, *map(str, args)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
@@ -143,6 +144,7 @@ def full_disk(file, whole, folder):
 
 
 def main():
+    """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--damages", type=int, default=50)

@@ -17,9 +17,9 @@ SWEEP = """
 import jthermo as jt
 
 SWEEP = jt.Sweep(
-    model=jt.models.TwoLayer(inputs=10, hidden=10), data=jt.data.Gaussian(dim=10),
-    learning_rate=(0.05, 0.1), seed=range(40), batch_size=(1, 2), num_steps=jt.RescaledSteps(4.0), record=jt.Record(steps=jt.log_steps(30), observables=(
-        jt.activation_rate(), jt.weight_norm("V"))), lane_width=8)
+    model=jt.models.TwoLayer(inputs=10, hidden=10), data=jt.data.Gaussian(dim=10), lane_width=8,
+    learning_rate=(0.05, 0.1), seed=range(40), batch_size=(1, 2), num_steps=jt.RescaledSteps(4.0),
+    record=jt.Record(steps=jt.log_steps(30), observables=(jt.activation_rate(), jt.weight_norm("V"))))
 """
 CODE = "import sys; from jthermo.cli import main; main(sys.argv[1:])"
 
