@@ -28,7 +28,7 @@ from orbax.checkpoint.options import AsyncOptions, MultiprocessingOptions
 from jthermo.errors import StorageError
 
 KEPT = 2  # verified checkpoints of one store
-ARCHIVE, META, DIGEST = "rows.npz", "meta", "digest"
+ARCHIVE, SEAL, META, DIGEST = "rows.npz", "rows.sha256", "meta", "digest"
 # what goes wrong is raised here as one message: Orbax would log it a second time, as a traceback
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 Rows = dict[str, np.ndarray]
@@ -55,6 +55,9 @@ def verified(step: Path) -> Rows:
     lost = np.flatnonzero(digest(rows) != stored)
     if len(lost):
         raise ValueError(f"runs {', '.join(map(str, lost[:5]))}{' …' * (len(lost) > 5)} fail their digest")
+    with (step / "rows" / ARCHIVE).open("rb") as file:  # what the archive keeps beside the arrays
+        if hashlib.file_digest(file, "sha256").hexdigest() != (step / "rows" / SEAL).read_text():
+            raise ValueError("its file fails its digest")
     return rows
 
 
@@ -95,10 +98,13 @@ class RowsHandler(ocp.AsyncCheckpointHandler):
 
     @staticmethod
     def _write(directory: Path, rows: Rows) -> None:
-        with (directory / ARCHIVE).open("wb") as file:
+        with (directory / ARCHIVE).open("w+b") as file:
             np.savez(file, allow_pickle=False, **rows)
             file.flush()
             os.fsync(file.fileno())
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        (directory / SEAL).write_text(sha256)
 
 
 @ocp.args.register_with_handler(RowsHandler, for_save=True)

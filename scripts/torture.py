@@ -130,7 +130,7 @@ def full_disk(file, whole, folder):
     """A small tmpfs that fills up while the sweep saves; then room is made."""
     out = folder / "disk"
     out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", out], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=False).returncode:
         print("full disk: not run, mounting a tmpfs needs root")
         return
     process = start("run", file, "--out", out / "o", *OFTEN)
