@@ -63,6 +63,11 @@ class Prediction(NamedTuple):
     mean_bias: np.ndarray
 
 
+def mean_bias(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
+    """Mean over hidden units of b; an observable, and what `predict` predicts under this name."""
+    return params["b"].mean()
+
+
 def predict(
     params: Mapping[str, Array],
     steps: Sequence[int],
