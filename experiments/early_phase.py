@@ -1,5 +1,7 @@
 """Early phase: how fast the activation rate falls on the clock η²t/B, against s² = E(p−y)², for several η."""
 
+from typing import Any
+
 import numpy as np
 
 import jthermo as jt
@@ -27,8 +29,8 @@ def slopes(ds):
         runs = ds.isel(run=ds.learning_rate.values == eta)
         clock = runs.step.values[0] * eta**2
         last = np.nonzero(runs.step.values[0] >= 0)[0][-1] + 1
-        values = (runs[v].values[:, :last] for v in ("activation_rate", "mean_squared_residual"))
-        found[float(eta)] = curves.local_slopes(clock[:last], *values, EDGES)
+        rate, s2 = (runs[v].values[:, :last] for v in ("activation_rate", "mean_squared_residual"))
+        found[float(eta)] = curves.local_slopes(clock[:last], rate, s2, EDGES)
     return found
 
 
@@ -39,16 +41,17 @@ def judge(ds):
         picks = curves.resamplings(400, size)
         means = np.array([[slope[p][:, [0, -1]].mean(0), level[p][:, [0, -1]].mean(0)] for p in picks])
         ratio = means[:, :, 0] / means[:, :, 1]
-        more = {"choice": {"η": eta}, "num_seeds": size}
-        for quantity, values, claimed in (
-            ("slope of the activation rate at η²t/B < 0.05 over that at 1 … 2", ratio[:, 0], None),
-            ("power of s² in the slope, early against late", np.log(ratio[:, 0]) / np.log(ratio[:, 1]), 1.0),
-        ):
-            value, low, high = values[0], *np.quantile(values, [0.025, 0.975])
-            if claimed is None:
-                rows.append(evidence.above("C9", quantity, 1, value, low, high, **more))
-            else:
-                rows.append(evidence.equals("C9", quantity, claimed, value, (high - low) / 3.92, **more))
+        power = np.log(ratio[:, 0]) / np.log(ratio[:, 1])
+        ends = [np.quantile(v, [0.025, 0.975]) for v in (ratio[:, 0], power)]
+        more: dict[str, Any] = {"choice": {"η": eta}, "num_seeds": size}
+        rows += [
+            evidence.above(
+                "C9", "slope at η²t/B < 0.05 over slope at 1 … 2", 1, ratio[0, 0], *ends[0], **more
+            ),
+            evidence.equals(
+                "C9", "power of s² in the slope between them", 1, power[0], np.ptp(ends[1]) / 3.92, **more
+            ),
+        ]
     return rows
 
 

@@ -1,10 +1,11 @@
-"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their mean loss is the same, not their step."""
+"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their training loss, not their step, is equal."""
 
 import numpy as np
 
 import jthermo as jt
 from jthermo import evidence
 from jthermo.theory import curves
+from jthermo.theory.meanfield import excess_loss
 
 INITS = ("torch", "he", "unit")  # a paired init starts at the least loss that random labels allow
 SWEEP = jt.Sweep(
@@ -16,12 +17,12 @@ SWEEP = jt.Sweep(
     num_steps=jt.RescaledSteps(10.0),
     record=jt.Record(
         steps=jt.log_steps(80),
-        observables=(jt.activation_rate(), jt.weight_norm("V"), jt.loss()),
-        probe_size=1024,
+        observables=(jt.activation_rate(), jt.weight_norm("V"), excess_loss),
+        probe_size=512,
     ),
 )
 SMALL = {"seed": range(128)}
-SHARES = (0.75, 0.5, 0.25)  # of the excess loss that every η sheds
+SHARES = (0.2, 0.5, 0.8, 0.98)  # of the way down, on a log scale, from the init to the highest plateau
 NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
 
 
@@ -35,10 +36,10 @@ def by_rate(ds, init):
 
 
 def levels(rates):
-    """Losses that every η passes on its way from the init to its plateau."""
-    mean = [r.loss.values.mean(0) for r in rates.values()]
+    """Losses above the least one that every η passes on its way from the init to its plateau."""
+    mean = [r.excess_loss.values.mean(0) for r in rates.values()]
     top, bottom = min(m[0] for m in mean), max(m.min() for m in mean)
-    return [bottom + share * (top - bottom) for share in SHARES]
+    return [float(top * (bottom / top) ** share) for share in SHARES]
 
 
 def judge(ds):
@@ -48,11 +49,15 @@ def judge(ds):
         small, large = rates[min(rates)], rates[max(rates)]
         picks = curves.resamplings(300, small.sizes["run"])
         for variable, name in NAMES.items():
-            for share, level in zip(SHARES, levels(rates), strict=True):
-                values = [curves.at_level(runs, variable, "loss", level, picks) for runs in (large, small)]
+            for level in levels(rates):
+                values = [
+                    curves.at_level(runs, variable, "excess_loss", level, picks) for runs in (large, small)
+                ]
                 difference = (values[0] - values[1]) / values[1][0]
                 low, high = np.nanquantile(difference, [0.025, 0.975])
-                quantity = f"{name} at {share:g} of the excess loss: η = {max(rates):g} over η = {min(rates):g}, minus 1"
+                quantity = (
+                    f"{name}, η = {max(rates):g} over η = {min(rates):g} minus 1, at loss ln 2 + {level:.2g}"
+                )
                 more = {"choice": {"init": init}, "num_seeds": len(np.unique(ds.seed.values))}
                 rows.append(evidence.below("C10", quantity, 0, difference[0], low, high, **more))
     return rows
@@ -60,13 +65,14 @@ def judge(ds):
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     with plt.rc_context(jt.figures.STYLE):
         fig, axes = plt.subplots(2, len(INITS), figsize=(6.6, 3.8), sharex="col", layout="constrained")
         for column, init in zip(axes.T, INITS, strict=True):
             rates = by_rate(ds, init)
             for (eta, runs), colour in zip(rates.items(), jt.figures.colours(len(rates)), strict=True):
-                excess = np.minimum.accumulate(runs.loss.values.mean(0)) - np.log(2)
+                excess = np.minimum.accumulate(runs.excess_loss.values.mean(0))
                 for ax, variable in zip(column, NAMES, strict=True):
                     value = runs[variable].values
                     error = value.std(0, ddof=1) / np.sqrt(len(value))
@@ -76,12 +82,13 @@ def figure(ds, fits):
                     ax.plot(excess, value.mean(0), color=colour, label=f"η = {eta:g}")
             for ax in column:
                 for level in levels(rates):
-                    ax.axvline(level - np.log(2), color="grey", lw=0.4)
+                    ax.axvline(level, color="grey", lw=0.4)
                 ax.set_xscale("log")
+                ax.xaxis.set_minor_formatter(NullFormatter())
             column[0].set_title(f"init {init}")
-            column[1].set_xlabel("excess loss, falling →")
+            column[1].set_xlabel("loss − ln 2, falling →")
             column[1].invert_xaxis()
         for ax, name in zip(axes[:, 0], NAMES.values(), strict=True):
             ax.set_ylabel(name)
-        axes[0, 0].legend(handlelength=1.2)
+        axes[0, -1].legend(handlelength=1.2)
     return {"equal_error": fig}

@@ -68,6 +68,12 @@ def mean_bias(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
     return params["b"].mean()
 
 
+def excess_loss(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
+    """Logistic loss above ln 2, its least value under random labels, averaged over them: E log cosh(f/2), in nats."""
+    half = jnp.abs(model.apply(params, probe.x)) / 2
+    return (half + jnp.log1p(jnp.exp(-2 * half)) - jnp.log(2.0)).mean()
+
+
 def predict(
     params: Mapping[str, Array],
     steps: Sequence[int],
