@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jthermo import evidence
 from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.errors import InputError
+from jthermo.evidence import Evidence
 from jthermo.files import write_whole
 from jthermo.results import axes_of
 
@@ -27,6 +29,10 @@ CLAIMS = {
     "C3": "the activation rate collapses on t/B",
     "C4": "‖V‖ falls and collapses on η²t",
     "C5": "‖V‖ falls and collapses on t/B",
+    "C9": "the force is strongest early, ∝ s² = E(p−y)²",
+    "C10": "of two learning rates at equal training error, the larger has the smaller activation rate and ‖V‖",
+    "C11": "Eq. 10, Eq. 11, A.4 and ψ as printed give the flow",
+    "C12": "Properties 4.1 and 4.2: h_v, h_w and h_b never fall in V², b and, for x ≥ 0, W",
 }
 MARKERS = (
     "<!-- {0}:begin -->",
@@ -167,13 +173,31 @@ def update_claims(
     fits: Mapping[tuple[str, str], list[Chosen]],
 ) -> dict[str, Any]:
     """Put the rows of an experiment's claims into ``claims.json``, in place of its earlier ones."""
+    rows = {c.id: [judge(c, chosen) for chosen in fits[c.variable, c.control]] for c in claims}
+    return _update(path, experiment, scale, sweep_id, rows)
+
+
+def update_evidence(
+    path: Path, experiment: str, scale: str, sweep_id: str, found: Sequence[Evidence]
+) -> dict[str, Any]:
+    """Put the evidence of an experiment into ``claims.json``, in place of its earlier one."""
+    rows = {
+        name: [e.row() for e in found if e.claim == name] for name in dict.fromkeys(e.claim for e in found)
+    }
+    return _update(path, experiment, scale, sweep_id, rows)
+
+
+def _update(
+    path: Path, experiment: str, scale: str, sweep_id: str, rows: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """``claims.json`` with an experiment's rows by claim."""
     known = json.loads(path.read_text()) if path.exists() else {}
-    for claim in claims:
-        entry = known.setdefault(claim.id, {"text": CLAIMS[claim.id], "experiments": {}})
+    for name, made in rows.items():
+        entry = known.setdefault(name, {"text": CLAIMS[name], "experiments": {}})
         entry["experiments"][experiment] = {
             "command": f"jthermo reproduce {experiment} --scale {scale}",
             "sweep_id": sweep_id,
-            "rows": [judge(claim, chosen) for chosen in fits[claim.variable, claim.control]],
+            "rows": made,
         }
         entry["verdict"] = overall(entry)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
@@ -190,11 +214,15 @@ def overall(entry: Mapping[str, Any]) -> str:
     groups = {
         v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v) for v in sorted(found)
     }
-    return "depends on an unstated choice: " + "; ".join(f"{v} for {cases}" for v, cases in groups.items())
+    several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
+    return (
+        several if any("quantity" in row for _, row in rows) else f"depends on an unstated choice: {several}"
+    )
 
 
 def _case(experiment: str, row: Mapping[str, Any]) -> str:
-    return " ".join([experiment, *(str(v) for v in row["choice"].values())])
+    names = [row["quantity"]] if "quantity" in row else [experiment]
+    return " ".join([*names, *(str(v) for v in row["choice"].values())])
 
 
 def table(known: Mapping[str, Any]) -> str:
@@ -205,7 +233,7 @@ def table(known: Mapping[str, Any]) -> str:
     ]
     for name, entry in known.items():
         for experiment, found in entry["experiments"].items():
-            for row in found["rows"]:
+            for row in (r for r in found["rows"] if "exponent" in r):
                 choice = ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items()) or "–"
                 exponent = f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
                 lines.append(
@@ -214,7 +242,7 @@ def table(known: Mapping[str, Any]) -> str:
                     f"| **{row['verdict']}**: {row['why']} |"
                 )
     summary = [f"- **{name}**, {entry['text']}: {entry['verdict']}." for name, entry in known.items()]
-    return "\n".join([*summary, "", *lines])
+    return "\n".join([*summary, "", *lines, "", evidence.table(known)]).rstrip()
 
 
 def summary(known: Mapping[str, Any]) -> str:

@@ -239,7 +239,8 @@ def list_experiments() -> None:
 
     for name in experiments():
         module = load(name)
-        print(f"{name:<10} {module.SWEEP.num_runs:>6,} runs  {(module.__doc__ or '').strip()}")
+        runs = f"{module.SWEEP.num_runs:>6,} runs" if hasattr(module, "SWEEP") else "    no nets"
+        print(f"{name:<11} {runs}  {(module.__doc__ or '').strip()}")
 
 
 def doctor(results: Path = Path("results")) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jthermo.errors import InputError
@@ -39,7 +40,7 @@ def load(target: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # so that the file's own classes and functions have a home
     spec.loader.exec_module(module)
-    if not hasattr(module, "SWEEP"):
+    if not (hasattr(module, "SWEEP") or hasattr(module, "run")):
         raise InputError("experiment", str(path), "defines no SWEEP; add SWEEP = jt.Sweep(...)")
     return module
 
@@ -48,6 +49,10 @@ def reproduce(
     name: str, scale: str = "small", out: str | Path = "results", progress: bool = True
 ) -> xr.Dataset:
     """Run an experiment, fit what it claims and draw its figures; what is done already is not done again.
+
+    An experiment is a file with ``SWEEP`` (and ``SMALL``, its changes for two cores), or with ``run(scale)`` where
+    no networks are trained; with ``FIT``, the exponents it puts to the test, ``judge(ds)``, its other evidence, or
+    both; and with ``figure(ds, fits)``.
 
     Records go to ``<out>/<name>-<scale>/``, figures to ``<out>/figures/`` and verdicts into ``<out>/claims.json``.
 
@@ -60,7 +65,7 @@ def reproduce(
     Returns:
         The results of the sweep.
     """
-    from jthermo import claims, figures
+    from jthermo import claims, evidence, figures
     from jthermo.runner import run
 
     if scale not in SCALES:
@@ -68,17 +73,22 @@ def reproduce(
     if name not in experiments():
         raise InputError("experiment", name, f"use one of {', '.join(experiments())}")
     began, out, module = time.monotonic(), Path(out), load(name)
-    sweep = module.SWEEP.replace(**module.SMALL) if scale == "small" else module.SWEEP
     say = print if progress else lambda *_: None
     say(f"{name}: {module.__doc__}")
-    ds = run(sweep, out / f"{name}-{scale}", progress=progress)
-    fits = claims.fit_claims(ds, module.FIT)
-    known = claims.update_claims(out / "claims.json", name, scale, sweep.id, module.FIT, fits)
+    sweep = _sweep(module, scale) if hasattr(module, "SWEEP") else None
+    ds = module.run(scale) if sweep is None else run(sweep, out / f"{name}-{scale}", progress=progress)
+    tested, identity = getattr(module, "FIT", ()), "" if sweep is None else sweep.id
+    fits = claims.fit_claims(ds, tested)
+    known = claims.update_claims(out / "claims.json", name, scale, identity, tested, fits)
+    found = module.judge(ds) if hasattr(module, "judge") else ()
+    claims.update_evidence(out / "claims.json", name, scale, identity, found)
     for path in figures.save(module.figure(ds, fits), out / "figures"):
         say(f"  figure {path}")
-    for claim in module.FIT:
+    for claim in tested:
         for row in known[claim.id]["experiments"][name]["rows"]:
             say("  " + claims.line(claim, row))
+    for piece in found:
+        say("  " + evidence.line(piece))
     say(f"  {time.monotonic() - began:.0f} s")
     return ds
 
@@ -86,5 +96,11 @@ def reproduce(
 def sweep_of(target: str, scale: str = "paper", **changes: Any) -> Any:
     """The sweep of an experiment or file, with fields changed."""
     module = load(target)
+    if not hasattr(module, "SWEEP"):
+        raise InputError("experiment", target, f"trains no networks; run `jthermo reproduce {target}`")
+    return _sweep(module, scale, changes)
+
+
+def _sweep(module: ModuleType, scale: str, changes: Mapping[str, Any] = MappingProxyType({})) -> Any:
     small = getattr(module, "SMALL", {}) if scale == "small" else {}
     return module.SWEEP.replace(**{**small, **changes})

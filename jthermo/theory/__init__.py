@@ -1,1 +1,22 @@
-"""The paper's equations, as printed and as corrected, and the simulations that decide between them."""
+"""The paper's equations, as printed and as corrected, and the simulations that decide between them.
+
+``walk`` simulates, ``flow`` computes what it should find, ``properties`` checks 4.1 and 4.2, ``drift`` says what
+moves real SGD and ``meanfield`` predicts its curves, ``hessian`` is App. A.5.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = ("curves", "drift", "flow", "hessian", "meanfield", "moments", "properties", "walk")
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part of the theory when it is first named."""
+    if name not in _MODULES:
+        raise AttributeError(
+            f"module 'jthermo.theory' has no attribute {name!r}; it has {', '.join(_MODULES)}"
+        )
+    return importlib.import_module(f"jthermo.theory.{name}")

@@ -1,0 +1,94 @@
+"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their training loss, not their step, is equal."""
+
+import numpy as np
+
+import jthermo as jt
+from jthermo import evidence
+from jthermo.theory import curves
+from jthermo.theory.meanfield import excess_loss
+
+INITS = ("torch", "he", "unit")  # a paired init starts at the least loss that random labels allow
+SWEEP = jt.Sweep(
+    model=jt.models.TwoLayer(inputs=10, hidden=10),
+    data=jt.data.Gaussian(dim=10),
+    learning_rate=(0.025, 0.05, 0.1),
+    seed=range(512),
+    vary={"model.init": INITS},
+    num_steps=jt.RescaledSteps(10.0),
+    record=jt.Record(
+        steps=jt.log_steps(80),
+        observables=(jt.activation_rate(), jt.weight_norm("V"), excess_loss),
+        probe_size=512,
+    ),
+)
+SMALL = {"seed": range(128)}
+SHARES = (0.2, 0.5, 0.8, 0.98)  # of the way down, on a log scale, from the init to the highest plateau
+NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
+
+
+def by_rate(ds, init):
+    """The runs of each η, with the records they share."""
+    found = {}
+    for eta in np.unique(ds.learning_rate.values):
+        runs = ds.isel(run=(ds.learning_rate.values == eta) & (ds["model.init"].values == init))
+        found[float(eta)] = runs.isel(record=runs.step.values[0] >= 0)
+    return found
+
+
+def levels(rates):
+    """Losses above the least one that every η passes on its way from the init to its plateau."""
+    mean = [r.excess_loss.values.mean(0) for r in rates.values()]
+    top, bottom = min(m[0] for m in mean), max(m.min() for m in mean)
+    return [float(top * (bottom / top) ** share) for share in SHARES]
+
+
+def judge(ds):
+    rows = []
+    for init in INITS:
+        rates = by_rate(ds, init)
+        small, large = rates[min(rates)], rates[max(rates)]
+        picks = curves.resamplings(300, small.sizes["run"])
+        for variable, name in NAMES.items():
+            for level in levels(rates):
+                values = [
+                    curves.at_level(runs, variable, "excess_loss", level, picks) for runs in (large, small)
+                ]
+                difference = (values[0] - values[1]) / values[1][0]
+                low, high = np.nanquantile(difference, [0.025, 0.975])
+                quantity = (
+                    f"{name}, η = {max(rates):g} over η = {min(rates):g} minus 1, at loss ln 2 + {level:.2g}"
+                )
+                more = {"choice": {"init": init}, "num_seeds": len(np.unique(ds.seed.values))}
+                rows.append(evidence.below("C10", quantity, 0, difference[0], low, high, **more))
+    return rows
+
+
+def figure(ds, fits):
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
+
+    with plt.rc_context(jt.figures.STYLE):
+        fig, axes = plt.subplots(2, len(INITS), figsize=(6.6, 3.8), sharex="col", layout="constrained")
+        for column, init in zip(axes.T, INITS, strict=True):
+            rates = by_rate(ds, init)
+            for (eta, runs), colour in zip(rates.items(), jt.figures.colours(len(rates)), strict=True):
+                excess = np.minimum.accumulate(runs.excess_loss.values.mean(0))
+                for ax, variable in zip(column, NAMES, strict=True):
+                    value = runs[variable].values
+                    error = value.std(0, ddof=1) / np.sqrt(len(value))
+                    ax.fill_between(
+                        excess, value.mean(0) - error, value.mean(0) + error, color=colour, alpha=0.25, lw=0
+                    )
+                    ax.plot(excess, value.mean(0), color=colour, label=f"η = {eta:g}")
+            for ax in column:
+                for level in levels(rates):
+                    ax.axvline(level, color="grey", lw=0.4)
+                ax.set_xscale("log")
+                ax.xaxis.set_minor_formatter(NullFormatter())
+            column[0].set_title(f"init {init}")
+            column[1].set_xlabel("loss − ln 2, falling →")
+            column[1].invert_xaxis()
+        for ax, name in zip(axes[:, 0], NAMES.values(), strict=True):
+            ax.set_ylabel(name)
+        axes[0, -1].legend(handlelength=1.2)
+    return {"equal_error": fig}

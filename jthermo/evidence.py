@@ -1,0 +1,136 @@
+"""Evidence on a claim that is no exponent: a measured number beside what the paper says, with its interval. No JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+SIGMAS = 3  # a number agrees with a claimed one within so many standard errors, plus a stated tolerance
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A measured number on a claim.
+
+    Args:
+        claim: the claim's row in :data:`jthermo.claims.CLAIMS`, ``"C11"``.
+        quantity: what was measured, in words with its unit.
+        claimed: what the paper says it is.
+        value: what it is.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        verdict: ``"reproduced"``, ``"not reproduced"`` or ``"undecided"``.
+        why: in words.
+        choice: the unstated choices it holds for.
+        num_seeds: number of seeds behind it, 0 where there are none.
+    """
+
+    claim: str
+    quantity: str
+    claimed: str
+    value: float
+    low: float
+    high: float
+    verdict: str
+    why: str
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    num_seeds: int = 0
+
+    def row(self) -> dict[str, Any]:
+        """The row for ``claims.json``."""
+        plain = dataclasses.asdict(self)
+        plain.pop("claim")
+        return plain
+
+
+def equals(
+    claim: str,
+    quantity: str,
+    claimed: float,
+    value: float,
+    standard_error: float,
+    *,
+    tolerance: float = 0.0,
+    **more: Any,
+) -> Evidence:
+    """Evidence on a claimed number: reproduced where it lies within 3 standard errors and a tolerance.
+
+    >>> equals("C11", "flux", -1.0, -0.5, 0.01).why
+    'it is -0.5000 ± 0.0100'
+    """
+    agrees = abs(value - claimed) <= SIGMAS * standard_error + tolerance
+    return Evidence(
+        claim,
+        quantity,
+        f"{claimed:.4g}",
+        value,
+        value - 1.96 * standard_error,
+        value + 1.96 * standard_error,
+        REPRODUCED if agrees else NOT_REPRODUCED,
+        f"it is {value:.4f} ± {standard_error:.4f}",
+        **more,
+    )
+
+
+def above(
+    claim: str, quantity: str, bound: float, value: float, low: float, high: float, **more: Any
+) -> Evidence:
+    """Evidence on a number claimed to lie above a bound: the whole interval has to.
+
+    >>> above("C9", "ratio", 1, 1.2, 0.9, 1.5).verdict
+    'undecided'
+    """
+    return _one_sided(claim, quantity, f"> {bound:g}", (low > bound, high < bound), value, low, high, more)
+
+
+def below(
+    claim: str, quantity: str, bound: float, value: float, low: float, high: float, **more: Any
+) -> Evidence:
+    """Evidence on a number claimed to lie below a bound: the whole interval has to."""
+    return _one_sided(claim, quantity, f"< {bound:g}", (high < bound, low > bound), value, low, high, more)
+
+
+def _one_sided(
+    claim: str,
+    quantity: str,
+    claimed: str,
+    sides: tuple[bool, bool],
+    value: float,
+    low: float,
+    high: float,
+    more: Mapping[str, Any],
+) -> Evidence:
+    right, wrong = sides
+    verdict = REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
+    why = "the interval holds the bound" if verdict == UNDECIDED else f"it lies in [{low:.3g}, {high:.3g}]"
+    return Evidence(claim, quantity, claimed, value, low, high, verdict, why, **more)
+
+
+def line(found: Evidence) -> str:
+    """A piece of evidence in words, for a terminal."""
+    choice = " ".join(str(v) for v in found.choice.values())
+    return (
+        f"{found.claim:<3} {found.quantity:<52} {choice:<8} {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        f"  paper {found.claimed:<7} {found.verdict}"
+    )
+
+
+def table(known: Mapping[str, Any]) -> str:
+    """The evidence in ``claims.json`` as a Markdown table, empty where there is none."""
+    lines = [
+        "| claim | experiment | quantity | choice | paper | measured [95 %] | seeds | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in known.items():
+        for experiment, found in entry["experiments"].items():
+            for row in (r for r in found["rows"] if "quantity" in r):
+                choice = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in row["choice"].items()) or "–"
+                lines.append(
+                    f"| {name} | {experiment} | {row['quantity']} | {choice} | {row['claimed']} "
+                    f"| {row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] | {row['num_seeds'] or '–'} "
+                    f"| **{row['verdict']}** |"
+                )
+    return "\n".join(lines) if len(lines) > 2 else ""

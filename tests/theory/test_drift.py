@@ -1,0 +1,186 @@
+"""F = −(η²/4B) ∇ tr Σ1: closed form, autodiff and differences against each other, and each against real SGD."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+import jthermo as jt
+from jthermo.errors import InputError
+from jthermo.theory import drift
+from jthermo.theory.walk import Estimate
+
+DIM = 3
+
+
+def trace_of_unit(V, b, w, dim):
+    """A unit's share of tr Σ1 at f = 0: ¼ E[σ² + V² σ'(|x|² + 1)], by quadrature over z ~ N(0, 1)."""
+
+    def density(z):
+        a = w * z + b
+        return (a > 0) * (a**2 + V**2 * (z**2 + dim)) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+
+    return 0.25 * integrate.quad(density, -b / w, 12, epsabs=0, epsrel=1e-12)[0]
+
+
+@pytest.mark.parametrize(("V", "b", "w"), [(0.7, 0.3, 1.4), (-1.2, -1.0, 0.8), (0.3, 0.0, 1.0)])
+def test_closed_form_is_the_gradient_of_the_trace(V, b, w):
+    with jax.enable_x64():
+        force = drift.two_layer(V, b, w=w, dim=DIM, learning_rate=0.1, batch_size=2)
+        radial = drift.two_layer_radial(V, b, w=w, dim=DIM, learning_rate=0.1, batch_size=2)
+    step = 1e-4
+    scale = -(0.1**2) / (4 * 2)
+
+    def slope(at):
+        up, down = (trace_of_unit(*(np.array([V, b, w]) + s * step * np.array(at)), DIM) for s in (1, -1))
+        return scale * (up - down) / (2 * step)
+
+    expected = [slope([1, 0, 0]), slope([0, 1, 0]), slope([0, 0, 1])]
+    np.testing.assert_allclose([*force, radial], expected, rtol=1e-6)
+
+
+def paired_net():
+    model = jt.models.TwoLayer(inputs=DIM, hidden=2, init="paired_he")
+    W, V = jnp.array([[1.0, -0.5, 0.3]] * 2), jnp.array([0.8, -0.8])
+    return model, {"W": W, "b": jnp.array([0.4, 0.4]), "V": V}
+
+
+def test_any_model_by_differences_equals_the_closed_form_and_autodiff_misses_the_kinks():
+    model, params = paired_net()
+    x = jax.random.normal(jax.random.key(0), (40_000, DIM))
+    w = float(jnp.linalg.norm(params["W"][0]))
+    force_V, force_b = drift.two_layer(params["V"], params["b"], w=w, dim=DIM)
+    both = {m: drift.force(model, params, x, method=m) for m in drift.METHODS}
+    np.testing.assert_allclose(both["differences"]["V"], force_V, rtol=0.03)
+    np.testing.assert_allclose(both["differences"]["b"], force_b, rtol=0.05)
+    radial = (both["differences"]["W"] @ params["W"][0]) / w
+    np.testing.assert_allclose(
+        radial, drift.two_layer_radial(params["V"], params["b"], w=w, dim=DIM), rtol=0.05
+    )
+    # without δ(a), F_b keeps only 2 Eσ: it is off by the term that V brings
+    np.testing.assert_allclose(both["autodiff"]["V"], force_V, rtol=0.03)
+    smooth_part = drift.two_layer(0.0, params["b"], w=w, dim=DIM)[1]
+    np.testing.assert_allclose(both["autodiff"]["b"], smooth_part, rtol=0.03)
+    assert float(jnp.abs(both["autodiff"]["b"] / force_b - 1).min()) > 0.3
+
+
+class Smooth(nn.Module):
+    """A tanh net, on which autodiff is exact."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(jnp.tanh(nn.Dense(3)(x)))[..., 0]
+
+
+@pytest.mark.parametrize(("labels", "loss"), [("random", "bce"), ("given", "squared")])
+def test_autodiff_is_exact_for_smooth_nets(labels, loss):
+    with jax.enable_x64():
+        model = jt.models.Flax(Smooth(), (DIM,))
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), model.init(jax.random.key(0)))
+        x = jax.random.normal(jax.random.key(1), (40, DIM), jnp.float64)
+        y = None if labels == "random" else jax.random.bernoulli(jax.random.key(2), 0.5, (40,)).astype(int)
+        both = [
+            drift.force(model, params, x, y, loss=loss, method=m, width=1e-4, learning_rate=0.2, batch_size=3)
+            for m in drift.METHODS
+        ]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), *both)
+        assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(both[0])) > 1e-4
+
+
+def test_trace_is_that_of_the_sample_covariance():
+    model, params = paired_net()
+    x = jax.random.normal(jax.random.key(0), (50, DIM))
+    y = jax.random.bernoulli(jax.random.key(1), 0.5, (50,)).astype(int)
+    rows = []
+    for example, label in zip(np.asarray(x, float), np.asarray(y), strict=True):
+        a = np.asarray(params["W"], float) @ example + np.asarray(params["b"], float)
+        V = np.asarray(params["V"], float)
+        residual = 1 / (1 + np.exp(-(V @ np.maximum(a, 0)))) - label
+        on = a > 0
+        rows.append(residual * np.concatenate([np.outer(V * on, example).ravel(), V * on, np.maximum(a, 0)]))
+    expected = np.trace(np.cov(np.array(rows).T))
+    assert float(drift.trace_covariance(model, params, x, y)) == pytest.approx(expected, rel=1e-5)
+
+
+def mean_bias(model, params, probe):
+    """Mean over units of b."""
+    return params["b"].mean()
+
+
+def squared_norm(model, params, probe):
+    """‖V‖²."""
+    return jnp.square(params["V"]).sum()
+
+
+def sweep(**changes):
+    fields = {
+        "model": jt.models.TwoLayer(inputs=10, hidden=10, init="he"),
+        "data": jt.data.Gaussian(dim=10),
+        "learning_rate": 0.05,
+        "seed": range(512),
+        "num_steps": jt.RescaledSteps(1.0),
+        "record": jt.Record(steps=jt.every(40), observables=(jt.activation_rate(), mean_bias, squared_norm)),
+    }
+    return jt.Sweep(**{**fields, **changes})
+
+
+def at_end(ds, name):
+    value = ds[name].values[np.arange(ds.sizes["run"]), (ds.step.values >= 0).sum(1) - 1]
+    return Estimate(value.mean(), value.std(ddof=1) / np.sqrt(len(value)))
+
+
+FULL = {(0.02, 1): -0.0853, (0.05, 1): -0.0876, (0.05, 4): -0.0853}
+RUNS = 200  # behind each of these figures, as far as their last digit says
+
+
+@pytest.mark.parametrize(("eta", "size"), FULL)
+def test_bias_falls_as_label_noise_says(eta, size):
+    """Mean shift of b at η²t/B = 1, against the recorded figure, between the bounds of F, and unlike the controls."""
+    seen = at_end(jt.run(sweep(learning_rate=eta, batch_size=size), progress=False), "mean_bias")
+    spread = seen.standard_error * np.sqrt(512)
+    error = np.hypot(seen.standard_error, spread / np.sqrt(RUNS))
+    assert abs(seen.value - FULL[eta, size]) < 3 * error
+    start = jax.vmap(sweep().model.init)(jax.random.split(jax.random.key(0), 2000))
+    wide = jnp.linalg.norm(start["W"], axis=-1)
+    early, late = (float(drift.two_layer(v, 0.0, w=wide, dim=10)[1].mean()) for v in (start["V"], 0.0))
+    assert early == pytest.approx(-0.088, abs=1e-3)  # V at its initial size
+    assert late == pytest.approx(-0.069, abs=1e-3)  # V → 0
+    assert early < seen.value < late
+    assert seen.away(0.0) > 50  # what the unbiased walk gives
+
+
+def test_controls_remove_it():
+    """Unbiased: b stays and E‖V‖² grows by s² Eσ² per unit; label-averaged: a quarter of the shift is left."""
+    unbiased = jt.run(sweep(noise="unbiased"), progress=False)
+    bias = at_end(unbiased, "mean_bias")
+    assert bias.away(0.0) < 3
+    assert bias.away(-0.0876) > 20
+    early = unbiased.isel(record=1)  # before W has grown
+    tau = float(early.step.values[0]) * 0.05**2
+    grown = early.squared_norm.values - unbiased.squared_norm.values[:, 0]
+    rate = Estimate(grown.mean() / tau, grown.std(ddof=1) / np.sqrt(len(grown)) / tau)
+    assert rate.away(10 * 0.25 * 1.0) < 3  # Σ_i s² Eσ² with Eσ² = w²/2 = 1
+    assert rate.away(0.0) > 10
+    averaged = at_end(jt.run(sweep(noise="label_averaged"), progress=False), "mean_bias")
+    spread = averaged.standard_error * np.sqrt(512)
+    assert abs(averaged.value + 0.0205) < 3 * np.hypot(averaged.standard_error, spread / np.sqrt(RUNS))
+    assert averaged.away(-0.0876) > 20
+
+
+def test_valley_rate_solves_its_equation():
+    tau = np.linspace(0, 100, 2001)
+    for rate in (0.5, 0.9, 0.2):
+        found = drift.valley_rate(tau, rate)
+        assert found[0] == pytest.approx(rate, rel=1e-9)
+        slope = np.gradient(found, tau, edge_order=2)
+        np.testing.assert_allclose(slope, -(stats.norm.pdf(stats.norm.ppf(found)) ** 2) / 8, rtol=2e-3)
+
+
+def test_misuse_is_refused():
+    model, params = paired_net()
+    with pytest.raises(InputError, match="method = 'magic'"):
+        drift.force(model, params, jnp.ones((4, DIM)), method="magic")
+    with pytest.raises(InputError, match="between 0 and 1"):
+        drift.valley_rate(1.0, 0.0)

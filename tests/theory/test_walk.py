@@ -1,0 +1,163 @@
+"""The walk against what is known exactly: moments, Soret equilibrium, walls, and a flux that errors can be read off."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jthermo.errors import InputError
+from jthermo.theory import walk
+from jthermo.theory.walk import Estimate, Walk
+
+ETAS = (0.1, 0.05, 0.02)
+
+
+def linear(q):
+    return 1 + 0.5 * q
+
+
+def constant(q):
+    return jnp.full_like(q, 1.3)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64():
+        yield
+
+
+@pytest.mark.parametrize("eta", ETAS)
+def test_flux_of_a_uniform_density_follows_the_gradient_of_temperature(eta, x64):
+    found = walk.flux(Walk(linear, eta), 1.0, key=jax.random.key(1))
+    ratio = Estimate(*(v / (eta**2 * 1.5 * 0.5) for v in found))
+    # for linear g the steps up and down land exactly at −1/(1 − η²g'²); −1 is its limit
+    assert ratio.away(-1 / (1 - (eta * 0.5) ** 2)) < 3
+    assert abs(ratio.value + 1) < 0.01
+    assert ratio.away(-0.5) > 100  # Eq. 11 and A.4 up to its sign
+
+
+def test_flux_of_a_density_gradient_is_half_of_eq_10(x64):
+    slope = Walk(constant, 0.05)
+    found = walk.flux(slope, 0.4, key=jax.random.key(2), density=lambda q: 1 + 0.3 * q[0])
+    ratio = Estimate(*(v / (0.05**2 * 1.3**2 * 0.3) for v in found))
+    assert ratio.away(-0.5) < 3
+    assert ratio.away(-1.0) > 100
+
+
+def test_no_flux_where_density_is_one_over_temperature(x64):
+    unit = 0.05**2 * 1.5 * 0.5
+    still = walk.flux(
+        Walk(linear, 0.05), 1.0, key=jax.random.key(3), density=lambda q: linear(q[0]) ** -2 * 1.5**2
+    )
+    flows = walk.flux(
+        Walk(linear, 0.05), 1.0, key=jax.random.key(3), density=lambda q: linear(q[0]) ** -1 * 1.5
+    )
+    assert abs(still.value) < 3 * still.standard_error + 0.01 * unit  # next order in η
+    assert Estimate(flows.value / unit, flows.standard_error / unit).away(0) > 100
+
+
+def test_flux_is_a_vector_in_several_dimensions(x64):
+    """For g_x = 1 + x/2, g_y = 2: J_x as in 1-D; J_y is 0 for independent ζ and −(η²/2) ∂_x(g_x g_y) for a common one."""
+
+    def g(q):
+        return jnp.stack([1 + 0.5 * q[0], 2.0 + 0 * q[1]])
+
+    steps = Walk(g, 0.05, common=False)
+    along_x = walk.flux(steps, [1.0, 0.0], normal=[1.0, 0.0], key=jax.random.key(4), num_samples=2**17)
+    along_y = walk.flux(steps, [1.0, 0.0], normal=[0.0, 1.0], key=jax.random.key(4), num_samples=2**17)
+    unit = 0.05**2 * 0.75
+    assert Estimate(*(v / unit for v in along_x)).away(-1) < 3
+    assert abs(along_y.value) < 3 * along_y.standard_error
+    common = walk.flux(Walk(g, 0.05), [1.0, 0.0], normal=[0.0, 1.0], key=jax.random.key(4), num_samples=2**17)
+    assert Estimate(*(v / 0.05**2 for v in common)).away(-0.5) < 3  # −½ ∂_x(g_y g_x)
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.05])
+def test_stationary_density_between_walls_is_one_over_g_squared(eta):
+    box = Walk(linear, eta, walls="reflecting", low=0.0, high=4.0)
+    end = walk.simulate(box, jnp.linspace(0, 4, 200_000), int(16 / eta**2), key=jax.random.key(5))
+    found = walk.stationary_exponent(
+        box, end.q, low=0.3, high=3.7
+    )  # the layer of one step at a wall left out
+    assert found.away(-2) < 3
+    assert found.away(-1) > 50  # Eq. 10 as printed
+    assert found.away(-0.5) > 50  # Eq. 10 with the c of Eq. 11
+    seen = walk.density(end.q, np.linspace(0, 4, 21))
+    grid = np.linspace(0, 4, 2001)
+    exact = walk.equilibrium(linear, grid).reshape(-1)
+    per_bin = np.array([exact[i * 100 : i * 100 + 101].mean() for i in range(20)])
+    assert np.mean(((seen.value - per_bin) / seen.standard_error)[2:-2] ** 2) < 2
+    printed = walk.equilibrium(linear, grid, exponent=-1)
+    rival = np.array([printed[i * 100 : i * 100 + 101].mean() for i in range(20)])
+    assert np.mean(((seen.value - rival) / seen.standard_error)[2:-2] ** 2) > 100
+
+
+def test_free_walk_keeps_its_mean_and_lowers_its_typical_variance():
+    """To η²T = 0.8 from q = 1: E q stays, E g² grows by e^0.2, the median of g² falls by e^−0.2."""
+    number = 200_000
+    end = walk.simulate(Walk(linear, 0.02), jnp.ones(number), 2000, key=jax.random.key(6))
+    q = np.asarray(end.q, float).ravel()
+    g2 = linear(q) ** 2
+    shift = Estimate(q.mean() - 1, q.std() / math.sqrt(number))
+    assert shift.away(0) < 3
+    assert shift.away(3 * (math.exp(0.2) - 1)) > 100  # the drift η² g g' that Eq. 10 implies
+    ratio = Estimate(g2.mean() / 1.5**2, g2.std() / 1.5**2 / math.sqrt(number))
+    assert ratio.away(math.exp(0.2)) < 3
+    assert ratio.away(math.exp(0.8)) > 100  # Eq. 10's diffusion and drift
+    assert ratio.away(1.0) > 10  # "the variance falls" is false for the mean
+    # log g lives on a lattice of spacing 2·0.01, so the median is known to half of that
+    assert abs(np.median(q) - 0.7145) < 0.01
+    assert abs(np.median(g2) / 1.5**2 - math.exp(-0.2)) < 0.01
+
+
+def test_walls():
+    start = jnp.linspace(0.05, 0.95, 4000)
+    key = jax.random.key(7)
+    periodic = walk.simulate(Walk(constant, 0.05, walls="periodic", low=0.0, high=1.0), start, 500, key=key).q
+    reflected = walk.simulate(
+        Walk(constant, 0.05, walls="reflecting", low=0.0, high=1.0), start, 500, key=key
+    ).q
+    for q in (periodic, reflected):
+        assert float(q.min()) >= 0
+        assert float(q.max()) <= 1
+        flat = walk.density(q, np.linspace(0, 1, 6))
+        assert (flat.away(1) < 4).all()
+    free = walk.simulate(Walk(constant, 0.05), start, 500, key=key).q
+    np.testing.assert_allclose(np.mod(free, 1), periodic, atol=2e-4)  # a torus is the line, wrapped
+
+
+def test_absorbing_walls_keep_what_reaches_them():
+    """From the middle of (0, 1) the survivors decay as (4/π) exp(−π² D t) with D = η² g²/2."""
+    absorbing = Walk(constant, 0.01, walls="absorbing", low=0.0, high=1.0)
+    number, steps = 20_000, 2000
+    end = walk.simulate(absorbing, jnp.full(number, 0.5), steps, key=jax.random.key(8))
+    share = float(end.alive.mean())
+    expected = 4 / math.pi * math.exp(-(math.pi**2) * (0.01 * 1.3) ** 2 / 2 * steps)
+    error = math.sqrt(expected * (1 - expected) / number)
+    assert abs(share - expected) < 3 * error + 0.03 * expected  # walls lie up to a step farther out
+    gone = np.asarray(end.q)[~np.asarray(end.alive)]
+    assert ((gone <= 0) | (gone >= 1)).all()
+    later = walk.simulate(absorbing, end.q, 100, key=jax.random.key(9))
+    np.testing.assert_array_equal(later.q[~end.alive], gone)  # it stays where it was caught
+
+
+def test_flux_needs_a_smooth_step():
+    with pytest.raises(InputError, match="g doubles within one step"):
+        walk.flux(Walk(lambda q: jnp.exp(40 * q), 0.1), 0.0, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [
+        ("learning_rate", {"learning_rate": 0.0}),
+        ("walls", {"walls": "soft"}),
+        ("walls", {"walls": "periodic"}),
+        ("high", {"low": 1.0, "high": 0.0}),
+    ],
+)
+def test_a_wrong_walk_names_its_field(field, arguments):
+    with pytest.raises(InputError) as caught:
+        Walk(linear, **{"learning_rate": 0.1, **arguments})
+    assert caught.value.field == field
