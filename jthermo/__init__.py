@@ -11,7 +11,18 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("claims", "collapse", "data", "errors", "figures", "models", "noise", "observables", "theory")
+_MODULES = (
+    "claims",
+    "collapse",
+    "data",
+    "errors",
+    "figures",
+    "gradients",
+    "models",
+    "noise",
+    "observables",
+    "theory",
+)
 _NAMES = {
     "Claim": "claims",
     "InputError": "errors",
@@ -24,6 +35,7 @@ _NAMES = {
     "every": "schedule",
     "export": "results",
     "fit_collapse": "collapse",
+    "gradient_variance": "observables",
     "grid": "results",
     "kappa": "observables",
     "log_steps": "schedule",

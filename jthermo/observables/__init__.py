@@ -1,0 +1,55 @@
+"""What is measured at a record; every observable is a small value, and any function ``(model, params, probe)`` is one."""
+
+from jthermo.observables.activation import (
+    ActivationRate,
+    UnitActivation,
+    activation_rate,
+    unit_activation,
+    unit_rates,
+)
+from jthermo.observables.base import Custom, Observable, Probe, Variable, as_observable
+from jthermo.observables.curvature import Kappa, kappa
+from jthermo.observables.gradient import GradientVariance, gradient_variance
+from jthermo.observables.training import (
+    Loss,
+    MeanSquaredResidual,
+    WeightNorm,
+    loss,
+    mean_squared_residual,
+    weight_norm,
+)
+
+for _kind in (
+    ActivationRate,
+    UnitActivation,
+    Custom,
+    Kappa,
+    GradientVariance,
+    Loss,
+    MeanSquaredResidual,
+    WeightNorm,
+):
+    _kind.__module__ = __name__  # their name is part of a sweep's identity, the file they stand in is not
+
+__all__ = [
+    "ActivationRate",
+    "Custom",
+    "GradientVariance",
+    "Kappa",
+    "Loss",
+    "MeanSquaredResidual",
+    "Observable",
+    "Probe",
+    "UnitActivation",
+    "Variable",
+    "WeightNorm",
+    "activation_rate",
+    "as_observable",
+    "gradient_variance",
+    "kappa",
+    "loss",
+    "mean_squared_residual",
+    "unit_activation",
+    "unit_rates",
+    "weight_norm",
+]
