@@ -30,6 +30,7 @@ _NAMES = {
     "Record": "spec",
     "RescaledSteps": "schedule",
     "Sweep": "spec",
+    "accuracy": "observables",
     "activation_rate": "observables",
     "doctor": "diagnosis",
     "every": "schedule",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jthermo import train
+from jthermo.data.held import Held
 from jthermo.models import Model
 from jthermo.spec import Config, Sweep
 
@@ -68,11 +69,12 @@ class Cohort:
     def record_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every recorded variable of one run at one record."""
 
-        def record(run: train.Run) -> dict[str, Any]:
+        def record(run: train.Run, held: train.HeldArrays) -> dict[str, Any]:
             state = train.init(self.model, self.program.optimizer, run)
-            return train.observe(self.program, run, state, jnp.int32(0))
+            return train.observe(self.program, run, state, jnp.int32(0), jnp.int32(0), held)
 
-        return jax.eval_shape(record, self.example)
+        data = self.program.data
+        return jax.eval_shape(record, self.example, data.abstract() if isinstance(data, Held) else {})
 
     @property
     def record_bytes(self) -> int:

@@ -105,7 +105,8 @@ def train_cohort(cohort: Cohort, place: placing.Placement, bar: Progress) -> dic
                 pace.took(int((until - now).max()), seconds)
                 bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
                 now = until
-            recorded.append(place.get(call.observe(runs, states, place.put(now))))
+            number = np.full(len(lanes), k, np.int32)
+            recorded.append(place.get(call.observe(runs, states, place.put(now), place.put(number))))
             bar.diverged[id(cohort)] = int((real & ~recorded[-1]["finite"]).sum())
     return _by_run(
         cohort, lanes[real], {k: np.stack([r[k][real] for r in recorded], axis=1) for k in recorded[0]}

@@ -11,9 +11,11 @@ from jthermo.observables.base import Custom, Observable, Probe, Variable, as_obs
 from jthermo.observables.curvature import Kappa, kappa
 from jthermo.observables.gradient import GradientVariance, gradient_variance
 from jthermo.observables.training import (
+    Accuracy,
     Loss,
     MeanSquaredResidual,
     WeightNorm,
+    accuracy,
     loss,
     mean_squared_residual,
     weight_norm,
@@ -25,6 +27,7 @@ for _kind in (
     Custom,
     Kappa,
     GradientVariance,
+    Accuracy,
     Loss,
     MeanSquaredResidual,
     WeightNorm,
@@ -32,6 +35,7 @@ for _kind in (
     _kind.__module__ = __name__  # their name is part of a sweep's identity, the file they stand in is not
 
 __all__ = [
+    "Accuracy",
     "ActivationRate",
     "Custom",
     "GradientVariance",
@@ -43,6 +47,7 @@ __all__ = [
     "UnitActivation",
     "Variable",
     "WeightNorm",
+    "accuracy",
     "activation_rate",
     "as_observable",
     "gradient_variance",

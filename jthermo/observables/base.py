@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jthermo.data.held import Held
 from jthermo.errors import InputError
 from jthermo.models import Model
 
@@ -24,12 +25,15 @@ class Probe(NamedTuple):
     """What an observable may look at besides the parameters of its run.
 
     Attributes:
-        x: fresh inputs, (M, ...); of the distribution itself where the training set is finite.
+        x: fresh inputs, (M, ...): from the distribution of a synthetic source, from the training split of a held set.
         y: their labels, (M,) class indices.
         data: the data source.
         loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
         learning_rate: η of the run.
         batch_size: B of the run.
+        test: fresh x and y of the test split, None where the source has none.
+        key: for estimators that draw numbers, new at each record.
+        record: () which record this is, from 0.
     """
 
     x: Array
@@ -38,6 +42,9 @@ class Probe(NamedTuple):
     loss: str
     learning_rate: Array
     batch_size: int
+    test: tuple[Array, Array] | None = None
+    key: Any = None
+    record: Any = 0
 
 
 class Variable(NamedTuple):
@@ -80,13 +87,15 @@ class Custom(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The function's name, with one dim per axis of what it returns."""
 
-        def one() -> dict[str, Array]:
-            x, y = data.draw(jax.random.key(0), 2)
-            return self(model, model.init(jax.random.key(0)), Probe(x, y, data, "bce", jnp.float32(0.1), 1))
+        def one(x: Array, y: Array) -> dict[str, Array]:
+            params, key = model.init(jax.random.key(0)), jax.random.key(0)
+            test = (x, y) if isinstance(data, Held) and data.has_test else None
+            return self(model, params, Probe(x, y, data, "bce", jnp.float32(0.1), 1, test, key))
 
+        x, y = jax.ShapeDtypeStruct((2, *data.shape), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
         name = self.fn.__name__
         words = (self.fn.__doc__ or name).strip().partition("\n")[0]
-        rank = jax.eval_shape(one)[name].ndim
+        rank = jax.eval_shape(one, x, y)[name].ndim
         return {name: Variable(words, dims=tuple(f"{name}_{i}" for i in range(rank)))}
 
     def check(self, model: Model, data: Any, loss: str) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jthermo import losses
+from jthermo.data.held import Held
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.observables.base import Observable, Probe, Variable, named, norm
@@ -41,21 +42,70 @@ class WeightNorm(Observable):
 
 
 @dataclass(frozen=True)
-class Loss(Observable):
-    """Mean loss over the probe; see :func:`loss`."""
+class _OnSplit(Observable):
+    """A mean over the probe or the test split."""
 
-    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """``loss``."""
-        return {"loss": Variable("mean loss over the probe", units="nat")}
+    split: str = "probe"
+
+    def __post_init__(self) -> None:
+        if self.split not in ("probe", "test"):
+            raise InputError("split", self.split, "use 'probe' or 'test'")
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """The test split has to be there."""
+        if self.split == "test" and not (isinstance(data, Held) and data.has_test):
+            raise InputError(
+                "split", self.split, f"{data!r} has no test split; use the probe, which is fresh"
+            )
 
     def cost(self, model: Model, data: Any, probe_size: int) -> float:
         """A forward pass over the probe."""
         return probe_size / 3
 
+    def _examples(self, probe: Probe) -> tuple[Array, Array]:
+        if self.split == "probe":
+            return probe.x, probe.y
+        assert probe.test is not None
+        return probe.test
+
+    def _named(self, name: str, words: str, units: str = "1") -> dict[str, Variable]:
+        test = self.split == "test"
+        where = "fresh examples of the test split" if test else "the probe"
+        return {f"test_{name}" if test else name: Variable(f"{words} over {where}", units=units)}
+
+
+@dataclass(frozen=True)
+class Loss(_OnSplit):
+    """Mean loss over the probe; see :func:`loss`."""
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``loss`` or ``test_loss``."""
+        return self._named("loss", "mean loss", units="nat")
+
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean L(f(x), y)."""
-        target = losses.targets(probe.loss, probe.y, model.num_outputs)
-        return {"loss": losses.value(probe.loss, model.apply(params, probe.x), target).mean()}
+        (name,) = self.variables(model, probe.data)
+        x, y = self._examples(probe)
+        target = losses.targets(probe.loss, y, model.num_outputs)
+        return {name: losses.value(probe.loss, model.apply(params, x), target).mean()}
+
+
+@dataclass(frozen=True)
+class Accuracy(_OnSplit):
+    """Fraction of examples whose class is predicted; see :func:`accuracy`."""
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``accuracy`` or ``test_accuracy``."""
+        return self._named("accuracy", "fraction of examples whose class is predicted")
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """Mean 1[predicted class = y]."""
+        (name,) = self.variables(model, probe.data)
+        x, y = self._examples(probe)
+        outputs = model.apply(params, x)
+        threshold = 0.5 if probe.loss == "squared" else 0.0
+        predicted = outputs.argmax(-1) if model.num_outputs > 1 else (outputs > threshold).astype(jnp.int32)
+        return {name: (predicted == y).astype(jnp.float32).mean()}
 
 
 @dataclass(frozen=True)
@@ -89,13 +139,28 @@ def weight_norm(parameter: str) -> WeightNorm:
     return WeightNorm(parameter)
 
 
-def loss() -> Loss:
-    """Mean loss over the probe, in nats for the logistic and softmax losses.
+def loss(split: str = "probe") -> Loss:
+    """Mean loss, in nats for the logistic and softmax losses; ``loss`` over the probe, ``test_loss`` over the test split.
 
-    >>> loss()
-    Loss()
+    Args:
+        split: ``"probe"``: fresh examples of a synthetic source, of the training split of a held set; ``"test"``.
+
+    >>> loss("test")
+    Loss(split='test')
     """
-    return Loss()
+    return Loss(split)
+
+
+def accuracy(split: str = "probe") -> Accuracy:
+    """Fraction of examples whose class is predicted: the largest output, or the sign of the only one.
+
+    Args:
+        split: ``"probe"`` or ``"test"``, as for :func:`loss`.
+
+    >>> accuracy()
+    Accuracy(split='probe')
+    """
+    return Accuracy(split)
 
 
 def mean_squared_residual() -> MeanSquaredResidual:
