@@ -38,6 +38,7 @@ _NAMES = {
     "fit_collapse": "collapse",
     "gradient_variance": "observables",
     "grid": "results",
+    "hessian_trace": "observables",
     "kappa": "observables",
     "log_steps": "schedule",
     "loss": "observables",
@@ -49,6 +50,8 @@ _NAMES = {
     "sgd": "optimizer",
     "status": "results",
     "tau": "results",
+    "top_eigenvalues": "observables",
+    "trace_bound": "observables",
     "unit_activation": "observables",
     "weight_norm": "observables",
 }

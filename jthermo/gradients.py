@@ -132,14 +132,11 @@ Sums = dict[Path, tuple[Array, Array]]  # (Σ_i g_i, Σ_i |g_i|²) by parameter
 
 
 def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
-    wanted = traverse_util.flatten_dict(model.shapes)
-
     def sums(x: Array, y: Array, weight: Array) -> Sums:
         made = tape.record(model, params, x)
         residual = losses.prediction(loss, made.outputs) - losses.targets(loss, y, model.num_outputs)
         weight = weight.reshape(-1, *(1,) * (residual.ndim - 1))
-        found = tape.sums(made, made.pull_back(residual * weight))
-        return {path: found[path] for path in wanted}
+        return tape.sums(made, made.pull_back(residual * weight), model)
 
     return sums
 

@@ -94,16 +94,16 @@ def convolves(model: Model) -> bool:
     return any(math.prod(shape[1:-1]) > 1 for _, shape in _shapes(model, model.shapes, x))
 
 
-def squared_norms(tape: Tape, deltas: Deltas) -> dict[tuple[str, ...], Array]:
+def squared_norms(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, ...], Array]:
     """|g_i|² of every kernel and bias, (M,): |h|²|δ|² and |δ|² where there is one position."""
     made = {}
     for layer, delta in zip(tape.layers, deltas, strict=True):
         kernel, bias = _squares(layer.inputs, delta)
         made[*layer.path, "kernel"], made[*layer.path, "bias"] = kernel, bias
-    return made
+    return {path: made[path] for path in traverse_util.flatten_dict(model.shapes)}
 
 
-def sums(tape: Tape, deltas: Deltas) -> dict[tuple[str, ...], tuple[Array, Array]]:
+def sums(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, ...], tuple[Array, Array]]:
     """(Σ_i g_i, Σ_i |g_i|²) of every kernel and bias."""
     made = {}
     for layer, delta in zip(tape.layers, deltas, strict=True):
@@ -117,7 +117,7 @@ def sums(tape: Tape, deltas: Deltas) -> dict[tuple[str, ...], tuple[Array, Array
             bias = jnp.square(delta.sum(1)).sum()
         made[*layer.path, "kernel"] = total, kernel
         made[*layer.path, "bias"] = delta.sum((0, 1)), bias
-    return made
+    return {path: made[path] for path in traverse_util.flatten_dict(model.shapes)}
 
 
 def _squares(h: Array, delta: Array) -> tuple[Array, Array]:

@@ -99,7 +99,7 @@ def test_wrong_formulas_do_not_agree():
     def seen(params):
         made = tape.record(model, params, x)
         deltas = made.pull_back(jax.nn.softmax(made.outputs) - jax.nn.one_hot(y, 3))
-        return tape.squared_norms(made, deltas), made.layers[1].inputs, deltas[1]
+        return tape.squared_norms(made, deltas, model), made.layers[1].inputs, deltas[1]
 
     right, h, delta = seen(params)
     expected = sum(v for v, _ in twins(model, params, x, y).values())
@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_the_probe():
 
     def whole(p, x, y):
         made = tape.record(model, p, x)
-        return sum(v.sum() for v in tape.squared_norms(made, made.pull_back(made.outputs)).values())
+        return sum(v.sum() for v in tape.squared_norms(made, made.pull_back(made.outputs), model).values())
 
     assert temporary(8192, chunked) < 1.1 * temporary(1024, chunked)
     assert temporary(8192, whole) > 4 * temporary(1024, whole)

@@ -8,7 +8,16 @@ from jthermo.observables.activation import (
     unit_rates,
 )
 from jthermo.observables.base import Custom, Observable, Probe, Variable, as_observable
-from jthermo.observables.curvature import Kappa, kappa
+from jthermo.observables.curvature import (
+    HessianTrace,
+    Kappa,
+    TopEigenvalues,
+    TraceBound,
+    hessian_trace,
+    kappa,
+    top_eigenvalues,
+    trace_bound,
+)
 from jthermo.observables.gradient import GradientVariance, gradient_variance
 from jthermo.observables.training import (
     Accuracy,
@@ -26,6 +35,9 @@ for _kind in (
     UnitActivation,
     Custom,
     Kappa,
+    HessianTrace,
+    TraceBound,
+    TopEigenvalues,
     GradientVariance,
     Accuracy,
     Loss,
@@ -39,11 +51,14 @@ __all__ = [
     "ActivationRate",
     "Custom",
     "GradientVariance",
+    "HessianTrace",
     "Kappa",
     "Loss",
     "MeanSquaredResidual",
     "Observable",
     "Probe",
+    "TopEigenvalues",
+    "TraceBound",
     "UnitActivation",
     "Variable",
     "WeightNorm",
@@ -51,9 +66,12 @@ __all__ = [
     "activation_rate",
     "as_observable",
     "gradient_variance",
+    "hessian_trace",
     "kappa",
     "loss",
     "mean_squared_residual",
+    "top_eigenvalues",
+    "trace_bound",
     "unit_activation",
     "unit_rates",
     "weight_norm",
