@@ -29,7 +29,7 @@ CLAIMS = {
     "C5": "‖V‖ falls and collapses on t/B",
     "C6": "the gradient variance of the 6-layer fully connected net collapses on η²t",
     "C7": "the gradient variance of the 6-layer CNN on Fashion-MNIST collapses on η²t",
-    "C8": "on CIFAR-10 with 300 hidden units, activation rate and ‖V‖ fall and collapse on η²t/B",
+    "C8": "on CIFAR-10 with 300 hidden units, the activation rate falls and collapses on η²t/B",
     "C13": "a smaller activation rate and weight norm give a smaller bound on the Hessian trace",
 }
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
