@@ -113,7 +113,7 @@ def _measure(cohort: Cohort, place: placing.Placement) -> tuple[int, float, floa
             f.lower(*args).compile()
             for f, args in (
                 (call.advance, (runs, states, place.put(zero), place.put(zero))),
-                (call.observe, (runs, states, place.put(zero))),
+                (call.observe, (runs, states, place.put(zero), place.put(zero))),
             )
         ]
         compiling = time.monotonic() - began
@@ -122,7 +122,7 @@ def _measure(cohort: Cohort, place: placing.Placement) -> tuple[int, float, floa
             length *= 4
             began = time.monotonic()
             states = jax.block_until_ready(
-                pace(runs, states, place.put(zero), place.put(zero + np.int32(length)))
+                pace(runs, states, place.put(zero), place.put(zero + np.int32(length)), call.advance.held)
             )
             spent = time.monotonic() - began
     # every block took `length` steps in the burst; a device's time is the sum over its blocks

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jthermo import train
+from jthermo.data.held import Held, Split
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.optimizer import Optimizer
@@ -71,23 +72,55 @@ class Placement:
         host = jax.tree.map(np.asarray, tree)
         return host if self.kind == "sharding" else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
 
+    def hold(self, tree: Any) -> Any:
+        """Host arrays that all blocks share, one copy on each device."""
+        if self.kind == "sharding":
+            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        each = NamedSharding(self._mesh, PartitionSpec("runs"))
+        copies = jax.tree.map(lambda a: np.broadcast_to(a, (len(self.devices), *a.shape)), tree)
+        return jax.device_put(copies, each)
+
     def map(self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()) -> jax.stages.Wrapped:
-        """`per_block` over the blocks of every device, as a jitted function of arrays that `put` has placed."""
+        """`per_block` over the blocks of every device, as a jitted function of arrays that `put` has placed.
+
+        Its last argument is shared by all blocks and placed by `hold`.
+        """
 
         def per_device(*args: Any) -> Any:
-            return jax.lax.map(lambda block: per_block(*block), args)
+            *blocked, held = args
+            return jax.lax.map(lambda block: per_block(*block, held), tuple(blocked))
 
         if self.kind == "pmap":
             return jax.pmap(per_device, devices=self.devices, donate_argnums=donate)
         spec = PartitionSpec("runs")
-        return jax.jit(
-            jax.shard_map(per_device, mesh=self._mesh, in_specs=spec, out_specs=spec, check_vma=False),
-            donate_argnums=donate,
-        )
+
+        def call(*args: Any) -> Any:
+            specs = (*(spec for _ in args[:-1]), PartitionSpec())
+            mapped = jax.shard_map(
+                per_device, mesh=self._mesh, in_specs=specs, out_specs=spec, check_vma=False
+            )
+            return mapped(*args)
+
+        return jax.jit(call, donate_argnums=donate)
 
     @property
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), ("runs",))
+
+
+class Bound(NamedTuple):
+    """A jitted function with its last argument, the arrays that every block shares, filled in."""
+
+    jitted: jax.stages.Wrapped
+    held: Any
+
+    def __call__(self, *args: Any) -> Any:
+        """Run it."""
+        return self.jitted(*args, self.held)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """Lower it for `args`."""
+        return self.jitted.lower(*args, self.held)
 
 
 class Programs(NamedTuple):
@@ -95,25 +128,37 @@ class Programs(NamedTuple):
 
     Attributes:
         advance: ``(runs, states, start, stop) → states``, with one start and stop per block.
-        observe: ``(runs, states, step) → recorded values``, with one step per block.
+        observe: ``(runs, states, step, record) → recorded values``, with one step and number of a record per block.
     """
 
-    advance: jax.stages.Wrapped
-    observe: jax.stages.Wrapped
+    advance: Bound
+    observe: Bound
+
+
+def programs(program: train.Program, placement: Placement) -> Programs:
+    """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
+    data = program.data
+    held = _held(data.load(), placement) if isinstance(data, Held) else {}
+    return Programs(*(Bound(f, held) for f in _jitted(program, placement)))
+
+
+@functools.lru_cache(maxsize=2)
+def _held(split: Split, placement: Placement) -> Any:
+    """A set's copies on the devices, made once."""
+    return placement.hold(split.arrays)
 
 
 @functools.lru_cache(maxsize=64)
-def programs(program: train.Program, placement: Placement) -> Programs:
-    """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
+def _jitted(program: train.Program, placement: Placement) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
     one = functools.partial(train.observe, program)
-    return Programs(
-        advance=placement.map(functools.partial(train.advance, program), donate=(1,)),
-        observe=placement.map(jax.vmap(one, in_axes=(0, 0, None))),
+    return (
+        placement.map(functools.partial(train.advance, program), donate=(1,)),
+        placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None))),
     )
 
 
 @functools.lru_cache(maxsize=64)
-def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> jax.stages.Wrapped:
+def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bound:
     """The jitted ``runs → states``; a program of its own, since compiled inside another it rounds differently."""
     one = functools.partial(train.init, model, optimizer)
-    return placement.map(lambda runs: jax.vmap(one)(runs))
+    return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCALES = ("small", "paper")
+_LOADED: set[str] = set()  # names of the files loaded here; one may be loaded again
 
 
 def experiments() -> dict[str, Path]:
@@ -31,13 +32,14 @@ def load(target: str) -> ModuleType:
     path = known.get(target, Path(target))
     if path.suffix != ".py" or not path.is_file():
         raise InputError("experiment", target, f"is neither a Python file nor one of {', '.join(known)}")
-    taken = path.stem in sys.modules and not hasattr(sys.modules[path.stem], "SWEEP")
+    taken = path.stem in sys.modules and path.stem not in _LOADED
     if taken or path.stem in sys.stdlib_module_names:
         raise InputError("experiment", str(path), "has the name of an installed module; rename the file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    _LOADED.add(path.stem)
     sys.modules[path.stem] = module  # so that the file's own classes and functions have a home
     spec.loader.exec_module(module)
     if not (hasattr(module, "SWEEP") or hasattr(module, "run")):

@@ -21,6 +21,7 @@ from jax import Array
 
 from jthermo import losses, random
 from jthermo.data import sampling
+from jthermo.data.held import Held
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
 from jthermo.optimizer import Optimizer
@@ -28,6 +29,9 @@ from jthermo.spec import Config, Record
 from jthermo.values import float_fields
 
 KEY_IMPL = random.IMPL
+HeldArrays = Mapping[
+    str, Any
+]  # the examples of a set that is held whole, shared by all runs; empty for the others
 
 
 class Role(IntEnum):
@@ -38,6 +42,8 @@ class Role(IntEnum):
     NOISE = 2
     PROBE = 3
     DATASET = 4
+    TEST = 5
+    ESTIMATE = 6
 
 
 @dataclass(frozen=True)
@@ -105,11 +111,11 @@ def init(model: Model, optimizer: Optimizer, run: Run) -> State:
     return State(params, _built(optimizer, run).init(params))
 
 
-def advance(program: Program, runs: Run, state: State, start: Array, stop: Array) -> State:
+def advance(program: Program, runs: Run, state: State, start: Array, stop: Array, held: HeldArrays) -> State:
     """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
     keys = jax.vmap(_streams)(runs)
-    order_of = jax.vmap(functools.partial(_order, program), in_axes=(0, None))
-    batch_of = jax.vmap(functools.partial(_batch, program), in_axes=(0, 0, 0, None))
+    order_of = jax.vmap(functools.partial(_order, program, held), in_axes=(0, None))
+    batch_of = jax.vmap(functools.partial(_batch, program, held), in_axes=(0, 0, 0, None))
     step = jax.vmap(functools.partial(_step, program), in_axes=(0, 0, 0, 0, None))
 
     def body(t: Array, carry: tuple[State, Any, Any]) -> tuple[State, Any, Any]:
@@ -118,7 +124,9 @@ def advance(program: Program, runs: Run, state: State, start: Array, stop: Array
         if (
             order is not None
         ):  # a sort a step would cost more than the step, so the order of an epoch is carried
-            order = jax.lax.cond(_begins_epoch(program, t + 1), lambda: order_of(keys, t + 1), lambda: order)
+            order = jax.lax.cond(
+                _begins_epoch(program, held, t + 1), lambda: order_of(keys, t + 1), lambda: order
+            )
         # the next batch crosses the turn of the loop: XLA would otherwise draw a number anew wherever it is used
         return state, order, batch_of(runs, keys, order, t + 1)
 
@@ -126,11 +134,21 @@ def advance(program: Program, runs: Run, state: State, start: Array, stop: Array
     return jax.lax.fori_loop(start, stop, body, (state, order, batch_of(runs, keys, order, start)))[0]
 
 
-def observe(program: Program, run: Run, state: State, step: Array) -> dict[str, Array]:
+def observe(
+    program: Program, run: Run, state: State, step: Array, record: Array, held: HeldArrays
+) -> dict[str, Array]:
     """Every observable of one run at one record, NaN where the run has diverged; ``finite`` says which."""
     data = _bound(program.data, "data", run)
-    x, y = data.draw(jax.random.fold_in(_stream(run, Role.PROBE), step), program.probe_size)
-    probe = Probe(x, y, data, program.loss, run.learning_rate, program.batch_size)
+    probe_key, test_key, estimate_key = (
+        jax.random.fold_in(_stream(run, role), step) for role in (Role.PROBE, Role.TEST, Role.ESTIMATE)
+    )
+    if isinstance(data, Held):
+        dataset = _dataset(run)
+        x, y = data.sample(held, probe_key, dataset, program.probe_size)
+        test = data.sample(held, test_key, dataset, program.probe_size, test=True) if data.has_test else None
+    else:
+        (x, y), test = data.draw(probe_key, program.probe_size), None
+    probe = Probe(x, y, data, program.loss, run.learning_rate, program.batch_size, test, estimate_key, record)
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
     recorded: dict[str, Array] = {}
     for observable in program.observables:
@@ -154,29 +172,40 @@ def _step(
     return State(optax.apply_updates(state.params, updates), opt_state)
 
 
-def _batch(program: Program, run: Run, keys: Streams, order: Array | None, t: Array) -> tuple[Array, Array]:
+def _batch(
+    program: Program, held: HeldArrays, run: Run, keys: Streams, order: Array | None, t: Array
+) -> tuple[Array, Array]:
     """X (B, …) and labels (B,) of step t."""
-    data = _bound(program.data, "data", run)
-    if data.num_samples is None:
+    data, size = _bound(program.data, "data", run), _set_size(program, held)
+    if size is None:
         return data.draw(jax.random.fold_in(keys.batch, t), program.batch_size)
     if order is None:
-        index = sampling.with_replacement(keys.batch, t, program.batch_size, data.num_samples)
+        index = sampling.with_replacement(keys.batch, t, program.batch_size, size)
     else:
         index = sampling.by_epoch(order, t, program.batch_size)
+    if isinstance(data, Held):
+        fresh = jax.random.fold_in(jax.random.fold_in(keys.batch, t), 1)
+        return data.gather(held, index, keys.dataset, fresh)
     return sampling.rows(data.draw, keys.dataset, index)
 
 
-def _order(program: Program, keys: Streams, t: Array) -> Array | None:
+def _order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> Array | None:
     """The order of the examples in the epoch of step t; None where there are no epochs."""
-    data = program.data
-    if data.num_samples is None or data.sampling != "epochs":
+    size = _set_size(program, held)
+    if size is None or program.data.sampling != "epochs":
         return None
-    epoch = t // sampling.steps_per_epoch(data.num_samples, program.batch_size)
-    return sampling.permutation(keys.batch, epoch, data.num_samples)
+    return sampling.permutation(keys.batch, t // sampling.steps_per_epoch(size, program.batch_size), size)
 
 
-def _begins_epoch(program: Program, t: Array) -> Array:
-    return t % sampling.steps_per_epoch(program.data.num_samples, program.batch_size) == 0
+def _begins_epoch(program: Program, held: HeldArrays, t: Array) -> Array:
+    size = _set_size(program, held)
+    assert size is not None
+    return t % sampling.steps_per_epoch(size, program.batch_size) == 0
+
+
+def _set_size(program: Program, held: HeldArrays) -> int | None:
+    """N of a finite set, None for fresh data."""
+    return program.data.size(held) if isinstance(program.data, Held) else program.data.num_samples
 
 
 def _key(seed: Array) -> Array:
@@ -189,9 +218,12 @@ def _stream(run: Run, role: Role) -> Array:
 
 
 def _streams(run: Run) -> Streams:
-    return Streams(
-        _stream(run, Role.BATCH), _stream(run, Role.NOISE), jax.random.fold_in(_key(run.seed), Role.DATASET)
-    )
+    return Streams(_stream(run, Role.BATCH), _stream(run, Role.NOISE), _dataset(run))
+
+
+def _dataset(run: Run) -> Array:
+    """The key of a seed's finite data set, the same for all of its runs."""
+    return jax.random.fold_in(_key(run.seed), Role.DATASET)
 
 
 def _built(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:

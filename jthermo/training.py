@@ -82,7 +82,8 @@ def train_cohort(
                 tend(int(now.max()), rows)
             due = (made <= k) & (steps[:, k] >= 0)
             if due.any():
-                values = place.get(call.observe(runs, states, place.put(now)))
+                number = place.put(np.full(len(lanes), k, np.int32))
+                values = place.get(call.observe(runs, states, place.put(now), number))
                 for name, value in values.items():
                     records[name][lanes[due][real[due]], k] = value[due][real[due]]
                 bar.diverged[cohort.name] = int((real & ~values["finite"]).sum())

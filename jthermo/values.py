@@ -111,7 +111,9 @@ def canonical(value: Any, *, source: bool = False) -> Any:
         return {str(k): canonical(v, source=source) for k, v in sorted(value.items())}
     if is_value(value):
         defaults = value.defaults if hasattr(value, "defaults") else _defaults(type(value))
-        kept = {k: v for k, v in arguments(value).items() if k not in defaults or not _same(v, defaults[k])}
+        where = getattr(value, "unidentifying", ())  # arguments that say where a thing lies, not what it is
+        named = {k: v for k, v in arguments(value).items() if k not in where}
+        kept = {k: v for k, v in named.items() if k not in defaults or not _same(v, defaults[k])}
         plain = {"type": reference(type(value)), **canonical(kept, source=source)}
         return plain | _source(type(value)) if source else plain
     if callable(value):

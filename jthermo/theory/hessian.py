@@ -1,14 +1,26 @@
-"""Curvature of ReLU nets (App. A.5): the trace of the Hessian, which is that of the Gauss–Newton matrix."""
+"""Curvature of ReLU nets (App. A.5): the trace of the Hessian, exact and estimated, its bound, and the top eigenvalues.
+
+H = K + R with K the Gauss–Newton matrix. For ReLU nets tr R = 0 almost everywhere, convolutions and max pools included,
+so tr H = tr K, which is a sum of squared gradient norms and needs no second derivative.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-CHUNK = 32  # examples differentiated together; bounds the memory to this many gradients
+from jthermo import losses, tape
+from jthermo.errors import InputError
+from jthermo.models import MLP, Model, TwoLayer
+
+CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}  # examples at once; bounds the memory
+HESSIAN_CHUNK = 16
+EXHAUSTED = 1e-5  # of the largest diagonal element, in float32
 
 
 def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
@@ -17,7 +29,7 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     For one output and the logistic loss this is E[p(1−p) |∇f|²]; for squared error E Σ_k |∇f_k|².
 
     Args:
-        model: anything with ``apply(params, x) -> outputs`` for one example.
+        model: a ``jt.models`` value, or anything with ``apply(params, x) -> outputs`` for one example.
         params: parameters of one network.
         x: inputs, (M, …).
         loss: ``"auto"`` (logistic for one output, softmax for several) or ``"squared"``.
@@ -30,19 +42,201 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     >>> bool(trace(model, model.init(jax.random.key(0)), jax.numpy.ones((5, 3))) > 0)
     True
     """
+    if isinstance(model, Model) and tape.covers(model):
+        chunk = CHUNK["convolution" if tape.convolves(model) else "dense"]
+        return _mean_over_chunks(lambda part: _taped_squares(model, params, part, loss), x, chunk)
 
     def one(example: Array) -> Array:
         outputs, pull_back = jax.vjp(lambda p: jnp.atleast_1d(model.apply(p, example)), params)
-        # rows of the factor of the loss curvature: S = Σ_y rows_y rows_yᵀ
-        if loss == "squared":
-            rows = jnp.eye(len(outputs))
-        elif len(outputs) == 1:
-            p = jax.nn.sigmoid(outputs)
-            rows = jnp.sqrt(p * (1 - p))[:, None]
-        else:
-            p = jax.nn.softmax(outputs)
-            rows = jnp.sqrt(p)[:, None] * (p - jnp.eye(len(outputs)))
-        (gradients,) = jax.vmap(pull_back)(rows)
+        (gradients,) = jax.vmap(pull_back)(_rows(outputs, loss))
         return sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0))
 
-    return jax.lax.map(one, x, batch_size=CHUNK).mean()
+    return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
+
+
+def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
+    """The bound of tr H by activation and weight norms (A.5), mean over the batch.
+
+    With M^l the mask of active units, ‖M^l W^l‖_F² = Σ_active |W_i|² is the activation rate times the weight norm:
+
+        tr K ≤ (1 − |p|²) G_(n−1) + ½ Σ_(l<n) G_(l−1) Π_(m>l) ‖W^m M^(m−1)‖_F²
+
+    where G_l = F_l + [layer l+1 has a bias], F_0 = |x|², F_l = (√F_(l−1) ‖M^l W^l‖_F + |M^l b^l|)². For one output and
+    the logistic loss both 1 − |p|² and ½ are p(1 − p). It is loose, the more the deeper the net: report the ratio.
+
+    Args:
+        model: a ``jt.models.TwoLayer`` or ``jt.models.MLP``.
+        params: parameters of one network.
+        x: inputs, (M, …).
+        loss: ``"auto"``: logistic for one output, softmax for several.
+
+    Returns:
+        () the bound.
+
+    Raises:
+        InputError: the net is no chain of dense layers, or the loss is another one.
+
+    >>> import jax, jthermo as jt
+    >>> model = jt.models.MLP(3, hidden=(4, 4), outputs=2)
+    >>> params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 3))
+    >>> bool(trace_bound(model, params, x) > trace(model, params, x))
+    True
+    """
+    if loss != "auto":
+        raise InputError("loss", loss, "the bound is for the logistic and softmax losses; use 'auto'")
+    layers = _chain(model, params)
+    h = x.reshape(x.shape[0], -1)
+    reach, reaches, below, above = jnp.square(h).sum(1), [], [], []  # F_(l−1); G_(l−1); ‖W^l M^(l−1)‖²
+    mask = jnp.ones_like(h)
+    for weight, bias in layers:
+        reaches.append(reach + (0.0 if bias is None else 1.0))
+        above.append(mask @ jnp.square(weight).sum(0))
+        a = h @ weight.T + (0.0 if bias is None else bias)
+        mask = (a > 0).astype(jnp.float32)
+        below.append(mask @ jnp.square(weight).sum(1))
+        shift = 0.0 if bias is None else jnp.sqrt(mask @ jnp.square(bias))
+        reach, h = jnp.square(jnp.sqrt(reach * below[-1]) + shift), a * mask
+    if a.shape[1] == 1:
+        p = jax.nn.sigmoid(a[:, 0])
+        last = most = p * (1 - p)
+    else:
+        last, most = 1 - jnp.square(jax.nn.softmax(a)).sum(1), jnp.float32(0.5)
+    total, product = last * reaches[-1], jnp.ones_like(reach)
+    for into, out in zip(reversed(reaches[:-1]), reversed(above[1:]), strict=True):
+        product = product * out
+        total = total + most * into * product
+    return total.mean()
+
+
+def hutchinson(
+    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, num_probes: int = 16
+) -> tuple[Array, Array]:
+    """Tr H ≈ mean of vᵀHv over random signs v, with its standard error, for any model and the Hessian itself.
+
+    Args:
+        model: anything with ``apply(params, x) -> outputs``.
+        params: parameters of one network.
+        x: inputs, (M, …).
+        y: class indices, (M,).
+        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
+        key: draws the signs.
+        num_probes: K ≥ 2 vectors; the relative error falls as 1/√K.
+
+    Returns:
+        () estimate and () standard error, both of the Hessian of the mean loss over these examples.
+
+    Source: Hutchinson 1990, doi:10.1080/03610919008812866.
+    """
+    product, size = _hessian_product(model, params, x, y, loss)
+
+    def one(k: Array) -> Array:
+        v = jax.random.rademacher(k, (size,), dtype=jnp.float32)
+        return v @ product(v)
+
+    found = jax.lax.map(one, jax.random.split(key, num_probes))
+    return found.mean(), found.std(ddof=1) / jnp.sqrt(jnp.float32(num_probes))
+
+
+def top_eigenvalues(
+    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, number: int = 1, num_matvecs: int = 20
+) -> Array:
+    """The largest eigenvalues of the Hessian of the mean loss, by Lanczos with full reorthogonalisation (matfree).
+
+    Args:
+        model: anything with ``apply(params, x) -> outputs``.
+        params: parameters of one network.
+        x: inputs, (M, …).
+        y: class indices, (M,).
+        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
+        key: draws the starting vector.
+        number: how many.
+        num_matvecs: Hessian products; no eigenvalue is overestimated, and the first ones converge first.
+
+    Returns:
+        (number,) eigenvalues, the largest first; NaN past the dimension of the Krylov space.
+    """
+    from matfree import decomp
+
+    product, size = _hessian_product(model, params, x, y, loss)
+    steps = min(num_matvecs, size)
+    lanczos = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
+    diagonal, beside = lanczos(product, jax.random.normal(key, (size,))).J_small
+    # where the Krylov space is exhausted the next vector is rounding error: what follows is cut off
+    sound = jnp.cumprod(jnp.abs(beside) > EXHAUSTED * jnp.abs(diagonal).max())
+    kept = jnp.concatenate([jnp.ones(1), sound])
+    diagonal, beside = jnp.where(kept > 0, diagonal, diagonal.min()), beside * sound
+    small = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+    values = jnp.linalg.eigvalsh(small)[::-1][:number]
+    return jnp.where(jnp.arange(len(values)) < kept.sum(), values, jnp.nan)
+
+
+def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
+    """Σ_y p_y |∇L_y|² of each example, (M,), from one forward pass and one backward pass per class."""
+    made = tape.record(model, params, x)
+    outputs = made.outputs if made.outputs.ndim == 2 else made.outputs[:, None]
+    rows = jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+
+    def squares(row: Array) -> Array:
+        return sum(tape.squared_norms(made, made.pull_back(row), model).values(), start=jnp.float32(0))
+
+    return jax.vmap(squares)(rows).sum(0)
+
+
+def _rows(outputs: Array, loss: str) -> Array:
+    """Rows of the factor of the loss' curvature in the outputs: S = Σ_y rows_y rows_yᵀ, for one example's (C,)."""
+    if loss == "squared":
+        return jnp.eye(len(outputs))
+    if len(outputs) == 1:
+        p = jax.nn.sigmoid(outputs)
+        return jnp.sqrt(p * (1 - p))[:, None]
+    p = jax.nn.softmax(outputs)
+    return jnp.sqrt(p)[:, None] * (p - jnp.eye(len(outputs)))
+
+
+def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> Array:
+    """Mean of ``each(x)``, (M,), `chunk` examples at a time and the rest after them."""
+    count = len(x)
+    if count <= chunk:
+        return each(x).mean()
+    whole = count // chunk * chunk
+    sums = jax.lax.map(lambda part: each(part).sum(), x[:whole].reshape(-1, chunk, *x.shape[1:]))
+    rest = each(x[whole:]).sum() if whole < count else 0.0
+    return (sums.sum() + rest) / count
+
+
+def _hessian_product(
+    model: Any, params: Any, x: Array, y: Array, loss: str
+) -> tuple[Callable[[Array], Array], int]:
+    """V → H v for flat vectors, and their length; the loss is averaged chunk by chunk."""
+    flat, unflatten = ravel_pytree(params)
+
+    def mean_loss(theta: Array, x: Array, y: Array) -> Array:
+        outputs = model.apply(unflatten(theta), x)
+        num_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
+        return losses.value(loss, outputs, losses.targets(loss, y, num_outputs)).mean()
+
+    count, chunk = len(x), min(HESSIAN_CHUNK, len(x))
+    whole = count // chunk * chunk
+    parts = [a[:whole].reshape(-1, chunk, *a.shape[1:]) for a in (x, y)]
+
+    def on(v: Array, x: Array, y: Array) -> Array:
+        return jax.jvp(lambda theta: jax.grad(mean_loss)(theta, x, y), (flat,), (v,))[1]
+
+    def product(v: Array) -> Array:
+        def add(total: Array, part: Any) -> tuple[Array, None]:
+            return total + chunk / count * on(v, *part), None
+
+        total, _ = jax.lax.scan(add, jnp.zeros_like(flat), tuple(parts))
+        return total if whole == count else total + (count - whole) / count * on(v, x[whole:], y[whole:])
+
+    return product, flat.size
+
+
+def _chain(model: Any, params: Any) -> list[tuple[Array, Array | None]]:
+    """Weights (out, in) and biases of a net that is a chain of dense layers."""
+    if isinstance(model, TwoLayer):
+        return [(params["W"], params.get("b")), (params["V"][None], None)]
+    if isinstance(model, MLP):
+        names = [*(f"hidden_{i}" for i in range(len(model.arguments["hidden"]))), "output"]
+        return [(params[n]["kernel"].T, params[n].get("bias")) for n in names]
+    raise InputError("model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP")

@@ -1,24 +1,22 @@
 """Networks as values: constructor arguments and the flax module they describe; one call for an example or a batch.
 
 A module makes its pre-activations known to observables by ``self.sow("preactivations", name, a)``; a user's own
-flax module can do the same.
+flax module can do the same. The name may be left at ``"a"``: the layer then goes by the module's path.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax import Array
 
-from jthermo import checks
 from jthermo.errors import InputError
-
-INITS = ("torch", "he", "unit", "paired_he")
 
 
 class Model:
@@ -42,12 +40,15 @@ class Model:
         return jnp.asarray(self.module.apply({"params": params}, x))
 
     def preactivations(self, params: Any, x: Array) -> dict[str, Array]:
-        """Pre-activations by layer for a batch `x`, in the order of the layers."""
+        """Pre-activations by layer for a batch `x`, in the order in which the layers are called."""
         _, sown = self.module.apply({"params": params}, x, mutable=["preactivations"])
-        flat = jax.tree_util.tree_leaves_with_path(
-            sown.get("preactivations", {}), is_leaf=lambda v: isinstance(v, tuple)
-        )
-        return {"/".join(str(k.key) for k in path): leaf[-1] for path, leaf in flat}
+        flat = traverse_util.flatten_dict(sown.get("preactivations", {}))
+        names = ["/".join(path[:-1] if len(path) > 1 and path[-1] == "a" else path) for path in flat]
+        return {name: leaf[-1] for name, leaf in zip(names, flat.values(), strict=True)}
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether examples of this shape fit."""
+        return tuple(shape) == self.input_shape
 
     @functools.cached_property
     def shapes(self) -> Any:
@@ -78,64 +79,6 @@ class Model:
         return hash((type(self), tuple(self.arguments.items())))
 
 
-class TwoLayerModule(nn.Module):
-    """f(x) = Σ_i V_i relu(Σ_j W_ij x_j + b_i), the paper's two-layer net (Sec. 4)."""
-
-    inputs: int
-    hidden: int
-    bias: bool
-    scheme: str
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Outputs for one example (inputs,) or a batch (M, inputs)."""
-        init_w, init_b, init_v = _initializers(self.scheme, self.inputs, self.hidden)
-        w = self.param("W", init_w, (self.hidden, self.inputs))
-        a = x @ w.T
-        if self.bias:
-            a = a + self.param("b", init_b, (self.hidden,))
-        self.sow("preactivations", "hidden", a)
-        return nn.relu(a) @ self.param("V", init_v, (self.hidden,))
-
-
-class TwoLayer(Model):
-    """f(x) = Σ_i V_i relu(Σ_j W_ij x_j + b_i), one output and no output bias (Sec. 4 of the paper).
-
-    Parameters: W (hidden, inputs), b (hidden,) unless ``bias=False``, V (hidden,).
-
-    Args:
-        inputs: d, the dimension of x.
-        hidden: N, the number of hidden units.
-        bias: the paper's first family has b; the second has none and x ≥ 0.
-        init: ``"torch"`` W, b ~ U(±1/√d), V ~ U(±1/√N); ``"he"`` W ~ N(0, 2/d), b = 0, V ~ N(0, 1/N); ``"unit"``
-            W ~ N(0, 1/d), b = 0, V ~ N(0, 1); ``"paired_he"`` He units copied with opposite V, so that f = 0.
-
-    >>> import jax
-    >>> model = TwoLayer(inputs=3, hidden=4, init="paired_he")
-    >>> params = model.init(jax.random.key(0))
-    >>> {name: params[name].shape for name in sorted(params)}
-    {'V': (4,), 'W': (4, 3), 'b': (4,)}
-    >>> round(abs(float(model.apply(params, jax.numpy.ones(3)))), 6)
-    0.0
-    """
-
-    def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
-        inputs, hidden = (checks.whole(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
-        if init not in INITS:
-            raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
-        if init == "paired_he" and hidden % 2:
-            raise InputError("model.hidden", hidden, "paired_he copies units in pairs; give an even number")
-        if not isinstance(bias, bool):
-            raise InputError("model.bias", bias, "use True or False")
-        module = TwoLayerModule(inputs, hidden, bias, init)
-        given = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
-        super().__init__(module, (inputs,), given)
-
-    def step_model(self) -> Model:
-        """The same net at the default init: compiled update and observables don't depend on it."""
-        return TwoLayer(**{**self.arguments, "init": "torch"})
-
-
 class Flax(Model):
     """Any flax (linen) module as a model; ``jt.Sweep(model=MyModule(...))`` wraps it so by itself.
 
@@ -158,7 +101,7 @@ class Flax(Model):
 def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
     """A :class:`Model`, from a model or a flax module."""
     if isinstance(model, Model):
-        if model.input_shape != input_shape:
+        if not model.takes(input_shape):
             raise InputError(
                 "model.inputs",
                 model.input_shape,
@@ -175,26 +118,3 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
     raise InputError(
         "model", model, "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module"
     )
-
-
-def _initializers(scheme: str, inputs: int, hidden: int) -> tuple[Callable, Callable, Callable]:
-    """Initializers of W, b and V: a draw of unit scale times the scale of the scheme."""
-    w_scale, b_scale, v_scale = {
-        "torch": (inputs**-0.5, inputs**-0.5, hidden**-0.5),
-        "he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),
-        "unit": (inputs**-0.5, 0.0, 1.0),
-        "paired_he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),
-    }[scheme]
-
-    def scaled(scale: float, sign: float = 1.0) -> Callable[[Array, tuple[int, ...]], Array]:
-        def init(key: Array, shape: tuple[int, ...]) -> Array:
-            if scheme == "torch":
-                return scale * jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
-            if scheme != "paired_he":
-                return scale * jax.random.normal(key, shape, jnp.float32)
-            half = scale * jax.random.normal(key, (shape[0] // 2, *shape[1:]), jnp.float32)
-            return jnp.concatenate([half, sign * half])
-
-        return init
-
-    return scaled(w_scale), scaled(b_scale), scaled(v_scale, sign=-1.0)

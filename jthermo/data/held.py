@@ -1,0 +1,127 @@
+"""Sets of examples that are held whole, once per device, and gathered by index: what a step sees of them.
+
+The label of an example is its own (``"real"``), one drawn for it once (``"random"``, a function of the seed's data set
+and the example's index, so that no table of labels is kept), or one drawn anew each time (``"redrawn"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jthermo.data.sampling import SAMPLINGS
+from jthermo.errors import InputError
+
+LABELS = ("real", "random", "redrawn")
+TEST_OFFSET = 2**31  # indices of the test split, where a number is drawn for an example by its index
+
+
+class Split:
+    """A set's arrays on the host; equal only to itself, so that it can stand for its copies on devices.
+
+    Args:
+        arrays: x, y and, where there is a test split, x_test and y_test.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = dict(arrays)
+
+
+class Held:
+    """Base of the sources that hold their examples; subclasses have the fields that it reads."""
+
+    labels: str
+    num_classes: int
+    num_samples: int | None
+    sampling: str
+    unidentifying: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        raise NotImplementedError
+
+    def load(self) -> Split:
+        """The arrays, read once and kept."""
+        raise NotImplementedError
+
+    def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the arrays, without reading them."""
+        raise NotImplementedError
+
+    def real_labels(self) -> int:
+        """Number of classes of the real labels."""
+        raise NotImplementedError
+
+    def standardised(self, x: Array) -> Array:
+        """Examples as the net sees them, float32."""
+        return x.astype(jnp.float32)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+        return "x_test" in self.abstract()
+
+    def size(self, held: Mapping[str, Any]) -> int:
+        """n, the number of training examples in use."""
+        there = held["x"].shape[0]
+        if self.num_samples is not None and self.num_samples > there:
+            raise InputError("data.num_samples", self.num_samples, f"there are {there:,} training examples")
+        return self.num_samples or there
+
+    def gather(
+        self, held: Mapping[str, Array], index: Array, dataset: Array, fresh: Array, test: bool = False
+    ) -> tuple[Array, Array]:
+        """Examples by index: x (B, …) float32 and labels (B,) int32.
+
+        Args:
+            held: the arrays.
+            index: (B,) places in the split.
+            dataset: the key of the seed's data set, which random labels belong to.
+            fresh: the key of this draw, which redrawn labels belong to.
+            test: take the test split.
+        """
+        x, y = (held["x_test"], held["y_test"]) if test else (held["x"], held["y"])
+        if self.labels == "real":
+            labels = y[index].astype(jnp.int32)
+        elif self.labels == "redrawn":
+            labels = jax.random.randint(fresh, index.shape, 0, self.num_classes, jnp.int32)
+        else:
+            place = index.astype(jnp.uint32) + jnp.uint32(TEST_OFFSET if test else 0)
+            keys = jax.vmap(lambda i: jax.random.fold_in(dataset, i))(place)
+            labels = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.num_classes, jnp.int32))(keys)
+        return self.standardised(x[index]), labels
+
+    def sample(
+        self, held: Mapping[str, Array], key: Array, dataset: Array, size: int, test: bool = False
+    ) -> tuple[Array, Array]:
+        """`size` examples drawn with replacement, for a probe."""
+        key_index, key_fresh = (jax.random.fold_in(key, i) for i in (0, 1))
+        number = held["x_test"].shape[0] if test else self.size(held)
+        index = jax.random.randint(key_index, (size,), 0, number, jnp.int32)
+        return self.gather(held, index, dataset, key_fresh, test)
+
+    def draw(self, key: Array, size: int) -> tuple[Array, Array]:
+        """`size` training examples drawn with replacement, from the host's arrays."""
+        return self.sample(self.load().arrays, key, jax.random.fold_in(key, 2), size)  # type: ignore[arg-type]
+
+    def _check_fields(self) -> None:
+        if self.labels not in LABELS:
+            raise InputError("data.labels", self.labels, f"use one of {', '.join(LABELS)}")
+        if self.sampling not in SAMPLINGS:
+            raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
+        for name, least in (("num_classes", 2), ("num_samples", 1)):
+            value = getattr(self, name)
+            if value is None and name == "num_samples":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise InputError(f"data.{name}", value, f"give a whole number of at least {least}")
+        if self.labels == "real" and self.num_classes != self.real_labels():
+            raise InputError(
+                "data.num_classes", self.num_classes, f"real labels have {self.real_labels()} classes"
+            )

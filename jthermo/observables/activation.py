@@ -1,0 +1,134 @@
+"""Which units fire: activation rates, exact where there is a closed form, else over the probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jthermo.data import Gaussian
+from jthermo.errors import InputError
+from jthermo.models import Model, TwoLayer
+from jthermo.observables.base import Observable, Probe, Variable, needs_preactivations, norm
+
+
+@dataclass(frozen=True)
+class ActivationRate(Observable):
+    """Mean over units and inputs of 1[pre-activation > 0] (Eq. 14); see :func:`activation_rate`."""
+
+    method: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.method not in ("auto", "closed_form", "probe"):
+            raise InputError("activation_rate.method", self.method, "use 'auto', 'closed_form' or 'probe'")
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``activation_rate``, or ``activation_rate_probe`` with its standard error ``…_se`` where a probe is used."""
+        if self._exact(model, data):
+            return {
+                "activation_rate": Variable(
+                    "fraction of active hidden units, mean over x ~ N(0, I) in closed form"
+                )
+            }
+        name = "activation_rate_probe" if self.method == "probe" else "activation_rate"
+        return {
+            name: Variable("fraction of active hidden units, mean over the probe"),
+            f"{name}_se": Variable("standard error of the activation rate over the probe"),
+        }
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """The closed form needs Gaussian inputs and the two-layer net."""
+        if self.method == "closed_form" and not _gaussian_two_layer(model, data):
+            raise InputError(
+                "activation_rate.method",
+                self.method,
+                "the closed form Φ(b/‖W‖) holds for a TwoLayer net on Gaussian data; use method='probe'",
+            )
+        needs_preactivations(model, "activation_rate")
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """The rate, and its standard error where a probe is used."""
+        name, *se = self.variables(model, probe.data)
+        if not se:
+            return {name: unit_rates(params, probe.data.scale).mean()}
+        fraction = _active_fraction(model, params, probe.x)
+        return {name: fraction.mean(), se[0]: fraction.std(ddof=1) / jnp.sqrt(jnp.float32(fraction.shape[0]))}
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """A forward pass over the probe, nothing where the closed form holds."""
+        return 0.0 if self._exact(model, data) else probe_size / 3
+
+    def _exact(self, model: Model, data: Any) -> bool:
+        return self.method != "probe" and _gaussian_two_layer(model, data)
+
+
+@dataclass(frozen=True)
+class UnitActivation(Observable):
+    """Activation rate of each hidden unit; see :func:`unit_activation`."""
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``unit_activation`` over the dim ``unit``."""
+        return {
+            "unit_activation": Variable("fraction of inputs that activate each hidden unit", dims=("unit",))
+        }
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """Needs pre-activations."""
+        needs_preactivations(model, "unit_activation")
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """A forward pass over the probe, nothing where the closed form holds."""
+        return 0.0 if _gaussian_two_layer(model, data) else probe_size / 3
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """Closed form where there is one, else the probe."""
+        if _gaussian_two_layer(model, probe.data):
+            return {"unit_activation": unit_rates(params, probe.data.scale)}
+        active = [(a > 0).mean(0).reshape(-1) for a in model.preactivations(params, probe.x).values()]
+        return {"unit_activation": jnp.concatenate(active)}
+
+
+def activation_rate(method: str = "auto") -> ActivationRate:
+    """Activation rate: mean over hidden units and inputs of 1[pre-activation > 0] (Eq. 14).
+
+    For the two-layer net on x ~ N(0, s² I) it is exact, mean_i Φ(b_i / (s ‖W_i‖)); else it is the mean over the
+    probe, recorded with its standard error over the probe's examples.
+
+    Args:
+        method: ``"auto"`` takes the closed form where there is one; ``"closed_form"``; ``"probe"`` records
+            ``activation_rate_probe`` and ``activation_rate_probe_se`` so that both can stand side by side.
+
+    >>> activation_rate()
+    ActivationRate(method='auto')
+    """
+    return ActivationRate(method)
+
+
+def unit_activation() -> UnitActivation:
+    """Activation rate of each hidden unit, over the dim ``unit`` (all layers after one another).
+
+    >>> unit_activation()
+    UnitActivation()
+    """
+    return UnitActivation()
+
+
+def unit_rates(params: Any, scale: Array | float = 1.0) -> Array:
+    """Φ(b/(s‖W‖)) of each unit of the two-layer net for x ~ N(0, s² I), (hidden,); a unit with W = 0 is on iff b > 0."""
+    width = scale * norm(params["W"])
+    bias = params.get("b", jnp.zeros_like(width))
+    rate = jax.scipy.special.ndtr(bias / jnp.where(width > 0, width, 1.0))
+    return jnp.where(width > 0, rate, (bias > 0).astype(rate.dtype))
+
+
+def _gaussian_two_layer(model: Model, data: Any) -> bool:
+    return isinstance(model, TwoLayer) and isinstance(data, Gaussian)
+
+
+def _active_fraction(model: Model, params: Any, x: Array) -> Array:
+    """Fraction of active hidden units per example, (M,), every unit of every layer with the same weight."""
+    active = [(a > 0).reshape(x.shape[0], -1) for a in model.preactivations(params, x).values()]
+    return jnp.concatenate(active, axis=1).astype(jnp.float32).mean(1)

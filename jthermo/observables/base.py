@@ -1,0 +1,154 @@
+"""What is measured at a record: one small value per observable, written for one run; the sweep maps it over runs.
+
+An observable is a function ``(model, params, probe) -> array`` (or a dict of arrays by variable name). A user's own
+plain function is one too: its name becomes the variable's name. The probe is drawn from a stream of its own, anew at
+each record, and never touches the training stream.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jthermo.data.held import Held
+from jthermo.errors import InputError
+from jthermo.models import Model
+
+
+class Probe(NamedTuple):
+    """What an observable may look at besides the parameters of its run.
+
+    Attributes:
+        x: fresh inputs, (M, ...): from the distribution of a synthetic source, from the training split of a held set.
+        y: their labels, (M,) class indices.
+        data: the data source.
+        loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
+        learning_rate: η of the run.
+        batch_size: B of the run.
+        test: fresh x and y of the test split, None where the source has none.
+        key: for estimators that draw numbers, new at each record.
+        record: () which record this is, from 0.
+    """
+
+    x: Array
+    y: Array
+    data: Any
+    loss: str
+    learning_rate: Array
+    batch_size: int
+    test: tuple[Array, Array] | None = None
+    key: Any = None
+    record: Any = 0
+
+
+class Variable(NamedTuple):
+    """How a recorded variable is labelled: its definition in words, its unit and its dims beyond (run, record)."""
+
+    long_name: str
+    units: str = "1"
+    dims: tuple[str, ...] = ()
+
+
+class Observable(abc.ABC):
+    """Base of the built-in observables."""
+
+    @abc.abstractmethod
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """The variables it records for a model and a data source."""
+
+    @abc.abstractmethod
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """Its variables for one run."""
+
+    def check(self, model: Model, data: Any, loss: str) -> None:  # noqa: B027  most have nothing to refuse
+        """Raise an InputError where it makes no sense for this model, data source or loss."""
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """What one record costs, in gradients of one example; divided by B it is in steps. A forward pass is a third."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Custom(Observable):
+    """A user's function ``(model, params, probe) -> array`` as an observable.
+
+    Args:
+        fn: the function, written for one run; its name becomes the variable's name.
+    """
+
+    fn: Callable[[Model, Any, Probe], Array]
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """The function's name, with one dim per axis of what it returns."""
+
+        def one(x: Array, y: Array) -> dict[str, Array]:
+            params, key = model.init(jax.random.key(0)), jax.random.key(0)
+            test = (x, y) if isinstance(data, Held) and data.has_test else None
+            return self(model, params, Probe(x, y, data, "bce", jnp.float32(0.1), 1, test, key))
+
+        x, y = jax.ShapeDtypeStruct((2, *data.shape), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+        name = self.fn.__name__
+        words = (self.fn.__doc__ or name).strip().partition("\n")[0]
+        rank = jax.eval_shape(one, x, y)[name].ndim
+        return {name: Variable(words, dims=tuple(f"{name}_{i}" for i in range(rank)))}
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """The function has to run on this model and return one array."""
+        try:
+            self.variables(model, data)
+        except Exception as error:
+            raise InputError(
+                "record.observables", self.fn, f"fails on this model: {type(error).__name__}: {error}"
+            ) from None
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """What the function returns, under its name."""
+        return {self.fn.__name__: jnp.asarray(self.fn(model, params, probe))}
+
+
+def as_observable(obj: Any) -> Observable:
+    """An observable, from one or from a user's function."""
+    if isinstance(obj, Observable):
+        return obj
+    if callable(obj) and not isinstance(obj, type) and hasattr(obj, "__name__"):
+        if obj.__module__.startswith(__name__.rpartition(".")[0]):
+            raise InputError("record.observables", obj.__name__, f"call it: jt.{obj.__name__}(...)")
+        return Custom(obj)
+    raise InputError(
+        "record.observables",
+        obj,
+        "give observables such as jt.activation_rate() or a function (model, params, probe)",
+    )
+
+
+def norm(x: Array) -> Array:
+    """√Σ x² over the last axis, without overflow on the way: a run about to diverge has parameters of 10²⁰ and more."""
+    largest = jnp.abs(x).max(-1, keepdims=True)
+    unit = jnp.where(largest > 0, largest, 1.0)
+    return unit[..., 0] * jnp.sqrt(jnp.square(x / unit).sum(-1))
+
+
+def needs_preactivations(model: Model, name: str) -> None:
+    """Refuse an observable of hidden units for a model that shows none."""
+    x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
+    if not jax.eval_shape(model.preactivations, model.shapes, x):
+        raise InputError(
+            "record.observables",
+            name,
+            f"{model!r} shows no pre-activations; in the flax module call "
+            'self.sow("preactivations", "name", a) before each nonlinearity',
+        )
+
+
+def named(params: Any) -> dict[str, Array]:
+    """Leaves of a parameter tree by path, ``"Dense_0/kernel"``."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in leaves
+    }

@@ -1,0 +1,195 @@
+"""Curvature of the loss: the trace of the Hessian, its bound by sparsity and weights, eigenvalues, and stability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jthermo import checks
+from jthermo.errors import InputError
+from jthermo.models import MLP, Model, TwoLayer
+from jthermo.observables.base import Observable, Probe, Variable
+from jthermo.theory import hessian
+
+METHODS = ("exact", "hutchinson")
+
+
+@dataclass(frozen=True)
+class Kappa(Observable):
+    """κ = η tr K / B, how close to instability a run is; see :func:`kappa`."""
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``kappa``."""
+        return {
+            "kappa": Variable("η tr K / B with K the Gauss–Newton matrix over the probe; instability nears 1")
+        }
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """A forward pass and a backward pass per class."""
+        return _trace_cost(model, probe_size)
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """η tr K / B."""
+        return {"kappa": probe.learning_rate * _trace(model, params, probe) / probe.batch_size}
+
+
+@dataclass(frozen=True)
+class HessianTrace(Observable):
+    """tr H of the mean loss over the probe; see :func:`hessian_trace`."""
+
+    method: str = "exact"
+    num_probes: int = 16
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError("hessian_trace.method", self.method, f"use one of {', '.join(METHODS)}")
+        if checks.whole("hessian_trace.num_probes", self.num_probes) < 2:
+            raise InputError("hessian_trace.num_probes", self.num_probes, "a standard error needs at least 2")
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``hessian_trace``, or ``hessian_trace_hutchinson`` with its standard error ``…_se``."""
+        if self.method == "exact":
+            return {
+                "hessian_trace": Variable("tr K = mean over the probe of Σ_y p_y |∇L_y|²; tr H for ReLU nets")
+            }
+        name = "hessian_trace_hutchinson"
+        return {
+            name: Variable(f"tr H over the probe, mean of vᵀHv over {self.num_probes} random sign vectors"),
+            f"{name}_se": Variable("standard error of that mean, for this probe"),
+        }
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """A backward pass per class, or a Hessian product (two gradients) per sign vector."""
+        return (
+            _trace_cost(model, probe_size) if self.method == "exact" else 2.0 * self.num_probes * probe_size
+        )
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """Tr H."""
+        names = tuple(self.variables(model, probe.data))
+        if self.method == "exact":
+            return {names[0]: _trace(model, params, probe)}
+        found = hessian.hutchinson(model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes)
+        return dict(zip(names, found, strict=True))
+
+
+@dataclass(frozen=True)
+class TraceBound(Observable):
+    """The bound of A.5 and its ratio to the trace; see :func:`trace_bound`."""
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``trace_bound`` and ``trace_bound_ratio``."""
+        return {
+            "trace_bound": Variable(
+                "bound on tr H by activation rates and weight norms (A.5), over the probe"
+            ),
+            "trace_bound_ratio": Variable("that bound over the exact tr H: how loose it is"),
+        }
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """A chain of dense layers with a logistic or softmax loss."""
+        if not isinstance(model, TwoLayer | MLP):
+            raise InputError(
+                "trace_bound", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP"
+            )
+        if loss == "squared":
+            raise InputError("trace_bound", loss, "the bound is for the logistic and softmax losses")
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """The exact trace and one more forward pass."""
+        return _trace_cost(model, probe_size) + probe_size / 3
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """The bound and bound/trace."""
+        bound = hessian.trace_bound(model, params, probe.x)
+        trace = _trace(model, params, probe)
+        return {"trace_bound": bound, "trace_bound_ratio": bound / trace}
+
+
+@dataclass(frozen=True)
+class TopEigenvalues(Observable):
+    """The largest eigenvalues of the Hessian; see :func:`top_eigenvalues`."""
+
+    number: int = 1
+    num_matvecs: int = 20
+
+    def __post_init__(self) -> None:
+        number = checks.whole("top_eigenvalues.number", self.number)
+        if checks.whole("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
+            raise InputError(
+                "top_eigenvalues.num_matvecs", self.num_matvecs, f"needs at least {number}, one for each"
+            )
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``hessian_eigenvalue`` over the dim ``eigenvalue``."""
+        words = f"largest eigenvalues of the Hessian over the probe, {self.num_matvecs} Lanczos steps"
+        return {"hessian_eigenvalue": Variable(words, dims=("eigenvalue",))}
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """Two gradients of the probe per Hessian product."""
+        return 2.0 * self.num_matvecs * probe_size
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """(number,), the largest first; NaN where the net has fewer parameters."""
+        found = hessian.top_eigenvalues(
+            model, params, probe.x, probe.y, probe.loss, probe.key, self.number, self.num_matvecs
+        )
+        return {"hessian_eigenvalue": jnp.pad(found, (0, self.number - len(found)), constant_values=jnp.nan)}
+
+
+def kappa() -> Kappa:
+    """κ = η tr K / B with tr K = E[p(1−p) |∇f|²], the Gauss–Newton trace over the probe.
+
+    >>> kappa()
+    Kappa()
+    """
+    return Kappa()
+
+
+def hessian_trace(method: str = "exact", num_probes: int = 16) -> HessianTrace:
+    """Tr H of the loss over the probe (A.5).
+
+    Args:
+        method: ``"exact"``: tr K = mean_μ Σ_y p_y |∇L_y|², which is tr H for ReLU nets almost everywhere;
+            ``"hutchinson"``: vᵀHv over random signs v with its standard error, for any model.
+        num_probes: number of sign vectors.
+
+    >>> hessian_trace()
+    HessianTrace(method='exact', num_probes=16)
+    """
+    return HessianTrace(method, num_probes)
+
+
+def trace_bound() -> TraceBound:
+    """The bound of tr H by activation and weight norms (A.5), and its ratio to the trace.
+
+    The formula is in :func:`jthermo.theory.hessian.trace_bound`.
+
+    >>> trace_bound()
+    TraceBound()
+    """
+    return TraceBound()
+
+
+def top_eigenvalues(number: int = 1, num_matvecs: int = 20) -> TopEigenvalues:
+    """The largest eigenvalues of the Hessian of the loss over the probe, by Lanczos.
+
+    Args:
+        number: how many; the dim ``eigenvalue``, the largest first.
+        num_matvecs: Hessian products.
+
+    >>> top_eigenvalues(3)
+    TopEigenvalues(number=3, num_matvecs=20)
+    """
+    return TopEigenvalues(number, num_matvecs)
+
+
+def _trace(model: Model, params: Any, probe: Probe) -> Array:
+    return hessian.trace(model, params, probe.x, loss="squared" if probe.loss == "squared" else "auto")
+
+
+def _trace_cost(model: Model, probe_size: int) -> float:
+    return (1 + 2 * model.num_outputs) / 3 * probe_size
