@@ -25,7 +25,9 @@ def test_the_papers_experiments_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_is_a_short_file(name):
-    assert len(reproduction.experiments()[name].read_text().splitlines()) <= 40
+    # a figure of the two-layer nets is a sweep, its claims and its panels; evidence that is no exponent needs more words
+    most = 40 if name in FIGURES else 160
+    assert len(reproduction.experiments()[name].read_text().splitlines()) <= most
     module = reproduction.load(name)
     assert module.__doc__.strip().endswith(".")
     if hasattr(module, "SWEEP"):
@@ -72,7 +74,7 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_
 
 
 def test_bad_names_are_named(tmp_path):
-    with pytest.raises(InputError, match="experiment = 'fig99': use one of fig2_top"):
+    with pytest.raises(InputError, match="experiment = 'fig99': use one of .*fig2_top"):
         jt.reproduce("fig99")
     with pytest.raises(InputError, match="scale = 'huge'"):
         jt.reproduce("fig3_4", "huge")
