@@ -17,6 +17,8 @@ from .verdict import contrasts, lack_of_fit
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
+MOST_EXTRA = 0.3  # share of a variance that the estimated weights may add
+BASINS = 4  # minima that are followed to their bottom
 WIDEST = 12.0  # largest exponent looked for
 
 
@@ -48,15 +50,29 @@ def infer(
     white = Model(means, lattice, Whitener.of(diagonal_blocks(ready, variance)), 1.0)
     candidates = starts(means, variance, bounds) if ways.basis.shape[1] else [np.zeros(0)]
     white = white.with_best_stiffness(candidates[0])
-    basins = sorted((white.solve(theta) for theta in candidates), key=objective)[:3]
-    best = min((white.minimise(start, bounds, tolerance=0.1) for start in basins), key=objective)
-
-    noise, share = learn_noise(ready, white, best)
+    basins = sorted((white.solve(theta) for theta in candidates), key=objective)[:BASINS]
+    basins = distinct([white.minimise(start, bounds, tolerance=0.1) for start in basins], lattice, means)
+    noise, share = learn_noise(ready, white, basins[0])
     model = Model(means, lattice, Whitener.of(noise.covariances(share)), white.stiffness)
-    for _ in range(2):
+    model = model.with_best_stiffness(basins[0].theta)
+    rivals = distinct([model.minimise(model.solve(b.theta), bounds) for b in basins], lattice, means)
+    best = rivals[0]
+    for _ in range(2):  # the noise of leads must follow the slope that the fit uses, to its last digits
+        noise, share = learn_noise(ready, model, best, noise)
+        model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
         model = model.with_best_stiffness(best.theta)
         best = model.minimise(model.solve(best.theta), bounds)
     return conclude(ready, curves, ways, confidence, rng, model, best, noise, share, bounds)
+
+
+def distinct(solutions: list[Solution], lattice: Lattice, means) -> list[Solution]:
+    """Best first, without those that shift the curves as a better one does."""
+    kept: list[Solution] = []
+    for solution in sorted(solutions, key=objective):
+        gaps = [np.abs(means.controls @ (solution.theta - other.theta)).max(initial=0.0) for other in kept]
+        if min(gaps, default=np.inf) > lattice.spacing:
+            kept.append(solution)
+    return kept
 
 
 def objective(solution: Solution) -> float:
@@ -91,7 +107,7 @@ def rough_variance(ready: Prepared) -> np.ndarray:
     """Variance of each mean, as if its points were independent."""
     reps = ready.replicates
     if reps.counts.max() > 1:
-        sd, _ = cov.profiles(reps, ready.means.condition, 0.0)
+        sd, _ = cov.profiles(reps, ready.means.condition, ready.means.log_time, ready.means.log_time, 0.0)
         variance = sd**2 / reps.counts
     else:
         variance = np.empty(len(reps.counts))
@@ -107,14 +123,17 @@ def diagonal_blocks(ready: Prepared, variance: np.ndarray) -> list[np.ndarray]:
     return [np.diag(variance[condition == k]) for k in np.unique(condition)]
 
 
-def learn_noise(ready: Prepared, model: Model, best: Solution) -> tuple[cov.Noise, list[np.ndarray]]:
+def learn_noise(
+    ready: Prepared, model: Model, best: Solution, before: cov.Noise | None = None
+) -> tuple[cov.Noise, list[np.ndarray]]:
     """The covariance of a replicate, from the replicates where there are several, else from the residuals."""
     means, reps = ready.means, ready.replicates
     condition = means.condition
     several = reps.counts.min() > 1
+    slope = means.binned(model.lattice.design(means.log_tau(best.theta), best.span, slope=True)) @ best.beta
     log_tau = means.binned(means.log_tau(best.theta))
     if several:
-        sd, point_sd = cov.profiles(reps, condition, FLOOR**2)
+        sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
         groups = (
             [np.arange(len(condition))]
             if reps.paired
@@ -136,6 +155,7 @@ def learn_noise(ready: Prepared, model: Model, best: Solution) -> tuple[cov.Nois
             condition[rows],
             sd[rows],
             point_sd[rows],
+            slope[rows],
             paired=several and reps.paired,
         )
         full.append(kernel)
@@ -158,7 +178,7 @@ def learn_noise(ready: Prepared, model: Model, best: Solution) -> tuple[cov.Nois
             thinned.append(np.array([left.T @ k[pick, pick] @ left for k in kernel]))
             degrees = 1.0
         numbers.append(degrees)
-    weights, information = cov.estimate_weights(thinned, samples, numbers)
+    weights, information = cov.estimate_weights(thinned, samples, numbers, None if before is None else before.weights)
     noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR**2)
     share = [ready.share[np.ix_(rows, rows)] for rows in groups]
     return noise, share
@@ -168,6 +188,33 @@ def _complement(basis: np.ndarray) -> np.ndarray:
     """Orthonormal directions that the curve and the exponents cannot reach, (N, N − rank)."""
     left, singular, _ = np.linalg.svd(basis, full_matrices=True)
     return left[:, int(np.sum(singular > 1e-7 * singular[0])) :]
+
+
+def weighting_error(
+    model: Model, best: Solution, influence: np.ndarray, noise: cov.Noise, share: list[np.ndarray]
+) -> np.ndarray:
+    """Λ = Σ_mn cov(a_m, a_n)·u_m P u_n', u_m = ψK_m: what the weights a, being estimated, add to ψ's variance.
+
+    ψ(a) moves by −Σ δa_m ψK_mP with the weights, P = Ω⁻¹ − Ω⁻¹X(X'Ω⁻¹X)⁻¹X'Ω⁻¹ the precision of residuals;
+    ψΩψ' is too small by the same amount, hence twice Λ (Kackar and Harville 1984, Kenward and Roger 1997).
+    """
+    active = noise.active()
+    turned = np.array([noise.turned(influence, share, m) for m in active])  # (m, P, N)
+    white = model.whiten(turned.reshape(-1, turned.shape[-1]).T)
+    white = model.project_out_curve(best, white)
+    gradient = model.project_out_curve(best, model.whiten(model.gradient(best)))
+    frame = np.linalg.qr(gradient)[0]
+    white = white - frame @ (frame.T @ white)
+    white = white.T.reshape(len(active), len(influence), -1)
+    return np.einsum("mn,mpi,nqi->pq", noise.uncertainty(active), white, white)
+
+
+def inflated(covariance: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """`covariance` + `extra`, by at most MOST_EXTRA of each variance: the expansion behind it is of first order."""
+    size = np.sqrt(np.diag(covariance))
+    ratio = extra / np.maximum(np.outer(size, size), 1e-300)
+    top = np.linalg.eigvalsh(ratio).max()
+    return covariance + extra * min(1.0, MOST_EXTRA / max(top, 1e-300))
 
 
 @dataclass(frozen=True)
@@ -184,7 +231,7 @@ class Scatter:
         by_model = rows @ self.model_covariance @ rows.T
         reps = self.ready.replicates
         if reps.counts.min() <= 1:
-            return by_model, float(np.clip(np.median(self.noise.degrees(rows, self.share)), 1.0, 60.0))
+            return by_model, float(np.clip(np.median(self.noise.degrees(rows, self.share)), 4.0, 60.0))
         scores = (rows / reps.counts) @ reps.unbiased.T  # (G, labels): what each replicate contributes
         own = scores @ scores.T
         degrees_own = self._own_degrees(rows)
@@ -225,6 +272,7 @@ def conclude(ready, curves, ways, confidence, rng, model, best, noise, share, bo
     influence = (model.whiten.transposed(free) @ inverse).T  # (P, N)
     if num:
         mixed, degrees = scatter.mixed(influence)
+        mixed = inflated(mixed, 2 * weighting_error(model, best, influence, noise, share))
         spread = mixed + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
     else:
         spread, degrees = np.zeros((0, 0)), np.inf
