@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Score the collapse fitter on fresh draws of every family: coverage, sharpness, verdicts, time.
 
-    python scripts/collapse_study.py --draws 20 --salt 1 --families white_3 false_plateau
+python scripts/collapse_study.py --draws 20 --salt 1 --families white_3 false_plateau
 """
 
 import argparse

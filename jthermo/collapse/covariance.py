@@ -6,7 +6,8 @@ The unit of information is the replicate, not the point. Its deviation is modell
     Ω = Σ_m a_m K_m,   a_m ≥ 0,
 
 with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); a constant offset; a random walk;
-a lead, F'(log τ)F'(log τ)', of replicates that run ahead of their fellows; and, where the same replicate appears at several controls, the same kinds shared between controls, as a
+a lead of replicates that run ahead of their fellows, ∝ F′(log τ);
+and, where the same replicate appears at several controls, the same kinds shared between controls, as a
 function of τ (shared start) or of t (shared data). The memory terms are scaled by the local standard
 deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
 likelihood of the replicates' deviations from their own mean, so a misfit of the curve does not enter; with a
@@ -96,9 +97,7 @@ class Noise:
         active = self.active()
         if not len(active):
             return np.full(len(directions), np.inf)
-        variance = np.einsum(
-            "mg,mk,kg->g", per_weight[active], self.uncertainty(active), per_weight[active]
-        )
+        variance = np.einsum("mg,mk,kg->g", per_weight[active], self.uncertainty(active), per_weight[active])
         return 2 * total**2 / np.maximum(variance, 1e-300)
 
 
@@ -164,7 +163,10 @@ def _common_course(
     own = own_near @ power / own_near.sum(axis=1)
     size = np.bincount(condition)
     level = np.bincount(condition, own / common) / size
-    common = common * (level ** ((trust - 0.1) / (trust + 3.0))[np.unique(condition, return_index=True)[1]])[condition]
+    common = (
+        common
+        * (level ** ((trust - 0.1) / (trust + 3.0))[np.unique(condition, return_index=True)[1]])[condition]
+    )
     pull = COMMON_DEGREES / (COMMON_DEGREES + trust)
     return np.exp(pull * np.log(common) + (1 - pull) * np.log(own))
 

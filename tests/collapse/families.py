@@ -195,6 +195,8 @@ def _bent(name: str, bend: Callable[[Planted, np.random.Generator], Callable]) -
         level = _level(rng)
         noise = Noise(point=level) if rng.random() < 0.5 else Noise(point=level / 2, memory=level)
         plan = plant(rng, replicates=int(rng.integers(4, 13)), noise=noise)
+        if bend is _plateau:
+            plan = replace(plan, curve=_saturating(plan))
         return Draw(replace(plan, bend=bend(plan, rng)).table(rng), plan.names, {}, {}, collapses=False)
 
     FAMILIES[name] = make
@@ -206,19 +208,21 @@ def _ramp(plan: Planted) -> np.ndarray:
     return 2 * (c - c.min()) / np.ptp(c) - 1
 
 
-def _mean_error(plan: Planted, weight: np.ndarray) -> float:
-    """Standard error of a weighted average of one condition's mean curve."""
-    k = len(plan.log_times) - 1
-    w = weight / weight.sum()
-    return float(np.sqrt(w @ plan.covariance(k, k) @ w / plan.num_replicates[k]))
+def _saturating(plan: Planted) -> Callable:
+    """A decay that is over by the last third of every record."""
+    starts = [plan.log_tau(k)[0] for k in range(len(plan.log_times))]
+    length = np.ptp(plan.log_times[0])
+    return lambda u: 1 / (1 + np.exp((u - np.mean(starts) - 0.3 * length) / (0.05 * length)))
 
 
 def _plateau(plan: Planted, rng: np.random.Generator) -> Callable:
-    """The last third of the curves drifts with the control: 5 standard errors from first to last."""
-    x = plan.log_times[0]
-    late = (x > x[0] + 0.67 * np.ptp(x)).astype(float)
-    size, ramp = 5 * np.sqrt(2) * _mean_error(plan, late), _ramp(plan)
-    return lambda k, u, y: y + 0.5 * size * ramp[k] * late
+    """The plateau drifts with the control: its means differ by 5 standard errors from first to last."""
+    k = len(plan.log_times) // 2
+    weight = 1 - plan.curve(plan.log_tau(k))
+    weight = weight / weight.sum()
+    error = np.sqrt(2 * weight @ plan.covariance(k, k) @ weight / plan.num_replicates[k])
+    ramp = _ramp(plan)
+    return lambda k, u, y: y + 2.5 * error * ramp[k] * (1 - y)
 
 
 def _amplitude(plan: Planted, rng: np.random.Generator) -> Callable:
@@ -274,9 +278,7 @@ def hidden_flat(rng: np.random.Generator) -> Draw:
 def hidden_constant(rng: np.random.Generator) -> Draw:
     """A second control with one value."""
     whole = drawn(plant(rng, replicates=4), rng)
-    return replace(
-        whole, table=whole.table.assign(size=64.0), controls=("rate", "size"), hidden=("size",)
-    )
+    return replace(whole, table=whole.table.assign(size=64.0), controls=("rate", "size"), hidden=("size",))
 
 
 @family
@@ -288,7 +290,8 @@ def hidden_disjoint(rng: np.random.Generator) -> Draw:
     shuffled = np.argsort(plan.log_controls[:, 0])
     width = np.ptp(plan.log_times[0]) / number
     times = tuple(
-        width * (shuffled[k] * 1.15 + np.linspace(0, 1, 40)) - (shift[k] if number else 0) for k in range(number)
+        width * (shuffled[k] * 1.15 + np.linspace(0, 1, 40)) - (shift[k] if number else 0)
+        for k in range(number)
     )
     plan = replace(plan, log_times=times)
     return Draw(plan.table(rng), ("rate",), {}, {}, collapses=None, hidden=("rate",))

@@ -55,7 +55,7 @@ class Noise:
         memory: with correlation exp(−|Δ log t|/reach).
         offset: constant along the replicate.
         walk: random walk in log t, at the end of the record.
-        lead: the replicate runs ahead by this much in log t.
+        lead: the replicate runs ahead by this much in log t, which is linear in the covariance only.
         growth: all amplitudes grow by this factor along the record.
         shared: share of the variance of all but the point noise that a seed keeps at every control.
     """
@@ -217,7 +217,9 @@ def plant(
     start = times[0][0]
     centre = shift.mean() + 0.5 * (start + length)
     kind = noise or Noise(point=float(np.exp(rng.uniform(np.log(0.01), np.log(0.06)))))
-    scaled = replace(kind, **{n: relative * getattr(kind, n) for n in ("point", "memory", "offset", "walk", "lead")})
+    scaled = replace(
+        kind, **{n: relative * getattr(kind, n) for n in ("point", "memory", "offset", "walk", "lead")}
+    )
     return Planted(
         curve=random_curve(rng, centre, length - start),
         powers=powers,

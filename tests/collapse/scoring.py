@@ -134,9 +134,11 @@ def table(scores: dict[str, Score]) -> Iterable[str]:
         shares = ", ".join(f"{np.mean(p < a):.4f} < {a}" for a in (0.003, 0.01, 0.05, 0.1, 0.5))
         yield f"their p-values        {shares}"
     yield f"false collapses       {sum(s.refused for s in false)} of {sum(s.draws for s in false)} refused"
-    yield f"hidden controls       {sum(s.admitted for s in scores.values())} of {sum(s.hidden for s in scores.values())} admitted"
+    admitted, hidden = (sum(getattr(s, n) for s in scores.values()) for n in ("admitted", "hidden"))
+    yield f"hidden controls       {admitted} of {hidden} admitted"
     corrected = [s for n, s in scores.items() if kinds[n] == "correction"]
-    yield f"corrections           {sum(s.silent_misses for s in corrected)} silent misses of {sum(s.draws for s in corrected)}"
+    silent, draws = (sum(getattr(s, n) for s in corrected) for n in ("silent_misses", "draws"))
+    yield f"corrections           {silent} silent misses of {draws}"
     yield f"drift wrongly seen    {sum(s.drifting for s in true)} of {sum(s.draws for s in true)}"
     yield f"crashes               {sum(s.crashes for s in scores.values())}"
     seconds = [t for s in scores.values() for t in s.seconds]
