@@ -74,7 +74,7 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_
 
 
 def test_bad_names_are_named(tmp_path):
-    with pytest.raises(InputError, match="experiment = 'fig99': use one of .*fig2_top"):
+    with pytest.raises(InputError, match=r"experiment = 'fig99': use one of .*fig2_top"):
         jt.reproduce("fig99")
     with pytest.raises(InputError, match="scale = 'huge'"):
         jt.reproduce("fig3_4", "huge")

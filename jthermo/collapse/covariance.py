@@ -6,6 +6,7 @@ The unit of information is the replicate, not the point. Its deviation is modell
     Ω = Σ_m a_m K_m,   a_m ≥ 0,
 
 with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); a constant offset; a random walk;
+a lead of replicates that run ahead of their fellows, ∝ F′(log τ);
 and, where the same replicate appears at several controls, the same kinds shared between controls, as a
 function of τ (shared start) or of t (shared data). The memory terms are scaled by the local standard
 deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
@@ -21,6 +22,10 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
+LEAST = 0.01  # of the mean variance: no point is believed to be more exact, a few equal values prove nothing
+REACHES = (100.0, 0.3, 0.1, 0.04)  # smoothness of the noise's course, as fractions of the length; 100 is flat
+OWN_REACH = 0.08
+COMMON_DEGREES = 6.0  # replicates that the common course counts as
 MAX_ROWS = 150  # points used to estimate the weights (not to weigh the fit)
 
 
@@ -66,6 +71,21 @@ class Noise:
             out.append(omega)
         return out
 
+    def active(self) -> np.ndarray:
+        """Indices of the weights that count."""
+        return np.flatnonzero(self.weights > 1e-6 * self.weights.sum())
+
+    def uncertainty(self, active: np.ndarray) -> np.ndarray:
+        """Covariance of the active weights."""
+        return np.linalg.pinv(self.information[np.ix_(active, active)], hermitian=True)
+
+    def turned(self, directions: np.ndarray, share: list[np.ndarray], m: int) -> np.ndarray:
+        """(K_m ∘ share)·g for rows g of `directions`, (G, N)."""
+        out = np.zeros_like(directions)
+        for rows, kernel, part in zip(self.blocks, self.components, share, strict=True):
+            out[:, rows] = directions[:, rows] @ (kernel[m] * part)
+        return out
+
     def degrees(self, directions: np.ndarray, share: list[np.ndarray]) -> np.ndarray:
         """Satterthwaite degrees of freedom of g'Ωg for rows g of `directions` (G, N): 2V²/var V."""
         per_weight = np.zeros((len(self.weights), len(directions)))
@@ -74,46 +94,81 @@ class Noise:
             for m, single in enumerate(kernel):
                 per_weight[m] += np.einsum("gi,gi->g", piece @ (single * part), piece)
         total = self.weights @ per_weight
-        active = self.weights > 1e-6 * self.weights.sum()
-        if not active.any():
+        active = self.active()
+        if not len(active):
             return np.full(len(directions), np.inf)
-        information = self.information[np.ix_(active, active)]
-        spread = np.linalg.pinv(information, hermitian=True)
-        variance = np.einsum("mg,mk,kg->g", per_weight[active], spread, per_weight[active])
+        variance = np.einsum("mg,mk,kg->g", per_weight[active], self.uncertainty(active), per_weight[active])
         return 2 * total**2 / np.maximum(variance, 1e-300)
 
 
-def smooth_variance(values: np.ndarray, width: int) -> np.ndarray:
-    """Running mean over the last axis with shrinking ends."""
-    kernel = np.ones(min(2 * width + 1, values.shape[-1] | 1))
-    norm = np.convolve(np.ones(values.shape[-1]), kernel, mode="same")
-    return np.apply_along_axis(lambda row: np.convolve(row, kernel, mode="same"), -1, values) / norm
-
-
-def profiles(reps: Replicates, condition: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+def profiles(
+    reps: Replicates, condition: np.ndarray, log_tau: np.ndarray, log_time: np.ndarray, floor: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Standard deviation along each curve of a replicate, and of its point noise (from local differences),
     (N,) each.
 
-    Both are smoothed along the curve and shrunk to the mean over conditions in proportion to the few degrees
-    of freedom.
+    Both are smoothed along the curve and, as few replicates know little, drawn towards what all conditions
+    together say about the noise as a function of τ, at the level of their own.
     """
     deviations = reps.unbiased
     total = np.empty(len(condition))
     point = np.empty(len(condition))
+    count = np.ones(len(condition))
     for k in np.unique(condition):
         rows = np.flatnonzero(condition == k)
         here = reps.present[:, rows].any(axis=1)
         part = deviations[np.ix_(here, rows)]
-        count = max(here.sum(), 1)
-        width = max(1, len(rows) // 24)
-        total[rows] = smooth_variance(np.mean(part**2, axis=0), width)
-        point[rows] = smooth_variance(_local_noise(part), 2 * width) if len(rows) > 4 else total[rows]
-        pull = 2.0 / (count + 1.0)
-        total[rows] = (1 - pull) * total[rows] + pull * total[rows].mean()
-        point[rows] = (1 - pull) * point[rows] + pull * point[rows].mean()
-    total = np.maximum(total, max(1e-3 * total.mean(), floor))
-    point = np.maximum(point, max(1e-3 * point.mean(), floor))
-    return np.sqrt(total), np.sqrt(point)
+        count[rows] = max(here.sum(), 1)
+        total[rows] = np.mean(part**2, axis=0)
+        point[rows] = _local_noise(part) if len(rows) > 4 else total[rows]
+    out = []
+    for variance in (total, point):
+        smooth = _common_course(variance, count, condition, log_tau, log_time)
+        out.append(np.sqrt(np.maximum(smooth, max(LEAST * smooth.mean(), floor))))
+    return out[0], out[1]
+
+
+def _common_course(
+    variance: np.ndarray,
+    count: np.ndarray,
+    condition: np.ndarray,
+    log_tau: np.ndarray,
+    log_time: np.ndarray,
+) -> np.ndarray:
+    """The raw variances smoothed: each condition's own course drawn to the course common to all.
+
+    A course learnt from few replicates is mostly chance, and a fit that trusts it leans on the points that
+    happen to agree. So the common course, a function of τ or of t, is as smooth as predicts best the course of
+    a condition that was left out; with replicates the own course counts more.
+    """
+    number = condition.max() + 1
+    length = np.median([np.ptp(log_time[condition == k]) for k in range(number)]) or 1.0
+    power = np.maximum(variance, 1e-12 * variance.mean() + 1e-300)
+    trust = np.maximum(count - 1, 0.1)
+    best, common = np.inf, power
+    for clock in (log_tau, log_time):
+        apart = (clock[:, None] - clock[None, :]) / length
+        for reach in REACHES:
+            near = np.exp(-0.5 * (apart / reach) ** 2) * trust
+            others = near * (condition[:, None] != condition[None, :]) + 1e-9 * trust
+            ahead = np.log(others @ power / others.sum(axis=1))
+            level = power * np.exp(-ahead)
+            score = sum(
+                ahead[condition == k].mean() + np.log(level[condition == k].mean()) for k in range(number)
+            )
+            if score < best - 0.02 * number:
+                best, common = score, near @ power / near.sum(axis=1)
+    own_near = np.exp(-0.5 * ((log_time[:, None] - log_time[None, :]) / (length * OWN_REACH)) ** 2)
+    own_near *= condition[:, None] == condition[None, :]
+    own = own_near @ power / own_near.sum(axis=1)
+    size = np.bincount(condition)
+    level = np.bincount(condition, own / common) / size
+    common = (
+        common
+        * (level ** ((trust - 0.1) / (trust + 3.0))[np.unique(condition, return_index=True)[1]])[condition]
+    )
+    pull = COMMON_DEGREES / (COMMON_DEGREES + trust)
+    return np.exp(pull * np.log(common) + (1 - pull) * np.log(own))
 
 
 def _local_noise(rows: np.ndarray) -> np.ndarray:
@@ -129,6 +184,7 @@ def kernels(
     condition: np.ndarray,
     sd: np.ndarray,
     point_sd: np.ndarray,
+    slope: np.ndarray,
     *,
     paired: bool,
     offsets: bool = True,
@@ -148,19 +204,25 @@ def kernels(
         out["offset"] = level * same
         out["offset_scaled"] = scale * same
         out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
+        out["lead"] = np.outer(slope, slope) * same
     if paired:
         apart_tau = np.abs(log_tau[:, None] - log_tau[None, :]) / length
         for memory in MEMORIES[1:]:
             out[f"shared_tau_{memory}"] = scale * np.exp(-apart_tau / memory)
         for memory in MEMORIES[::2]:
             out[f"shared_time_{memory}"] = scale * np.exp(-apart / memory)
+        out["shared_lead"] = np.outer(slope, slope)
         out["shared_offset"] = np.full_like(scale, level)
         out["shared_offset_scaled"] = scale
     return tuple(out), np.array(list(out.values()))
 
 
 def estimate_weights(
-    components: list[np.ndarray], samples: list[np.ndarray], numbers: list[float], iterations: int = 40
+    components: list[np.ndarray],
+    samples: list[np.ndarray],
+    numbers: list[float],
+    start: np.ndarray | None = None,
+    iterations: int = 40,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maximum likelihood a ≥ 0 from sample covariances E_b with ν_b degrees of freedom, and the Fisher
     information.
@@ -172,6 +234,8 @@ def estimate_weights(
     mean_power = sum(nu * np.trace(e) for nu, e in zip(numbers, samples, strict=True))
     own_power = sum(nu * np.trace(k, axis1=1, axis2=2) for nu, k in zip(numbers, components, strict=True))
     weights = mean_power / np.maximum(own_power, 1e-300) / number
+    if start is not None:
+        weights = np.maximum(start, 1e-3 * weights)
     flat = [k.reshape(number, -1) for k in components]
     for _ in range(iterations):
         have = np.zeros(number)
@@ -192,6 +256,8 @@ def fisher_information(components: list[np.ndarray], weights: np.ndarray, number
     """½ Σ ν tr(Ω⁻¹K_mΩ⁻¹K_n), only for the active weights; the others get 0."""
     active = np.flatnonzero(weights > 1e-6 * weights.sum())
     information = np.zeros((len(weights), len(weights)))
+    if not len(active):
+        return information
     for kernel, nu in zip(components, numbers, strict=True):
         inverse = _inverse(np.tensordot(weights, kernel, axes=1))
         turned = np.array([inverse @ kernel[m] for m in active])

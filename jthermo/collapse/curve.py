@@ -133,6 +133,7 @@ class Solution:
     """The curve at one value of θ, and what inference needs."""
 
     theta: np.ndarray
+    shift: np.ndarray  # (n,) what θ adds to log t of every point
     objective: float
     span: tuple[int, int]
     beta: np.ndarray
@@ -202,6 +203,7 @@ class Model:
         value, beta, factor = self._solve(gram, white.T @ target, target @ target, self.stiffness, span[1])
         return Solution(
             theta=theta,
+            shift=self.means.controls @ theta,
             objective=value,
             span=span,
             beta=beta,

@@ -10,7 +10,9 @@ import xarray as xr
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from .inference import Inference, infer
+from jthermo.errors import InputError
+
+from .inference import Inference, determined, infer
 from .input import Curves, read_curves
 from .prepare import Directions, Prepared, directions, prepare, without_outliers
 from .result import CollapseFit, Combination, Exponent, Note
@@ -56,7 +58,7 @@ def fit_collapse(
         CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable, notes.
 
     Raises:
-        ValueError: what is wrong with the input, naming the field, the value and the remedy.
+        InputError: what is wrong with the input, naming the field, the value and the remedy.
 
     Guarantees:
         The same data and seed give the same answer; rows in another order, another unit of time, of a
@@ -85,19 +87,19 @@ def fit_curves(
     ways = directions(curves, fixed)
     with threadpool_limits(1, "blas"):  # a few hundred rows: threads gain nothing and stall on a busy machine
         ready = prepare(curves, ways, fixed)
-        found = infer(ready, curves, ways, confidence, rng)
+        found = infer(ready, curves.controls, ways, confidence, rng)
     return _result(curves, fixed, confidence, ways, ready, found)
 
 
 def _checked(fixed: dict[str, float] | None, controls: Sequence[str], confidence: float) -> dict[str, float]:
     names = (controls,) if isinstance(controls, str) else tuple(controls)
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1, such as 0.95")
+        raise InputError("confidence", confidence, "give a number between 0 and 1, such as 0.95")
     for name, power in (fixed or {}).items():
         if name not in names:
-            raise ValueError(f"fixed names {name!r}, which is not one of the controls {list(names)}")
-        if not np.isfinite(power):
-            raise ValueError(f"fixed[{name!r}] is {power!r}; give a finite exponent")
+            raise InputError("fixed", name, f"is not one of the controls {list(names)}; name one of them")
+        if not isinstance(power, int | float | np.number) or not np.isfinite(power):
+            raise InputError(f"fixed[{name!r}]", power, "give a finite exponent")
     return {name: float(power) for name, power in (fixed or {}).items()}
 
 
@@ -110,13 +112,14 @@ def _result(
     found: Inference,
 ) -> CollapseFit:
     exponents, identifiable = {}, {}
+    sure = determined(ways, found.identified)
     for name in curves.controls:
         if name in fixed:
             exponents[name] = Exponent(fixed[name], fixed[name], fixed[name], 0.0)
             identifiable[name] = True
             continue
         i = ways.free.index(name)
-        identifiable[name] = bool(ways.known[i]) and found.informative
+        identifiable[name] = bool(sure[i])
         if identifiable[name]:
             exponents[name] = found.exponents[i]
         else:
@@ -125,48 +128,58 @@ def _result(
     return CollapseFit(
         exponents=exponents,
         collapsed=_verdict(curves, found),
-        p_value=found.p_value,
-        misfit=found.misfit,
+        p_value=found.outcome.p_value,
+        misfit=found.outcome.misfit,
         identifiable=identifiable,
-        combinations=_combinations(ways, found, confidence) if found.informative else (),
+        combinations=_combinations(ways, found, confidence),
         confidence=confidence,
         window=curves.window,
         num_replicates=(min(numbers), max(numbers)),
         left_out=curves.left_out,
         notes=_notes(curves, ways, found),
-        covariance=ways.basis @ found.covariance @ ways.basis.T,
+        covariance=_covariance(ways, found),
         degrees=found.degrees,
         free=ways.free,
         log_tau=found.grid,
         curve=ready.centre + ready.scale * found.curve,
         curve_error=ready.scale * found.curve_error,
         curves=curves,
+        drift=found.drift.table,
+        drift_p_values=found.drift.p_values,
     )
 
 
+def _covariance(ways: Directions, found: Inference) -> np.ndarray:
+    """Of the free exponents, with the drift of those that drift."""
+    drifts = np.array([found.drift.spread(name) for name in ways.free])
+    return ways.basis @ found.covariance @ ways.basis.T + np.diag(drifts**2)
+
+
 def _verdict(curves: Curves, found: Inference) -> bool | None:
-    if len(curves.conditions) < 2 or not found.informative:
+    if len(curves.conditions) < 2:
         return None
-    if found.p_value >= SIGNIFICANCE:
-        return True
+    if found.outcome.p_value >= SIGNIFICANCE:
+        apart = any(note.code == "poor_overlap" for note in found.identified.notes)
+        return None if apart and not found.identified.known.all() else True
     if max(len(c.values) for c in curves.conditions) == 1:
         return None  # one replicate: an offset of its own looks like a curve of its own
     return False
 
 
 def _combinations(ways: Directions, found: Inference, confidence: float) -> tuple[Combination, ...]:
-    """The known directions θ_d = Σ basis·p, largest weight 1; none when every exponent is known."""
-    if ways.known.all():
+    """The known directions Σ basis·p, largest weight 1; none when every exponent is known."""
+    if determined(ways, found.identified).all():
         return ()
     t = stats.t.ppf(0.5 + confidence / 2, found.degrees)
     out = []
-    for d, column in enumerate(ways.basis.T):
-        weight = column / column[np.argmax(np.abs(column))]
-        if np.sum(np.abs(weight) > 1e-9) < 2:
+    for axis in found.identified.axes[:, found.identified.known].T:
+        column = ways.basis @ axis
+        largest = column[np.argmax(np.abs(column))]
+        weights = {n: float(w / largest) for n, w in zip(ways.free, column, strict=True) if abs(w) > 1e-6}
+        if len(weights) < 2:
             continue
-        ratio = weight[np.argmax(np.abs(column))] / column[np.argmax(np.abs(column))]
-        centre, half = ratio * found.theta[d], abs(ratio) * t * np.sqrt(found.covariance[d, d])
-        weights = {n: float(w) for n, w in zip(ways.free, weight, strict=True) if abs(w) > 1e-9}
+        centre = axis @ found.theta / largest
+        half = t * np.sqrt(max(axis @ found.covariance @ axis, 0.0)) / abs(largest)
         out.append(Combination(weights, float(centre), float(centre - half), float(centre + half)))
     return tuple(out)
 
@@ -188,7 +201,15 @@ def _notes(curves: Curves, ways: Directions, found: Inference) -> tuple[Note, ..
                 f"{fewest} replicates at some condition; the noise is known from few, use ≥ 4",
             )
         )
-    notes += found.notes
+    notes += found.identified.notes
+    for name, p_value in found.drift.p_values.items():
+        if found.drift.drifting(name):
+            notes.append(
+                Note(
+                    "drifting_exponent",
+                    f"the exponent of {name} changes along the data (p = {p_value:.2g}); see drift",
+                )
+            )
     outliers = sum(run.reason == "outlier" for run in curves.left_out)
     if outliers:
         notes.append(Note("outliers", f"{outliers} replicates lie far from their fellows and were left out"))

@@ -8,55 +8,88 @@ import numpy as np
 from scipy import stats
 
 from . import covariance as cov
-from .curve import MAX_KNOTS, Lattice, Model, Solution, Whitener
-from .input import Curves
+from . import noise as noises
+from .curve import MAX_KNOTS, Lattice, Model, Solution, Whitener, penalty
+from .drift import Drift, drift
+from .identify import Identified, identify
 from .prepare import Directions, Prepared
-from .result import Exponent, Note
+from .result import Exponent
 from .scan import starts
-from .verdict import contrasts, lack_of_fit
+from .verdict import LackOfFit, contrasts, lack_of_fit
 
-FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
-MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
+BASINS = 4  # minima that are followed to their bottom
+REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
 WIDEST = 12.0  # largest exponent looked for
 
 
 @dataclass(frozen=True)
 class Inference:
-    """Everything the result needs, in the units of the prepared data."""
+    """Everything the result needs; the curve in the units of the prepared data."""
 
     theta: np.ndarray
     exponents: list[Exponent]
-    covariance: np.ndarray
+    covariance: np.ndarray  # of θ
     degrees: float
-    p_value: float
-    misfit: float
-    informative: bool
-    notes: list[Note]
+    outcome: LackOfFit
+    identified: Identified
+    drift: Drift
     grid: np.ndarray
     curve: np.ndarray
     curve_error: np.ndarray
 
 
-def infer(
-    ready: Prepared, curves: Curves, ways: Directions, confidence: float, rng: np.random.Generator
-) -> Inference:
-    """Scan, fit with point noise, learn the covariance, fit again with it, then intervals and verdict."""
+@dataclass(frozen=True)
+class Fitted:
+    """The best solution under the covariance that belongs to it, with its rivals."""
+
+    model: Model
+    best: Solution
+    rivals: list[Solution]
+    noise: cov.Noise
+    share: list[np.ndarray]
+    bounds: np.ndarray
+
+    def omega(self) -> np.ndarray:
+        """Covariance of the means by the model, (N, N)."""
+        out = np.zeros((len(self.model.means.mean),) * 2)
+        for rows, block in zip(self.noise.blocks, self.noise.covariances(self.share), strict=True):
+            out[np.ix_(rows, rows)] = block
+        return out
+
+
+def search(ready: Prepared) -> Fitted:
+    """Scan, fit with point noise, learn the covariance, fit again with it."""
     means = ready.means
     bounds = search_bounds(ready)
-    variance = rough_variance(ready)
+    variance = noises.rough_variance(ready)
     lattice = Lattice(knot_spacing(ready))
-    white = Model(means, lattice, Whitener.of(diagonal_blocks(ready, variance)), 1.0)
-    candidates = starts(means, variance, bounds) if ways.basis.shape[1] else [np.zeros(0)]
+    white = Model(means, lattice, Whitener.of(noises.diagonal_blocks(ready, variance)), 1.0)
+    candidates = starts(means, variance, bounds) if len(bounds) else [np.zeros(0)]
     white = white.with_best_stiffness(candidates[0])
-    basins = sorted((white.solve(theta) for theta in candidates), key=objective)[:3]
-    best = min((white.minimise(start, bounds, tolerance=0.1) for start in basins), key=objective)
-
-    noise, share = learn_noise(ready, white, best)
+    basins = sorted((white.solve(theta) for theta in candidates), key=objective)[:BASINS]
+    basins = distinct([white.minimise(start, bounds, tolerance=0.1) for start in basins], lattice)
+    noise, share = noises.learn_noise(ready, white, basins[0])
     model = Model(means, lattice, Whitener.of(noise.covariances(share)), white.stiffness)
-    for _ in range(2):
+    model = model.with_best_stiffness(basins[0].theta)
+    rivals = distinct([model.minimise(model.solve(b.theta), bounds) for b in basins], lattice)
+    best = rivals[0]
+    for _ in range(2):  # the noise of leads must follow the slope that the fit uses, to its last digits
+        noise, share = noises.learn_noise(ready, model, best, noise)
+        model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
         model = model.with_best_stiffness(best.theta)
         best = model.minimise(model.solve(best.theta), bounds)
-    return conclude(ready, curves, ways, confidence, rng, model, best, noise, share, bounds)
+    rivals = [model.minimise(model.solve(r.theta), bounds) for r in rivals[1:]]
+    return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds)
+
+
+def distinct(solutions: list[Solution], lattice: Lattice) -> list[Solution]:
+    """Best first, without those that shift the curves as a better one does."""
+    kept: list[Solution] = []
+    for solution in sorted(solutions, key=objective):
+        gaps = [np.abs(solution.shift - other.shift).max(initial=0.0) for other in kept]
+        if min(gaps, default=np.inf) > lattice.spacing:
+            kept.append(solution)
+    return kept
 
 
 def objective(solution: Solution) -> float:
@@ -87,196 +120,99 @@ def knot_spacing(ready: Prepared) -> float:
     return max(length / max(points, 4), 1.5 * length / MAX_KNOTS)
 
 
-def rough_variance(ready: Prepared) -> np.ndarray:
-    """Variance of each mean, as if its points were independent."""
-    reps = ready.replicates
-    if reps.counts.max() > 1:
-        sd, _ = cov.profiles(reps, ready.means.condition, 0.0)
-        variance = sd**2 / reps.counts
-    else:
-        variance = np.empty(len(reps.counts))
-        for k in np.unique(ready.means.condition):
-            rows = ready.means.condition == k
-            variance[rows] = np.median(cov._local_noise(ready.means.mean[None, rows])) * 2
-    return variance + FLOOR**2
-
-
-def diagonal_blocks(ready: Prepared, variance: np.ndarray) -> list[np.ndarray]:
-    """Independent points, in blocks by condition."""
-    condition = ready.means.condition
-    return [np.diag(variance[condition == k]) for k in np.unique(condition)]
-
-
-def learn_noise(ready: Prepared, model: Model, best: Solution) -> tuple[cov.Noise, list[np.ndarray]]:
-    """The covariance of a replicate, from the replicates where there are several, else from the residuals."""
-    means, reps = ready.means, ready.replicates
-    condition = means.condition
-    several = reps.counts.min() > 1
-    log_tau = means.binned(means.log_tau(best.theta))
-    if several:
-        sd, point_sd = cov.profiles(reps, condition, FLOOR**2)
-        groups = (
-            [np.arange(len(condition))]
-            if reps.paired
-            else [np.flatnonzero(condition == k) for k in np.unique(condition)]
-        )
-    else:
-        basis = means.binned(model.lattice.design(means.log_tau(best.theta), best.span))
-        unreached = _complement(np.column_stack([basis, model.gradient(best)]))
-        level = np.sqrt(np.mean((unreached.T @ means.mean) ** 2) + FLOOR**2)
-        sd = point_sd = np.full(len(condition), level)
-        groups = [np.arange(len(condition))]
-    deviations = reps.unbiased
-    thinned, samples, numbers, full = [], [], [], []
-    names: tuple[str, ...] = ()
-    for rows in groups:
-        names, kernel = cov.kernels(
-            means.log_time[rows],
-            log_tau[rows],
-            condition[rows],
-            sd[rows],
-            point_sd[rows],
-            paired=several and reps.paired,
-        )
-        full.append(kernel)
-        step = int(np.ceil(len(rows) / cov.MAX_ROWS))
-        pick = slice(None, None, step)
-        few = rows[pick]
-        if several:
-            here = reps.present[:, few].any(axis=1)
-            part = deviations[np.ix_(here, few)]
-            degrees = max(float(np.median(reps.counts[few])) - 1, 1.0)
-            together = reps.present[np.ix_(here, few)].astype(float)
-            pairs = np.maximum(together.T @ together, 1.0)
-            root = np.sqrt(np.outer(reps.counts[few], reps.counts[few]))
-            samples.append(part.T @ part / root * np.where(pairs < root - 1e-9, root / pairs, 1.0))
-            thinned.append(kernel[:, pick, pick])
-        else:
-            left = _complement(np.column_stack([basis, model.gradient(best)])[few])
-            part = left.T @ means.mean[few]
-            samples.append(np.outer(part, part))
-            thinned.append(np.array([left.T @ k[pick, pick] @ left for k in kernel]))
-            degrees = 1.0
-        numbers.append(degrees)
-    weights, information = cov.estimate_weights(thinned, samples, numbers)
-    noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR**2)
-    share = [ready.share[np.ix_(rows, rows)] for rows in groups]
-    return noise, share
-
-
-def _complement(basis: np.ndarray) -> np.ndarray:
-    """Orthonormal directions that the curve and the exponents cannot reach, (N, N − rank)."""
-    left, singular, _ = np.linalg.svd(basis, full_matrices=True)
-    return left[:, int(np.sum(singular > 1e-7 * singular[0])) :]
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Covariance of linear functions of the means: the replicates' own mixed with the model's."""
-
-    ready: Prepared
-    noise: cov.Noise
-    share: list[np.ndarray]
-    model_covariance: np.ndarray
-
-    def mixed(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
-        """Covariance (G, G) of rows·mean, and the degrees of freedom it is known with."""
-        by_model = rows @ self.model_covariance @ rows.T
-        reps = self.ready.replicates
-        if reps.counts.min() <= 1:
-            return by_model, float(np.clip(np.median(self.noise.degrees(rows, self.share)), 1.0, 60.0))
-        scores = (rows / reps.counts) @ reps.unbiased.T  # (G, labels): what each replicate contributes
-        own = scores @ scores.T
-        degrees_own = self._own_degrees(rows)
-        degrees_model = min(float(np.median(self.noise.degrees(rows, self.share))), MODEL_DEGREES)
-        share = degrees_model / (degrees_model + degrees_own)
-        return share * by_model + (1 - share) * own, max(degrees_model, degrees_own)
-
-    def _own_degrees(self, rows: np.ndarray) -> float:
-        """Satterthwaite over conditions; paired replicates are one group."""
-        reps, condition = self.ready.replicates, self.ready.means.condition
-        if reps.paired:
-            return float(np.max(reps.counts) - 1)
-        out = []
-        for row in rows:
-            parts, counts = [], []
-            for k in np.unique(condition):
-                here = condition == k
-                scores = reps.unbiased[:, here] @ (row[here] / reps.counts[here])
-                parts.append(np.sum(scores**2))
-                counts.append(np.max(reps.counts[here]) - 1)
-            power = np.array(parts)
-            out.append(power.sum() ** 2 / max(np.sum(power**2 / np.array(counts)), 1e-300))
-        return float(np.median(out))
-
-
-def conclude(ready, curves, ways, confidence, rng, model, best, noise, share, bounds) -> Inference:
-    """Intervals, verdict and notes at the best exponents."""
-    means = ready.means
-    blocks = noise.covariances(share)
-    omega = np.zeros((len(means.mean),) * 2)
-    for rows, block in zip(noise.blocks, blocks, strict=True):
-        omega[np.ix_(rows, rows)] = block
-    scatter = Scatter(ready, noise, share, omega)
+def infer(
+    ready: Prepared,
+    controls: tuple[str, ...],
+    ways: Directions,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Inference:
+    """Search, then intervals, verdict, identifiability and drift at the best exponents."""
+    fitted = search(ready)
+    model, best = fitted.model, fitted.best
+    omega = fitted.omega()
+    scatter = noises.Scatter(ready, fitted.noise, fitted.share, omega)
     num = len(best.theta)
-    notes: list[Note] = []
-    hessian, free = model.information(best)
-    inverse = np.linalg.pinv(hessian, hermitian=True) if num else hessian
-    influence = (model.whiten.transposed(free) @ inverse).T  # (P, N)
+    spread, degrees, influence = np.zeros((0, 0)), np.inf, np.zeros((0, len(omega)))
     if num:
+        hessian, free = model.information(best)
+        inverse = np.linalg.pinv(hessian, hermitian=True)
+        influence = (model.whiten.transposed(free) @ inverse).T
         mixed, degrees = scatter.mixed(influence)
+        extra = noises.weighting_error(model, best, influence, fitted.noise, fitted.share)
+        mixed = noises.inflated(mixed, 2 * extra)
         spread = mixed + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
-    else:
-        spread, degrees = np.zeros((0, 0)), np.inf
-    residual = means.mean - best.fitted
-
-    basis = model.means.binned(model.lattice.design(means.log_tau(best.theta), best.span))
-    gradient = model.gradient(best)
-
-    def through_fit(rows: np.ndarray) -> np.ndarray:
-        """rows·R: what the contrasts of the residuals are as functions of the means."""
-        smoother = np.linalg.solve(
-            best.whitened_basis.T @ best.whitened_basis + model.stiffness * _penalty(best), (rows @ basis).T
-        ).T
-        back = model.whiten.transposed(best.whitened_basis @ smoother.T).T
-        # the curve refits what the exponents leave: r = (I − S)(I − G ψ) m
-        return (rows - back) - ((rows - back) @ gradient) @ influence if num else rows - back
-
-    own, trends = contrasts(means.condition, ready.levels)
-    fit_rows = through_fit(np.concatenate([own, trends]))
-    sigma, verdict_degrees = scatter.mixed(fit_rows)
-    sigma = sigma + FLOOR**2 * np.eye(len(sigma))
-    outcome = lack_of_fit(residual, own, trends, lambda rows: sigma, verdict_degrees, rng)
-
-    t = stats.t.ppf(0.5 + confidence / 2, degrees) if num else 0.0
+    t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
     powers = ways.basis @ best.theta
     errors = np.sqrt(np.maximum(np.diag(ways.basis @ spread @ ways.basis.T), 0.0))
-    exponents = [
-        Exponent(float(p), float(p - t * e), float(p + t * e), float(e))
-        for p, e in zip(powers, errors, strict=True)
-    ]
-    informative = bool(num == 0 or (np.isfinite(errors).all() and np.all(t * errors < WIDEST / 2)))
-    log_tau = means.log_tau(best.theta)
-    grid = np.linspace(log_tau.min(), log_tau.max(), 200)
-    design = model.lattice.design(grid, best.span)
-    band = np.linalg.inv(best.whitened_basis.T @ best.whitened_basis + model.stiffness * _penalty(best))
-    error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", design, band, design), 0))
+    known = [i for i, sure in enumerate(determined(ways, identified)) if sure]
+    moved = drift(
+        model,
+        best,
+        tuple(ways.free[i] for i in known),
+        powers[known],
+        ready.levels[:, [controls.index(ways.free[i]) for i in known]],
+        scatter.mixed,
+    )
+    for i in known:  # where the exponent drifts, its interval takes in how much
+        errors[i] = np.hypot(errors[i], moved.spread(ways.free[i]))
+    grid, curve, curve_error = _curve(model, best)
     return Inference(
         theta=best.theta,
-        exponents=exponents,
+        exponents=[
+            Exponent(float(p), float(p - t * e), float(p + t * e), float(e))
+            for p, e in zip(powers, errors, strict=True)
+        ],
         covariance=spread,
         degrees=degrees,
-        p_value=outcome.p_value,
-        misfit=outcome.misfit,
-        informative=informative,
-        notes=notes,
+        outcome=_outcome(ready, model, best, influence, scatter, rng),
+        identified=identified,
+        drift=moved,
         grid=grid,
-        curve=design @ best.beta,
-        curve_error=error,
+        curve=curve,
+        curve_error=curve_error,
     )
 
 
-def _penalty(best: Solution) -> np.ndarray:
-    from .curve import penalty
+def determined(ways: Directions, identified: Identified) -> np.ndarray:
+    """Which free exponents the known directions of θ determine, (P,)."""
+    kept = ways.basis @ identified.axes[:, identified.known]
+    return np.sum(kept**2, axis=1) > 0.99
 
-    return penalty(best.span[1])
+
+def _outcome(
+    ready: Prepared,
+    model: Model,
+    best: Solution,
+    influence: np.ndarray,
+    scatter: noises.Scatter,
+    rng: np.random.Generator,
+) -> LackOfFit:
+    """The verdict on contrasts of the residuals, as linear functions of the means."""
+    means = model.means
+    basis = means.binned(model.lattice.design(means.log_tau(best.theta), best.span))
+    own, trends = contrasts(means.condition, ready.levels)
+    rows = np.concatenate([own, trends])
+    smoother = np.linalg.solve(normal(model, best), (rows @ basis).T)
+    left = rows - model.whiten.transposed(best.whitened_basis @ smoother).T
+    if len(influence):  # the curve refits what the exponents leave: r = (I − S)(I − G ψ) m
+        left = left - (left @ model.gradient(best)) @ influence
+    sigma, degrees = scatter.mixed(left)
+    # What the fit takes out of the residuals it takes out to first order only: some of it stays.
+    sigma = sigma + REMAINS**2 * scatter.mixed(rows)[0] + noises.FLOOR**2 * np.eye(len(sigma))
+    return lack_of_fit(means.mean - best.fitted, own, trends, sigma, degrees, rng)
+
+
+def normal(model: Model, best: Solution) -> np.ndarray:
+    """M = B'Ω⁻¹B + λD'D."""
+    return best.whitened_basis.T @ best.whitened_basis + model.stiffness * penalty(best.span[1])
+
+
+def _curve(model: Model, best: Solution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The curve with its standard error on a grid of log τ."""
+    at = model.means.log_tau(best.theta)
+    grid = np.linspace(at.min(), at.max(), 200)
+    design = model.lattice.design(grid, best.span)
+    variance = np.einsum("ij,jk,ik->i", design, np.linalg.inv(normal(model, best)), design)
+    return grid, design @ best.beta, np.sqrt(np.maximum(variance, 0.0))

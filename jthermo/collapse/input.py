@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from jthermo.errors import InputError
+
 MAX_POINTS = 400  # finest grid kept per curve; denser records are averaged in equal steps of log t
 
 
@@ -81,7 +83,7 @@ def read_curves(
     """Group the raw replicates by their controls; times ≤ 0 and padding are dropped, as τ needs log t.
 
     Raises:
-        ValueError: a column is missing, a control is not positive, something else varies, or nothing is left.
+        InputError: a column is missing, a control is not positive, something else varies, or nothing is left.
     """
     names = _control_names(controls)
     if isinstance(data, pd.DataFrame):
@@ -89,22 +91,22 @@ def read_curves(
     elif isinstance(data, xr.DataArray):
         table = _from_array(data, names, time, replicate)
     else:
-        raise ValueError(
-            f"data is a {type(data).__name__}; give an xarray.DataArray (one variable, such as "
-            "ds.activation_rate) or a tidy pandas.DataFrame"
+        raise InputError(
+            "data",
+            type(data).__name__,
+            "give an xarray.DataArray (one variable, such as ds.activation_rate) or a tidy pandas.DataFrame",
         )
     low, high = _window(window)
     usable = (table.time > 0) & (table.time >= low) & (table.time <= high)
     if not usable.any():
-        raise ValueError(
-            f"{time} has no value > 0 in the window {(low, high)}; widen it or check the {time} column"
-        )
+        raise InputError("window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}")
     bad = ~(np.isfinite(table.controls) & (table.controls > 0)) & usable[:, None]
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"control {names[column]!r} has the value {table.controls[row, column]!r}; a power law needs "
-            "controls > 0: drop those rows or fit another control"
+        raise InputError(
+            names[column],
+            float(table.controls[row, column]),
+            "a power law needs controls > 0; drop those rows or fit another control",
         )
     return _group(table, usable, names, time)
 
@@ -112,16 +114,19 @@ def read_curves(
 def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
     names = (controls,) if isinstance(controls, str) else tuple(controls)
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"controls is {names!r}; name at least one control and none twice")
+        raise InputError("controls", names, "name at least one control and none twice")
     return names
 
 
 def _window(window: tuple[float, float] | None) -> tuple[float, float]:
     if window is None:
         return 0.0, np.inf
-    low, high = (float(edge) for edge in window)
+    try:
+        low, high = (float(edge) for edge in window)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
     if not 0 <= low < high:
-        raise ValueError(f"window is {window!r}; give (low, high) in units of time with 0 ≤ low < high")
+        raise InputError("window", window, "give (low, high) in units of time with 0 ≤ low < high")
     return low, high
 
 
@@ -129,7 +134,7 @@ def _numbers(values: np.ndarray, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name!r} is not numeric ({error}); convert it to numbers first") from None
+        raise InputError(name, str(error), "is not numeric; convert it to numbers first") from None
 
 
 def _from_frame(
@@ -138,9 +143,11 @@ def _from_frame(
     wanted = [*names, time, value] + ([replicate] if replicate is not None else [])
     for name in wanted:
         if name not in frame.columns:
-            raise ValueError(
-                f"column {name!r} is not in the table, which has {list(frame.columns)}; name it by "
-                "controls=, time=, value= or replicate= (replicate=None when each curve was recorded once)"
+            raise InputError(
+                "column",
+                name,
+                f"is not in the table, which has {list(frame.columns)}; name it by controls=, time=, value= or "
+                "replicate= (replicate=None when each curve was recorded once)",
             )
     cells = np.zeros(len(frame), int) if replicate is None else frame[replicate].to_numpy()
     codes, labels = pd.factorize(cells, sort=False)
@@ -158,9 +165,11 @@ def _from_array(array: xr.DataArray, names: tuple[str, ...], time: str, replicat
     wanted = [*names, time] + ([replicate] if replicate is not None else [])
     for name in wanted:
         if name not in array.coords:
-            raise ValueError(
-                f"coordinate {name!r} is not on the data, which has {list(array.coords)}; name it by "
-                f"controls=, time= or replicate=, or attach it (ds.set_coords({name!r}))"
+            raise InputError(
+                "coordinate",
+                name,
+                f"is not on the data, which has {list(array.coords)}; name it by controls=, time= or "
+                f"replicate=, or attach it (ds.set_coords({name!r}))",
             )
     _refuse_other_axes(array, wanted, time)
 
@@ -185,9 +194,11 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
     carried = {dim for name in wanted for dim in array.coords[name].dims}
     for dim in array.dims:
         if dim not in carried and array.sizes[dim] > 1:
-            raise ValueError(
-                f"dimension {dim!r} (size {array.sizes[dim]}) is neither a control nor the replicate nor "
-                f"time; select one entry (data.isel({dim}=0)) or make it a control"
+            raise InputError(
+                "dimension",
+                dim,
+                f"(size {array.sizes[dim]}) is neither a control nor the replicate nor time; select one entry "
+                f"(data.isel({dim}=0)) or make it a control",
             )
     settings = {dim for name in wanted if name != time for dim in array.coords[name].dims}
     for name, coord in array.coords.items():
@@ -200,10 +211,12 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
             continue  # varies along time only: another clock
         distinct = pd.unique(np.asarray(coord.values).ravel())
         if 1 < len(distinct) < coord.size:
-            raise ValueError(
-                f"coordinate {name!r} varies ({', '.join(map(repr, distinct[:4].tolist()))}"
-                f"{', …' if len(distinct) > 4 else ''}) and is neither a control nor the replicate; select "
-                f"one value (data.where(data[{name!r}] == …, drop=True)) or make it a control"
+            raise InputError(
+                "coordinate",
+                name,
+                f"varies ({', '.join(map(repr, distinct[:4].tolist()))}{', …' if len(distinct) > 4 else ''}) and "
+                f"is neither a control nor the replicate; select one value "
+                f"(data.where(data[{name!r}] == …, drop=True)) or make it a control",
             )
 
 
@@ -232,7 +245,11 @@ def _group(table: Table, usable: np.ndarray, names: tuple[str, ...], time: str) 
             x, values = _coarsen(x, values)
             conditions.append(Condition(np.log(table.controls[chunk[0]]), x, values, labels[keep]))
     if not conditions:
-        raise ValueError(f"no replicate of {table.value_name!r} is finite; there is nothing to fit")
+        raise InputError(
+            "value",
+            table.value_name,
+            "no replicate of it is finite; there is nothing to fit: check the column",
+        )
     return Curves(
         controls=names,
         time=time,
@@ -253,9 +270,11 @@ def _pivot(
     recorded = np.zeros((len(labels), len(times)), bool)
     recorded[row, column] = True
     if recorded.sum() < len(chunk):
-        raise ValueError(
-            f"two values at {setting} for one replicate and one {time}: something else varies; make it "
-            "a control, select one value of it, or name the column that tells the replicates apart by replicate="
+        raise InputError(
+            "controls",
+            setting,
+            f"two values for one replicate and one {time}, so something else varies; make it a control, select "
+            "one value of it, or name the column that tells the replicates apart by replicate=",
         )
     values = np.full(recorded.shape, np.nan)
     values[row, column] = table.values[chunk]

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from jthermo.errors import InputError
+
 from .input import Curves, LeftOut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .drift import Local
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class CollapseFit:
         left_out: replicates not used, with the reason.
         notes: caveats.
         covariance: of the free exponents, with `degrees` of freedom.
+        free: names of the exponents that were fitted.
+        log_tau: grid of the curve, with its `curve` and `curve_error`.
+        curves: the data that were used.
+        drift: effective exponents between neighbouring values of each control and in windows of τ.
+        drift_p_values: control → p-value of its effective exponents being equal.
     """
 
     exponents: dict[str, Exponent]
@@ -96,6 +105,8 @@ class CollapseFit:
     curve: np.ndarray = field(repr=False)
     curve_error: np.ndarray = field(repr=False)
     curves: Curves = field(repr=False)
+    drift: tuple[Local, ...] = field(repr=False)
+    drift_p_values: dict[str, float] = field(repr=False)
 
     def test(self, **exponents: float) -> TestResult:
         """Are these the exponents? Wald F test, p-value against any other values.
@@ -104,16 +115,18 @@ class CollapseFit:
             exponents: control = hypothetical power, e.g. ``fit.test(learning_rate=2, batch_size=-1)``.
 
         Raises:
-            ValueError: a control is unknown, was held fixed, or is not identifiable.
+            InputError: a control is unknown, was held fixed, or is not identifiable.
         """
         if not exponents:
-            raise ValueError("test() needs at least one exponent, e.g. fit.test(learning_rate=2)")
+            raise InputError("exponents", {}, "name at least one, such as fit.test(learning_rate=2)")
         for name in exponents:
             if name not in self.free:
-                raise ValueError(f"{name!r} is not one of the fitted exponents {list(self.free)}")
+                raise InputError("exponents", name, f"is not one of the fitted exponents {list(self.free)}")
             if not math.isfinite(self.exponents[name].value):
-                raise ValueError(
-                    f"the exponent of {name!r} is not identifiable, so no value of it can be tested"
+                raise InputError(
+                    "exponents",
+                    name,
+                    "is not identifiable, so no value of it can be tested; see combinations",
                 )
         index = [self.free.index(name) for name in exponents]
         gap = np.array([self.exponents[name].value - value for name, value in exponents.items()])
@@ -188,6 +201,18 @@ class CollapseFit:
             "confidence": self.confidence,
             "degrees": number(self.degrees),
             "window": list(self.window),
+            "drift": [
+                {
+                    "control": row.control,
+                    "kind": row.kind,
+                    "low": number(row.low),
+                    "high": number(row.high),
+                    "value": number(row.value),
+                    "standard_error": number(row.standard_error),
+                }
+                for row in self.drift
+            ],
+            "drift_p_values": {name: number(p) for name, p in self.drift_p_values.items()},
             "num_conditions": len(self.curves.conditions),
             "num_replicates": list(self.num_replicates),
             "left_out": [

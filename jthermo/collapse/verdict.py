@@ -54,7 +54,7 @@ def lack_of_fit(
     residual: np.ndarray,
     own: np.ndarray,
     trends: np.ndarray,
-    covariance,
+    sigma: np.ndarray,
     degrees: float,
     rng: np.random.Generator,
 ) -> LackOfFit:
@@ -64,13 +64,11 @@ def lack_of_fit(
         residual: (N,) means minus the fitted curve.
         own: contrast rows, see :func:`contrasts`.
         trends: the others.
-        covariance: function of contrast rows (G, N) → covariance (G, G) of their values under a true
-            collapse.
+        sigma: covariance (G, G) of the contrasts' values under a true collapse.
         degrees: ν of the estimated covariance.
         rng: source of the draws.
     """
     rows = np.concatenate([own, trends])
-    sigma = covariance(rows)
     sd = np.sqrt(np.diag(sigma))
     alive = sd > 1e-3 * sd.max()
     values, vectors = np.linalg.eigh(sigma / np.outer(sd, sd))

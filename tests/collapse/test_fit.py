@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from jthermo.collapse import fit_collapse
+from jthermo.errors import InputError
 
 CURVES = {
     "decay": lambda u: 1 / (1 + np.exp(0.8 * (u - 4))),
@@ -103,7 +104,7 @@ def test_controls_that_vary_together_leave_one_combination():
     assert known.low < -1 < known.high
     assert fit.collapsed
     assert "ridge" in {note.code for note in fit.notes}
-    with pytest.raises(ValueError, match="not identifiable"):
+    with pytest.raises(InputError, match="not identifiable"):
         fit.test(eta=2)
 
 
@@ -132,7 +133,7 @@ def test_result_speaks_plainly():
     assert again["p_value"] == fit.p_value
     assert "p(c) = " in fit.summary()
     assert "verdict: collapse" in fit.summary()
-    with pytest.raises(ValueError, match="not one of the fitted"):
+    with pytest.raises(InputError, match="is not one of the fitted"):
         fit.test(d=1)
 
 

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from jthermo.collapse import fit_collapse
+from jthermo.errors import InputError
 
 RATES = np.array([0.05, 0.1, 0.2])
 STEPS = np.unique(np.geomspace(1, 4000, 50).astype(int))
@@ -129,33 +130,33 @@ def test_single_curves_need_no_replicate_name():
 @pytest.mark.parametrize(
     ("change", "call", "words"),
     [
-        (lambda t: t, {"controls": ["rate"]}, r"column 'rate' is not in the table.*controls="),
+        (lambda t: t, {"controls": ["rate"]}, r"column = 'rate': is not in the table.*controls="),
         (lambda t: t, {"controls": []}, "name at least one control"),
-        (lambda t: t, {"confidence": 95}, "confidence is 95.*between 0 and 1"),
-        (lambda t: t, {"fixed": {"eta": 2}}, "fixed names 'eta'.*learning_rate"),
+        (lambda t: t, {"confidence": 95}, "confidence = 95: .*between 0 and 1"),
+        (lambda t: t, {"fixed": {"eta": 2}}, "fixed = 'eta': .*learning_rate"),
         (lambda t: t, {"fixed": {"learning_rate": np.nan}}, "finite exponent"),
-        (lambda t: t, {"window": (5, 1)}, "window is .5, 1.*low < high"),
-        (lambda t: t, {"window": (1e6, 1e7)}, "step has no value > 0 in the window"),
+        (lambda t: t, {"window": (5, 1)}, "window = .5, 1.*low < high"),
+        (lambda t: t, {"window": (1e6, 1e7)}, "window = .*no step > 0 lies in it; widen it"),
         (
             lambda t: t.assign(learning_rate=-t.learning_rate),
             {},
-            "control 'learning_rate' has the value.*> 0",
+            "learning_rate = -.*> 0",
         ),
-        (lambda t: t.assign(value=np.nan), {}, "no replicate of 'value' is finite"),
-        (lambda t: t.assign(value="x"), {}, "'value' is not numeric"),
-        (lambda t: pd.concat([t, t]), {}, "two values at.*something else varies"),
-        (lambda t: t.to_numpy(), {}, "data is a ndarray.*DataArray"),
+        (lambda t: t.assign(value=np.nan), {}, "value = 'value': no replicate of it is finite"),
+        (lambda t: t.assign(value="x"), {}, "value = .*is not numeric"),
+        (lambda t: pd.concat([t, t]), {}, "two values.*something else varies"),
+        (lambda t: t.to_numpy(), {}, "data = 'ndarray': .*DataArray"),
     ],
 )
 def test_bad_tables_name_field_value_and_remedy(change, call, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         fit_collapse(change(long_table()), **{"controls": ["learning_rate"], **call})
 
 
 def test_another_setting_that_varies_is_refused():
     array = run_array(long_table())
     init = np.where(array.seed < 3, "torch", "he")
-    with pytest.raises(ValueError, match=r"coordinate 'model.init' varies.*select one value"):
+    with pytest.raises(InputError, match=r"coordinate = 'model.init': varies.*select one value"):
         fit_collapse(array.assign_coords({"model.init": ("run", init)}))
     same = fit_collapse(array.assign_coords({"model.init": ("run", np.full(array.sizes["run"], "he"))}))
     assert same.exponents == fit_collapse(array).exponents
@@ -163,9 +164,9 @@ def test_another_setting_that_varies_is_refused():
 
 def test_another_dimension_and_a_missing_coordinate_are_refused():
     array = run_array(long_table())
-    with pytest.raises(ValueError, match=r"dimension 'layer' \(size 2\).*isel\(layer=0\)"):
+    with pytest.raises(InputError, match=r"dimension = 'layer': \(size 2\).*isel\(layer=0\)"):
         fit_collapse(array.expand_dims(layer=2))
-    with pytest.raises(ValueError, match=r"coordinate 'step' is not on the data.*set_coords"):
+    with pytest.raises(InputError, match=r"coordinate = 'step': is not on the data.*set_coords"):
         fit_collapse(array.drop_vars("step"))
 
 

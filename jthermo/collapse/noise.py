@@ -1,0 +1,174 @@
+"""The noise of one data set: its covariance learnt from the replicates, and how well that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import covariance as cov
+from .curve import Lattice, Model, Solution
+from .prepare import Prepared
+
+FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
+MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
+COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates
+MOST_EXTRA = 0.3  # share of a variance that the estimated weights may add
+
+
+def rough_variance(ready: Prepared) -> np.ndarray:
+    """Variance of each mean, as if its points were independent."""
+    reps = ready.replicates
+    if reps.counts.max() > 1:
+        sd, _ = cov.profiles(reps, ready.means.condition, ready.means.log_time, ready.means.log_time, 0.0)
+        variance = sd**2 / reps.counts
+    else:
+        variance = np.empty(len(reps.counts))
+        for k in np.unique(ready.means.condition):
+            rows = ready.means.condition == k
+            variance[rows] = np.median(cov._local_noise(ready.means.mean[None, rows])) * 2
+    return variance + FLOOR**2
+
+
+def diagonal_blocks(ready: Prepared, variance: np.ndarray) -> list[np.ndarray]:
+    """Independent points, in blocks by condition."""
+    condition = ready.means.condition
+    return [np.diag(variance[condition == k]) for k in np.unique(condition)]
+
+
+def learn_noise(
+    ready: Prepared, model: Model, best: Solution, before: cov.Noise | None = None
+) -> tuple[cov.Noise, list[np.ndarray]]:
+    """The covariance of a replicate, from the replicates where there are several, else from the residuals."""
+    means, reps = ready.means, ready.replicates
+    condition = means.condition
+    several = reps.counts.min() > 1
+    at = means.log_tau(best.theta)
+    slope = means.binned(model.lattice.design(at, best.span, slope=True)) @ best.beta
+    log_tau = means.binned(at)
+    if several:
+        sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
+        groups = (
+            [np.arange(len(condition))]
+            if reps.paired
+            else [np.flatnonzero(condition == k) for k in np.unique(condition)]
+        )
+    else:
+        coarse = Lattice(COARSER * model.lattice.spacing)
+        basis = means.binned(coarse.design(at, coarse.span(at)))
+        unreached = _complement(np.column_stack([basis, model.gradient(best)]))
+        level = np.sqrt(np.mean((unreached.T @ means.mean) ** 2) + FLOOR**2)
+        sd = point_sd = np.full(len(condition), level)
+        groups = [np.arange(len(condition))]
+    deviations = reps.unbiased
+    thinned, samples, numbers, full = [], [], [], []
+    names: tuple[str, ...] = ()
+    for rows in groups:
+        names, kernel = cov.kernels(
+            means.log_time[rows],
+            log_tau[rows],
+            condition[rows],
+            sd[rows],
+            point_sd[rows],
+            slope[rows],
+            paired=several and reps.paired,
+        )
+        full.append(kernel)
+        step = int(np.ceil(len(rows) / cov.MAX_ROWS))
+        pick = slice(None, None, step)
+        few = rows[pick]
+        if several:
+            here = reps.present[:, few].any(axis=1)
+            part = deviations[np.ix_(here, few)]
+            degrees = max(float(np.median(reps.counts[few])) - 1, 1.0)
+            together = reps.present[np.ix_(here, few)].astype(float)
+            pairs = np.maximum(together.T @ together, 1.0)
+            root = np.sqrt(np.outer(reps.counts[few], reps.counts[few]))
+            samples.append(part.T @ part / root * np.where(pairs < root - 1e-9, root / pairs, 1.0))
+            thinned.append(kernel[:, pick, pick])
+        else:
+            left = _complement(np.column_stack([basis, model.gradient(best)])[few])
+            part = left.T @ means.mean[few]
+            samples.append(np.outer(part, part))
+            thinned.append(np.array([left.T @ k[pick, pick] @ left for k in kernel]))
+            degrees = 1.0
+        numbers.append(degrees)
+    weights, information = cov.estimate_weights(
+        thinned, samples, numbers, None if before is None else before.weights
+    )
+    noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR**2)
+    share = [ready.share[np.ix_(rows, rows)] for rows in groups]
+    return noise, share
+
+
+def _complement(basis: np.ndarray) -> np.ndarray:
+    """Orthonormal directions that the curve and the exponents cannot reach, (N, N − rank)."""
+    left, singular, _ = np.linalg.svd(basis, full_matrices=True)
+    return left[:, int(np.sum(singular > 1e-7 * singular[0])) :]
+
+
+def weighting_error(
+    model: Model, best: Solution, influence: np.ndarray, noise: cov.Noise, share: list[np.ndarray]
+) -> np.ndarray:
+    """Λ = Σ_mn cov(a_m, a_n)·u_m P u_n', u_m = ψK_m: what the weights a, being estimated, add to ψ's variance.
+
+    ψ(a) moves by −Σ δa_m ψK_mP with the weights, P = Ω⁻¹ − Ω⁻¹X(X'Ω⁻¹X)⁻¹X'Ω⁻¹ the precision of residuals;
+    ψΩψ' is too small by the same amount, hence twice Λ (Kackar and Harville 1984, Kenward and Roger 1997).
+    """
+    active = noise.active()
+    turned = np.array([noise.turned(influence, share, m) for m in active])  # (m, P, N)
+    white = model.whiten(turned.reshape(-1, turned.shape[-1]).T)
+    white = model.project_out_curve(best, white)
+    gradient = model.project_out_curve(best, model.whiten(model.gradient(best)))
+    frame = np.linalg.qr(gradient)[0]
+    white = white - frame @ (frame.T @ white)
+    white = white.T.reshape(len(active), len(influence), -1)
+    return np.einsum("mn,mpi,nqi->pq", noise.uncertainty(active), white, white)
+
+
+def inflated(covariance: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """`covariance` + `extra`, by at most MOST_EXTRA of each variance: the expansion behind it is of first order."""
+    size = np.sqrt(np.diag(covariance))
+    ratio = extra / np.maximum(np.outer(size, size), 1e-300)
+    top = np.linalg.eigvalsh(ratio).max()
+    return covariance + extra * min(1.0, MOST_EXTRA / max(top, 1e-300))
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Covariance of linear functions of the means: the replicates' own mixed with the model's."""
+
+    ready: Prepared
+    noise: cov.Noise
+    share: list[np.ndarray]
+    model_covariance: np.ndarray
+
+    def mixed(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
+        """Covariance (G, G) of rows·mean, and the degrees of freedom it is known with."""
+        by_model = rows @ self.model_covariance @ rows.T
+        reps = self.ready.replicates
+        if reps.counts.min() <= 1:
+            return by_model, float(np.clip(np.median(self.noise.degrees(rows, self.share)), 4.0, 60.0))
+        scores = (rows / reps.counts) @ reps.unbiased.T  # (G, labels): what each replicate contributes
+        own = scores @ scores.T
+        degrees_own = self._own_degrees(rows)
+        degrees_model = min(float(np.median(self.noise.degrees(rows, self.share))), MODEL_DEGREES)
+        share = degrees_model / (degrees_model + degrees_own)
+        return share * by_model + (1 - share) * own, max(degrees_model, degrees_own)
+
+    def _own_degrees(self, rows: np.ndarray) -> float:
+        """Satterthwaite over conditions; paired replicates are one group."""
+        reps, condition = self.ready.replicates, self.ready.means.condition
+        if reps.paired:
+            return float(np.max(reps.counts) - 1)
+        out = []
+        for row in rows:
+            parts, counts = [], []
+            for k in np.unique(condition):
+                here = condition == k
+                scores = reps.unbiased[:, here] @ (row[here] / reps.counts[here])
+                parts.append(np.sum(scores**2))
+                counts.append(np.max(reps.counts[here]) - 1)
+            power = np.array(parts)
+            out.append(power.sum() ** 2 / max(np.sum(power**2 / np.array(counts)), 1e-300))
+        return float(np.median(out))
