@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jthermo.errors import InputError
+from jthermo.launch import launch
+from jthermo.options import Changes, Target
 
 BAD_INPUT, INTERRUPTED = 2, 75
 DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch sizes, record what the
@@ -24,48 +25,6 @@ theory of SGD noise speaks about, and fit the scaling exponents of the decay by 
 Start with `jthermo reproduce fig3_4`. Exit codes: 0 done, 2 bad input, 75 interrupted (the same command again goes on)."""
 
 Directory = Annotated[Positional[Path], arg(metavar="DIR", help="results folder")]
-Target = Annotated[
-    Positional[str],
-    arg(metavar="NAME|FILE", help="experiment (see `jthermo list`), or a Python file with SWEEP"),
-]
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """Fields of the sweep to change."""
-
-    learning_rate: tuple[float, ...] | None = None
-    """η, one or several."""
-    batch_size: tuple[int, ...] | None = None
-    """B, one or several."""
-    seed: tuple[str, ...] | None = None
-    """Seeds, one by one or as a range: 0:256."""
-    num_steps: int | None = None
-    """Number of steps of every run."""
-    noise: str | None = None
-    """full, unbiased or label_averaged."""
-    loss: str | None = None
-    """auto, bce, softmax or squared."""
-    set: tuple[str, ...] = ()
-    """Any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 record.probe_size=512 num_steps.value=5."""
-    scale: Literal["paper", "small"] = "paper"
-    """small: the experiment with the fewer seeds of its SMALL."""
-
-    def changes(self) -> dict[str, Any]:
-        """The changed fields by dotted name."""
-        plain = {k: getattr(self, k) for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")}
-        made = {k: v for k, v in plain.items() if v is not None}
-        if self.seed is not None:
-            made["seed"] = tuple(s for text in self.seed for s in _seeds(text))
-        for text in self.set:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise InputError("set", text, "write NAME=VALUE, such as model.hidden=20")
-            made[name] = _literal(value)
-        return made
-
-
-Changes = OmitArgPrefixes[Overrides]
 
 
 def run(
@@ -97,18 +56,35 @@ def run(
     print(f"{folder}: {ds.sizes['run']:,} runs, {ds.sizes['record']} records, {num_diverged(ds)} diverged")
 
 
-def plan(target: Target, /, changes: Changes, measure: bool = True) -> None:
-    """Forecast a sweep: programs, lanes, memory, time and disk.
+def plan(
+    target: Target,
+    /,
+    changes: Changes,
+    measure: bool = True,
+    devices: int | None = None,
+    hosts: int = 1,
+    rate: float | None = None,
+    memory_gb: float | None = None,
+    platform: Literal["cpu", "gpu", "tpu"] | None = None,
+) -> None:
+    """Forecast a sweep: programs, lanes, memory, time and disk, on this machine or on another one.
 
     Args:
         target: experiment or file.
         changes: fields to change.
-        measure: compile each program and time a burst of it.
+        measure: compile each program and, where no rate is stated, time a burst of it.
+        devices: devices of the machine to forecast; those at hand where it is not given.
+        hosts: hosts they belong to.
+        rate: run-steps a second of one device; measured here where it is not given.
+        memory_gb: memory of one device.
+        platform: its kind, which decides the lane width; that of this machine where it is not given.
     """
     from jthermo.forecast import plan
     from jthermo.reproduction import sweep_of
 
-    print(plan(sweep_of(target, changes.scale, **changes.changes()), measure=measure))
+    sweep, memory = sweep_of(target, changes.scale, **changes.changes()), memory_gb and memory_gb * 1e9
+    machine: dict[str, Any] = {"devices": devices, "hosts": hosts, "memory": memory, "platform": platform}
+    print(plan(sweep, measure=measure, rate=rate, **machine))
 
 
 def status(directory: Directory, /) -> None:
@@ -288,6 +264,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "claims": claims,
     "list": list_experiments,
     "plan": plan,
+    "launch": launch,
     "status": status,
     "doctor": doctor,
 }
@@ -314,22 +291,6 @@ def main(args: list[str] | None = None) -> None:
 def _say(text: str, code: int) -> int:
     print(text, file=sys.stderr)
     return code
-
-
-def _seeds(text: str) -> range | tuple[int]:
-    first, colon, last = text.partition(":")
-    try:
-        return range(int(first), int(last)) if colon else (int(first),)
-    except ValueError:
-        raise InputError("seed", text, "give whole numbers or a range such as 0:256") from None
-
-
-def _literal(text: str) -> Any:
-    """JSON where it is JSON, else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _table(path: Path) -> Any:

@@ -15,8 +15,8 @@ ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
     "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
-    "theory", "observables", "spec", "train", "placement", "planning", "forecast", "progress", "results", "store", "runner",
-    "collapse", "claims", "figures", "reproduction", "diagnosis", "cli",
+    "theory", "observables", "spec", "train", "placement", "memory", "planning", "measurement", "forecast", "progress",
+    "results", "store", "runner", "collapse", "claims", "figures", "reproduction", "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
 NO_JAX = ("errors", "files", "checks", "results", "figures", "claims", "collapse", "progress")
 
