@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jthermo.errors import InputError, Interrupted, StorageError
-from jthermo.overrides import Execution, Overrides
+from jthermo.launch import launch
+from jthermo.options import Changes, How, Target
 
 BAD_INPUT, INTERRUPTED = 2, 75
 DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch sizes, record what the
@@ -24,14 +25,6 @@ theory of SGD noise speaks about, and fit the scaling exponents of the decay by 
 Start with `jthermo reproduce fig3_4`. Exit codes: 0 done, 2 bad input, 75 interrupted (the same command again goes on)."""
 
 Directory = Annotated[Positional[Path], arg(metavar="DIR", help="results folder")]
-Target = Annotated[
-    Positional[str],
-    arg(metavar="NAME|FILE", help="experiment (see `jthermo list`), or a Python file with SWEEP"),
-]
-
-
-Changes = OmitArgPrefixes[Overrides]
-How = OmitArgPrefixes[Execution]
 
 
 def run(target: Target, /, changes: Changes, how: How, out: Path | None = None) -> None:
@@ -75,18 +68,35 @@ def _say_done(folder: Path, ds: Any) -> None:
     )
 
 
-def plan(target: Target, /, changes: Changes, measure: bool = True) -> None:
-    """Forecast a sweep: programs, lanes, memory, time and disk.
+def plan(
+    target: Target,
+    /,
+    changes: Changes,
+    measure: bool = True,
+    devices: int | None = None,
+    hosts: int = 1,
+    rate: float | None = None,
+    memory_gb: float | None = None,
+    platform: Literal["cpu", "gpu", "tpu"] | None = None,
+) -> None:
+    """Forecast a sweep: programs, lanes, memory, time and disk, on this machine or on another one.
 
     Args:
         target: experiment or file.
         changes: fields to change.
-        measure: compile each program and time a burst of it.
+        measure: compile each program and, where no rate is stated, time a burst of it.
+        devices: devices of the machine to forecast; those at hand where it is not given.
+        hosts: hosts they belong to.
+        rate: run-steps a second of one device; measured here where it is not given.
+        memory_gb: memory of one device.
+        platform: its kind, which decides the lane width; that of this machine where it is not given.
     """
     from jthermo.forecast import plan
     from jthermo.reproduction import sweep_of
 
-    print(plan(sweep_of(target, changes.scale, **changes.changes()), measure=measure))
+    sweep, memory = sweep_of(target, changes.scale, **changes.changes()), memory_gb and memory_gb * 1e9
+    machine: dict[str, Any] = {"devices": devices, "hosts": hosts, "memory": memory, "platform": platform}
+    print(plan(sweep, measure=measure, rate=rate, **machine))
 
 
 def status(directory: Directory, /) -> None:
@@ -268,6 +278,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "claims": claims,
     "list": list_experiments,
     "plan": plan,
+    "launch": launch,
     "status": status,
     "doctor": doctor,
 }

@@ -1,20 +1,20 @@
-"""What a sweep will cost, before it is run: programs, lanes, memory from the compiled programs, measured seconds, disk."""
+"""What a sweep will cost, before it is run: programs, memory, seconds, disk, here or on a machine one doesn't have."""
 
 from __future__ import annotations
 
-import time
+import math
 from dataclasses import dataclass
-from typing import Any
 
-import jax
-import numpy as np
-
+from jthermo import checks, memory, planning
 from jthermo import placement as placing
 from jthermo.errors import InputError
-from jthermo.planning import Cohort, cohorts
+from jthermo.measurement import Measured, measure
+from jthermo.planning import Cohort
 from jthermo.spec import Sweep
 
-BURST_SECONDS = 0.5
+CHECKPOINT_SECONDS = 60.0
+KEPT_CHECKPOINTS = 2
+CHECKPOINT_FILES = 15  # of one checkpoint and host, as Orbax writes them
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,20 @@ class Plan:
         lane_width: W of each program.
         num_lanes: lanes trained, those left over in the last block of each clock included.
         run_steps: updates of all runs together.
-        peak_memory_bytes: of the largest cohort over all devices, from its compiled programs.
-        compile_seconds: measured while planning; None where nothing was compiled.
-        seconds: forecast of the training alone, from a burst of about half a second a program.
-        disk_bytes: records, uncompressed.
         num_devices: devices the forecast is for.
+        num_hosts: hosts they belong to.
+        busy: share of the devices' time that has a block to train.
+        rate: lane-steps a second of one device, measured or stated; None where neither.
+        seconds: forecast of the training alone.
+        compile_seconds: measured while planning; None where nothing was compiled.
+        state_bytes: parameters and optimizer state of the largest cohort, of one device.
+        device_bytes: peak memory of one device, from the compiled programs of the largest cohort.
+        limit_bytes: memory of one device; None where it isn't known.
+        rounds: in how many rounds the largest cohort is trained so that each fits; 1 where nothing says it wouldn't.
+        disk_bytes: records, uncompressed.
+        checkpoint_bytes: the last checkpoint of one host: parameters, optimizer state and records so far of its runs.
+        checkpoint_every: seconds of wall time from one checkpoint to the next.
+        num_files: of records and kept checkpoints, over all hosts.
     """
 
     num_runs: int
@@ -39,113 +48,193 @@ class Plan:
     lane_width: tuple[int, ...]
     num_lanes: int
     run_steps: int
-    peak_memory_bytes: int | None
-    compile_seconds: float | None
-    seconds: float | None
-    disk_bytes: int
     num_devices: int
+    num_hosts: int
+    busy: float
+    rate: float | None
+    seconds: float | None
+    compile_seconds: float | None
+    state_bytes: int
+    device_bytes: int | None
+    limit_bytes: int | None
+    rounds: int
+    disk_bytes: int
+    checkpoint_bytes: int
+    checkpoint_every: float
+    num_files: int
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Of the largest cohort over all devices, were it trained in one round."""
+        return None if self.device_bytes is None else self.device_bytes * self.num_devices
+
+    @property
+    def checkpoint_rate(self) -> float:
+        """Bytes a second that one host writes, averaged over the interval between its last checkpoints."""
+        return self.checkpoint_bytes / self.checkpoint_every
 
     def __str__(self) -> str:
+        text, hosts = memory.text, self.num_hosts
+        many = hosts > 1
         rows = [
-            ("runs", f"{self.num_runs:,} in {self.num_lanes:,} lanes on {self.num_devices} devices"),
+            (
+                "runs",
+                f"{self.num_runs:,} in {self.num_lanes:,} lanes on {self.num_devices} devices"
+                + (f" of {hosts} hosts" if many else ""),
+            ),
             (
                 "programs",
                 f"{self.num_programs}, lane width {', '.join(map(str, sorted(set(self.lane_width))))}",
             ),
-            ("run-steps", f"{self.run_steps:,}"),
-            ("disk", _bytes(self.disk_bytes)),
+            ("run-steps", f"{self.run_steps:,}; devices busy {self.busy:.0%} of the time"),
         ]
-        if (
-            self.seconds is not None
-            and self.compile_seconds is not None
-            and self.peak_memory_bytes is not None
-        ):
-            rows += [
-                ("peak memory", _bytes(self.peak_memory_bytes)),
-                ("time", f"{self.seconds:.3g} s of training, {self.compile_seconds:.3g} s of compilation"),
-            ]
-        return "\n".join(f"{name:<12} {text}" for name, text in rows)
+        if self.seconds is not None:
+            compiling = (
+                f", {self.compile_seconds:.3g} s of compilation" if self.compile_seconds is not None else ""
+            )
+            rows.append(
+                (
+                    "time",
+                    f"{duration(self.seconds)} of training at {self.rate:.3g} run-steps/s a device{compiling}",
+                )
+            )
+        if self.device_bytes is None:
+            rows.append(
+                ("memory", f"at least {text(self.state_bytes)} a device for parameters and optimizer")
+            )
+        else:
+            rows.append(("memory", f"{text(self.device_bytes)} a device{self._fits()}"))
+        rows.append(
+            ("records", text(self.disk_bytes) + (f", {text(self.disk_bytes / hosts)} a host" if many else ""))
+        )
+        rows.append(("checkpoints", self._traffic()))
+        rows.append(("files", f"about {self.num_files:,}"))
+        return "\n".join(f"{name:<12} {words}" for name, words in rows)
+
+    def _fits(self) -> str:
+        if self.limit_bytes is None:
+            return ""
+        if self.rounds > 1:
+            return f", but there are {memory.text(self.limit_bytes)}: trained in {self.rounds} rounds"
+        return f" of {memory.text(self.limit_bytes)}"
+
+    def _traffic(self) -> str:
+        text, one = memory.text, self.checkpoint_bytes
+        where = " a host" if self.num_hosts > 1 else ""
+        if self.seconds is not None and self.seconds < self.checkpoint_every:
+            return f"{text(one)}{where}, once: training takes less than {self.checkpoint_every:g} s"
+        together = f", {text(self.checkpoint_rate * self.num_hosts)}/s together" if where else ""
+        return f"{text(one)}{where} every {self.checkpoint_every:g} s: {text(self.checkpoint_rate)}/s{where}{together}"
 
 
-def plan(sweep: Sweep, *, measure: bool = True, placement: str = "sharding") -> Plan:
-    """Forecast a sweep: its programs, lanes, memory, seconds and disk.
+def plan(
+    sweep: Sweep,
+    *,
+    measure: bool = True,
+    placement: str = "sharding",
+    devices: int | None = None,
+    hosts: int = 1,
+    rate: float | None = None,
+    memory: float | None = None,
+    platform: str | None = None,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+) -> Plan:
+    """Forecast a sweep: its programs, lanes, memory, seconds and disk, on this machine or on another one.
 
     Args:
         sweep: what would be run.
-        measure: compile each program and time a burst of it; False counts only.
+        measure: compile each program and, where no rate is stated, time a burst of it; False counts only.
         placement: ``"sharding"`` or ``"pmap"``.
+        devices: number of devices of the machine to forecast; None takes those at hand.
+        hosts: hosts these devices belong to, in equal shares.
+        rate: run-steps a second of one device, to forecast another kind of device; None measures it here.
+        memory: bytes of one device, to forecast another kind of device; None asks the devices at hand.
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, which decides the lane width; None takes the one at hand.
+        checkpoint_every: seconds of wall time from one checkpoint to the next.
+
+    Raises:
+        InputError: a bad argument, or a device that can't hold even one block of lanes.
 
     >>> import jthermo as jt
     >>> sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2), learning_rate=0.1,
     ...                  batch_size=(1, 2), num_steps=10, record=jt.Record(steps=jt.every(5), observables=jt.loss()))
     >>> jt.plan(sweep, measure=False).num_programs
     2
+    >>> jt.plan(sweep, measure=False, devices=2, rate=10.0).seconds  # two blocks of 64 lanes, one after the other
+    128.0
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
-    place = placing.Placement(placement, placing.devices())
-    groups = cohorts(sweep)
-    measured = [_measure(cohort, place) for cohort in groups] if measure else []
+    if rate is not None:
+        rate = checks.finite("rate", rate, above=0)
+    hosts = checks.whole("hosts", hosts)
+    every = checks.finite("checkpoint_every", checkpoint_every, above=0)
+    here = placing.Placement(placement, placing.devices())
+    count = len(here.devices) if devices is None else checks.whole("devices", devices)
+    if count % hosts:
+        raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
+    groups = planning.cohorts(sweep, platform=platform)
+    found = [_measured(c, here, count, rate) if measure else None for c in groups]
+    loads = [_loads(cohort, count) for cohort in groups]
+    rates = [m.rate if m is not None and m.rate else rate for m in found]
+    seconds = [longest / r if r else None for (longest, _), r in zip(loads, rates, strict=True)]
+    total = None if None in seconds else sum(s for s in seconds if s is not None)
+    limit = _limit(memory, here, devices)
+    blocks = [math.ceil(len(c.blocks) / count) for c in groups]
+    longest = sum(most for most, _ in loads)
+    record_bytes = sum(c.record_bytes for c in groups)
+    state_bytes = sum(c.state_bytes for c in groups)
     return Plan(
         num_runs=sweep.num_runs,
         num_programs=len({c.program for c in groups}),
         lane_width=tuple(c.width for c in groups),
         num_lanes=sum(c.blocks.size for c in groups),
         run_steps=sum(c.run_steps for c in groups),
-        peak_memory_bytes=max((m[0] for m in measured), default=None),
-        compile_seconds=sum(m[1] for m in measured) if measured else None,
-        seconds=sum(m[2] for m in measured) if measured else None,
-        disk_bytes=sum(c.record_bytes for c in groups),
-        num_devices=len(place.devices),
+        num_devices=count,
+        num_hosts=hosts,
+        busy=sum(every_block for _, every_block in loads) / (count * longest) if longest else 1.0,
+        rate=longest / total if total else rate,
+        seconds=total,
+        compile_seconds=sum(m.compile_seconds for m in found if m is not None) if measure else None,
+        state_bytes=max(c.state_bytes // len(c.blocks) * b for c, b in zip(groups, blocks, strict=True)),
+        device_bytes=max(
+            (m.peak(b) for m, b in zip(found, blocks, strict=True) if m is not None), default=None
+        ),
+        limit_bytes=limit,
+        rounds=max(
+            (m.rounds(b, limit) for m, b in zip(found, blocks, strict=True) if m is not None), default=1
+        ),
+        disk_bytes=record_bytes,
+        checkpoint_bytes=math.ceil((state_bytes + record_bytes) / hosts),
+        checkpoint_every=every,
+        num_files=2 + hosts * (len(groups) + KEPT_CHECKPOINTS * CHECKPOINT_FILES),
     )
 
 
-def _measure(cohort: Cohort, place: placing.Placement) -> tuple[int, float, float]:
-    """Peak bytes over all devices, seconds to compile and forecast seconds to train a cohort."""
-    lanes, _, steps = cohort.deal(len(place.devices))
-    call = placing.programs(cohort.program, place)
-    zero = np.zeros(len(lanes), np.int32)
-    with placing.pinned():
-        began = time.monotonic()
-        runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
-        states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
-        compiled = [
-            f.lower(*args).compile()
-            for f, args in (
-                (call.advance, (runs, states, place.put(zero), place.put(zero))),
-                (call.observe, (runs, states, place.put(zero), place.put(zero))),
-            )
-        ]
-        compiling = time.monotonic() - began
-        pace, length, spent = compiled[0], 1, 0.0
-        while spent < BURST_SECONDS and length < 2**20:
-            length *= 4
-            began = time.monotonic()
-            states = jax.block_until_ready(
-                pace(runs, states, place.put(zero), place.put(zero + np.int32(length)), call.advance.held)
-            )
-            spent = time.monotonic() - began
-    # every block took `length` steps in the burst; a device's time is the sum over its blocks
-    per_device = steps.max(1).clip(0).reshape(len(place.devices), -1).sum(1).max()
-    blocks = len(lanes) // len(place.devices)
-    peak = max(_peak(c) for c in compiled) * len(place.devices)
-    return peak, compiling, float(spent / (length * blocks) * per_device)
+def _measured(cohort: Cohort, here: placing.Placement, count: int, rate: float | None) -> Measured:
+    return measure(cohort, here, math.ceil(len(cohort.blocks) / count), burst=rate is None)
 
 
-def _peak(compiled: Any) -> int:
-    """Bytes a compiled program holds at once on one device."""
-    made = compiled.memory_analysis()
-    return (
-        made.argument_size_in_bytes
-        + made.output_size_in_bytes
-        + made.temp_size_in_bytes
-        - made.alias_size_in_bytes
-    )
+def _loads(cohort: Cohort, count: int) -> tuple[int, int]:
+    """Lane-steps of the device that has most of them, and of all devices, with the blocks dealt out in turn."""
+    steps = cohort.steps[cohort.blocks[:, 0]].max(1) * cohort.width
+    return max(int(steps[i::count].sum()) for i in range(min(count, len(steps)))), int(steps.sum())
 
 
-def _bytes(count: int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.3g} TB"
+def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:
+    """Bytes of one device: stated, or asked where the devices at hand are those of the forecast."""
+    if stated is not None:
+        return int(checks.finite("memory", stated, above=0))
+    return memory.limit(here.devices) if devices is None else None
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(0.25), duration(4000)
+    ('0.25 s', '1.11 h')
+    """
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size or (unit == "h" and seconds >= size):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

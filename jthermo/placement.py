@@ -111,16 +111,16 @@ class Placement:
 class Bound(NamedTuple):
     """A jitted function with its last argument, the arrays that every block shares, filled in."""
 
-    jitted: jax.stages.Wrapped
+    jitted: Any
     held: Any
 
     def __call__(self, *args: Any) -> Any:
         """Run it."""
         return self.jitted(*args, self.held)
 
-    def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Lower it for `args`."""
-        return self.jitted.lower(*args, self.held)
+    def compiled(self, *args: Any) -> Bound:
+        """Compiled for `args`, arrays or their shapes."""
+        return Bound(self.jitted.lower(*args, self.held).compile(), self.held)
 
 
 class Programs(NamedTuple):

@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jthermo import train, values
+from jthermo import memory, train, values
 from jthermo.data.held import Held
+from jthermo.errors import InputError
 from jthermo.models import CNN, Model
 from jthermo.spec import Config, Sweep
 
 CONVOLUTION_LANES = 4
+HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
 SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
 
 
@@ -207,3 +209,31 @@ def lane_width(program: train.Program, platform: str) -> int:
         return CONVOLUTION_LANES
     size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
     return 64 if size * program.batch_size <= SMALL else 16
+
+
+def rounds(block_bytes: int, blocks: int, limit: int | None, fixed_bytes: int = 0) -> int:
+    """In how many rounds a device trains its blocks so that each round fits.
+
+    Args:
+        block_bytes: what one block adds to the peak of the compiled program.
+        blocks: blocks of the device.
+        limit: bytes the device has; None where that isn't known, which is taken as enough.
+        fixed_bytes: what the program holds however many blocks there are.
+
+    Raises:
+        InputError: not even one block fits.
+
+    >>> rounds(block_bytes=1_000, blocks=100, limit=40_000)
+    3
+    """
+    if limit is None or not blocks:
+        return 1
+    fitting = int(limit * HEADROOM - fixed_bytes) // max(1, block_bytes)
+    if fitting < 1:
+        need = memory.text(block_bytes + fixed_bytes)
+        raise InputError(
+            "memory",
+            memory.text(limit),
+            f"one block of lanes needs {need}; lower lane_width or take a device with more memory",
+        )
+    return math.ceil(blocks / fitting)

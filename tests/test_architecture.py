@@ -15,9 +15,9 @@ ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
     "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
-    "tape", "gradients", "theory", "observables", "spec", "train", "placement", "planning", "forecast", "progress",
-    "signals", "lock", "checkpoint", "training", "results", "store", "parameters", "runner",
-    "collapse", "evidence", "claims", "figures", "reproduction", "diagnosis", "distributed", "overrides", "cli",
+    "tape", "gradients", "theory", "observables", "spec", "train", "placement", "memory", "planning", "measurement",
+    "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store", "parameters", "runner",
+    "collapse", "evidence", "claims", "figures", "reproduction", "distributed", "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
 NO_JAX = ("errors", "files", "checks", "results", "figures", "claims", "collapse", "progress")
 

@@ -1,9 +1,11 @@
 """The forecast counts what will be run, and its memory and time grow as they must."""
 
+import jax
 import numpy as np
+import pytest
 
 import jthermo as jt
-from jthermo import planning
+from jthermo import forecast, memory, placement, planning
 
 
 def sweep_of(**changes):
@@ -62,3 +64,76 @@ def test_measured_memory_and_time_grow_with_the_runs():
     parameters = 10 * 10 + 10 + 10
     assert one.state_bytes == one.blocks.size * 4 * parameters
     assert np.isfinite(large.seconds)
+
+
+def test_rounds_fit_the_device_and_no_fewer_would():
+    for blocks in (1, 7, 100):
+        for limit in (3_000, 12_000, 10**6):
+            count = planning.rounds(1_000, blocks, limit, fixed_bytes=500)
+            assert 500 + 1_000 * -(-blocks // count) <= limit * planning.HEADROOM
+            assert count == 1 or 500 + 1_000 * -(-blocks // (count - 1)) > limit * planning.HEADROOM
+    assert planning.rounds(1_000, 10**6, None) == 1
+    with pytest.raises(jt.InputError, match="lower lane_width"):
+        planning.rounds(1_000, 4, 900)
+
+
+def test_memory_beyond_the_sample_is_that_of_the_program_itself():
+    from jthermo.measurement import measure
+
+    place = placement.Placement("sharding", placement.devices())
+    (cohort,) = planning.cohorts(sweep_of(batch_size=1, learning_rate=0.1, seed=range(4 * 2 * 12)))
+    lanes, _, _ = cohort.deal(2)
+    zero = np.zeros(len(lanes), np.int32)
+    call = placement.programs(cohort.program, place)
+    with placement.pinned():
+        runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
+        states = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
+        clock = place.put(zero)
+        programs = [call.advance.lower(runs, states, clock, clock), call.observe.lower(runs, states, clock)]
+        true = max(memory.peak(p.compile()) for p in programs)
+    assert measure(cohort, place, len(lanes) // 2, burst=False).peak(len(lanes) // 2) == pytest.approx(
+        true, rel=0.05
+    )
+
+
+def test_another_machine_is_counted_by_hand():
+    made = jt.plan(sweep_of(batch_size=1, learning_rate=0.1), measure=False, devices=2, hosts=2, rate=10.0)
+    assert (
+        made.num_lanes == 12
+    )  # ten seeds in three blocks of four: two blocks for one device, one for the other
+    assert made.seconds == 100 * 8 / 10
+    assert made.busy == 3 / 4
+    parameters, record = 12 * 120 * 4, 10 * 8 * (8 + 4 + 4 + 1)
+    assert made.checkpoint_bytes == (parameters + record) / 2
+    assert made.checkpoint_rate == made.checkpoint_bytes / 60
+    assert made.state_bytes == 2 * 4 * 120 * 4
+    for words in ("2 devices of 2 hosts", "80 s", "a host every 60 s", "at least"):
+        assert words in str(made)
+    assert "once" in str(jt.plan(sweep_of(), measure=False, devices=2, rate=1e9))
+
+
+def test_a_plan_that_does_not_fit_says_in_how_many_rounds_it_would():
+    small = sweep_of(batch_size=1, learning_rate=0.1, seed=range(64))
+    whole = jt.plan(small, devices=1, rate=1.0)
+    tight = jt.plan(small, devices=1, rate=1.0, memory=whole.device_bytes * 0.7)
+    assert (whole.rounds, tight.rounds) == (1, 2)
+    assert "trained in 2 rounds" in str(tight)
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("hosts", {"devices": 4, "hosts": 3}),
+        ("rate", {"rate": 0.0}),
+        ("devices", {"devices": 0}),
+        ("memory", {"memory": -1}),
+    ],
+)
+def test_a_machine_that_can_not_be_is_refused(field, options):
+    with pytest.raises(jt.InputError, match=f"^{field} = "):
+        jt.plan(sweep_of(), measure=False, **options)
+
+
+def test_durations_read_well():
+    words = {0.5: "0.5 s", 90.0: "90 s", 150.0: "2.5 min", 5400.0: "1.5 h", 200_000.0: "2.31 days"}
+    assert {s: forecast.duration(s) for s in words} == words

@@ -1,12 +1,25 @@
-"""Fields of a sweep as options of the command line."""
+"""What the verbs of the command line take: changes to a sweep, how it is run, and what it doesn't say about a job."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jthermo import checks
 from jthermo.errors import InputError
+
+TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
+TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
+
+Target = Annotated[
+    Positional[str],
+    arg(metavar="NAME|FILE", help="experiment (see `jthermo list`), or a Python file with SWEEP"),
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,19 @@ class Overrides:
                 raise InputError("set", text, "write NAME=VALUE, such as model.hidden=20")
             made[name] = _literal(value)
         return made
+
+    def arguments(self) -> tuple[str, ...]:
+        """The command-line arguments that say the same."""
+        made: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                several = value if isinstance(value, tuple) else (value,)
+                made += [f"--{field.name.replace('_', '-')}", *map(str, several)]
+        return tuple(made)
+
+
+Changes = OmitArgPrefixes[Overrides]
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,85 @@ class Execution:
         names = ("placement", "engine", "extend", "checkpoint_seconds", "checkpoint_steps")
         shard = None if self.shard is None else tuple(self.shard.split("/"))
         return {**{k: getattr(self, k) for k in names}, "shard": shard, "progress": not self.quiet}
+
+
+How = OmitArgPrefixes[Execution]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the sweep doesn't say about a job."""
+
+    tasks: int | None = None
+    """Tasks of the array; None: one a block of lanes, at most 64."""
+    nodes: int | None = None
+    """Nodes of slurm-multinode; None: 2."""
+    gpus: int = 1
+    """GPUs of a task, or of a node of slurm-multinode; 0: CPU only."""
+    cpus: int = 8
+    """Cores of a task."""
+    time: str = "24:00:00"
+    """Time limit, HH:MM:SS or D-HH:MM:SS."""
+    name: str | None = None
+    """Name of the job; None: that of the sweep."""
+    partition: str | None = None
+    """SLURM partition."""
+    account: str | None = None
+    """SLURM account."""
+    setup: str | None = None
+    """Shell lines to run first, such as "source .venv/bin/activate"."""
+    image: str | None = None
+    """Container image, for gke."""
+    claim: str | None = None
+    """Persistent volume claim of the results, for gke."""
+    accelerator: str | None = None
+    """TPU slice, such as v5litepod-256, or GPU type of gke, such as nvidia-h100-80gb."""
+    runtime: str | None = None
+    """Software version of the TPU VM."""
+    zone: str | None = None
+    """Zone of the TPU."""
+    project: str | None = None
+    """Google Cloud project of the TPU; None: gcloud's default."""
+    spot: bool = False
+    """Take TPUs that may be preempted."""
+    rate: float | None = None
+    """Run-steps a second of one device, to forecast the time of a task in the job's head."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("tasks", 1), ("nodes", 1), ("gpus", 0), ("cpus", 1)):
+            if getattr(self, name) is not None:
+                checks.whole(name, getattr(self, name), least)
+        if self.rate is not None:
+            checks.finite("rate", self.rate, above=0)
+        if not TIME.fullmatch(self.time):
+            raise InputError("time", self.time, "write HH:MM:SS or D-HH:MM:SS")
+        for name in (
+            "name",
+            "partition",
+            "account",
+            "image",
+            "claim",
+            "accelerator",
+            "runtime",
+            "zone",
+            "project",
+        ):
+            token(name, getattr(self, name))
+
+    @property
+    def minutes(self) -> int:
+        """The time limit."""
+        found = TIME.fullmatch(self.time)
+        assert found is not None
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return max(1, days * 1440 + hours * 60 + minutes + (seconds > 0))
+
+
+def token(field: str, value: str | None) -> str | None:
+    """A name that means itself in a shell, in YAML and in Python."""
+    if value is not None and not TOKEN.fullmatch(value):
+        raise InputError(field, value, "use letters, digits and ._:/@+=,- without spaces")
+    return value
 
 
 def _seeds(text: str) -> range | tuple[int]:

@@ -1,0 +1,111 @@
+"""What a cohort's programs need, measured on the devices at hand with a few blocks: memory a block, seconds a step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jthermo import memory, planning, train
+from jthermo import placement as placing
+from jthermo.planning import Cohort
+
+BURST_SECONDS = 0.5
+SAMPLE = (
+    2,
+    4,
+)  # blocks a device in the programs that stand for longer ones; with one block XLA drops the loop
+
+
+class Line(NamedTuple):
+    """Peak bytes of a program on one device, as a straight line in the blocks it holds."""
+
+    fixed: int
+    each: int
+
+
+class Measured(NamedTuple):
+    """A cohort on one device.
+
+    Attributes:
+        compile_seconds: to compile its programs once.
+        lines: peak memory of its programs.
+        rate: lane-steps a second of one device; None where no burst was timed.
+    """
+
+    compile_seconds: float
+    lines: tuple[Line, ...]
+    rate: float | None
+
+    def peak(self, blocks: int) -> int:
+        """Peak bytes of a device that holds so many blocks at once."""
+        return max(line.fixed + line.each * blocks for line in self.lines)
+
+    def rounds(self, blocks: int, limit: int | None) -> int:
+        """In how many rounds so many blocks of a device are trained so that each fits into `limit` bytes."""
+        return max(planning.rounds(line.each, blocks, limit, line.fixed) for line in self.lines)
+
+
+def measure(cohort: Cohort, place: placing.Placement, blocks: int, *, burst: bool = True) -> Measured:
+    """Compile a cohort's programs without placing its runs, and time a burst of updates.
+
+    Args:
+        cohort: the runs.
+        place: the devices at hand.
+        blocks: blocks each device will hold; up to the sample's size they are compiled as they are, beyond it
+            memory is a straight line through the sample, since every array has one row a block.
+        burst: whether to train a few blocks for about half a second.
+    """
+    small, large = SAMPLE if blocks > max(SAMPLE) else (max(1, blocks),) * 2
+    call = placing.programs(cohort.program, place)
+    initializer = placing.initializer(cohort.model, cohort.program.optimizer, place)
+    with placing.pinned():
+        began = time.monotonic()
+        runs, states, clock = _shapes(cohort, place, initializer, large)
+        init = initializer.compiled(runs)
+        observe = call.observe.compiled(runs, states, clock, clock)
+        advance = call.advance.compiled(runs, states, clock, clock)
+        spent = time.monotonic() - began
+        most = memory.peak(advance.jitted)
+        if small == large:
+            line = Line(0, -(-most // large))
+        else:
+            runs, states, clock = _shapes(cohort, place, initializer, small)
+            least = memory.peak(call.advance.compiled(runs, states, clock, clock).jitted)
+            each = max(1, most - least) // (large - small)
+            line = Line(max(0, most - each * large), each)
+        held = memory.temporary(observe.jitted)  # one block's, whatever their number
+        watching = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
+        rate = _rate(cohort, place, large, init, advance) if burst else None
+    return Measured(spent, (line, watching), rate)
+
+
+def _shapes(cohort: Cohort, place: placing.Placement, initializer: Any, blocks: int) -> tuple[Any, Any, Any]:
+    """Runs, states and clock of so many blocks a device, without their bytes."""
+    count = blocks * len(place.devices)
+    runs = jax.eval_shape(lambda: _placed(cohort, place, count))
+    clock = jax.eval_shape(lambda: place.put(np.zeros(count, np.int32)))
+    return runs, jax.eval_shape(initializer, runs), clock
+
+
+def _rate(cohort: Cohort, place: placing.Placement, blocks: int, init: Any, advance: Any) -> float:
+    """Lane-steps a second of one device, over bursts that grow until one is long enough."""
+    count = blocks * len(place.devices)
+    zero, runs = np.zeros(count, np.int32), _placed(cohort, place, count)
+    states, length, spent = init(runs), 1, 0.0
+    while spent < BURST_SECONDS and length < 2**20:
+        length *= 4
+        began = time.monotonic()
+        states = jax.block_until_ready(
+            advance(runs, states, place.put(zero), place.put(zero + np.int32(length)))
+        )
+        spent = time.monotonic() - began
+    return length * blocks * cohort.width / spent
+
+
+def _placed(cohort: Cohort, place: placing.Placement, count: int) -> train.Run:
+    """So many blocks of the cohort on the devices, repeated where it has fewer."""
+    lanes = cohort.blocks[np.arange(count) % len(cohort.blocks)]
+    return place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
