@@ -130,9 +130,14 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert "jthermo/_experiments/fig3_4.py" in names
+    assert "jthermo/_launch/slurm.sh" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\nfrom jthermo.cli import main\nmain(['list'])"
+    code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
+from jthermo.cli import main
+main(["list"])
+main(["launch", "slurm", "fig3_4", "--print"])"""
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "fig3_4" in out.stdout
+    assert "#SBATCH --array=0-" in out.stdout
