@@ -19,6 +19,8 @@ from jthermo.observables.curvature import (
     trace_bound,
 )
 from jthermo.observables.gradient import GradientVariance, gradient_variance
+from jthermo.observables.layers import LayerStatistics, layer_statistics
+from jthermo.observables.sparse import Sparse, sparse
 from jthermo.observables.training import (
     Accuracy,
     Loss,
@@ -43,6 +45,8 @@ for _kind in (
     Loss,
     MeanSquaredResidual,
     WeightNorm,
+    LayerStatistics,
+    Sparse,
 ):
     _kind.__module__ = __name__  # their name is part of a sweep's identity, the file they stand in is not
 
@@ -53,10 +57,12 @@ __all__ = [
     "GradientVariance",
     "HessianTrace",
     "Kappa",
+    "LayerStatistics",
     "Loss",
     "MeanSquaredResidual",
     "Observable",
     "Probe",
+    "Sparse",
     "TopEigenvalues",
     "TraceBound",
     "UnitActivation",
@@ -68,8 +74,10 @@ __all__ = [
     "gradient_variance",
     "hessian_trace",
     "kappa",
+    "layer_statistics",
     "loss",
     "mean_squared_residual",
+    "sparse",
     "top_eigenvalues",
     "trace_bound",
     "unit_activation",

@@ -1,0 +1,63 @@
+"""Expensive observables at fewer records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jthermo.models import Model, positive_int
+from jthermo.observables.base import Observable, Probe, Variable, as_observable
+
+
+@dataclass(frozen=True)
+class Sparse(Observable):
+    """An observable at every n-th record; see :func:`sparse`."""
+
+    observable: Any
+    every: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "observable", as_observable(self.observable))
+        positive_int("sparse.every", self.every)
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """Those of the observable."""
+        return self.observable.variables(model, data)
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """As the observable."""
+        self.observable.check(model, data, loss)
+
+    def cost(self, model: Model, data: Any, probe_size: int) -> float:
+        """The n-th part of the observable's cost, mean over records."""
+        return self.observable.cost(model, data, probe_size) / self.every
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """The observable where it is due, else NaN. All lanes share the record's number, so nothing else is computed."""
+
+        def measure() -> dict[str, Array]:
+            found = self.observable(model, params, probe)
+            return {k: jnp.asarray(v, jnp.float32) for k, v in found.items()}
+
+        empty = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), jax.eval_shape(measure))
+        return jax.lax.cond(probe.record % self.every == 0, measure, lambda: empty)
+
+
+def sparse(observable: Any, every: int) -> Sparse:
+    """An observable at the records 0, n, 2n … of the schedule and NaN at the others, where it costs nothing.
+
+    Drop the empty records before a fit: ``ds.hessian_trace.dropna("record", how="all")``.
+
+    Args:
+        observable: any observable, or a user's function.
+        every: n.
+
+    >>> from jthermo.observables import hessian_trace
+    >>> sparse(hessian_trace(), every=10)
+    Sparse(observable=HessianTrace(method='exact', num_probes=16), every=10)
+    """
+    return Sparse(observable, every)
