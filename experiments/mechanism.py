@@ -1,0 +1,119 @@
+"""Mechanism: full SGD beside its two controls, three theories of what moves b, and the mean field with nothing fitted."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jthermo as jt
+from jthermo import evidence, train
+from jthermo.theory import drift, flow, meanfield
+
+NOISES = {"full": "full SGD", "label_averaged": "label-averaged", "unbiased": "unbiased walk"}
+SWEEP = jt.Sweep(
+    model=jt.models.TwoLayer(inputs=10, hidden=10, init="he"),
+    data=jt.data.Gaussian(dim=10),
+    learning_rate=(0.025, 0.05, 0.1),
+    seed=range(1024),
+    vary={"noise": tuple(NOISES)},
+    num_steps=jt.RescaledSteps(20.0),
+    record=jt.Record(
+        steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias)
+    ),
+)
+SMALL = {"seed": range(256)}
+ETA, NETS = 0.05, 64  # what is drawn, and how many of its nets are predicted
+WIDTH = 2**0.5 * (1 - 1 / 40)  # E‖W‖ of a unit for He init and d = 10
+COLOURS = {"full": "#0072B2", "label_averaged": "#009E73", "unbiased": "#D55E00"}
+
+
+def slopes():
+    """Slope of b on the clock η²t/B at the init (V² = 1/N), as three theories have it."""
+    V = 10**-0.5
+    return {
+        "thermophoresis of (V, b)": float(flow.unit(V, 0.0, w=WIDTH)[1]),
+        "Itô flow of all parameters": float(flow.unit(V, 0.0, w=WIDTH, dim=10)[1]),
+        "label-noise drift": float(drift.two_layer(V, 0.0, w=WIDTH, dim=10)[1]),
+    }
+
+
+def pick(ds, noise, eta=ETA):
+    runs = ds.isel(run=(ds.noise.values == noise) & (ds.learning_rate.values == eta))
+    return runs.isel(record=runs.step.values[0] >= 0)
+
+
+def predicted(runs, noise, eta=ETA):
+    """Mean-field curves from the inits of the first runs."""
+    seeds = jnp.asarray(np.sort(runs.seed.values)[:NETS], jnp.uint32)
+    inits = jax.vmap(lambda seed: train.init(SWEEP.model, jt.sgd(), train.Run(seed, 0, eta, {})).params)(
+        seeds
+    )
+    return meanfield.predict(inits, runs.step.values[0], learning_rate=eta, noise=noise)
+
+
+def at(runs, variable, tau, eta=ETA):
+    """Each run's value at η²t/B = τ."""
+    clock = runs.step.values[0] * eta**2
+    return np.array([np.interp(tau, clock, row) for row in runs[variable].values])
+
+
+def judge(ds):
+    rows = []
+    claimed = slopes()["thermophoresis of (V, b)"]
+    for noise in NOISES:
+        shift = at(pick(ds, noise), "mean_bias", 1.0)
+        more: dict[str, Any] = {"choice": {"noise": noise}, "num_seeds": len(shift)}
+        error = shift.std(ddof=1) / np.sqrt(len(shift))
+        quantity = "shift of b by thermophoresis of (V, b) at η²t/B = 1"
+        rows.append(evidence.equals("C11", quantity, claimed, shift.mean(), error, **more))
+    return rows
+
+
+def figure(ds, fits):
+    import matplotlib.pyplot as plt
+
+    shown = {"mean_bias": "mean b", "activation_rate": "activation rate", "weight_norm_V": "‖V‖ (r.m.s.)"}
+    with plt.rc_context(jt.figures.STYLE):
+        fig, axes = plt.subplots(1, 3, figsize=(7.0, 2.5), layout="constrained")
+        for noise, name in NOISES.items():
+            runs = pick(ds, noise)
+            tau = runs.step.values[0] * ETA**2
+            found = predicted(runs, noise) if noise in meanfield.NOISES else None
+            for ax, variable in zip(axes, shown, strict=True):
+                value = runs[variable].values
+                mean = np.sqrt((value**2).mean(0)) if variable == "weight_norm_V" else value.mean(0)
+                ax.plot(tau, mean, color=COLOURS[noise], label=name)
+                if found is not None:
+                    made = found.squared_norm_V if variable == "weight_norm_V" else getattr(found, variable)
+                    line = np.sqrt(made.mean(0)) if variable == "weight_norm_V" else made.mean(0)
+                    ax.plot(tau, line, color="black", ls="--", lw=0.9)
+        early = np.linspace(0, 1.5, 20)
+        for (name, slope), style in zip(slopes().items(), (":", "-.", (0, (4, 1))), strict=True):
+            axes[0].plot(early, slope * early, color="grey", ls=style, lw=1, label=name)
+        axes[1].plot(tau, drift.valley_rate(tau), color="grey", lw=0.9, ls=":")
+        for ax, label in zip(axes, shown.values(), strict=True):
+            ax.set(xlabel="η²t/B", ylabel=label)
+        axes[0].set(xlim=(0, 3), ylim=(-0.24, 0.02))
+        axes[1].set(xlim=(0, 20))
+        axes[2].set(xlim=(0.02, 20), xscale="log", yscale="log")
+        axes[0].legend(handlelength=1.8, fontsize=5.5, loc="lower left")
+        axes[1].plot([], [], color="black", ls="--", lw=0.9, label="mean field")
+        axes[1].plot([], [], color="grey", ls=":", lw=0.9, label="mean field, η → 0")
+        axes[1].legend(*(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8)
+    return {"mechanism": fig, "mechanism_clocks": _clocks(ds)}
+
+
+def _clocks(ds):
+    """Full SGD meets on η²t, label-averaged SGD on ηt: the discriminating clocks."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(jt.figures.STYLE):
+        fig, axes = plt.subplots(2, 2, figsize=(4.8, 3.8), sharey="row", layout="constrained")
+        for row, noise in zip(axes, ("full", "label_averaged"), strict=True):
+            runs = ds.isel(run=ds.noise.values == noise)
+            for ax, power in zip(row, (1, 2), strict=True):
+                jt.figures.curves(ax, runs, "activation_rate", power=power)
+            row[0].set_ylabel(f"activation rate,\n{NOISES[noise]}")
+        axes[0, 0].legend(handlelength=1.2)
+    return fig
