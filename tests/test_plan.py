@@ -89,8 +89,8 @@ def test_memory_beyond_the_sample_is_that_of_the_program_itself():
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
         states = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
         clock = place.put(zero)
-        programs = [call.advance.lower(runs, states, clock, clock), call.observe.lower(runs, states, clock)]
-        true = max(memory.peak(p.compile()) for p in programs)
+        programs = [f.compiled(runs, states, clock, clock).jitted for f in call]
+        true = max(memory.peak(p) for p in programs)
     assert measure(cohort, place, len(lanes) // 2, burst=False).peak(len(lanes) // 2) == pytest.approx(
         true, rel=0.05
     )

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.models import Model, positive_int
+from jthermo import checks
+from jthermo.models import Model
 from jthermo.observables.base import Observable, Probe, Variable, as_observable
 
 
@@ -22,7 +23,7 @@ class Sparse(Observable):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "observable", as_observable(self.observable))
-        positive_int("sparse.every", self.every)
+        checks.whole("sparse.every", self.every)
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """Those of the observable."""
