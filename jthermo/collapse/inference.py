@@ -178,7 +178,7 @@ def infer(
 def determined(ways: Directions, identified: Identified) -> np.ndarray:
     """Which free exponents the known directions of θ determine, (P,)."""
     kept = ways.basis @ identified.axes[:, identified.known]
-    return np.sum(kept**2, axis=1) > 0.99
+    return ways.known & (np.sum(kept**2, axis=1) > 0.99 * np.sum(ways.basis**2, axis=1))
 
 
 def _outcome(
