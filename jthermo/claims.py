@@ -146,9 +146,10 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
         "control": claim.control,
         "control_values": np.unique(runs[claim.control].values).tolist(),
         "claimed": f"{claim.exponent:g}" if claim.exponent is not None else f"> {claim.above:g}",
-        "exponent": found.value,
-        "low": found.low,
-        "high": found.high,
+        **{
+            k: v if np.isfinite(v) else None
+            for k, v in (("exponent", found.value), ("low", found.low), ("high", found.high))
+        },
         "misfit": fit.misfit,
         "p_value": fit.p_value,
         "first": first,
@@ -159,6 +160,10 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
         "verdict": verdict,
         "why": why,
     }
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:
@@ -239,7 +244,7 @@ def table(known: Mapping[str, Any]) -> str:
         for experiment, found in entry["experiments"].items():
             for row in (r for r in found["rows"] if "exponent" in r):
                 choice = ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items()) or "–"
-                exponent = f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+                exponent = _interval(row)
                 lines.append(
                     f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
                     f"| {100 * row['misfit']:.1f} % | {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
@@ -255,7 +260,9 @@ def summary(known: Mapping[str, Any]) -> str:
     for name, entry in known.items():
         lines.append(f"{name}  {entry['text']}: {entry['verdict']}")
         for experiment, found in entry["experiments"].items():
-            lines += [f"      {experiment:<8} {_case_line(row)}" for row in found["rows"]]
+            for row in found["rows"]:
+                told = evidence.words(row) if "quantity" in row else _case_line(row)
+                lines.append(f"      {experiment:<11} {told}")
     return "\n".join(lines)
 
 
@@ -267,19 +274,25 @@ def line(claim: Claim, row: Mapping[str, Any]) -> str:
 def _case_line(row: Mapping[str, Any]) -> str:
     symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(row["control"], row["control"])
     choice = " ".join(str(v) for v in row["choice"].values())
-    return (
-        f"{choice:<10} exponent of {symbol}: {row['exponent']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        f"  paper {row['claimed']:<4} {row['verdict']}"
-    )
+    return f"{choice:<10} exponent of {symbol}: {_interval(row)}  paper {row['claimed']:<4} {row['verdict']}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["exponent"] is None:
+        return "not identifiable"
+    return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def verdicts(known: Mapping[str, Any]) -> str:
     """A Markdown row for each claim: the verdict and the exponent at each init."""
-    lines = ["| | the paper claims | verdict | exponents |", "|---|---|---|---|"]
+    lines = ["| | the paper claims | verdict | exponents or evidence |", "|---|---|---|---|"]
     for name, entry in known.items():
         rows = [row for found in entry["experiments"].values() for row in found["rows"]]
-        values = [row["exponent"] for row in rows]
-        span = f"{min(values):.2f} … {max(values):.2f} (paper {rows[0]['claimed']}), {len(rows)} fits"
+        fits = [row for row in rows if row.get("exponent") is not None]
+        values = [row["exponent"] for row in fits]
+        span = f"{len(rows)} measured values" if not fits else ""
+        if fits:
+            span = f"{min(values):.2f} … {max(values):.2f} (paper {fits[0]['claimed']}), {len(fits)} fits"
         lines.append(f"| {name} | {entry['text']} | **{entry['verdict']}** | {span} |")
     return "\n".join(lines)
 

@@ -220,8 +220,17 @@ def reproduce(
     """
     from jthermo.reproduction import experiments, reproduce
 
-    for each in experiments() if name == "all" else (name,):
-        reproduce(each, scale, out, progress=not quiet)
+    if name != "all":
+        reproduce(name, scale, out, progress=not quiet)
+        return
+    missing = []
+    for each in experiments():
+        try:
+            reproduce(each, scale, out, progress=not quiet)
+        except InputError as error:  # an image set that is not at hand stops its own figures only
+            missing.append(f"{each}: {error}")
+    if missing:
+        raise InputError("reproduce", "all", "all done but " + "; ".join(missing))
 
 
 def claims(results: Path = Path("results"), into: tuple[Path, ...] = ()) -> None:

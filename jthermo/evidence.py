@@ -110,11 +110,16 @@ def _one_sided(
 
 
 def line(found: Evidence) -> str:
-    """A piece of evidence in words, for a terminal."""
-    choice = " ".join(str(v) for v in found.choice.values())
+    """A piece of evidence with its claim in words, for a terminal."""
+    return f"{found.claim:<3} {words(dataclasses.asdict(found))}"
+
+
+def words(row: Mapping[str, Any]) -> str:
+    """A row of evidence in words."""
+    choice = " ".join(str(v) for v in row["choice"].values())
     return (
-        f"{found.claim:<3} {found.quantity:<52} {choice:<8} {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        f"  paper {found.claimed:<7} {found.verdict}"
+        f"{row['quantity']:<52} {choice:<8} {row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        f"  paper {row['claimed']:<7} {row['verdict']}"
     )
 
 

@@ -100,7 +100,8 @@ def collapses(chosen: Sequence[Chosen], *, ylabel: str = "") -> Figure:
         )
         for ax, (choice, runs, fit) in zip(axes[0], chosen, strict=True):
             ((control, exponent),) = fit.exponents.items()
-            curves(ax, runs, fit.curves.value, by=control, power=exponent.value)
+            known = np.isfinite(exponent.value)  # the curves as they are where no exponent is known
+            curves(ax, runs, fit.curves.value, by=control, power=exponent.value if known else 0.0)
             name = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
             ax.set_title(
                 f"{name}\n{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}], "

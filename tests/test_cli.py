@@ -15,7 +15,7 @@ import jthermo as jt
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=4, hidden=4), data=jt.data.Gaussian(dim=4),
-    learning_rate=(0.1, 0.2, 0.4), seed=range(8),
+    learning_rate=(0.1, 0.2, 0.4), seed=range(24),
     num_steps=jt.RescaledSteps(4.0), record=jt.Record(steps=jt.log_steps(40), observables=jt.activation_rate()))
 """
 
@@ -47,7 +47,7 @@ def call(capsys, *args):
 
 def test_run_writes_what_the_python_call_writes(folder):
     ds = jt.open_results(folder)
-    assert ds.sizes["run"] == 24
+    assert ds.sizes["run"] == 72
     sweep = jt.Sweep.from_json(ds.attrs["sweep"])
     np.testing.assert_array_equal(ds.activation_rate, jt.run(sweep, progress=False).activation_rate)
 
@@ -152,7 +152,7 @@ def test_plot_export_plan_status_list_doctor(folder, own, capsys):
     assert (folder / "activation_rate.png").read_bytes().startswith(b"\x89PNG")
     rows = int((jt.open_results(folder).step >= 0).sum())
     assert len(pd.read_csv(call(capsys, "export", folder, "--to", "csv")[0].strip())) == rows
-    assert "24 in" in call(capsys, "plan", own, "--no-measure")[0]
+    assert "72 in" in call(capsys, "plan", own, "--no-measure")[0]
     state = call(capsys, "status", folder)[0]
     assert re.search(r"state +complete", state)
     assert re.search(r"diverged +0", state)
@@ -182,7 +182,7 @@ def test_claims_are_printed_and_put_into_a_page(tmp_path, capsys):
     }  # fmt: skip
     known = {"C2": {"text": "falls", "experiments": {"fig3_4": {"rows": [row]}}, "verdict": "reproduced"}}
     (tmp_path / "claims.json").write_text(json.dumps(known))
-    assert "+1.980 [+1.900, +2.060]" in call(capsys, "claims", "--results", tmp_path)[0]
+    assert "1.98 [1.90, 2.06]" in call(capsys, "claims", "--results", tmp_path)[0]
     page = tmp_path / "page.md"
     page.write_text("<!-- claims:begin -->\n<!-- claims:end -->")
     call(capsys, "claims", "--results", tmp_path, "--into", page)
