@@ -18,6 +18,8 @@ SAMPLE = (
     4,
 )  # blocks a device in the programs that stand for longer ones; with one block XLA drops the loop
 
+ROOMY = 8  # times the state; a program holds it twice, besides the temporaries of a block on each device
+
 
 class Line(NamedTuple):
     """Peak bytes of a program on one device, as a straight line in the blocks it holds."""
@@ -80,6 +82,15 @@ def measure(cohort: Cohort, place: placing.Placement, blocks: int, *, burst: boo
         watching = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
         rate = _rate(cohort, place, large, init, advance) if burst else None
     return Measured(spent, (line, watching), rate)
+
+
+def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
+    """The cohort in as many parts as its memory asks for, each of which fits the devices."""
+    limit, count = memory.limit(place.devices), len(place.devices)
+    if limit is None or ROOMY * cohort.state_bytes < limit * count:
+        return [cohort]  # far from the limit: not worth the compilations that measure it
+    blocks = -(-len(cohort.blocks) // count)
+    return cohort.split(measure(cohort, place, blocks, burst=False).rounds(blocks, limit))
 
 
 def _shapes(cohort: Cohort, place: placing.Placement, initializer: Any, blocks: int) -> tuple[Any, Any, Any]:

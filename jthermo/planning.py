@@ -97,6 +97,28 @@ class Cohort:
         one = sum(math.prod(v.shape) * v.dtype.itemsize for v in self.record_shapes.values()) + 8
         return self.steps.size * one
 
+    def split(self, number: int) -> list[Cohort]:
+        """The runs in so many cohorts of whole blocks, to be trained one after the other."""
+        made = []
+        for some in np.array_split(np.arange(len(self.blocks)), min(number, len(self.blocks))):
+            blocks, real = self.blocks[some], self.real[some]
+            kept, place = np.unique(blocks, return_inverse=True)
+            runs = jax.tree.map(lambda a, kept=kept: a[kept], self.runs)
+            made.append(
+                Cohort(
+                    self.program,
+                    self.model,
+                    self.width,
+                    self.key[kept],
+                    runs,
+                    self.steps[kept],
+                    place.reshape(blocks.shape),
+                    real,
+                    self.progress[kept],
+                )
+            )
+        return made
+
     def deal(self, num_devices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Blocks in the order of the devices, dealt out in turn: lanes, real (blocks, W) and steps (blocks, K).
 

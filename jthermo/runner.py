@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import importlib.metadata
@@ -19,6 +20,7 @@ import numpy as np
 from jthermo import checks, lock, signals
 from jthermo import placement as placing
 from jthermo.errors import InputError, Interrupted
+from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
 from jthermo.results import open_results
@@ -106,13 +108,26 @@ def run(
             (key, seed): saved[key, seed].progress if (key, seed) in saved else (0, 0)
             for key, seed in sweep.runs - store.done
         }
-        todo = cohorts(sweep, wanted, shard=mine)
+        planned = cohorts(sweep, wanted, shard=mine)
+        todo = collections.deque(part for cohort in planned for part in fitting(cohort, place))
+        if len(todo) > len(planned):
+            bar.say(f"the sweep would not fit into memory at once: trained in {len(todo)} rounds")
         bar.begin(sum(c.num_runs for c in todo), sum(c.run_steps for c in todo))
-        for cohort in todo:
-            began = time.monotonic()
-            with keeper.keeping(cohort) as tend:
-                rows = train_cohort(cohort, place, bar, saved, tend)
-                keeper.final(rows)
+        halved: set[str] = set()
+        while todo:
+            began, cohort = time.monotonic(), todo.popleft()
+            try:
+                with keeper.keeping(cohort) as tend:
+                    rows = train_cohort(cohort, place, bar, saved, tend)
+                    keeper.final(rows)
+            except jax.errors.JaxRuntimeError as error:
+                parts = cohort.split(2)
+                if "RESOURCE_EXHAUSTED" not in str(error) or cohort.name in halved or len(parts) < 2:
+                    raise
+                bar.say(f"the device has no room for {cohort.num_runs:,} runs at once: trained in two rounds")
+                todo.extendleft(reversed(parts))
+                halved |= {part.name for part in parts}
+                continue
             spent = {"wall_seconds": time.monotonic() - began, "checkpoint_seconds": keeper.seconds}
             records = {k.removeprefix(RECORD): v for k, v in rows.items() if k.startswith(RECORD)}
             store.add(cohort, records, environment(place, cohort) | spent)

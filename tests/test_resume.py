@@ -363,3 +363,37 @@ def test_the_loopback_of_several_hosts_is_refused():
     refuse_loopback("10.0.0.1:1", {"SLURM_JOB_NUM_NODES": "4"})
     with pytest.raises(InputError, match="coordinator"):
         refuse_loopback(None, {"OMPI_MCA_orte_num_nodes": "2", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"})
+
+
+def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_once(monkeypatch, capsys):
+    from jthermo import measurement
+
+    sweep = sweep_of()
+    whole = jt.run(sweep, progress=False)
+    one = measurement.measure(
+        runner.cohorts(sweep)[0], placement.Placement("sharding", placement.devices()), 3, burst=False
+    )
+    monkeypatch.setattr(measurement, "ROOMY", 1e9)
+    monkeypatch.setattr(measurement.memory, "limit", lambda devices: int(one.peak(2) / 0.85))
+    same(whole, jt.run(sweep))
+    assert "trained in 2 rounds" in capsys.readouterr().err
+    monkeypatch.undo()
+    train, refusals = runner.train_cohort, []
+
+    def refusing(cohort, *rest):
+        if cohort.num_runs > 12:
+            refusals.append(cohort.num_runs)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return train(cohort, *rest)
+
+    monkeypatch.setattr(runner, "train_cohort", refusing)
+    same(whole, jt.run(sweep))
+    assert refusals == [22]
+    assert "trained in two rounds" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "train_cohort", lambda *_: exhausted())
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jt.run(sweep, progress=False)
+
+
+def exhausted():
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
