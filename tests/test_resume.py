@@ -374,7 +374,7 @@ def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_onc
         runner.cohorts(sweep)[0], placement.Placement("sharding", placement.devices()), 3, burst=False
     )
     monkeypatch.setattr(measurement, "ROOMY", 1e9)
-    monkeypatch.setattr(measurement.memory, "limit", lambda devices: int(one.peak(2) / 0.85))
+    monkeypatch.setattr(measurement.memory, "limit", lambda devices: int(one.peak(2) / 0.9) + 2)
     same(whole, jt.run(sweep))
     assert "trained in 2 rounds" in capsys.readouterr().err
     monkeypatch.undo()
