@@ -89,7 +89,7 @@ def valley_rate(tau: Any, rate: float = 0.5) -> np.ndarray:
         rate: activation rate at τ = 0.
 
     >>> valley_rate([0, 1, 10, 100]).round(3).tolist()
-    [0.5, 0.48, 0.319, 0.021]
+    [0.5, 0.48, 0.316, 0.021]
     """
     if not 0 < rate < 1:
         raise InputError("rate", rate, "give a number between 0 and 1")
