@@ -152,17 +152,21 @@ def cohorts(
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
     """
     grouped: dict[tuple[train.Program, Model], list[_Member]] = {}
+    clocks: dict[
+        tuple[int, ...], int
+    ] = {}  # numbered, since a long tuple of steps is slow to compare for every run
     for config, (_, seeds) in sweep.groups.items():
         program, hyper = train.split(config, sweep.record)
         # None and a float of the same field are different programs, since only the float is traced
         members = grouped.setdefault((program, config.model), [])
         key, steps = sweep.key_of(config), sweep.steps_of(config)
-        members.extend(_Member(key, config, hyper, seed, steps) for seed in seeds)
+        clock = clocks.setdefault(steps, len(clocks))
+        members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in seeds)
     made, first = [], 0
     for (program, model), members in grouped.items():
         width = sweep.lane_width or lane_width(program, platform or jax.default_backend())
         # the blocks of the whole sweep, so that a shard's runs do not depend on what is done already
-        blocks = _blocks([m.steps for m in members], width)
+        blocks = _blocks([m.clock for m in members], width)
         mine = [
             members[i] for b, block in enumerate(blocks, first) if b % shard[1] == shard[0] for i in block
         ]
@@ -183,6 +187,7 @@ class _Member(NamedTuple):
     hyper: dict[str, float]
     seed: int
     steps: tuple[int, ...]
+    clock: int
 
 
 def _blocks(clocks: Sequence[Any], width: int) -> list[list[int]]:
@@ -205,7 +210,7 @@ def _cohort(
     for row, member in zip(steps, members, strict=True):
         row[: len(member.steps)] = member.steps
     left = steps.max(1) - progress[:, 0]
-    blocks = _blocks([(m.steps, *p) for m, p in zip(members, progress.tolist(), strict=True)], width)
+    blocks = _blocks([(m.clock, *p) for m, p in zip(members, progress.tolist(), strict=True)], width)
     blocks.sort(
         key=lambda lanes: -left[lanes[0]]
     )  # longest first: dealt out in turn, the devices end together

@@ -369,7 +369,7 @@ def image_sweep(fashion, **changes):
 def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
     fashion, sampling, monkeypatch
 ):
-    from jthermo import placement, runner
+    from jthermo import placement, training
 
     sweep = image_sweep(fashion, data=small(fashion, sampling=sampling))
     ds = jt.run(sweep, progress=False)
@@ -377,7 +377,7 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
     with monkeypatch.context() as patch:
         patch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
         patch.setattr(
-            runner._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
+            training._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
         )
         np.testing.assert_array_equal(jt.run(sweep, progress=False).flat.values, ds.flat.values)
     if sampling == "epochs":
