@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,8 +294,16 @@ def verdicts(known: Mapping[str, Any]) -> str:
         span = f"{len(rows)} measured values" if not fits else ""
         if fits:
             span = f"{min(values):.2f} … {max(values):.2f} (paper {fits[0]['claimed']}), {len(fits)} fits"
-        lines.append(f"| {name} | {entry['text']} | **{entry['verdict']}** | {span} |")
+        lines.append(f"| {name} | {entry['text']} | {_counted(rows)} | {span} |")
     return "\n".join(lines)
+
+
+def _counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One verdict where all rows agree, else how many have which."""
+    count = Counter(row["verdict"] for row in rows)
+    if len(count) == 1:
+        return f"**{next(iter(count))}**"
+    return ", ".join(f"{number} of {len(rows)} **{verdict}**" for verdict, number in count.most_common())
 
 
 def write_tables(claims: Path, page: Path) -> None:

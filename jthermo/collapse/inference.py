@@ -15,7 +15,7 @@ from .identify import Identified, identify
 from .prepare import Directions, Prepared
 from .result import Exponent
 from .scan import starts
-from .verdict import LackOfFit, contrasts, lack_of_fit
+from .verdict import LackOfFit, contrasts, finest, lack_of_fit
 
 BASINS = 4  # minima that are followed to their bottom
 REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
@@ -191,17 +191,40 @@ def _outcome(
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
     means = model.means
-    basis = means.binned(model.lattice.design(means.log_tau(best.theta), best.span))
     own, trends = contrasts(means.condition, ready.levels)
     rows = np.concatenate([own, trends])
-    smoother = np.linalg.solve(normal(model, best), (rows @ basis).T)
-    left = rows - model.whiten.transposed(best.whitened_basis @ smoother).T
+    left = _left_over(model, best, rows)
     if len(influence):  # the curve refits what the exponents leave: r = (I − S)(I − G ψ) m
         left = left - (left @ model.gradient(best)) @ influence
     sigma, degrees = scatter.mixed(left)
     # What the fit takes out of the residuals it takes out to first order only: some of it stays.
     sigma = sigma + REMAINS**2 * scatter.mixed(rows)[0] + noises.FLOOR**2 * np.eye(len(sigma))
-    return lack_of_fit(means.mean - best.fitted, own, trends, sigma, degrees, rng)
+    p_value = lack_of_fit(means.mean - best.fitted, own, trends, sigma, degrees, rng)
+    return LackOfFit(p_value, _misfit(ready, model, best, finest(own), scatter))
+
+
+def _left_over(model: Model, solution: Solution, rows: np.ndarray) -> np.ndarray:
+    """rows·(I − S): what contrasts of the residuals are as functions of the means, the exponents held."""
+    means = model.means
+    basis = means.binned(model.lattice.design(means.log_tau(solution.theta), solution.span))
+    smoother = np.linalg.solve(normal(model, solution), (rows @ basis).T)
+    return rows - model.whiten.transposed(solution.whitened_basis @ smoother).T
+
+
+def _misfit(
+    ready: Prepared, model: Model, best: Solution, windows: np.ndarray, scatter: noises.Scatter
+) -> float:
+    """Root mean square distance of the curves from a common one that runs through their middle, beyond noise.
+
+    The weighted curve may lie off all of them by an offset that they share; that is no distance between them.
+    """
+    blocks = noises.diagonal_blocks(ready, noises.rough_variance(ready))
+    through = Model(model.means, model.lattice, Whitener.of(blocks), model.stiffness)
+    through = through.with_best_stiffness(best.theta)
+    middle = through.solve(best.theta)
+    noise, _ = scatter.mixed(_left_over(through, middle, windows))
+    excess = np.mean((windows @ (model.means.mean - middle.fitted)) ** 2) - np.mean(np.diag(noise))
+    return float(np.sqrt(max(excess, 0.0)))
 
 
 def normal(model: Model, best: Solution) -> np.ndarray:

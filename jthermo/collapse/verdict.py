@@ -50,6 +50,11 @@ def contrasts(condition: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np
     return np.concatenate(own), np.array(trends).reshape(-1, len(condition))
 
 
+def finest(own: np.ndarray) -> np.ndarray:
+    """The rows of :func:`contrasts` with the shortest windows."""
+    return own[-len(own) // sum(LEVELS) * LEVELS[-1] :]
+
+
 def lack_of_fit(
     residual: np.ndarray,
     own: np.ndarray,
@@ -57,8 +62,8 @@ def lack_of_fit(
     sigma: np.ndarray,
     degrees: float,
     rng: np.random.Generator,
-) -> LackOfFit:
-    """Compare the contrasts of the residuals with draws of their law under a true collapse.
+) -> float:
+    """The p-value of the contrasts of the residuals among draws of their law under a true collapse.
 
     Args:
         residual: (N,) means minus the fitted curve.
@@ -88,6 +93,4 @@ def lack_of_fit(
     ranks = np.argsort(np.argsort(-statistics, axis=1, kind="stable"), axis=1, kind="stable")
     smallest = ranks.min(axis=0)
     p_value = (1 + np.sum(smallest[1:] <= smallest[0])) / (DRAWS + 1)
-    finest = own[-len(own) // sum(LEVELS) * LEVELS[-1] :]
-    excess = np.mean((finest @ residual) ** 2) - np.mean(np.diag(sigma)[len(own) - len(finest) : len(own)])
-    return LackOfFit(float(p_value), float(np.sqrt(max(excess, 0.0))))
+    return float(p_value)
