@@ -14,7 +14,7 @@ from jthermo.spec import Sweep
 
 CHECKPOINT_SECONDS = 60.0
 KEPT_CHECKPOINTS = 2
-CHECKPOINT_FILES = 15  # of one checkpoint and host, as Orbax writes them
+CHECKPOINT_FILES = 5  # of one checkpoint: the archive, its seal and three of Orbax
 
 
 @dataclass(frozen=True)

@@ -184,15 +184,7 @@ def test_two_tasks_of_the_array_take_different_shards(own, tmp_path):
     assert called.count(f"run {own} --out results/my_own_sweep") == 2
 
 
-def has_shards():
-    code = "from jthermo.cli import main; main(['run', '--help'])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return "--shard" in out.stdout
-
-
 def test_two_real_tasks_of_the_array_complete_one_results_folder(own, tmp_path):
-    if not has_shards():
-        pytest.skip("`jthermo run` has no --shard yet")
     variables = os.environ | cluster(tmp_path)
     real = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(jt.__file__).parent.parent)!r})\n"
     put(tmp_path / "bin", "jthermo", real + "from jthermo.cli import main\nmain()\n")
