@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
+from jthermo import checks, random
 from jthermo.data.sampling import SAMPLINGS
 from jthermo.errors import InputError
 
@@ -86,7 +86,7 @@ class Gaussian(_Synthetic):
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        return self.scale * jax.random.normal(key, (size, self.dim), jnp.float32)
+        return self.scale * random.normal(key, (size, self.dim))
 
 
 @dataclass(frozen=True)
