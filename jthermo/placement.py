@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jthermo import train
+from jthermo import engines, train
 from jthermo.data.held import Held, Split
 from jthermo.errors import InputError
 from jthermo.models import Model
@@ -152,7 +152,7 @@ def _held(split: Split, placement: Placement) -> Any:
 def _jitted(program: train.Program, placement: Placement) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
     one = functools.partial(train.observe, program)
     return (
-        placement.map(functools.partial(train.advance, program), donate=(1,)),
+        placement.map(functools.partial(engines.advance(program), program), donate=(1,)),
         placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None))),
     )
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
+from jthermo import engines
 from tests import oracles
 
 STEPS = 12
@@ -40,10 +41,13 @@ def sweep_of(**changes):
     return jt.Sweep(**{**fields, **changes})
 
 
+@pytest.mark.parametrize("engine", ["xla", "fused"])
 @pytest.mark.parametrize("case", CASES)
-def test_training_equals_its_slow_twin(case):
+def test_training_equals_its_slow_twin(case, engine):
+    if engine == "fused" and (reason := engines.refusal()):
+        pytest.skip(reason)
     sweep = sweep_of(**CASES[case])
-    ds = jt.run(sweep, progress=False)
+    ds = jt.run(sweep, engine=engine, progress=False)
     for config, (at, seeds) in sweep.groups.items():
         for seed in seeds:
             run = ds.isel(run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed))
