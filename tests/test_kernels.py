@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import engines, kernels, placement, training
+from jthermo import engines, kernels, placement, train, training
 from jthermo.kernels import library
 from tests.test_placement import differing_bits
 from tests.test_train import CASES, params, sweep_of
@@ -103,12 +103,15 @@ def test_a_diverged_run_is_not_finite():
         ({"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)}, "the data Arrays"),
     ],
 )
-def test_what_the_fused_engine_lacks_is_said(changes, lacks, capsys):
-    sweep = longer("plain", **changes)
+def test_what_the_fused_engine_lacks_is_said(changes, lacks):
+    sweep, said = longer("plain", **changes), []
+    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
     with pytest.raises(jt.InputError, match=f"fused engine lacks {lacks}.*engine='xla'"):
-        jt.run(sweep, engine="fused", progress=False)
-    assert jt.run(sweep).attrs["engine"] == "xla"
-    assert f"engine: xla, since the fused engine lacks {lacks}" in capsys.readouterr().err
+        engines.settle("fused", None, programs, said.append)
+    assert not said
+    assert engines.settle("auto", None, programs, said.append) == "xla"
+    assert len(said) == 1
+    assert said[0].startswith(f"engine: xla, since the fused engine lacks {lacks}")
 
 
 def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
