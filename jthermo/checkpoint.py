@@ -26,8 +26,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy, save_decis
 from orbax.checkpoint.options import AsyncOptions, MultiprocessingOptions
 
 from jthermo.errors import StorageError
+from jthermo.planning import KEPT
 
-KEPT = 2  # verified checkpoints of one store
 ARCHIVE, SEAL, META, DIGEST = "rows.npz", "rows.sha256", "meta", "digest"
 # what goes wrong is raised here as one message: Orbax would log it a second time, as a traceback
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)

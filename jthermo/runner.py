@@ -109,7 +109,10 @@ def run(
             for key, seed in sweep.runs - store.done
         }
         planned = cohorts(sweep, wanted, shard=mine)
-        todo = collections.deque(part for cohort in planned for part in fitting(cohort, place))
+        todo: collections.deque[Cohort] = collections.deque()
+        for cohort in planned:
+            keeper.heed()
+            todo.extend(fitting(cohort, place))
         if len(todo) > len(planned):
             bar.say(f"the sweep would not fit into memory at once: trained in {len(todo)} rounds")
         bar.begin(sum(c.num_runs for c in todo), sum(c.run_steps for c in todo))
@@ -190,11 +193,7 @@ class Keeper:
             nonlocal saved_at, saved_step
             assert self._held is not None
             self._held.touch()
-            if self._stop is not None and self._stop.signal is not None:
-                self._save(rows(), wait=True)
-                raise Interrupted(
-                    f"{self._stop.signal.name} at step {step:,}: saved; the same command again goes on from there"
-                )
+            self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
             self._checkpoints.poll()
             pause = max(self._interval, self._checkpoints.slowest / SHARE)
             if time.monotonic() - saved_at > pause or (self._every and step - saved_step >= self._every):
@@ -205,6 +204,12 @@ class Keeper:
             yield tend
         finally:
             self._checkpoints.close()
+
+    def heed(self, save: Callable[[], None] = lambda: None, where: str = "") -> None:
+        """Stop where a signal has asked for it, once what there is has been saved."""
+        if self._stop is not None and (asked := self._stop.signal) is not None:
+            save()
+            raise Interrupted(f"{asked.name}{where}: saved; the same command again goes on from there")
 
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
         """Save the end of a cohort, its parameters with it, before its records are committed."""

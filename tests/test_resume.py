@@ -93,6 +93,51 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
         np.testing.assert_array_equal(made, whole.params.values[run, last])
 
 
+@pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
+def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
+    from jthermo.checkpoint import Checkpoints
+
+    watched = runner.signals.watched
+    stop_after(10**9)  # for its short pieces
+    monkeypatch.setattr(runner.signals, "watched", watched)
+    width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[
+        phase
+    ]  # 5: nothing has compiled it yet
+    sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
+    calls = 0
+
+    def signalled(function, at):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*args, **kwargs)
+
+        return call
+
+    if phase == "plan":
+        monkeypatch.setattr(runner, "fitting", signalled(runner.fitting, 1))
+    elif phase == "save":
+        monkeypatch.setattr(Checkpoints, "save", signalled(Checkpoints.save, 1))
+    else:
+        name, at = {"compile": ("advance", 1), "chunk": ("advance", 3), "evaluation": ("observe", 2)}[phase]
+        programs = placement.programs
+
+        def armed(*args):
+            made = programs(*args)
+            return made._replace(**{name: signalled(getattr(made, name), at)})
+
+        monkeypatch.setattr(placement, "programs", armed)
+    with pytest.raises(Interrupted, match="SIGTERM") as stopped:
+        jt.run(sweep, tmp_path / "o", progress=False, **options)
+    assert stopped.value.code == 75
+    assert phase == "plan" or newest(tmp_path / "o").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.undo()
+    same(jt.run(sweep, progress=False), jt.run(sweep, tmp_path / "o", progress=False))
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_another_number_of_devices_on_resume_changes_no_bit(tmp_path, stop_after, monkeypatch, number):
     sweep = sweep_of()
