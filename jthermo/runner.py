@@ -68,8 +68,9 @@ def run(
         Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard: every run that is finished so far.
 
     Raises:
-        InputError: a bad argument, a folder that holds another sweep or that another process writes.
-        StorageError: the disk is full or all checkpoints are damaged; what is committed is kept.
+        InputError: a bad argument, a folder that holds another sweep, that another process writes or whose
+            checkpoints are all damaged; nothing is overwritten.
+        StorageError: the disk is full or fails; what is committed is kept.
         Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, and the same call goes on. A SystemExit
             with code 75. Signals are watched in the main thread, and only with `out`.
 

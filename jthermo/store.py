@@ -9,6 +9,7 @@ sweep write into one folder. Reading is :mod:`jthermo.results`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib
 import io
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError, StorageError
-from jthermo.files import write_whole
+from jthermo.files import import_file, write_whole
 from jthermo.planning import Cohort
 from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
 from jthermo.spec import Sweep, diff
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CHECKPOINTS = "checkpoints"
+NEVER = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)  # room would not help
 
 
 class Store:
@@ -145,12 +147,16 @@ class Store:
 
 @contextlib.contextmanager
 def writing(directory: str | Path) -> Iterator[None]:
-    """Errors of the disk as one message."""
+    """Errors of the disk as one message: of a disk that may be mended, or of a folder that can't be one."""
     if Path(directory).is_file():
         raise InputError("out", str(directory), "is a file; give a folder")
     try:
         yield
     except OSError as error:
+        if error.errno in NEVER:
+            raise InputError(
+                "out", str(directory), f"can't be written ({error.strerror}); give another folder"
+            ) from None
         remedy = (
             f"can't be written ({error.strerror}); what is committed is kept: make room or choose another folder, "
             "then give the same command again"
@@ -177,21 +183,11 @@ def resumable(directory: str | Path) -> Sweep:
             try:
                 importlib.import_module(name)
             except ImportError:
-                _load(name, Path(file))
+                if not Path(file).is_file():
+                    remedy = f"held the user's own {name} and is gone; put it back"
+                    raise InputError("directory", file, remedy) from None
+                import_file(Path(file), name, "directory")
     return Sweep.from_json(json.dumps(description["sweep"]))
-
-
-def _load(name: str, path: Path) -> None:
-    """Import a user's file under the name it had."""
-    import importlib.util
-
-    if not path.is_file():
-        raise InputError("directory", str(path), f"held the user's own {name} and is gone; put it back")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
 
 
 def _description(sweep: Sweep) -> dict[str, Any]:

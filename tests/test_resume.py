@@ -258,7 +258,7 @@ def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after)
     rows["state/000"][7].reshape(-1).view(np.uint32)[0] ^= 1
     rewrite(newest(out), rows)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(StorageError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
+    with pytest.raises(InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
         jt.run(sweep, out, progress=False)
     assert all(p.read_bytes() == body for p, body in before.items() if p.exists())
     assert newest(out) in before
@@ -369,6 +369,12 @@ def test_resume_refuses_to_start_afresh(tmp_path):
         resumable(tmp_path)
     jt.run(sweep_of(), tmp_path / "o", progress=False)
     assert resumable(tmp_path / "o") == sweep_of()
+
+
+def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
+    with pytest.raises(InputError, match=r"out = '/proc/x'.*give another folder") as wrong:
+        jt.run(sweep_of(), "/proc/x", progress=False)
+    assert not isinstance(wrong.value, StorageError)  # which would be tried again for ever
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
