@@ -10,7 +10,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jthermo.errors import InputError
-from jthermo.files import import_file
+from jthermo.files import import_file, writing
 from jthermo.spec import Sweep
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def reproduce(
     if name not in experiments():
         raise InputError("experiment", name, f"use one of {', '.join(experiments())}")
     began, out, module = time.monotonic(), Path(out), load(name)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     say = print if progress else lambda *_: None
     say(f"{name}: {module.__doc__}")
     sweep = _sweep(module, scale) if hasattr(module, "SWEEP") else None

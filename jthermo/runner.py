@@ -20,12 +20,13 @@ import numpy as np
 from jthermo import checks, lock, signals
 from jthermo import placement as placing
 from jthermo.errors import InputError, Interrupted
+from jthermo.files import writing
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
 from jthermo.results import open_results
 from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS, Store, writing
+from jthermo.store import CHECKPOINTS, Store
 from jthermo.training import RECORD, Saved, train_cohort
 
 if TYPE_CHECKING:

@@ -8,8 +8,6 @@ sweep write into one folder. Reading is :mod:`jthermo.results`.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import importlib
 import io
@@ -17,14 +15,14 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError, StorageError
-from jthermo.files import import_file, write_whole
+from jthermo.errors import InputError
+from jthermo.files import import_file, write_whole, writing
 from jthermo.planning import Cohort
 from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
 from jthermo.spec import Sweep, diff
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CHECKPOINTS = "checkpoints"
-NEVER = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)  # room would not help
 
 
 class Store:
@@ -143,25 +140,6 @@ class Store:
             if known["parts"].pop(name, None) is not None:
                 write_whole(manifest, json.dumps(known, indent=1).encode())
         self.manifest["parts"].pop(name, None)
-
-
-@contextlib.contextmanager
-def writing(directory: str | Path) -> Iterator[None]:
-    """Errors of the disk as one message: of a disk that may be mended, or of a folder that can't be one."""
-    if Path(directory).is_file():
-        raise InputError("out", str(directory), "is a file; give a folder")
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NEVER:
-            raise InputError(
-                "out", str(directory), f"can't be written ({error.strerror}); give another folder"
-            ) from None
-        remedy = (
-            f"can't be written ({error.strerror}); what is committed is kept: make room or choose another folder, "
-            "then give the same command again"
-        )
-        raise StorageError("out", str(directory), remedy) from error
 
 
 def resumable(directory: str | Path) -> Sweep:
