@@ -75,17 +75,23 @@ def test_the_width_of_a_block_changes_no_bit_of_the_training():
 
 @pytest.mark.parametrize("case", ["plain", "no bias, uniform", "unbiased", "deep"])
 def test_recorded_means_agree_within_three_standard_errors(case):
-    """Over many steps rounding has parted the runs: what is left in common is the law."""
-    steps = 5_000
+    """Over many steps rounding may part the runs: what is left in common is the law."""
+    steps = 20_000
     record = jt.Record(
         steps=(100, 1_000, steps), observables=(jt.activation_rate(), jt.mean_squared_residual())
     )
-    sweep = longer(case, num_steps=steps, record=record, learning_rate=0.1, seed=range(64))
-    fused, xla = ends(sweep, "fused"), ends(sweep.replace(seed=range(64, 128)), "xla")
-    for name in ("activation_rate", "mean_squared_residual"):
-        a, b = fused[name].values, xla[name].values
-        error = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / len(a))
-        assert (np.abs(a.mean(0) - b.mean(0)) <= 3 * error + 1e-6).all()
+    sweep = longer(case, num_steps=steps, record=record, learning_rate=0.03, seed=range(64))
+    xla = ends(sweep.replace(seed=range(64, 128)), "xla")
+
+    def distances(other):
+        """Of the recorded means, in standard errors."""
+        for name in ("activation_rate", "mean_squared_residual"):
+            a, b = other[name].values, xla[name].values
+            error = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / len(a))
+            yield from np.abs(a.mean(0) - b.mean(0)) / (error + 1e-7)
+
+    assert max(distances(ends(sweep, "fused"))) < 3
+    assert max(distances(ends(sweep.replace(learning_rate=0.18), "fused"))) > 3
 
 
 def test_a_diverged_run_is_not_finite():
