@@ -26,7 +26,6 @@ from jthermo.spec import Config, Sweep
 CONVOLUTION_LANES = 4
 KEPT = 2  # checkpoints that a cohort keeps, each verified
 HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
-CACHED = 2**14  # parameters up to which 16 nets fit the second cache of a core
 SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
 
 
@@ -234,11 +233,12 @@ def _cohort(
 def lane_width(program: train.Program, platform: str) -> int:
     """W by rule: on a CPU 64 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
-    An accelerator fills its units with 256 lanes. A processor's time per run-step of the 6-layer net of 50,601 parameters
-    by XLA, at B = 1: 21 µs for W = 4, 31 for 8, 36 for 16, 42 for 32; at B = 16: 103, 116, 128 for W = 4, 8, 16. The fused
-    kernel takes 16 lanes at once. Lanes of a convolutional net are few: the patches of one already fill the cache. Per
-    step of the 6-layer CNN at B = 32 on one core: patches under vmap 46 ms, scanned over lanes 39 ms; XLA's convolution
-    scanned 561 ms, under vmap, where it becomes a grouped one, 1067 ms.
+    An accelerator fills its units with 256 lanes. A processor's time per run-step of the 6-layer net of 50,601
+    parameters by XLA, at B = 1: 21 µs for W = 4, 31 for 8, 36 for 16, 42 for 32; at B = 16: 103, 116, 128 for W = 4,
+    8, 16; of the 100-100-1 net 2.5 µs for W = 4, 3.6 for 16. The fused kernel takes 16 lanes at once. Lanes of a
+    convolutional net are few: the patches of one already fill the cache. Per step of the 6-layer CNN at B = 32 on one
+    core: patches under vmap 46 ms, scanned over lanes 39 ms; XLA's convolution scanned 561 ms, under vmap, where it
+    becomes a grouped one, 1067 ms.
     """
     if platform != "cpu":
         return 256
@@ -247,7 +247,7 @@ def lane_width(program: train.Program, platform: str) -> int:
     size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
     if size * program.batch_size <= SMALL:
         return 64
-    return 16 if size <= CACHED or program.engine == "fused" else 4
+    return 16 if size <= SMALL or program.engine == "fused" else 4
 
 
 def rounds(block_bytes: int, blocks: int, limit: int | None, fixed_bytes: int = 0) -> int:

@@ -499,6 +499,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[1],  # over five minutes; one busy contestant makes 1 to 2 of it
         "python": platform.python_version(),
         "versions": {n: importlib.metadata.version(n) for n in there},
         "date": datetime.date.today().isoformat(),
