@@ -56,7 +56,7 @@ class Net(NamedTuple):
 
 NETS = {
     "small": Net(512, 10, (10,), least=32_000),
-    "uniform": Net(512, 10, (10,), bias=False, data="uniform", least=32_000),
+    "uniform": Net(512, 10, (10,), bias=False, data="uniform", records=12, least=32_000),
     "batch": Net(512, 10, (10,), batch=32, least=4_000),
     "wide": Net(64, 100, (100,), least=20_000),
     "mlp6": Net(32, 100, (100,) * 5, records=4),
