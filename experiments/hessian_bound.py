@@ -50,10 +50,10 @@ def judge(ds):
         runs = ds.isel(run=ds.learning_rate.values == eta)
         bound, found = runs.trace_bound.values, runs.factors.values[:, -1]
         picks = curves.resamplings(400, len(bound))
-        measured = {"bound at the end over its start": bound[picks, -1].mean(1) / bound[picks, 0].mean(1)}
+        measured = {"bound at the end, over its start": bound[picks, -1].mean(1) / bound[picks, 0].mean(1)}
         for name, factor in zip(("Σ rate · |W|²", "Σ rate · V²"), found.T, strict=True):
             rank = [stats.spearmanr(bound[p, -1], factor[p]).statistic for p in picks]
-            measured[f"rank correlation of bound and {name} over seeds"] = np.array(rank)
+            measured[f"rank correlation of bound and {name}, over seeds"] = np.array(rank)
         for name, value in measured.items():
             test, limit = (evidence.below, 1) if "end" in name else (evidence.above, 0)
             span = np.quantile(value, [0.025, 0.975])
