@@ -144,9 +144,9 @@ def crossing(
 
     - ``"exact"``: −(η/2) ∫_(−1)^1 sgn(λ) ρ(q_λ) g(q_λ)·ĝ / det(1 − λη ∇g) dλ over all starts q_λ = q + λη g(q_λ) that
       pass through q. To order η² it is `along` with ``"exact"``.
-    - ``"eq9"``: ½ [ρ(q − Δ₋ĝ) Δ₋ − ρ(q + Δ₊ĝ) Δ₊] with Δ± = η ĝ·g(q ± Δ±ĝ), the lengths of the two sides times the
-      density at their far ends. To order η² it is Eq. 10 as printed: the density at the ends doubles the diffusion, and
-      counting along one line misses how paths converge sideways, the part |g| div g.
+    - ``"eq9"``: ½ [ρ(q − Δ₋ĝ) Δ₋ − ρ(q + Δ₊ĝ) Δ₊] with Δ± = η ĝ·g(q ± Δ±ĝ), the count of which Eq. 10 as printed is the
+      order η², and so read as Eq. 9. The density at the far ends doubles the diffusion, and a single line misses how
+      paths converge sideways, the part |g| div g.
 
     Args:
         g: q (n,) → (n,), differentiable; η times its gradient has to stay below 1.
