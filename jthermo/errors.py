@@ -27,7 +27,7 @@ class InputError(ValueError):
 
 
 class StorageError(InputError):
-    """The results folder can't be written or its checkpoints can't be used; what was committed is kept."""
+    """The disk is full or failing; what was committed is kept, and the same command goes on when it is mended."""
 
 
 class Interrupted(SystemExit):

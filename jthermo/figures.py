@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.files import write_whole
+from jthermo.files import write_whole, writing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -134,8 +134,9 @@ def save(made: Mapping[str, Figure], folder: str | Path) -> list[Path]:
             fig.savefig(body, format="png", metadata={"Software": None})
         plt.close(fig)
         paths.append(Path(folder) / f"{name}.png")
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        write_whole(paths[-1], body.getvalue())
+        with writing(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_whole(paths[-1], body.getvalue())
     return paths
 
 

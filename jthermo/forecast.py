@@ -13,7 +13,6 @@ from jthermo.planning import Cohort
 from jthermo.spec import Sweep
 
 CHECKPOINT_SECONDS = 60.0
-KEPT_CHECKPOINTS = 2
 CHECKPOINT_FILES = 5  # of one checkpoint: the archive, its seal and three of Orbax
 
 
@@ -207,7 +206,7 @@ def plan(
         disk_bytes=record_bytes,
         checkpoint_bytes=math.ceil((state_bytes + record_bytes) / hosts),
         checkpoint_every=every,
-        num_files=2 + hosts * (len(groups) + KEPT_CHECKPOINTS * CHECKPOINT_FILES),
+        num_files=2 + hosts * (len(groups) + planning.KEPT * CHECKPOINT_FILES),
     )
 
 

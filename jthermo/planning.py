@@ -24,6 +24,7 @@ from jthermo.models import CNN, Model
 from jthermo.spec import Config, Sweep
 
 CONVOLUTION_LANES = 4
+KEPT = 2  # checkpoints that a cohort keeps, each verified
 HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
 SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
 

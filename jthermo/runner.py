@@ -20,12 +20,13 @@ import numpy as np
 from jthermo import checks, lock, signals
 from jthermo import placement as placing
 from jthermo.errors import InputError, Interrupted
+from jthermo.files import writing
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
 from jthermo.results import open_results
 from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS, Store, writing
+from jthermo.store import CHECKPOINTS, Store
 from jthermo.training import RECORD, Saved, train_cohort
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def run(
         Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard: every run that is finished so far.
 
     Raises:
-        InputError: a bad argument, a folder that holds another sweep or that another process writes.
-        StorageError: the disk is full or all checkpoints are damaged; what is committed is kept.
+        InputError: a bad argument, a folder that holds another sweep, that another process writes or whose
+            checkpoints are all damaged; nothing is overwritten.
+        StorageError: the disk is full or fails; what is committed is kept.
         Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, and the same call goes on. A SystemExit
             with code 75. Signals are watched in the main thread, and only with `out`.
 
@@ -109,7 +111,10 @@ def run(
             for key, seed in sweep.runs - store.done
         }
         planned = cohorts(sweep, wanted, shard=mine)
-        todo = collections.deque(part for cohort in planned for part in fitting(cohort, place))
+        todo: collections.deque[Cohort] = collections.deque()
+        for cohort in planned:
+            keeper.heed()
+            todo.extend(fitting(cohort, place))
         if len(todo) > len(planned):
             bar.say(f"the sweep would not fit into memory at once: trained in {len(todo)} rounds")
         bar.begin(sum(c.num_runs for c in todo), sum(c.run_steps for c in todo))
@@ -190,11 +195,7 @@ class Keeper:
             nonlocal saved_at, saved_step
             assert self._held is not None
             self._held.touch()
-            if self._stop is not None and self._stop.signal is not None:
-                self._save(rows(), wait=True)
-                raise Interrupted(
-                    f"{self._stop.signal.name} at step {step:,}: saved; the same command again goes on from there"
-                )
+            self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
             self._checkpoints.poll()
             pause = max(self._interval, self._checkpoints.slowest / SHARE)
             if time.monotonic() - saved_at > pause or (self._every and step - saved_step >= self._every):
@@ -205,6 +206,12 @@ class Keeper:
             yield tend
         finally:
             self._checkpoints.close()
+
+    def heed(self, save: Callable[[], None] = lambda: None, where: str = "") -> None:
+        """Stop where a signal has asked for it, once what there is has been saved."""
+        if self._stop is not None and (asked := self._stop.signal) is not None:
+            save()
+            raise Interrupted(f"{asked.name}{where}: saved; the same command again goes on from there")
 
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
         """Save the end of a cohort, its parameters with it, before its records are committed."""

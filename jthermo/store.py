@@ -8,7 +8,6 @@ sweep write into one folder. Reading is :mod:`jthermo.results`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import io
@@ -16,14 +15,14 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError, StorageError
-from jthermo.files import write_whole
+from jthermo.errors import InputError
+from jthermo.files import import_file, write_whole, writing
 from jthermo.planning import Cohort
 from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
 from jthermo.spec import Sweep, diff
@@ -143,21 +142,6 @@ class Store:
         self.manifest["parts"].pop(name, None)
 
 
-@contextlib.contextmanager
-def writing(directory: str | Path) -> Iterator[None]:
-    """Errors of the disk as one message."""
-    if Path(directory).is_file():
-        raise InputError("out", str(directory), "is a file; give a folder")
-    try:
-        yield
-    except OSError as error:
-        remedy = (
-            f"can't be written ({error.strerror}); what is committed is kept: make room or choose another folder, "
-            "then give the same command again"
-        )
-        raise StorageError("out", str(directory), remedy) from error
-
-
 def resumable(directory: str | Path) -> Sweep:
     """The sweep of a results folder; files of the user that it needs are loaded again.
 
@@ -177,21 +161,11 @@ def resumable(directory: str | Path) -> Sweep:
             try:
                 importlib.import_module(name)
             except ImportError:
-                _load(name, Path(file))
+                if not Path(file).is_file():
+                    remedy = f"held the user's own {name} and is gone; put it back"
+                    raise InputError("directory", file, remedy) from None
+                import_file(Path(file), name, "directory")
     return Sweep.from_json(json.dumps(description["sweep"]))
-
-
-def _load(name: str, path: Path) -> None:
-    """Import a user's file under the name it had."""
-    import importlib.util
-
-    if not path.is_file():
-        raise InputError("directory", str(path), f"held the user's own {name} and is gone; put it back")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
 
 
 def _description(sweep: Sweep) -> dict[str, Any]:

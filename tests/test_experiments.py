@@ -83,6 +83,18 @@ def test_bad_names_are_named(tmp_path):
     empty.write_text("x = 1\n")
     with pytest.raises(InputError, match="defines no SWEEP"):
         reproduction.load(str(empty))
+    for number, (text, told) in enumerate(
+        (
+            ("SWEEP = 3\n", "has SWEEP = 3; give SWEEP = jt.Sweep"),
+            ("x = 1\nimport nothing_of_this_name\n", "fails at line 2: ModuleNotFoundError"),
+            ("x = 1\ny = (\n", "fails at line 2: SyntaxError"),
+            ("def f():\n    return 1 / 0\n\nf()\n", "fails at line 2: ZeroDivisionError"),
+        )
+    ):
+        wrong = tmp_path / f"wrong_file_{number}.py"
+        wrong.write_text(text)
+        with pytest.raises(InputError, match=told):
+            reproduction.load(str(wrong))
     clash = tmp_path / "json.py"
     clash.write_text("SWEEP = 1\n")
     with pytest.raises(InputError, match="rename the file"):

@@ -45,12 +45,7 @@ def test_statistics_equal_loops_over_units():
     assert statistics(jax.numpy.asarray(a, jax.numpy.float32))[3] == 0
 
 
-def test_layers_and_sparse_records_in_a_sweep(monkeypatch):
-    from jthermo import placement
-
-    # one device: LAPACK on two CPU devices at once has been seen to wait for itself
-    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
-
+def test_layers_and_sparse_records_in_a_sweep():
     def sweep(*observables):
         return jt.Sweep(
             model=jt.models.MLP(4, hidden=(6, 5)), data=jt.data.Gaussian(dim=4), learning_rate=0.1, seed=range(3),

@@ -158,3 +158,37 @@ def test_what_makes_no_sense_is_refused_where_it_is_asked():
     for observable in (jt.activation_rate("closed_form"), jt.weight_norm("b"), jt.activation_rate):
         with pytest.raises(InputError, match=r"activation_rate|weight_norm"):
             jt.Sweep(model=two_layer, record=jt.Record(steps=(0,), observables=observable), **base)
+
+
+def spectrum(model, params, probe):
+    """Eigenvalues of the second moments of the probe."""
+    import jax.numpy as jnp
+
+    return jnp.linalg.eigvalsh(probe.x.T @ probe.x / len(probe.x) + jnp.outer(params["b"], params["b"]))
+
+
+def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():
+    """Batched, jaxlib's LAPACK waits for ever on two CPU devices: it blocks the threads that it waits for."""
+    import jax
+
+    def calls(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "eigh":
+                yield eqn.invars[0].aval.ndim
+            for inner in jax.extend.core.jaxprs_in_params(eqn.params):
+                yield from calls(inner)
+
+    model = jt.models.TwoLayer(4, 4)
+    observable = jt.observables.as_observable(spectrum)
+    x = np.random.default_rng(0).normal(size=(3, M, 4)).astype(np.float32)
+    each = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 3))
+
+    def one(measure, params, x):
+        probe = jt.observables.Probe(x, None, None, "bce", 0.1, 1)
+        return measure(model, params, probe)
+
+    plain = jax.vmap(lambda p, x: one(spectrum, p, x))
+    guarded = jax.vmap(lambda p, x: one(observable, p, x)["spectrum"])
+    assert list(calls(jax.make_jaxpr(plain)(each, x).jaxpr)) == [3]
+    assert list(calls(jax.make_jaxpr(guarded)(each, x).jaxpr)) == [2]
+    np.testing.assert_allclose(guarded(each, x), plain(each, x), rtol=1e-5)

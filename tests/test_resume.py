@@ -93,6 +93,51 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
         np.testing.assert_array_equal(made, whole.params.values[run, last])
 
 
+@pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
+def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
+    from jthermo.checkpoint import Checkpoints
+
+    watched = runner.signals.watched
+    stop_after(10**9)  # for its short pieces
+    monkeypatch.setattr(runner.signals, "watched", watched)
+    width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[
+        phase
+    ]  # 5: nothing has compiled it yet
+    sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
+    calls = 0
+
+    def signalled(function, at):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*args, **kwargs)
+
+        return call
+
+    if phase == "plan":
+        monkeypatch.setattr(runner, "fitting", signalled(runner.fitting, 1))
+    elif phase == "save":
+        monkeypatch.setattr(Checkpoints, "save", signalled(Checkpoints.save, 1))
+    else:
+        name, at = {"compile": ("advance", 1), "chunk": ("advance", 3), "evaluation": ("observe", 2)}[phase]
+        programs = placement.programs
+
+        def armed(*args):
+            made = programs(*args)
+            return made._replace(**{name: signalled(getattr(made, name), at)})
+
+        monkeypatch.setattr(placement, "programs", armed)
+    with pytest.raises(Interrupted, match="SIGTERM") as stopped:
+        jt.run(sweep, tmp_path / "o", progress=False, **options)
+    assert stopped.value.code == 75
+    assert phase == "plan" or newest(tmp_path / "o").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.undo()
+    same(jt.run(sweep, progress=False), jt.run(sweep, tmp_path / "o", progress=False))
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_another_number_of_devices_on_resume_changes_no_bit(tmp_path, stop_after, monkeypatch, number):
     sweep = sweep_of()
@@ -213,7 +258,7 @@ def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after)
     rows["state/000"][7].reshape(-1).view(np.uint32)[0] ^= 1
     rewrite(newest(out), rows)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(StorageError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
+    with pytest.raises(InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
         jt.run(sweep, out, progress=False)
     assert all(p.read_bytes() == body for p, body in before.items() if p.exists())
     assert newest(out) in before
@@ -324,6 +369,12 @@ def test_resume_refuses_to_start_afresh(tmp_path):
         resumable(tmp_path)
     jt.run(sweep_of(), tmp_path / "o", progress=False)
     assert resumable(tmp_path / "o") == sweep_of()
+
+
+def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
+    with pytest.raises(InputError, match=r"out = '/proc/x'.*give another folder") as wrong:
+        jt.run(sweep_of(), "/proc/x", progress=False)
+    assert not isinstance(wrong.value, StorageError)  # which would be tried again for ever
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(

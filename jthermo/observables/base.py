@@ -15,10 +15,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import core as jex
 
 from jthermo.data.held import Held
 from jthermo.errors import InputError
 from jthermo.models import Model
+
+LAPACK = {
+    "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr",
+    "qr", "schur", "svd", "triangular_solve", "tridiagonal", "tridiagonal_solve",
+}  # fmt: skip  # JAX's primitives that become LAPACK on a CPU
 
 
 class Probe(NamedTuple):
@@ -109,7 +115,26 @@ class Custom(Observable):
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """What the function returns, under its name."""
-        return {self.fn.__name__: jnp.asarray(self.fn(model, params, probe))}
+        return {self.fn.__name__: _lane_by_lane(lambda: jnp.asarray(self.fn(model, params, probe)))}
+
+
+def _lane_by_lane(measure: Callable[[], Array]) -> Array:
+    """``measure()``, whose linear algebra on a CPU runs over the lanes of a vmap one after another.
+
+    jaxlib's batched LAPACK waits for tasks that it puts into the thread pool it runs in: with as many programs as
+    threads it waits for ever. One matrix at a time it is computed where it is.
+    """
+    closed = jax.make_jaxpr(measure)()
+    if jax.default_backend() != "cpu" or not _calls_lapack(closed.jaxpr):
+        return measure()
+    return jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0])(
+        *closed.consts
+    )
+
+
+def _calls_lapack(jaxpr: Any) -> bool:
+    inner = (sub for eqn in jaxpr.eqns for sub in jex.jaxprs_in_params(eqn.params))
+    return any(eqn.primitive.name in LAPACK for eqn in jaxpr.eqns) or any(map(_calls_lapack, inner))
 
 
 def as_observable(obj: Any) -> Observable:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import eigh_tridiagonal
 
 from jthermo import losses, tape
 from jthermo.errors import InputError
@@ -192,8 +193,8 @@ def top_eigenvalues(
     sound = jnp.cumprod(jnp.abs(beside) > EXHAUSTED * jnp.abs(diagonal).max())
     kept = jnp.concatenate([jnp.ones(1), sound])
     diagonal, beside = jnp.where(kept > 0, diagonal, diagonal.min()), beside * sound
-    small = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
-    values = jnp.linalg.eigvalsh(small)[::-1][:number]
+    # by bisection, not LAPACK: jaxlib's batched LAPACK can wait for ever on the thread pool it runs in
+    values = eigh_tridiagonal(diagonal, beside, eigvals_only=True)[::-1][:number]
     return jnp.where(jnp.arange(len(values)) < kept.sum(), values, jnp.nan)
 
 
