@@ -106,7 +106,7 @@ def _one_sided(
     right, wrong = sides
     verdict = REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
     why = "the interval holds the bound" if verdict == UNDECIDED else f"it lies in [{low:.3g}, {high:.3g}]"
-    return Evidence(claim, quantity, claimed, *map(float, (value, low, high)), verdict, why, **more)
+    return Evidence(claim, quantity, claimed, float(value), float(low), float(high), verdict, why, **more)
 
 
 def line(found: Evidence) -> str:

@@ -1,6 +1,7 @@
 """Trace, bound, estimates and eigenvalues of the Hessian against the full Hessian in float64 and loops in NumPy."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -192,7 +193,7 @@ def test_layer_factors_are_the_masked_weights():
     model, _, params, x, _ = case("mlp softmax")
     below, above = hessian.layer_factors(model, params, x)
     layers, h = layers_of(model, params), np.asarray(x, float)
-    for layer, ((w, b), (onward, _)) in enumerate(zip(layers[:-1], layers[1:], strict=True)):
+    for layer, ((w, b), (onward, _)) in enumerate(itertools.pairwise(layers)):
         a = h @ np.asarray(w, float).T + np.asarray(b, float)
         rate, h = (a > 0).mean(0), np.maximum(a, 0)
         expected = rate @ (np.asarray(w) ** 2).sum(1), rate @ (np.asarray(onward) ** 2).sum(0)
