@@ -221,18 +221,17 @@ def overall(entry: Mapping[str, Any]) -> str:
     found = {row["verdict"] for _, row in rows}
     if len(found) == 1:
         return found.pop()
+    if any("quantity" in row for _, row in rows):
+        return evidence.overall([row for _, row in rows])
     groups = {
         v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v) for v in sorted(found)
     }
     several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
-    return (
-        several if any("quantity" in row for _, row in rows) else f"depends on an unstated choice: {several}"
-    )
+    return f"depends on an unstated choice: {several}"
 
 
 def _case(experiment: str, row: Mapping[str, Any]) -> str:
-    names = [row["quantity"]] if "quantity" in row else [experiment]
-    return " ".join([*names, *(str(v) for v in row["choice"].values())])
+    return " ".join([experiment, *(str(v) for v in row["choice"].values())])
 
 
 def table(known: Mapping[str, Any]) -> str:

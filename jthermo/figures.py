@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
     "savefig.bbox": "tight",
 }
-SYMBOL = {"learning_rate": "η", "batch_size": "B"}
+SYMBOL = {"learning_rate": "η", "batch_size": "B", "data.redraw": "p"}
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}  # the paper's clocks agree with t at these values
 
 

@@ -19,6 +19,7 @@ CASES = {
     "label averaged": {"noise": "label_averaged", "batch_size": 2},
     "squared": {"loss": "squared", "batch_size": 2},
     "finite": {"data": jt.data.Gaussian(dim=4, num_samples=7), "batch_size": 2},
+    "redrawn": {"data": jt.data.Gaussian(dim=4, num_samples=7, redraw=0.5), "batch_size": 2},
     "epochs": {"data": jt.data.Gaussian(dim=4, num_samples=7, sampling="epochs"), "batch_size": 2},
 }
 
@@ -78,6 +79,14 @@ def test_momentum_and_swept_hyperparameters_are_those_of_optax():
         with_momentum, np.concatenate([made[k].ravel() for k in sorted(made)]), rtol=2e-4, atol=2e-6
     )
     assert np.abs(with_momentum - without).max() > 1e-3
+
+
+def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
+    fixed = sweep_of(**CASES["finite"], learning_rate=0.3)
+    redrawn = jt.run(fixed.replace(vary={"data.redraw": (0.0, 1.0)}), progress=False)
+    never, always = (redrawn.params.values[redrawn["data.redraw"].values == p] for p in (0, 1))
+    np.testing.assert_array_equal(never, jt.run(fixed, progress=False).params.values)
+    assert np.abs(always - never)[:, 1].max() > 1e-2
 
 
 def test_runs_of_one_seed_share_their_init_and_not_their_stream():
