@@ -57,8 +57,8 @@ def judge(ds):
         for name, value in measured.items():
             test, limit = (evidence.below, 1) if "end" in name else (evidence.above, 0)
             span = np.quantile(value, [0.025, 0.975])
-            more = {"choice": {"η": float(eta)}, "num_seeds": len(bound)}
-            rows.append(test("C13", name, limit, value[0], *span, **more))
+            choice, seeds = {"η": float(eta)}, len(bound)
+            rows.append(test("C13", name, limit, value[0], *span, choice=choice, num_seeds=seeds))
     return rows
 
 

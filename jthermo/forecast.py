@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jthermo import checks, memory, planning
+from jthermo import checks, engines, memory, planning, train
 from jthermo import placement as placing
 from jthermo.errors import InputError
 from jthermo.measurement import Measured, measure
@@ -131,6 +131,7 @@ def plan(
     *,
     measure: bool = True,
     placement: str = "sharding",
+    engine: str = "auto",
     devices: int | None = None,
     hosts: int = 1,
     rate: float | None = None,
@@ -144,6 +145,7 @@ def plan(
         sweep: what would be run.
         measure: compile each program and, where no rate is stated, time a burst of it; False counts only.
         placement: ``"sharding"`` or ``"pmap"``.
+        engine: which engine is measured; see :func:`jthermo.run`.
         devices: number of devices of the machine to forecast; None takes those at hand.
         hosts: hosts these devices belong to, in equal shares.
         rate: run-steps a second of one device, to forecast another kind of device; None measures it here.
@@ -172,7 +174,9 @@ def plan(
     count = len(here.devices) if devices is None else checks.whole("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
-    groups = planning.cohorts(sweep, platform=platform)
+    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+    chosen = engines.settle(engine, None, programs, lambda _: None) if measure else "xla"
+    groups = planning.cohorts(sweep, platform=platform, engine=chosen)
     found = [_measured(c, here, count, rate) if measure else None for c in groups]
     loads = [_loads(cohort, count) for cohort in groups]
     rates = [m.rate if m is not None and m.rate else rate for m in found]

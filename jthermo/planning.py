@@ -142,7 +142,12 @@ Runs = Mapping[tuple[str, int], tuple[int, int]]  # (key, seed) → steps traine
 
 
 def cohorts(
-    sweep: Sweep, wanted: Runs | None = None, *, shard: tuple[int, int] = (0, 1), platform: str | None = None
+    sweep: Sweep,
+    wanted: Runs | None = None,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    platform: str | None = None,
+    engine: str = "xla",
 ) -> list[Cohort]:
     """The sweep's runs in groups that share a program, in the order of the sweep.
 
@@ -151,13 +156,14 @@ def cohorts(
         wanted: which runs, with their progress; None is all of them from the start.
         shard: (I, N): of all lane blocks of the sweep, those whose number is I modulo N.
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
+        engine: ``"xla"`` or ``"fused"``.
     """
     grouped: dict[tuple[train.Program, Model], list[_Member]] = {}
     clocks: dict[
         tuple[int, ...], int
     ] = {}  # numbered, since a long tuple of steps is slow to compare for every run
     for config, (_, seeds) in sweep.groups.items():
-        program, hyper = train.split(config, sweep.record)
+        program, hyper = train.split(config, sweep.record, engine)
         # None and a float of the same field are different programs, since only the float is traced
         members = grouped.setdefault((program, config.model), [])
         key, steps = sweep.key_of(config), sweep.steps_of(config)

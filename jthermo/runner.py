@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jthermo import checks, lock, signals
+from jthermo import checks, engines, lock, signals, train
 from jthermo import placement as placing
 from jthermo.errors import InputError, Interrupted
 from jthermo.files import writing
@@ -32,7 +32,6 @@ from jthermo.training import RECORD, Saved, train_cohort
 if TYPE_CHECKING:
     import xarray as xr
 
-ENGINES = ("auto", "xla")
 SHARE = 0.01  # of the wall time that checkpoints may take
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy")
 Runs = Mapping[tuple[str, int], Saved]
@@ -57,7 +56,8 @@ def run(
         out: results folder; None keeps everything in memory. A folder that holds this sweep is completed, from its
             newest sound checkpoint, or returned as it is where nothing is missing; one that holds another sweep is refused.
         placement: ``"sharding"`` or ``"pmap"``, how runs are laid over all devices; both give the same bits.
-        engine: ``"auto"`` or ``"xla"``.
+        engine: ``"xla"``; ``"fused"``, the native kernel for the paper's nets on CPUs; or ``"auto"``, the latter where
+            it is at hand and covers the sweep. A folder is never continued with another one.
         progress: print a progress line to standard error.
         extend: run what is new where `out` holds a sweep whose runs are a part of this one's.
         shard: (I, N) trains every N-th lane block, from the I-th on, with no coordination: N such calls with
@@ -87,11 +87,10 @@ def run(
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
-    if engine not in ENGINES:
-        raise InputError("engine", engine, f"use one of {', '.join(ENGINES)}")
+    engines.check(engine)
     seconds = checks.finite("checkpoint_seconds", checkpoint_seconds, above=0)
     every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
-    if out is not None and (known := _finished(sweep, Path(out))) is not None:
+    if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
     place = placing.Placement(placement, placing.devices())
     mine = _shard(shard, out)
@@ -103,14 +102,22 @@ def run(
                 Path(out).mkdir(parents=True, exist_ok=True)
                 held = stack.enter_context(lock.held(Path(out), mine))
             stop = stack.enter_context(signals.watched())
-        store = Store(sweep, out, mine, extend=extend, say=bar.say)
+        programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+        store = Store(
+            sweep,
+            out,
+            mine,
+            extend=extend,
+            engine=lambda begun_with: engines.settle(engine, begun_with, programs, bar.say),
+            say=bar.say,
+        )
         keeper = Keeper(store, mine, bar, stop, held, seconds, every)
         saved = keeper.saved()
         wanted = {
             (key, seed): saved[key, seed].progress if (key, seed) in saved else (0, 0)
             for key, seed in sweep.runs - store.done
         }
-        planned = cohorts(sweep, wanted, shard=mine)
+        planned = cohorts(sweep, wanted, shard=mine, engine=store.engine)
         todo: collections.deque[Cohort] = collections.deque()
         for cohort in planned:
             keeper.heed()
@@ -234,11 +241,11 @@ class Keeper:
         return f"{self._shard[0]}-of-{self._shard[1]}"
 
 
-def _finished(sweep: Sweep, out: Path) -> xr.Dataset | None:
+def _finished(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
     """The results of a folder that holds all of this sweep, sound; None where there is anything to do."""
     with contextlib.suppress(InputError):
         ds = open_results(out)
-        if ds.attrs["complete"] and ds.attrs["id"] == sweep.id:
+        if ds.attrs["complete"] and ds.attrs["id"] == sweep.id and engine in ("auto", ds.attrs["engine"]):
             return ds
     return None
 
@@ -291,7 +298,7 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
         "device": place.devices[0].device_kind,
         "num_devices": len(place.devices),
         "placement": place.kind,
-        "engine": "xla",
+        "engine": cohort.program.engine,
         "precision": "float32",
         "lane_width": cohort.width,
         "git_commit": _commit(),

@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Store:
         directory: the results folder.
         shard: (I, N), whose manifest is written.
         extend: accept a folder whose runs are a part of this sweep's.
+        engine: decides what trains, given the engine the folder was begun with, None for a new one.
         say: prints a line.
     """
 
@@ -51,6 +52,7 @@ class Store:
         shard: tuple[int, int] = (0, 1),
         *,
         extend: bool = False,
+        engine: Callable[[str | None], str],
         say: Any = print,
     ) -> None:
         self.sweep, self._say = sweep, say
@@ -60,7 +62,9 @@ class Store:
         self.manifest: dict[str, Any] = {"parts": {}, "attrs": {}}
         self.parts: dict[str, dict[str, np.ndarray]] = {}  # record files by name
         if self.directory is not None:
-            self._open(self.directory, extend)
+            self._open(self.directory, extend, engine)
+        else:
+            self.engine = engine(None)
 
     @property
     def done(self) -> set[tuple[str, int]]:
@@ -112,15 +116,17 @@ class Store:
             for path in self.directory.glob("manifest-*-of-*.json"):
                 path.unlink()
 
-    def _open(self, directory: Path, extend: bool) -> None:
+    def _open(self, directory: Path, extend: bool, engine: Callable[[str | None], str]) -> None:
         with writing(directory):
             (directory / RECORDS).mkdir(parents=True, exist_ok=True)
             if not (directory / SWEEP).exists():
-                write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
-            there = read_json(directory / SWEEP)
+                self._describe(directory, engine(None))
+            there = read_json(directory / SWEEP)  # of shards that begin at once the last one's counts for all
             if there["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, there, self.description, extend)
-                write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
+            self.engine = engine(there.get("engine", "xla"))
+            if there["id"] != self.description["id"]:
+                self._describe(directory, self.engine)
         if (directory / self._name).exists():
             self.manifest = read_json(directory / self._name)
         for name, sha256 in _named(read_manifests(directory)).items():
@@ -128,6 +134,10 @@ class Store:
                 self.parts[name] = read_part(directory, name, sha256)
             except InputError as error:
                 self._set_aside(directory, name, error)
+
+    def _describe(self, directory: Path, engine: str) -> None:
+        described = self.description | {"engine": engine}
+        write_whole(directory / SWEEP, json.dumps(described, indent=1).encode())
 
     def _set_aside(self, directory: Path, name: str, error: InputError) -> None:
         """A damaged record file is kept under another name; its runs are made again from their checkpoint."""

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 import jthermo as jt
-from jthermo import diagnosis, memory, placement
+from jthermo import diagnosis, kernels, memory, placement
 
 
 @pytest.fixture(autouse=True)
@@ -111,9 +111,11 @@ def test_the_compile_cache_is_named_and_tried(tmp_path, monkeypatch):
 
 
 def test_a_missing_compiler_is_named(monkeypatch):
-    assert check("compiler").text
-    monkeypatch.setattr(diagnosis.shutil, "which", lambda _: None)
-    assert "apt-get install g++" in check("compiler").text
+    def no_compiler():
+        raise kernels.Unavailable("there is no C++ compiler (apt-get install g++)")
+
+    monkeypatch.setattr(kernels, "load", no_compiler)
+    assert "apt-get install g++" in check("engine").text
 
 
 def full(**_):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
+from jthermo import checks, random
 from jthermo.data.sampling import SAMPLINGS
 from jthermo.errors import InputError
 
@@ -24,7 +24,8 @@ class _Synthetic:
         num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples with labels
             drawn once, the same for every run of a seed.
         sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"`` (a fresh order in each pass).
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses it.
+        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
+            it; None is never.
     """
 
     dim: int
@@ -32,7 +33,7 @@ class _Synthetic:
     num_classes: int = 2
     num_samples: int | None = None
     sampling: str = "replacement"
-    redraw: float = 0.0
+    redraw: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("dim", 1), ("num_classes", 2), ("num_samples", 1)):
@@ -44,6 +45,8 @@ class _Synthetic:
             raise InputError("data.labels", self.labels, "synthetic data have 'random' labels only")
         if self.sampling not in SAMPLINGS:
             raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
+        if self.redraw is None:
+            return
         object.__setattr__(self, "redraw", checks.finite("data.redraw", self.redraw))
         if not 0 <= self.redraw <= 1:
             raise InputError("data.redraw", self.redraw, "give a probability, from 0 to 1")
@@ -68,6 +71,8 @@ class _Synthetic:
 
     def redrawn(self, labels: Array, key: Array) -> Array:
         """Labels (B,) of a finite set as a step sees them, each drawn anew with probability `redraw`."""
+        if self.redraw is None:
+            return labels
         key_whether, key_y = (jax.random.fold_in(key, i) for i in (0, 1))
         anew = jax.random.bernoulli(key_whether, self.redraw, labels.shape)
         return jnp.where(anew, self._random_labels(key_y, labels.shape[0]), labels)
@@ -88,7 +93,8 @@ class Gaussian(_Synthetic):
         num_classes: number of classes; 2 for the paper's {0, 1}.
         num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples.
         sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses it.
+        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
+            it; None is never.
         scale: standard deviation of each component.
 
     >>> Gaussian(dim=10).shape
@@ -103,7 +109,7 @@ class Gaussian(_Synthetic):
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        return self.scale * jax.random.normal(key, (size, self.dim), jnp.float32)
+        return self.scale * random.normal(key, (size, self.dim))
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,8 @@ class Uniform(_Synthetic):
         num_classes: number of classes; 2 for the paper's {0, 1}.
         num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples.
         sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses it.
+        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
+            it; None is never.
         low: lower end of the interval.
         high: upper end of the interval.
     """
