@@ -1,26 +1,9 @@
 """Figures 13 and 14: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for several B."""
 
 import jthermo as jt
+from jthermo.reproduction import load
 
-SWEEP = jt.Sweep(
-    model=jt.models.MLP(3072, hidden=(300,), outputs=10),
-    data=jt.data.CIFAR10(),
-    learning_rate=0.02,
-    batch_size=(250, 500, 1000, 2000),
-    seed=range(16),
-    vary={"data.labels": ("real", "random", "redrawn")},
-    num_steps=2000,
-    record=jt.Record(
-        steps=jt.log_steps(60),
-        observables=(
-            jt.activation_rate(),
-            jt.weight_norm("output/kernel"),
-            jt.loss(),
-            jt.accuracy(),
-            jt.accuracy("test"),
-        ),
-    ),
-)
+SWEEP = load("fig11_12").SWEEP.replace(learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000)
 SMALL = {
     "batch_size": (25, 50, 100),
     "seed": range(4),
