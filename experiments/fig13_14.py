@@ -9,6 +9,7 @@ SMALL = {
     "seed": range(4),
     "num_steps": 500,
     "record.steps": jt.log_steps(24),
+    "lane_width": 4,
 }
 FIT = (
     jt.Claim("C8", "activation_rate", "batch_size", exponent=-1),
