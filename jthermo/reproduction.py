@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, MissingData
 from jthermo.files import import_file, writing
 from jthermo.spec import Sweep
 
@@ -78,8 +78,14 @@ def reproduce(
     say = print if progress else lambda *_: None
     say(f"{name}: {module.__doc__}")
     sweep = _sweep(module, scale) if hasattr(module, "SWEEP") else None
-    ds = module.run(scale) if sweep is None else run(sweep, out / f"{name}-{scale}", progress=progress)
     tested, identity = getattr(module, "FIT", ()), "" if sweep is None else sweep.id
+    try:
+        ds = module.run(scale) if sweep is None else run(sweep, out / f"{name}-{scale}", progress=progress)
+    except MissingData as error:
+        claims.update_not_run(
+            out / "claims.json", name, scale, identity, tested, f"{error.value} is not at hand"
+        )
+        raise
     fits = claims.fit_claims(ds, tested)
     known = claims.update_claims(out / "claims.json", name, scale, identity, tested, fits)
     found = module.judge(ds) if hasattr(module, "judge") else ()

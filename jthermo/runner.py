@@ -19,6 +19,7 @@ import numpy as np
 
 from jthermo import checks, engines, lock, signals, train
 from jthermo import placement as placing
+from jthermo.data.held import Held
 from jthermo.errors import InputError, Interrupted
 from jthermo.files import writing
 from jthermo.measurement import fitting
@@ -92,6 +93,8 @@ def run(
     every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
     if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
+    for data in {c.data for c in sweep.configs if isinstance(c.data, Held)}:
+        data.load()  # a set that is absent or damaged is told at once, before anything is made
     place = placing.Placement(placement, placing.devices())
     mine = _shard(shard, out)
     bar = Progress(show=progress and (shard is not None or mine[0] == 0))

@@ -183,10 +183,11 @@ def _batch(
         index = sampling.with_replacement(keys.batch, t, program.batch_size, size)
     else:
         index = sampling.by_epoch(order, t, program.batch_size)
+    fresh = jax.random.fold_in(jax.random.fold_in(keys.batch, t), 1)
     if isinstance(data, Held):
-        fresh = jax.random.fold_in(jax.random.fold_in(keys.batch, t), 1)
         return data.gather(held, index, keys.dataset, fresh)
-    return sampling.rows(data.draw, keys.dataset, index)
+    x, y = sampling.rows(data.draw, keys.dataset, index)
+    return x, data.redrawn(y, fresh)
 
 
 def epoch_order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> Array | None:

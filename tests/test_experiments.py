@@ -16,6 +16,7 @@ FIGURES = {
     "fig5_6": ("C3", "C5"),
     "fig7_8": ("C1", "C2", "C4"),
     "fig9_10": ("C3", "C5"),
+    "label_redraw": (),
 }
 
 
@@ -38,7 +39,7 @@ def test_an_experiment_is_a_short_file(name):
 def test_an_experiment_runs_from_sweep_to_figures(name):
     module = reproduction.load(name)
     tiny = {"seed": range(4), "num_steps.value": 0.5}
-    if module.SWEEP.vary:
+    if "model.init" in module.SWEEP.vary:
         tiny["vary"] = {"model.init": ("torch", "he")}
     ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
     fits = claims.fit_claims(ds, module.FIT)

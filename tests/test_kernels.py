@@ -104,6 +104,7 @@ def test_a_diverged_run_is_not_finite():
 @pytest.mark.parametrize(
     ("changes", "lacks"),
     [
+        ({"data": jt.data.Gaussian(dim=4, num_samples=9, redraw=0.1)}, "labels that are redrawn"),
         ({"optimizer": jt.sgd(momentum=0.0)}, "the optimizer"),
         ({"model": jt.models.MLP(4, hidden=(3,), outputs=2), "loss": "softmax"}, "several outputs"),
         ({"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)}, "the data Arrays"),

@@ -38,6 +38,7 @@ def refusal(program: train.Program) -> str | None:
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
         (dense and model.num_outputs == 1, "several outputs"),
         (getattr(data, "num_classes", 2) == 2, "several classes"),
+        (getattr(data, "redraw", None) is None, "labels that are redrawn"),
         (program.loss in LOSSES, f"the loss {program.loss}"),
         (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
         (plain, f"the optimizer {optimizer!r}"),
