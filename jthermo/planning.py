@@ -245,17 +245,21 @@ def _cohort(
 
 
 def lane_width(program: train.Program, platform: str) -> int:
-    """W by rule: 64 lanes hide the overhead of a small net's step on a CPU, 16 keep a larger one in cache.
+    """W by rule: on a CPU 64 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
-    An accelerator fills its units with 256 lanes. Lanes of a convolutional net are few: the patches of one
-    already fill the cache; see :func:`convolution_rule`.
+    An accelerator fills its units with 256 lanes. A processor's time per run-step of the 6-layer net of 50,601
+    parameters by XLA, at B = 1: 21 µs for W = 4, 31 for 8, 36 for 16, 42 for 32; at B = 16: 103, 116, 128 for W = 4,
+    8, 16; of the 100-100-1 net 2.5 µs for W = 4, 3.6 for 16. The fused kernel takes 16 lanes at once. Lanes of a
+    convolutional net are few: the patches of one already fill the cache; see :func:`convolution_rule`.
     """
     if platform != "cpu":
         return 256
     if isinstance(program.model, CNN):
         return CONVOLUTION_LANES
     size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
-    return 64 if size * program.batch_size <= SMALL else 16
+    if size * program.batch_size <= SMALL:
+        return 64
+    return 16 if size <= SMALL or program.engine == "fused" else 4
 
 
 def convolution_rule(program: train.Program) -> str | None:

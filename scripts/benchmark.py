@@ -56,10 +56,10 @@ class Net(NamedTuple):
 
 NETS = {
     "small": Net(512, 10, (10,), least=32_000),
-    "uniform": Net(512, 10, (10,), bias=False, data="uniform", least=32_000),
+    "uniform": Net(512, 10, (10,), bias=False, data="uniform", records=12, least=32_000),
     "batch": Net(512, 10, (10,), batch=32, least=4_000),
     "wide": Net(64, 100, (100,), least=20_000),
-    "mlp6": Net(32, 100, (100,) * 5),
+    "mlp6": Net(32, 100, (100,) * 5, records=4),
     "cnn": Net(8, 784, (128,), batch=8, channels=((16, 16), (32, 32)), records=4, least=1),
 }
 SCALING = {f"runs-{n}": Net(n, 10, (10,)) for n in (16, 64, 256, 1024, 4096)} | {
@@ -422,6 +422,12 @@ def contestant(case: str, name: str) -> Callable[[int], None]:
     return made[name]()
 
 
+def processors() -> float:
+    """Seconds that all threads of this process and its children have kept processors busy."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(r.ru_utime + r.ru_stime for r in both)
+
+
 def work(case: str, name: str) -> None:
     """A contestant's process: say how it is set up, then time one run for every line that comes in."""
     run = contestant(case, name)
@@ -442,9 +448,9 @@ def work(case: str, name: str) -> None:
         flush=True,
     )
     for _ in sys.stdin:
-        began, busy = time.perf_counter(), sum(os.times()[:4])
+        began, busy = time.perf_counter(), processors()
         run(steps)
-        print(time.perf_counter() - began, sum(os.times()[:4]) - busy, flush=True)
+        print(time.perf_counter() - began, processors() - busy, flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(peak, flush=True)
 
@@ -493,6 +499,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[1],  # over five minutes; one busy contestant makes 1 to 2 of it
         "python": platform.python_version(),
         "versions": {n: importlib.metadata.version(n) for n in there},
         "date": datetime.date.today().isoformat(),

@@ -30,13 +30,8 @@ class SmallCNN(nn.Module):
         return nn.Dense(1)(x.reshape(x.shape[0], -1))[..., 0]
 
 
-TWO_LAYER = jt.models.TwoLayer(inputs=16, hidden=10)
-MODELS = {
-    "two-layer": (TWO_LAYER, "xla"),
-    "two-layer, fused": (TWO_LAYER, "fused"),
-    "MLP": (DeepNet(), "xla"),
-    "CNN": (SmallCNN(), "xla"),
-}
+MODELS = {"two-layer": jt.models.TwoLayer(inputs=16, hidden=10), "MLP": DeepNet(), "CNN": SmallCNN()}
+NETS = {name: (model, "xla") for name, model in MODELS.items()} | {"fused": (MODELS["two-layer"], "fused")}
 
 
 def params(model, params, probe):
@@ -44,11 +39,11 @@ def params(model, params, probe):
     return jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=NETS)
 def net(request):
-    if MODELS[request.param][1] == "fused" and (reason := engines.refusal()):
+    if NETS[request.param][1] == "fused" and (reason := engines.refusal()):
         pytest.skip(reason)
-    return MODELS[request.param]
+    return NETS[request.param]
 
 
 @pytest.fixture(scope="module")

@@ -47,12 +47,14 @@ def test_every_run_has_one_lane_and_padding_is_marked():
 
 
 def test_width_follows_from_the_cohort_alone():
-    def widths(**changes):
-        return {c.width for c in planning.cohorts(sweep_of(lane_width=None, **changes), platform="cpu")}
+    def widths(engine="xla", **changes):
+        sweep = sweep_of(lane_width=None, **changes)
+        return {c.width for c in planning.cohorts(sweep, platform="cpu", engine=engine)}
 
     assert widths() == widths(seed=range(300)) == widths(seed=0, learning_rate=0.3) == {64}
     big = {"model": jt.models.TwoLayer(inputs=100, hidden=100), "data": jt.data.Gaussian(dim=100)}
-    assert widths(**big) == {16}
+    assert widths(**big) == {4}
+    assert widths("fused", **big) == {16}
 
 
 def test_measured_memory_and_time_grow_with_the_runs():
