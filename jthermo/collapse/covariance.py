@@ -19,7 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+
+from . import linalg
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
 LEAST = 0.01  # of the mean variance: no point is believed to be more exact, a few equal values prove nothing
@@ -269,5 +270,4 @@ def fisher_information(components: list[np.ndarray], weights: np.ndarray, number
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
     jitter = 1e-10 * np.trace(matrix) / len(matrix) + 1e-300
-    factor = cho_factor(matrix + jitter * np.eye(len(matrix)), lower=True, check_finite=False)
-    return cho_solve(factor, np.eye(len(matrix)), check_finite=False)
+    return linalg.inverse(matrix + jitter * np.eye(len(matrix)))

@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
+
+from . import linalg
 
 MAX_KNOTS = 90
 MAX_STEPS = 25
@@ -139,7 +141,7 @@ class Solution:
     beta: np.ndarray
     fitted: np.ndarray  # (N,) the curve, binned like the data
     whitened_basis: np.ndarray  # (N, q)
-    factor: tuple  # Cholesky factor of M
+    factor: np.ndarray  # Cholesky factor of M
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,9 @@ class Model:
         # The 1e-13 only keeps the factorisation alive when the noise is zero: far below rounding of the data.
         normal = gram + stiffness * penalty(number)
         normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
-        factor = cho_factor(normal, lower=True, check_finite=False)
-        beta = cho_solve(factor, moment, check_finite=False)
-        log_det = 2 * np.log(np.diag(factor[0])).sum()
+        factor = linalg.factor(normal)
+        beta = linalg.solve(factor, moment)
+        log_det = 2 * np.log(np.diag(factor)).sum()
         value = 0.5 * (power - moment @ beta + log_det - (number - 2) * np.log(stiffness))
         return value, beta, factor
 
@@ -223,7 +225,7 @@ class Model:
         log_tau = self.means.log_tau(solution.theta)
         rate = self.lattice.design(log_tau, solution.span, slope=True)
         resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
-        inner = cho_solve(solution.factor, solution.whitened_basis.T, check_finite=False)
+        inner = linalg.solve(solution.factor, solution.whitened_basis.T)
         pulled = self.whiten.transposed(inner.T)  # (N, q): Ω⁻¹ B M⁻¹
         force = self.whiten.transposed(resid)
         out = np.empty(len(solution.theta))
@@ -267,7 +269,7 @@ class Model:
     def project_out_curve(self, solution: Solution, white: np.ndarray) -> np.ndarray:
         """What of whitened rows the curve cannot follow: (I − B M⁻¹ B') rows."""
         basis = solution.whitened_basis
-        return white - basis @ cho_solve(solution.factor, basis.T @ white, check_finite=False)
+        return white - basis @ linalg.solve(solution.factor, basis.T @ white)
 
     def curve(self, solution: Solution, log_tau: np.ndarray) -> np.ndarray:
         """F at any log τ inside the fitted range."""

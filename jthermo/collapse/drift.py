@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from .curve import Model, Solution
+from .noise import Spread
 
 MOST_PIECES = 4
 SIGNIFICANT = 0.01  # of the drift, for the note and the wider interval
@@ -69,7 +70,7 @@ class Drift:
         return float(np.sqrt(out))
 
 
-Covariance = Callable[[np.ndarray], tuple[np.ndarray, float]]
+SpreadOf = Callable[[np.ndarray], Spread]
 
 
 def drift(
@@ -78,7 +79,7 @@ def drift(
     names: tuple[str, ...],
     powers: np.ndarray,
     logs: np.ndarray,
-    covariance: Covariance,
+    spread_of: SpreadOf,
 ) -> Drift:
     """Local exponents of the named controls.
 
@@ -88,7 +89,7 @@ def drift(
         names: controls whose exponent is known.
         powers: their exponents, (P,).
         logs: their log values at the conditions, (K, P).
-        covariance: rows (G, N) → covariance of rows·means and its degrees of freedom.
+        spread_of: rows (G, N) → the spread of rows·means.
     """
     means = model.means
     at = means.binned(means.log_tau(best.theta))
@@ -107,11 +108,11 @@ def drift(
                 continue
             rows = _influence(model, best, pieces * slope[:, None], others)
             local = rows @ (means.mean - best.fitted)
-            spread, degrees = covariance(rows)
-            error = np.sqrt(np.maximum(np.diag(spread), 0.0))
+            spread = spread_of(rows)
+            error = np.sqrt(np.maximum(np.diag(spread.covariance), 0.0))
             if not np.all(np.isfinite(error)) or np.any(error <= 0):
                 continue
-            found.append(_p_value(local, spread, degrees))
+            found.append(_p_value(local, spread.covariance, spread.degrees))
             table += [
                 Local(name, kind, float(np.exp(a)), float(np.exp(b)), float(power + x), float(e))
                 for a, b, x, e in zip(edges[:-1], edges[1:], local, error, strict=True)

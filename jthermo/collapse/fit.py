@@ -158,9 +158,11 @@ def _covariance(ways: Directions, found: Inference) -> np.ndarray:
 def _verdict(curves: Curves, found: Inference) -> bool | None:
     if len(curves.conditions) < 2:
         return None
+    apart = any(note.code == "poor_overlap" for note in found.identified.notes)
+    if apart and not found.identified.known.all():
+        return None  # curves that do not meet neither fall on each other nor miss
     if found.outcome.p_value >= SIGNIFICANCE:
-        apart = any(note.code == "poor_overlap" for note in found.identified.notes)
-        return None if apart and not found.identified.known.all() else True
+        return True
     if max(len(c.values) for c in curves.conditions) == 1:
         return None  # one replicate: an offset of its own looks like a curve of its own
     return False

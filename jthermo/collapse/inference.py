@@ -15,7 +15,7 @@ from .identify import Identified, identify
 from .prepare import Directions, Prepared
 from .result import Exponent
 from .scan import starts
-from .verdict import LackOfFit, contrasts, finest, lack_of_fit
+from .verdict import UNSEEN, LackOfFit, contrasts, lack_of_fit
 
 BASINS = 4  # minima that are followed to their bottom
 REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
@@ -48,6 +48,7 @@ class Fitted:
     noise: cov.Noise
     share: list[np.ndarray]
     bounds: np.ndarray
+    variance: np.ndarray  # of each mean, as if its points were independent
 
     def omega(self) -> np.ndarray:
         """Covariance of the means by the model, (N, N)."""
@@ -79,7 +80,7 @@ def search(ready: Prepared) -> Fitted:
         model = model.with_best_stiffness(best.theta)
         best = model.minimise(model.solve(best.theta), bounds)
     rivals = [model.minimise(model.solve(r.theta), bounds) for r in rivals[1:]]
-    return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds)
+    return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)
 
 
 def distinct(solutions: list[Solution], lattice: Lattice) -> list[Solution]:
@@ -138,9 +139,10 @@ def infer(
         hessian, free = model.information(best)
         inverse = np.linalg.pinv(hessian, hermitian=True)
         influence = (model.whiten.transposed(free) @ inverse).T
-        mixed, degrees = scatter.mixed(influence)
+        known_by = scatter.mixed(influence)
+        degrees = known_by.degrees
         extra = noises.weighting_error(model, best, influence, fitted.noise, fitted.share)
-        mixed = noises.inflated(mixed, 2 * extra)
+        mixed = noises.inflated(known_by.covariance, 2 * extra)
         spread = mixed + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
     t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
     identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
@@ -166,7 +168,7 @@ def infer(
         ],
         covariance=spread,
         degrees=degrees,
-        outcome=_outcome(ready, model, best, influence, scatter, rng),
+        outcome=_outcome(fitted, influence, scatter, rng),
         identified=identified,
         drift=moved,
         grid=grid,
@@ -182,25 +184,33 @@ def determined(ways: Directions, identified: Identified) -> np.ndarray:
 
 
 def _outcome(
-    ready: Prepared,
-    model: Model,
-    best: Solution,
-    influence: np.ndarray,
-    scatter: noises.Scatter,
-    rng: np.random.Generator,
+    fitted: Fitted, influence: np.ndarray, scatter: noises.Scatter, rng: np.random.Generator
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
+    ready, model, best = scatter.ready, fitted.model, fitted.best
     means = model.means
-    own, trends = contrasts(means.condition, ready.levels)
-    rows = np.concatenate([own, trends])
-    left = _left_over(model, best, rows)
+    at = means.log_tau(best.theta)
+    slope = means.binned(model.lattice.design(at, best.span, slope=True)) @ best.beta
+    probe = contrasts(means.condition, ready.levels, means.binned(at), best.fitted, slope)
+    directed = model.whiten(np.concatenate([probe.distortions, probe.trends]).T)
+    rows = np.concatenate([model.whiten.transposed(directed).T, probe.windows])
+    left = np.concatenate(
+        [
+            model.whiten.transposed(model.project_out_curve(best, directed)).T,
+            _left_over(model, best, probe.windows),
+        ]
+    )
     if len(influence):  # the curve refits what the exponents leave: r = (I − S)(I − G ψ) m
         left = left - (left @ model.gradient(best)) @ influence
-    sigma, degrees = scatter.mixed(left)
-    # What the fit takes out of the residuals it takes out to first order only: some of it stays.
-    sigma = sigma + REMAINS**2 * scatter.mixed(rows)[0] + noises.FLOOR**2 * np.eye(len(sigma))
-    p_value = lack_of_fit(means.mean - best.fitted, own, trends, sigma, degrees, rng)
-    return LackOfFit(p_value, _misfit(ready, model, best, finest(own), scatter))
+    spread = scatter.mixed(left)
+    whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
+    seen = np.diag(spread.covariance) > UNSEEN * whole
+    # What the fit takes out of plain residuals it takes out to first order only: some of it stays.
+    stays = np.where(np.arange(len(rows)) >= len(rows) - len(probe.windows), REMAINS**2, UNSEEN)
+    sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
+    residual = rows @ (means.mean - best.fitted)
+    p_value = lack_of_fit(residual, sigma, spread.joint_degrees, probe.kinds, rng)
+    return LackOfFit(p_value, _misfit(fitted, probe.finest, scatter))
 
 
 def _left_over(model: Model, solution: Solution, rows: np.ndarray) -> np.ndarray:
@@ -211,18 +221,17 @@ def _left_over(model: Model, solution: Solution, rows: np.ndarray) -> np.ndarray
     return rows - model.whiten.transposed(solution.whitened_basis @ smoother).T
 
 
-def _misfit(
-    ready: Prepared, model: Model, best: Solution, windows: np.ndarray, scatter: noises.Scatter
-) -> float:
+def _misfit(fitted: Fitted, windows: np.ndarray, scatter: noises.Scatter) -> float:
     """Root mean square distance of the curves from a common one that runs through their middle, beyond noise.
 
     The weighted curve may lie off all of them by an offset that they share; that is no distance between them.
     """
-    blocks = noises.diagonal_blocks(ready, noises.rough_variance(ready))
+    model, best = fitted.model, fitted.best
+    blocks = noises.diagonal_blocks(scatter.ready, fitted.variance)
     through = Model(model.means, model.lattice, Whitener.of(blocks), model.stiffness)
     through = through.with_best_stiffness(best.theta)
     middle = through.solve(best.theta)
-    noise, _ = scatter.mixed(_left_over(through, middle, windows))
+    noise = scatter.mixed(_left_over(through, middle, windows)).covariance
     excess = np.mean((windows @ (model.means.mean - middle.fitted)) ** 2) - np.mean(np.diag(noise))
     return float(np.sqrt(max(excess, 0.0)))
 
