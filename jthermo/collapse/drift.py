@@ -9,7 +9,7 @@ the fit, with the covariance of the replicates behind it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -40,6 +40,11 @@ class Local:
     high: float
     value: float
     standard_error: float
+
+    def counted_from(self, log_unit: float) -> Local:
+        """The same part in units of exp(−log_unit)."""
+        factor = float(np.exp(log_unit))
+        return replace(self, low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def drift(
     best: Solution,
     names: tuple[str, ...],
     powers: np.ndarray,
-    logs: np.ndarray,
+    logs: list[np.ndarray],
     spread_of: SpreadOf,
 ) -> Drift:
     """Local exponents of the named controls.
@@ -88,17 +93,16 @@ def drift(
         best: its best solution.
         names: controls whose exponent is known.
         powers: their exponents, (P,).
-        logs: their log values at the conditions, (K, P).
+        logs: their centred logs at the conditions, (K,) each.
         spread_of: rows (G, N) → the spread of rows·means.
     """
     means = model.means
     at = means.binned(means.log_tau(best.theta))
-    slope = means.binned(model.lattice.design(means.log_tau(best.theta), best.span, slope=True)) @ best.beta
+    slope = model.pace(best)
     others = model.gradient(best)
     table: list[Local] = []
     p_values: dict[str, float] = {}
-    for column, (name, power) in enumerate(zip(names, powers, strict=True)):
-        level = logs[:, column]
+    for name, power, level in zip(names, powers, logs, strict=True):
         found = []
         for kind, pieces, edges in (
             ("between", *_between(level, means.condition)),
@@ -124,7 +128,7 @@ def drift(
 
 def _between(level: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns whose sum is log c, each growing only between two of its values; and the values."""
-    edges = np.asarray(np.unique(np.round(level, 9)), dtype=float)
+    edges = np.sort(level[np.unique(np.round(level, 9), return_index=True)[1]])
     if len(edges) > MOST_PIECES + 1:
         edges = edges[np.linspace(0, len(edges) - 1, MOST_PIECES + 1).astype(int)]
     steps = np.minimum(np.maximum(level[:, None], edges[:-1]), edges[1:]) - edges[:-1]

@@ -111,7 +111,7 @@ def _without_penalty(model: Model, best: Solution) -> np.ndarray:
     length = np.median([np.ptp(means.log_time[means.condition == k]) for k in np.unique(means.condition)])
     at = means.log_tau(best.theta)
     lattice = Lattice(max((length or 1.0) / FREE_CELLS, model.lattice.spacing))
-    basis = model.whiten(means.binned(lattice.design(at, lattice.span(at))))
+    basis = model.whiten(means.basis(lattice, best.theta, lattice.span(at)))
     white = model.whiten(model.gradient(best))
     left = white - basis @ np.linalg.lstsq(basis, white, rcond=1e-8)[0]
     return left.T @ left

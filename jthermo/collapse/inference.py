@@ -20,6 +20,7 @@ from .verdict import UNSEEN, LackOfFit, contrasts, lack_of_fit
 BASINS = 4  # minima that are followed to their bottom
 REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
 WIDEST = 12.0  # largest exponent looked for
+HIGHEST = 4.0  # largest exponent of the value's scale looked for
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def distinct(solutions: list[Solution], lattice: Lattice) -> list[Solution]:
     """Best first, without those that shift the curves as a better one does."""
     kept: list[Solution] = []
     for solution in sorted(solutions, key=objective):
-        gaps = [np.abs(solution.shift - other.shift).max(initial=0.0) for other in kept]
+        gaps = [np.abs(solution.moved - other.moved).max(initial=0.0) for other in kept]
         if min(gaps, default=np.inf) > lattice.spacing:
             kept.append(solution)
     return kept
@@ -99,15 +100,15 @@ def objective(solution: Solution) -> float:
 
 
 def search_bounds(ready: Prepared) -> np.ndarray:
-    """Exponents that leave neighbouring curves some overlap, (P, 2)."""
+    """Exponents that leave neighbouring curves some overlap, and heights that scale within reason, (P, 2)."""
     means = ready.means
     first = np.unique(means.condition, return_index=True)[1]
-    levels = means.binned(means.controls)[first]
     bounds = []
-    for column in levels.T:
+    for column in means.binned(means.controls)[first].T:
         gaps = np.diff(np.unique(np.round(column, 9)))
         most = np.ptp(means.x) / np.median(gaps) if len(gaps) else WIDEST
         bounds.append(min(max(most, 4.0), WIDEST))
+    bounds += [HIGHEST] * means.heights.shape[1]
     return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
 
 
@@ -123,7 +124,6 @@ def knot_spacing(ready: Prepared) -> float:
 
 def infer(
     ready: Prepared,
-    controls: tuple[str, ...],
     ways: Directions,
     confidence: float,
     rng: np.random.Generator,
@@ -148,13 +148,14 @@ def infer(
     identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
     powers = ways.basis @ best.theta
     errors = np.sqrt(np.maximum(np.diag(ways.basis @ spread @ ways.basis.T), 0.0))
-    known = [i for i, sure in enumerate(determined(ways, identified)) if sure]
+    sure = determined(ways, identified)
+    known = [i for i, name in enumerate(ways.free) if sure[i] and name in ready.levels]
     moved = drift(
         model,
         best,
         tuple(ways.free[i] for i in known),
         powers[known],
-        ready.levels[:, [controls.index(ways.free[i]) for i in known]],
+        [ready.levels[ways.free[i]] for i in known],
         scatter.mixed,
     )
     for i in known:  # where the exponent drifts, its interval takes in how much
@@ -189,9 +190,8 @@ def _outcome(
     """The verdict on contrasts of the residuals, as linear functions of the means."""
     ready, model, best = scatter.ready, fitted.model, fitted.best
     means = model.means
-    at = means.log_tau(best.theta)
-    slope = means.binned(model.lattice.design(at, best.span, slope=True)) @ best.beta
-    probe = contrasts(means.condition, ready.levels, means.binned(at), best.fitted, slope)
+    at = means.binned(means.log_tau(best.theta))
+    probe = contrasts(means.condition, list(ready.levels.values()), at, best.fitted, model.pace(best))
     directed = model.whiten(np.concatenate([probe.distortions, probe.trends]).T)
     rows = np.concatenate([model.whiten.transposed(directed).T, probe.windows])
     left = np.concatenate(
@@ -215,8 +215,7 @@ def _outcome(
 
 def _left_over(model: Model, solution: Solution, rows: np.ndarray) -> np.ndarray:
     """rows·(I − S): what contrasts of the residuals are as functions of the means, the exponents held."""
-    means = model.means
-    basis = means.binned(model.lattice.design(means.log_tau(solution.theta), solution.span))
+    basis = model.means.basis(model.lattice, solution.theta, solution.span)
     smoother = np.linalg.solve(normal(model, solution), (rows @ basis).T)
     return rows - model.whiten.transposed(solution.whitened_basis @ smoother).T
 

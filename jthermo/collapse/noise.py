@@ -46,7 +46,7 @@ def learn_noise(
     condition = means.condition
     several = reps.counts.min() > 1
     at = means.log_tau(best.theta)
-    slope = means.binned(model.lattice.design(at, best.span, slope=True)) @ best.beta
+    slope = model.pace(best)
     log_tau = means.binned(at)
     if several:
         sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
@@ -57,7 +57,7 @@ def learn_noise(
         )
     else:
         coarse = Lattice(COARSER * model.lattice.spacing)
-        basis = means.binned(coarse.design(at, coarse.span(at)))
+        basis = means.basis(coarse, best.theta, coarse.span(at))
         unreached = _complement(np.column_stack([basis, model.gradient(best)]))
         level = np.sqrt(np.mean((unreached.T @ means.mean) ** 2) + FLOOR**2)
         sd = point_sd = np.full(len(condition), level)

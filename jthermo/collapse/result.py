@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .drift import Local
+    from .prepare import Correction
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class CollapseFit:
         free: names of the exponents that were fitted.
         log_tau: grid of the curve, with its `curve` and `curve_error`.
         curves: the data that were used.
+        corrections: leading corrections that were fitted.
         drift: effective exponents between neighbouring values of each control and in windows of τ.
         drift_p_values: control → p-value of its effective exponents being equal.
     """
@@ -105,6 +107,7 @@ class CollapseFit:
     curve: np.ndarray = field(repr=False)
     curve_error: np.ndarray = field(repr=False)
     curves: Curves = field(repr=False)
+    corrections: tuple[Correction, ...] = field(repr=False)
     drift: tuple[Local, ...] = field(repr=False)
     drift_p_values: dict[str, float] = field(repr=False)
 
@@ -136,12 +139,25 @@ class CollapseFit:
         return TestResult(p_value, statistic, (len(gap), self.degrees))
 
     def tau(self, time: np.ndarray, **controls: float) -> np.ndarray:
-        """τ = t·Π controlᵖ with the fitted exponents (1 for those that are not identifiable)."""
+        """τ = t·Π controlᵖ with the fitted exponents (0 for those that are not identifiable) and corrections."""
         out = np.asarray(time, dtype=float)
         for name, value in controls.items():
-            power = self.exponents[name].value
-            out = out * value ** (power if math.isfinite(power) else 0.0)
+            out = out * value ** self._power(name)
+        for each in self.corrections:
+            if each.control in controls:
+                out = out * np.exp(self._power(each.name) * each.size(controls[each.control]))
         return out
+
+    def rescaled(self, values: np.ndarray, **controls: float) -> np.ndarray:
+        """The values over Π control^q: what falls on the curve when the controls scale the value too."""
+        out = np.asarray(values, dtype=float)
+        for name, value in controls.items():
+            out = out / value ** self._power(f"value_{name}")
+        return out
+
+    def _power(self, name: str) -> float:
+        found = self.exponents.get(name)
+        return found.value if found is not None and math.isfinite(found.value) else 0.0
 
     def summary(self) -> str:
         """The fit in a few lines of text."""

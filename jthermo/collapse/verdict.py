@@ -63,18 +63,18 @@ class Contrasts:
 
 
 def contrasts(
-    condition: np.ndarray, levels: np.ndarray, log_tau: np.ndarray, curve: np.ndarray, slope: np.ndarray
+    condition: np.ndarray, levels: list[np.ndarray], log_tau: np.ndarray, curve: np.ndarray, slope: np.ndarray
 ) -> Contrasts:
     """The contrasts of one data set.
 
     Args:
         condition: of each mean, (N,).
-        levels: centred log controls of the conditions, (K, P).
+        levels: centred logs of each control at the conditions, (K,) each.
         log_tau: of each mean, (N,).
         curve: F there.
         slope: F′ there.
     """
-    varied = [column / np.abs(column).max() for column in levels.T if np.abs(column).max() > 1e-9]
+    varied = [column / np.abs(column).max() for column in levels if np.abs(column).max() > 1e-9]
     windows, trends = [], []
     numbers = np.unique(condition)
     for level in LEVELS:
