@@ -63,6 +63,16 @@ class Means:
         """Log τ of every point, (n,); θ holds the shifts first, then the heights."""
         return self.x + self.controls @ theta[: self.controls.shape[1]]
 
+    def holding(self, position: int, value: float) -> Means:
+        """The same with one component of θ held, the others move on."""
+        shifts = self.controls.shape[1]
+        if position < shifts:
+            x = self.x + value * self.controls[:, position]
+            return replace(self, x=x, controls=np.delete(self.controls, position, axis=1))
+        column = position - shifts
+        log_height = self.log_height + value * self.heights[:, column]
+        return replace(self, log_height=log_height, heights=np.delete(self.heights, column, axis=1))
+
     def height(self, theta: np.ndarray) -> np.ndarray:
         """Scale of the value of every bin, (N,)."""
         return np.exp(self.log_height + self.heights @ theta[self.controls.shape[1] :])

@@ -177,6 +177,8 @@ def _result(
         curve=ready.centre + unit * found.curve,
         curve_error=unit * found.curve_error,
         curves=curves,
+        model=found.model,
+        solution=found.best,
         corrections=corrections,
         drift=tuple(
             row.counted_from(centre[row.control] if row.kind == "between" else ahead)
@@ -217,7 +219,7 @@ def _combinations(ways: Directions, found: Inference, confidence: float) -> tupl
         weights = {n: float(w / largest) for n, w in zip(ways.free, column, strict=True) if abs(w) > 1e-6}
         if len(weights) < 2:
             continue
-        centre = axis @ found.theta / largest
+        centre = axis @ found.best.theta / largest
         half = t * np.sqrt(max(axis @ found.covariance @ axis, 0.0)) / abs(largest)
         out.append(Combination(weights, float(centre), float(centre - half), float(centre + half)))
     return tuple(out)

@@ -27,7 +27,8 @@ HIGHEST = 4.0  # largest exponent of the value's scale looked for
 class Inference:
     """Everything the result needs; the curve in the units of the prepared data."""
 
-    theta: np.ndarray
+    model: Model
+    best: Solution
     exponents: list[Exponent]
     covariance: np.ndarray  # of θ
     degrees: float
@@ -162,7 +163,8 @@ def infer(
         errors[i] = np.hypot(errors[i], moved.spread(ways.free[i]))
     grid, curve, curve_error = _curve(model, best)
     return Inference(
-        theta=best.theta,
+        model=model,
+        best=best,
         exponents=[
             Exponent(float(p), float(p - t * e), float(p + t * e), float(e))
             for p, e in zip(powers, errors, strict=True)
