@@ -16,7 +16,7 @@ from .curve import Lattice, Model, Solution, penalty
 from .result import Note
 
 FAR_POINTS = 16  # on each line through the best exponents
-AS_GOOD = 6.0  # log likelihood lost; a quadratic would lose 8 at twice the 95 % interval
+AS_GOOD = 5.0  # log likelihood lost; a quadratic would lose 8 at twice the 95 % interval
 EXTRAPOLATED = 4.0  # ratio of standard errors without and with the penalty
 FREE_CELLS = 24  # of the curve without penalty, on the length of one record
 OVERLAP = 0.25  # of a curve that must lie over others

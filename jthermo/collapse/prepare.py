@@ -100,7 +100,7 @@ def directions(unknown: tuple[Term, ...], fixed: dict[str, float]) -> Directions
         bases.append(_row_space(column))
         columns.append(column @ bases[-1])
     basis = block_diag(*bases)
-    known = np.isclose(np.sum(basis**2, axis=1), 1.0, atol=1e-9)
+    known = np.sum(basis**2, axis=1) > 1 - 1e-12
     return Directions(tuple(term.name for term in free), basis, known, *columns)
 
 
