@@ -166,8 +166,8 @@ def infer(
         model=model,
         best=best,
         exponents=[
-            Exponent(float(p), float(p - t * e), float(p + t * e), float(e))
-            for p, e in zip(powers, errors, strict=True)
+            Exponent(float(p), float(p - max(t * e, below)), float(p + max(t * e, above)), float(e))
+            for p, e, (below, above) in zip(powers, errors, _sides(ways, identified), strict=True)
         ],
         covariance=spread,
         degrees=degrees,
@@ -178,6 +178,13 @@ def infer(
         curve=curve,
         curve_error=curve_error,
     )
+
+
+def _sides(ways: Directions, identified: Identified) -> np.ndarray:
+    """How far each free exponent reaches below and above along any known direction, (P, 2)."""
+    moves = (ways.basis @ identified.axes)[:, :, None] * identified.reaches[None]  # (P, directions, ends)
+    moves = moves[:, identified.known].reshape(len(moves), -1)
+    return np.stack([-moves.min(axis=1, initial=0.0), moves.max(axis=1, initial=0.0)], axis=1)
 
 
 def determined(ways: Directions, identified: Identified) -> np.ndarray:

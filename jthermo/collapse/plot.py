@@ -25,7 +25,8 @@ def axes(ax: Axes | None) -> Axes:
 def title(fit: CollapseFit) -> str:
     """τ = t·η^1.98·… and the verdict, for a panel's title."""
     verdict = {True: "", False: "  (does not collapse)", None: "  (undecided)"}[fit.collapsed]
-    powers = [f"{name}^{e.value:.3g}" for name, e in fit.exponents.items() if np.isfinite(e.value)]
+    known = {name: fit.exponents[name].value for name in fit.curves.controls}
+    powers = [f"{name}^{power:.3g}" for name, power in known.items() if np.isfinite(power)]
     return "τ = " + "·".join([fit.curves.time, *powers]) + verdict
 
 
@@ -36,9 +37,8 @@ def plot_collapse(fit: CollapseFit, ax: Axes | None = None) -> Axes:
     ax.fill_between(tau, fit.curve - 2 * fit.curve_error, fit.curve + 2 * fit.curve_error, color="0.85", lw=0)
     ax.plot(tau, fit.curve, color="0.4", lw=1)
     _draw(fit, ax, lambda _, mean: mean)
-    scale = "·".join(
-        f"{n.removeprefix('value_')}^{e.value:.3g}" for n, e in fit.exponents.items() if n[:6] == "value_"
-    )
+    heights = {name: fit.exponents.get(f"value_{name}") for name in fit.curves.controls}
+    scale = "·".join(f"{name}^{e.value:.3g}" for name, e in heights.items() if e is not None)
     ax.set(ylabel=f"{fit.curves.value} / {scale}" if scale else fit.curves.value, title=title(fit))
     ax.legend(fontsize="x-small", frameon=False)
     return ax
@@ -59,6 +59,7 @@ def plot_residuals(fit: CollapseFit, ax: Axes | None = None) -> Axes:
 def _draw(fit: CollapseFit, ax: Axes, shown: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     """Means with error bars, one colour a condition in the order of the controls."""
     from matplotlib import colormaps
+    from matplotlib.ticker import NullFormatter
 
     conditions = fit.curves.conditions
     for number, condition in enumerate(conditions):
@@ -72,6 +73,7 @@ def _draw(fit: CollapseFit, ax: Axes, shown: Callable[[np.ndarray, np.ndarray], 
         height = shown(tau, np.nanmean(values, axis=0))
         ax.errorbar(tau, height, error, fmt=".", ms=3, lw=0.6, color=colour, label=label)
     ax.set(xscale="log", xlabel="τ")
+    ax.xaxis.set_minor_formatter(NullFormatter())  # over less than two decades they would overlap
 
 
 def plot_profile(fit: CollapseFit, name: str, ax: Axes | None = None) -> Axes:

@@ -202,12 +202,16 @@ class CollapseFit:
     def summary(self) -> str:
         """The fit in a few lines of text."""
         verdict = {True: "collapse", False: "NO collapse", None: "cannot be said"}[self.collapsed]
-        lines = [
-            f"{self.curves.value} against τ = {self.curves.time}·"
-            + "·".join(f"{c}^p" for c in self.exponents)
-        ]
+        scaled = [c for c in self.curves.controls if f"value_{c}" in self.exponents]
+        value = "/".join([self.curves.value, *(f"{c}^q" for c in scaled)])
+        clock = "·".join([self.curves.time, *(f"{c}^p" for c in self.curves.controls)])
+        grown = "".join(f"·exp(a·({x.control}/{x.reference:.4g})^{x.power:g})" for x in self.corrections)
+        lines = [f"{value} against τ = {clock}{grown}"]
         for name, exponent in self.exponents.items():
-            lines.append(f"  p({name}) = {exponent}" + ("" if name in self.free else "  (fixed)"))
+            kind, _, control = name.partition("_")
+            known = {"value": f"q({control})", "correction": f"a({control})"}
+            letter = f"p({name})" if name in self.curves.controls else known[kind]
+            lines.append(f"  {letter} = {exponent}" + ("" if name in self.free else "  (fixed)"))
         for known in self.combinations:
             sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
             lines.append(f"  {sum_} = {known.value:.4g} [{known.low:.4g}, {known.high:.4g}]")
