@@ -197,15 +197,12 @@ def _covariance(ways: Directions, found: Inference) -> np.ndarray:
 def _verdict(curves: Curves, found: Inference) -> bool | None:
     if len(curves.conditions) < 2:
         return None
-    lost = len(found.identified.known) and not found.identified.known.any()
-    apart = any(note.code == "poor_overlap" for note in found.identified.notes)
-    if apart and not found.identified.known.all():
-        return None  # curves that do not meet neither fall on each other nor miss
+    codes = {note.code for note in found.identified.notes}
     if found.outcome.p_value >= SIGNIFICANCE:
-        return True
+        return None if "poor_overlap" in codes and not found.identified.known.all() else True
     if max(len(c.values) for c in curves.conditions) == 1:
         return None  # one replicate: an offset of its own looks like a curve of its own
-    return None if lost else False  # exponents that follow the noise leave no law of the residuals to go by
+    return None if "flat_curve" in codes else False  # exponents that follow the noise leave no law to go by
 
 
 def _combinations(ways: Directions, found: Inference, confidence: float) -> tuple[Combination, ...]:

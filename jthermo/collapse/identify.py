@@ -20,6 +20,7 @@ AS_GOOD = 5.0  # log likelihood lost; a quadratic would lose 8 at twice the 95 %
 FEATURES = 6.0  # χ² that each number of the curve must gain over a constant
 AT_END = 1.92  # log likelihood lost at the end of a 95 % interval
 WIDE = 0.25  # share of the range on either side beyond which nothing is known
+RIVAL = 30.0  # log likelihood lost, beyond which a rival is none: less overlap costs some, misfit more
 EXTRAPOLATED = 4.0  # ratio of standard errors without and with the penalty
 FREE_CELLS = 24  # of the curve without penalty, on the length of one record
 OVERLAP = 0.25  # of a curve that must lie over others
@@ -63,6 +64,10 @@ def identify(
     reaches = np.zeros((num, 2))
     notes: list[Note] = []
     loose, flat = _without_penalty(model, best), _featureless(model, best)
+    if flat:
+        notes.append(
+            Note("flat_curve", "a constant fits as well as any curve, so nothing tells how to shift it")
+        )
     for d, axis in enumerate(axes.T):
         error = np.sqrt(max(axis @ spread @ axis, 0.0))
         extrapolated = axis @ loose @ axis * EXTRAPOLATED**2 < axis @ hessian @ axis
@@ -169,6 +174,8 @@ def _overlap(model: Model, best: Solution) -> float:
 
 def _fits_as_well(model: Model, best: Solution, rival: Solution) -> bool:
     """Residuals no larger than chance allows, over an overlap in which the curve has half its features."""
+    if rival.objective > best.objective + RIVAL:
+        return False
     (size, freedom), (other, other_freedom) = (_residual(model, s) for s in (best, rival))
     if min(freedom, other_freedom) < 5:
         return False

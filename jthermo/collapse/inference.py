@@ -183,8 +183,8 @@ def infer(
 def _sides(ways: Directions, identified: Identified) -> np.ndarray:
     """How far each free exponent reaches below and above along any known direction, (P, 2)."""
     moves = (ways.basis @ identified.axes)[:, :, None] * identified.reaches[None]  # (P, directions, ends)
-    moves = moves[:, identified.known].reshape(len(moves), -1)
-    return np.stack([-moves.min(axis=1, initial=0.0), moves.max(axis=1, initial=0.0)], axis=1)
+    moves = moves[:, identified.known]
+    return np.stack([-moves.min(axis=(1, 2), initial=0.0), moves.max(axis=(1, 2), initial=0.0)], axis=1)
 
 
 def determined(ways: Directions, identified: Identified) -> np.ndarray:

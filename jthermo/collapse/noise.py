@@ -11,7 +11,7 @@ from .curve import Lattice, Model, Solution
 from .prepare import Prepared
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
-MODEL_DEGREES = 12.0  # the covariance model counts as at most this many replicates: it is only a model
+MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
 MOST_DEGREES = 100.0  # and its weights are never known better than this
 SINGLE_DEGREES = (4.0, 60.0)  # least and most that a single replicate's residuals tell of its noise
 COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates

@@ -63,7 +63,7 @@ class Correction:
         """The name of a among the exponents."""
         return f"correction_{self.control}"
 
-    def size(self, control: np.ndarray) -> np.ndarray:
+    def size(self, control: np.ndarray | float) -> np.ndarray:
         """(c/c₀)ʷ."""
         return (np.asarray(control, dtype=float) / self.reference) ** self.power
 

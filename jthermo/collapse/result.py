@@ -209,8 +209,8 @@ class CollapseFit:
         lines = [f"{value} against τ = {clock}{grown}"]
         for name, exponent in self.exponents.items():
             kind, _, control = name.partition("_")
-            known = {"value": f"q({control})", "correction": f"a({control})"}
-            letter = f"p({name})" if name in self.curves.controls else known[kind]
+            letters = {"value": f"q({control})", "correction": f"a({control})"}
+            letter = f"p({name})" if name in self.curves.controls else letters[kind]
             lines.append(f"  {letter} = {exponent}" + ("" if name in self.free else "  (fixed)"))
         for known in self.combinations:
             sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
