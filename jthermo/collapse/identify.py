@@ -29,7 +29,8 @@ OVERLAP = 0.25  # of a curve that must lie over others
 @dataclass(frozen=True)
 class Identified:
     """Orthonormal directions of θ in columns, which of them are determined, how far beyond its standard error an
-    interval must reach to either side, and why others are not determined."""
+    interval must reach to either side, and why others are not determined.
+    """
 
     axes: np.ndarray
     known: np.ndarray

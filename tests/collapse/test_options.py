@@ -121,3 +121,25 @@ def test_all_pictures_draw_what_they_say():
     assert x[np.argmin(y)] == pytest.approx(fit.exponents["a"].value, abs=np.diff(x)[0])
     assert len(fit.plot_region("a", "b").patches) == 1
     matplotlib.pyplot.close("all")
+
+
+def test_the_command_line_knows_the_options(tmp_path, capsys):
+    from jthermo import cli
+
+    table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=1, sd=0.01)
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    plain = [
+        "fit",
+        str(tmp_path / "curves.csv"),
+        "--value",
+        "value",
+        "--controls",
+        "c",
+        "--replicate",
+        "none",
+    ]
+    cli.main([*plain, "--fixed", "c=2"])
+    held = capsys.readouterr().out
+    assert "p(c) = 2 [2, 2]  (fixed)" in held
+    cli.main(plain)
+    assert f"p(c) = {fit_collapse(table, ['c'], replicate=None).exponents['c']}" in capsys.readouterr().out
