@@ -118,6 +118,9 @@ def fit(
     replicate: str = "seed",
     where: tuple[str, ...] = (),
     window: tuple[float, float] | None = None,
+    fixed: tuple[str, ...] = (),
+    rescale: tuple[str, ...] = (),
+    correction: tuple[str, ...] = (),
     confidence: float = 0.95,
     as_json: bool = False,
 ) -> None:
@@ -128,9 +131,12 @@ def fit(
         value: the variable to fit; the column of a table.
         controls: controls with an exponent each; those with one value only are left out for a results folder.
         time: the column of t.
-        replicate: the column that tells replicates apart.
+        replicate: the column that tells replicates apart; none where each curve was recorded once.
         where: only runs with NAME=VALUE, such as model.init=torch; else each further axis gets a fit per value.
         window: first and last t to use.
+        fixed: exponents held at a value as NAME=POWER, such as batch_size=-1.
+        rescale: controls that scale the value too, value = c^q·F(τ).
+        correction: leading corrections as NAME=POWER, τ = t·c^p·exp(a·(c/c₀)^POWER).
         confidence: of the intervals.
         as_json: print JSON in place of text.
     """
@@ -140,8 +146,11 @@ def fit(
 
     options: dict[str, Any] = {
         "time": time,
-        "replicate": replicate,
+        "replicate": None if replicate == "none" else replicate,
         "window": window,
+        "fixed": _powers("fixed", fixed),
+        "rescale": rescale,
+        "correction": _powers("correction", correction),
         "confidence": confidence,
     }
     found: list[tuple[dict[str, Any], Any]]
@@ -313,6 +322,18 @@ def main(args: list[str] | None = None) -> None:
 def _say(text: str, code: int) -> int:
     print(text, file=sys.stderr)
     return code
+
+
+def _powers(field: str, texts: tuple[str, ...]) -> dict[str, float]:
+    """NAME=POWER as a dictionary."""
+    out = {}
+    for text in texts:
+        name, _, power = text.partition("=")
+        try:
+            out[name] = float(power)
+        except ValueError:
+            raise InputError(field, text, "write NAME=POWER, such as batch_size=-1") from None
+    return out
 
 
 def _table(path: Path) -> Any:

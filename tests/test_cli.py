@@ -201,6 +201,7 @@ MISTAKES = {
     "no run left": (["fit", "FOLDER", "--where", "seed=99"], "leaves no run"),
     "confidence": (["fit", "FOLDER", "--confidence", "95"], "confidence"),
     "window": (["fit", "FOLDER", "--window", "5", "1"], "window"),
+    "fixed": (["fit", "FOLDER", "--fixed", "learning_rate"], "write NAME=POWER"),
     "table kind": (["fit", "OWN"], "give a .csv or .parquet file"),
     "status": (["status", "NOWHERE"], "holds no sweep.json"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),

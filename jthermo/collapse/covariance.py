@@ -19,13 +19,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+
+from . import linalg
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
 LEAST = 0.01  # of the mean variance: no point is believed to be more exact, a few equal values prove nothing
 REACHES = (100.0, 0.3, 0.1, 0.04)  # smoothness of the noise's course, as fractions of the length; 100 is flat
 OWN_REACH = 0.08
 COMMON_DEGREES = 6.0  # replicates that the common course counts as
+FLAT_DEGREES = 15.0  # that a variance without any course counts as, against the replicates of all conditions
 MAX_ROWS = 150  # points used to estimate the weights (not to weigh the fit)
 
 
@@ -168,7 +170,10 @@ def _common_course(
         * (level ** ((trust - 0.1) / (trust + 3.0))[np.unique(condition, return_index=True)[1]])[condition]
     )
     pull = COMMON_DEGREES / (COMMON_DEGREES + trust)
-    return np.exp(pull * np.log(common) + (1 - pull) * np.log(own))
+    course = pull * np.log(common) + (1 - pull) * np.log(own)
+    level = (np.bincount(condition, course) / size)[condition]
+    degrees = float(np.sum(np.bincount(condition, trust) / size))
+    return np.exp(level + (course - level) * degrees / (degrees + FLAT_DEGREES))
 
 
 def _local_noise(rows: np.ndarray) -> np.ndarray:
@@ -269,5 +274,4 @@ def fisher_information(components: list[np.ndarray], weights: np.ndarray, number
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
     jitter = 1e-10 * np.trace(matrix) / len(matrix) + 1e-300
-    factor = cho_factor(matrix + jitter * np.eye(len(matrix)), lower=True, check_finite=False)
-    return cho_solve(factor, np.eye(len(matrix)), check_finite=False)
+    return linalg.inverse(matrix + jitter * np.eye(len(matrix)))

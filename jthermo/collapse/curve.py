@@ -17,10 +17,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
+
+from . import linalg
 
 MAX_KNOTS = 90
 MAX_STEPS = 25
+MOST_HEIGHT = 0.3  # largest change of a log scale in one step
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Means:
         starts: first point of each bin, (N,).
         mean: average over replicates and bin, (N,).
         condition: index of the condition of each bin, (N,).
+        heights: centred log controls of each bin that scale the value, in the fitted directions, (N, R).
+        log_height: log of the scale of the value that is known beforehand, (N,).
     """
 
     x: np.ndarray
@@ -43,6 +48,8 @@ class Means:
     starts: np.ndarray
     mean: np.ndarray
     condition: np.ndarray
+    heights: np.ndarray
+    log_height: np.ndarray
 
     def binned(self, rows: np.ndarray) -> np.ndarray:
         """Average rows given at the points over the bins."""
@@ -53,8 +60,27 @@ class Means:
         return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
 
     def log_tau(self, theta: np.ndarray) -> np.ndarray:
-        """Log τ of every point, (n,)."""
-        return self.x + self.controls @ theta
+        """Log τ of every point, (n,); θ holds the shifts first, then the heights."""
+        return self.x + self.controls @ theta[: self.controls.shape[1]]
+
+    def holding(self, position: int, value: float) -> Means:
+        """The same with one component of θ held, the others move on."""
+        shifts = self.controls.shape[1]
+        if position < shifts:
+            x = self.x + value * self.controls[:, position]
+            return replace(self, x=x, controls=np.delete(self.controls, position, axis=1))
+        column = position - shifts
+        log_height = self.log_height + value * self.heights[:, column]
+        return replace(self, log_height=log_height, heights=np.delete(self.heights, column, axis=1))
+
+    def height(self, theta: np.ndarray) -> np.ndarray:
+        """Scale of the value of every bin, (N,)."""
+        return np.exp(self.log_height + self.heights @ theta[self.controls.shape[1] :])
+
+    def basis(self, lattice: Lattice, theta: np.ndarray, span: tuple[int, int], *, slope: bool = False):
+        """The splines (or their derivatives in log τ) behind each mean, (N, q)."""
+        rows = self.binned(lattice.design(self.log_tau(theta), span, slope=slope))
+        return rows * self.height(theta)[:, None]
 
 
 def bspline(u: np.ndarray) -> np.ndarray:
@@ -133,13 +159,13 @@ class Solution:
     """The curve at one value of θ, and what inference needs."""
 
     theta: np.ndarray
-    shift: np.ndarray  # (n,) what θ adds to log t of every point
+    moved: np.ndarray  # what θ adds to log t of every point and to the log scale of every bin
     objective: float
     span: tuple[int, int]
     beta: np.ndarray
     fitted: np.ndarray  # (N,) the curve, binned like the data
     whitened_basis: np.ndarray  # (N, q)
-    factor: tuple  # Cholesky factor of M
+    factor: np.ndarray  # Cholesky factor of M
 
 
 @dataclass(frozen=True)
@@ -157,9 +183,8 @@ class Model:
         return self._score(basis, self.stiffness, span[1])[0]
 
     def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-        log_tau = self.means.log_tau(theta)
-        span = self.lattice.span(log_tau)
-        return self.means.binned(self.lattice.design(log_tau, span)), span
+        span = self.lattice.span(self.means.log_tau(theta))
+        return self.means.basis(self.lattice, theta, span), span
 
     def _score(self, basis: np.ndarray, stiffness: float, number: int):
         white = self.whiten(basis)
@@ -171,9 +196,9 @@ class Model:
         # The 1e-13 only keeps the factorisation alive when the noise is zero: far below rounding of the data.
         normal = gram + stiffness * penalty(number)
         normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
-        factor = cho_factor(normal, lower=True, check_finite=False)
-        beta = cho_solve(factor, moment, check_finite=False)
-        log_det = 2 * np.log(np.diag(factor[0])).sum()
+        factor = linalg.factor(normal)
+        beta = linalg.solve(factor, moment)
+        log_det = 2 * np.log(np.diag(factor)).sum()
         value = 0.5 * (power - moment @ beta + log_det - (number - 2) * np.log(stiffness))
         return value, beta, factor
 
@@ -203,7 +228,9 @@ class Model:
         value, beta, factor = self._solve(gram, white.T @ target, target @ target, self.stiffness, span[1])
         return Solution(
             theta=theta,
-            shift=self.means.controls @ theta,
+            moved=np.r_[
+                self.means.log_tau(theta) - self.means.x, self.means.heights @ theta[self.num_shifts :]
+            ],
             objective=value,
             span=span,
             beta=beta,
@@ -212,25 +239,38 @@ class Model:
             factor=factor,
         )
 
+    @property
+    def num_shifts(self) -> int:
+        """How many components of θ move log τ; the others scale the value."""
+        return self.means.controls.shape[1]
+
+    def pace(self, solution: Solution) -> np.ndarray:
+        """∂(fitted)/∂ log τ of every bin, (N,)."""
+        return self.means.basis(self.lattice, solution.theta, solution.span, slope=True) @ solution.beta
+
     def gradient(self, solution: Solution) -> np.ndarray:
-        """∂(fitted)/∂θ at a fixed curve: F'(log τ)·log c, binned, (N, P)."""
+        """∂(fitted)/∂θ at a fixed curve, (N, P): F'(log τ)·log c of the shifts, F·log c of the heights."""
         log_tau = self.means.log_tau(solution.theta)
         slope = self.lattice.design(log_tau, solution.span, slope=True) @ solution.beta
-        return self.means.binned(slope[:, None] * self.means.controls)
+        shifts = self.means.binned(slope[:, None] * self.means.controls)
+        shifts *= self.means.height(solution.theta)[:, None]
+        return np.column_stack([shifts, self.means.heights * solution.fitted[:, None]])
 
     def slope(self, solution: Solution) -> np.ndarray:
         """∂f/∂θ, (P,): the misfit moved along the curve's slope, and the change of the log-determinant."""
-        log_tau = self.means.log_tau(solution.theta)
+        means = self.means
+        log_tau = means.log_tau(solution.theta)
         rate = self.lattice.design(log_tau, solution.span, slope=True)
-        resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
-        inner = cho_solve(solution.factor, solution.whitened_basis.T, check_finite=False)
+        height = means.height(solution.theta)[:, None]
+        resid = self.whiten(means.mean) - solution.whitened_basis @ solution.beta
+        inner = linalg.solve(solution.factor, solution.whitened_basis.T)
         pulled = self.whiten.transposed(inner.T)  # (N, q): Ω⁻¹ B M⁻¹
         force = self.whiten.transposed(resid)
-        out = np.empty(len(solution.theta))
-        for d in range(len(out)):
-            moved = self.means.binned(rate * self.means.controls[:, d : d + 1])
-            out[d] = np.sum(pulled * moved) - force @ (moved @ solution.beta)
-        return out
+        moves = [means.binned(rate * column[:, None]) * height for column in means.controls.T]
+        if len(means.heights.T):
+            basis = means.basis(self.lattice, solution.theta, solution.span)
+            moves += [basis * column[:, None] for column in means.heights.T]
+        return np.array([np.sum(pulled * move) - force @ (move @ solution.beta) for move in moves])
 
     def information(self, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
         """Information on θ, (P, P), and the whitened gradient that the curve cannot follow, (N, P)."""
@@ -248,8 +288,9 @@ class Model:
             hessian, _ = self.information(solution)
             ridge = 1e-9 * max(np.trace(hessian), 1e-12) * np.eye(len(slope))
             move = -np.linalg.solve(hessian + ridge, slope)
-            limit = 2 * self.lattice.spacing / max(np.abs(self.means.controls @ move).max(), 1e-300)
-            move *= min(1.0, limit)
+            shift = np.abs(self.means.controls @ move[: self.num_shifts]).max(initial=1e-300)
+            height = np.abs(self.means.heights @ move[self.num_shifts :]).max(initial=1e-300)
+            move *= min(1.0, 2 * self.lattice.spacing / shift, MOST_HEIGHT / height)
             scale = 1.0
             while scale > 1e-3:
                 trial = self.solve(np.clip(solution.theta + scale * move, *bounds.T))
@@ -267,7 +308,7 @@ class Model:
     def project_out_curve(self, solution: Solution, white: np.ndarray) -> np.ndarray:
         """What of whitened rows the curve cannot follow: (I − B M⁻¹ B') rows."""
         basis = solution.whitened_basis
-        return white - basis @ cho_solve(solution.factor, basis.T @ white, check_finite=False)
+        return white - basis @ linalg.solve(solution.factor, basis.T @ white)
 
     def curve(self, solution: Solution, log_tau: np.ndarray) -> np.ndarray:
         """F at any log τ inside the fitted range."""

@@ -9,12 +9,13 @@ the fit, with the covariance of the replicates behind it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from .curve import Model, Solution
+from .noise import Spread
 
 MOST_PIECES = 4
 SIGNIFICANT = 0.01  # of the drift, for the note and the wider interval
@@ -39,6 +40,11 @@ class Local:
     high: float
     value: float
     standard_error: float
+
+    def counted_from(self, log_unit: float) -> Local:
+        """The same part in units of exp(−log_unit)."""
+        factor = float(np.exp(log_unit))
+        return replace(self, low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Drift:
         return float(np.sqrt(out))
 
 
-Covariance = Callable[[np.ndarray], tuple[np.ndarray, float]]
+SpreadOf = Callable[[np.ndarray], Spread]
 
 
 def drift(
@@ -77,8 +83,8 @@ def drift(
     best: Solution,
     names: tuple[str, ...],
     powers: np.ndarray,
-    logs: np.ndarray,
-    covariance: Covariance,
+    logs: list[np.ndarray],
+    spread_of: SpreadOf,
 ) -> Drift:
     """Local exponents of the named controls.
 
@@ -87,17 +93,16 @@ def drift(
         best: its best solution.
         names: controls whose exponent is known.
         powers: their exponents, (P,).
-        logs: their log values at the conditions, (K, P).
-        covariance: rows (G, N) → covariance of rows·means and its degrees of freedom.
+        logs: their centred logs at the conditions, (K,) each.
+        spread_of: rows (G, N) → the spread of rows·means.
     """
     means = model.means
     at = means.binned(means.log_tau(best.theta))
-    slope = means.binned(model.lattice.design(means.log_tau(best.theta), best.span, slope=True)) @ best.beta
+    slope = model.pace(best)
     others = model.gradient(best)
     table: list[Local] = []
     p_values: dict[str, float] = {}
-    for column, (name, power) in enumerate(zip(names, powers, strict=True)):
-        level = logs[:, column]
+    for name, power, level in zip(names, powers, logs, strict=True):
         found = []
         for kind, pieces, edges in (
             ("between", *_between(level, means.condition)),
@@ -107,11 +112,11 @@ def drift(
                 continue
             rows = _influence(model, best, pieces * slope[:, None], others)
             local = rows @ (means.mean - best.fitted)
-            spread, degrees = covariance(rows)
-            error = np.sqrt(np.maximum(np.diag(spread), 0.0))
+            spread = spread_of(rows)
+            error = np.sqrt(np.maximum(np.diag(spread.covariance), 0.0))
             if not np.all(np.isfinite(error)) or np.any(error <= 0):
                 continue
-            found.append(_p_value(local, spread, degrees))
+            found.append(_p_value(local, spread.covariance, spread.degrees))
             table += [
                 Local(name, kind, float(np.exp(a)), float(np.exp(b)), float(power + x), float(e))
                 for a, b, x, e in zip(edges[:-1], edges[1:], local, error, strict=True)
@@ -123,7 +128,7 @@ def drift(
 
 def _between(level: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns whose sum is log c, each growing only between two of its values; and the values."""
-    edges = np.asarray(np.unique(np.round(level, 9)), dtype=float)
+    edges = np.sort(level[np.unique(np.round(level, 9), return_index=True)[1]])
     if len(edges) > MOST_PIECES + 1:
         edges = edges[np.linspace(0, len(edges) - 1, MOST_PIECES + 1).astype(int)]
     steps = np.minimum(np.maximum(level[:, None], edges[:-1]), edges[1:]) - edges[:-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from jthermo.errors import InputError
 
 from .inference import Inference, determined, infer
 from .input import Curves, read_curves
-from .prepare import Directions, Prepared, directions, prepare, without_outliers
+from .prepare import Correction, Directions, Prepared, Term, directions, prepare, terms, without_outliers
 from .result import CollapseFit, Combination, Exponent, Note
 
 SIGNIFICANCE = 0.0027  # the verdict speaks at three standard deviations
@@ -30,7 +30,9 @@ def fit_collapse(
     confidence: float = 0.95,
     seed: int = 0,
     window: tuple[float, float] | None = None,
-    fixed: dict[str, float] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    rescale: Sequence[str] = (),
+    correction: Mapping[str, float] | None = None,
 ) -> CollapseFit:
     """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
 
@@ -53,6 +55,10 @@ def fit_collapse(
         seed: of the verdict's random draws.
         window: (low, high) times to use, all by default.
         fixed: exponents held at a value, e.g. ``{"batch_size": -1}``.
+        rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling; q is the
+            exponent ``"value_<control>"``.
+        correction: control → w for a leading correction to its scaling, τ = t·c^p·exp(a·(c/c₀)^w), with c₀ the
+            recorded value where (c/c₀)^w is largest; the amplitude a is ``"correction_<control>"``.
 
     Returns:
         CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable, notes.
@@ -75,36 +81,51 @@ def fit_collapse(
         >>> print(round(fit.exponents["rate"].value, 1), fit.collapsed)
         2.0 True
     """
-    held = _checked(fixed, controls, confidence)
-    curves = read_curves(data, controls, time=time, replicate=replicate, value=value, window=window)
-    return fit_curves(without_outliers(curves), held, confidence, np.random.default_rng(seed))
-
-
-def fit_curves(
-    curves: Curves, fixed: dict[str, float], confidence: float, rng: np.random.Generator
-) -> CollapseFit:
-    """The fit of curves that have been read."""
-    ways = directions(curves, fixed)
-    with threadpool_limits(1, "blas"):  # a few hundred rows: threads gain nothing and stall on a busy machine
-        ready = prepare(curves, ways, fixed)
-        found = infer(ready, curves.controls, ways, confidence, rng)
-    return _result(curves, fixed, confidence, ways, ready, found)
-
-
-def _checked(fixed: dict[str, float] | None, controls: Sequence[str], confidence: float) -> dict[str, float]:
-    names = (controls,) if isinstance(controls, str) else tuple(controls)
     if not 0 < confidence < 1:
         raise InputError("confidence", confidence, "give a number between 0 and 1, such as 0.95")
-    for name, power in (fixed or {}).items():
-        if name not in names:
-            raise InputError("fixed", name, f"is not one of the controls {list(names)}; name one of them")
+    curves = read_curves(data, controls, time=time, replicate=replicate, value=value, window=window)
+    curves = without_outliers(curves)
+    scaled = (rescale,) if isinstance(rescale, str) else tuple(rescale)
+    _among("rescale", scaled, curves.controls)
+    corrections = _corrections(correction or {}, curves)
+    unknown = terms(curves, scaled, corrections)
+    held = _powers("fixed", fixed or {}, [term.name for term in unknown])
+    ways = directions(unknown, held)
+    with threadpool_limits(1, "blas"):  # a few hundred rows: threads gain nothing and stall on a busy machine
+        ready = prepare(curves, unknown, ways, held)
+        found = infer(ready, ways, confidence, np.random.default_rng(seed))
+    return _result(curves, unknown, corrections, held, confidence, ways, ready, found)
+
+
+def _among(field: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(field, name, f"is not one of {list(known)}; name one of them")
+
+
+def _powers(field: str, given: Mapping[str, float], known: Sequence[str]) -> dict[str, float]:
+    _among(field, given, known)
+    for name, power in given.items():
         if not isinstance(power, int | float | np.number) or not np.isfinite(power):
-            raise InputError(f"fixed[{name!r}]", power, "give a finite exponent")
-    return {name: float(power) for name, power in (fixed or {}).items()}
+            raise InputError(f"{field}[{name!r}]", power, "give a finite exponent")
+    return {name: float(power) for name, power in given.items()}
+
+
+def _corrections(given: Mapping[str, float], curves: Curves) -> tuple[Correction, ...]:
+    out = []
+    for name, power in _powers("correction", given, curves.controls).items():
+        if power == 0:
+            raise InputError(f"correction[{name!r}]", power, "give a power that is not 0, such as -1")
+        column = curves.controls.index(name)
+        values = np.exp([c.log_controls[column] for c in curves.conditions])
+        out.append(Correction(name, power, float(values.max() if power > 0 else values.min())))
+    return tuple(out)
 
 
 def _result(
     curves: Curves,
+    unknown: tuple[Term, ...],
+    corrections: tuple[Correction, ...],
     fixed: dict[str, float],
     confidence: float,
     ways: Directions,
@@ -113,7 +134,7 @@ def _result(
 ) -> CollapseFit:
     exponents, identifiable = {}, {}
     sure = determined(ways, found.identified)
-    for name in curves.controls:
+    for name in (term.name for term in unknown):
         if name in fixed:
             exponents[name] = Exponent(fixed[name], fixed[name], fixed[name], 0.0)
             identifiable[name] = True
@@ -125,6 +146,18 @@ def _result(
         else:
             exponents[name] = Exponent(np.nan, -np.inf, np.inf, np.inf)
     numbers = [len(c.values) for c in curves.conditions]
+    centre = dict(
+        zip(curves.controls, np.mean([c.log_controls for c in curves.conditions], axis=0), strict=True)
+    )
+    powers = {name: e.value if np.isfinite(e.value) else 0.0 for name, e in exponents.items()}
+    # The fit counts log τ and log heights from the middle of the conditions; users from c = 1.
+    ahead = sum(powers[name] * middle for name, middle in centre.items())
+    for each in corrections:
+        column = curves.controls.index(each.control)
+        sizes = each.size(np.exp([c.log_controls[column] for c in curves.conditions]))
+        ahead += powers[each.name] * float(sizes.mean())
+    lift = np.exp(-sum(powers.get(f"value_{name}", 0.0) * middle for name, middle in centre.items()))
+    unit = ready.scale * float(lift)
     return CollapseFit(
         exponents=exponents,
         collapsed=_verdict(curves, found),
@@ -140,11 +173,17 @@ def _result(
         covariance=_covariance(ways, found),
         degrees=found.degrees,
         free=ways.free,
-        log_tau=found.grid,
-        curve=ready.centre + ready.scale * found.curve,
-        curve_error=ready.scale * found.curve_error,
+        log_tau=found.grid + ahead,
+        curve=ready.centre + unit * found.curve,
+        curve_error=unit * found.curve_error,
         curves=curves,
-        drift=found.drift.table,
+        model=found.model,
+        solution=found.best,
+        corrections=corrections,
+        drift=tuple(
+            row.counted_from(centre[row.control] if row.kind == "between" else ahead)
+            for row in found.drift.table
+        ),
         drift_p_values=found.drift.p_values,
     )
 
@@ -158,12 +197,12 @@ def _covariance(ways: Directions, found: Inference) -> np.ndarray:
 def _verdict(curves: Curves, found: Inference) -> bool | None:
     if len(curves.conditions) < 2:
         return None
+    codes = {note.code for note in found.identified.notes}
     if found.outcome.p_value >= SIGNIFICANCE:
-        apart = any(note.code == "poor_overlap" for note in found.identified.notes)
-        return None if apart and not found.identified.known.all() else True
+        return None if "poor_overlap" in codes and not found.identified.known.all() else True
     if max(len(c.values) for c in curves.conditions) == 1:
         return None  # one replicate: an offset of its own looks like a curve of its own
-    return False
+    return None if "flat_curve" in codes else False  # exponents that follow the noise leave no law to go by
 
 
 def _combinations(ways: Directions, found: Inference, confidence: float) -> tuple[Combination, ...]:
@@ -178,7 +217,7 @@ def _combinations(ways: Directions, found: Inference, confidence: float) -> tupl
         weights = {n: float(w / largest) for n, w in zip(ways.free, column, strict=True) if abs(w) > 1e-6}
         if len(weights) < 2:
             continue
-        centre = axis @ found.theta / largest
+        centre = axis @ found.best.theta / largest
         half = t * np.sqrt(max(axis @ found.covariance @ axis, 0.0)) / abs(largest)
         out.append(Combination(weights, float(centre), float(centre - half), float(centre + half)))
     return tuple(out)
@@ -188,6 +227,8 @@ def _notes(curves: Curves, ways: Directions, found: Inference) -> tuple[Note, ..
     notes = []
     fewest = min(len(c.values) for c in curves.conditions)
     for i, name in enumerate(ways.free):
+        if name not in curves.controls:
+            continue
         if np.ptp([c.log_controls[curves.controls.index(name)] for c in curves.conditions]) < 1e-12:
             notes.append(
                 Note("constant_control", f"{name} has one value only, so its exponent is not identifiable")

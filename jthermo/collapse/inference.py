@@ -15,18 +15,20 @@ from .identify import Identified, identify
 from .prepare import Directions, Prepared
 from .result import Exponent
 from .scan import starts
-from .verdict import LackOfFit, contrasts, finest, lack_of_fit
+from .verdict import UNSEEN, LackOfFit, contrasts, lack_of_fit
 
 BASINS = 4  # minima that are followed to their bottom
 REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
 WIDEST = 12.0  # largest exponent looked for
+HIGHEST = 4.0  # largest exponent of the value's scale looked for
 
 
 @dataclass(frozen=True)
 class Inference:
     """Everything the result needs; the curve in the units of the prepared data."""
 
-    theta: np.ndarray
+    model: Model
+    best: Solution
     exponents: list[Exponent]
     covariance: np.ndarray  # of θ
     degrees: float
@@ -48,6 +50,7 @@ class Fitted:
     noise: cov.Noise
     share: list[np.ndarray]
     bounds: np.ndarray
+    variance: np.ndarray  # of each mean, as if its points were independent
 
     def omega(self) -> np.ndarray:
         """Covariance of the means by the model, (N, N)."""
@@ -79,14 +82,14 @@ def search(ready: Prepared) -> Fitted:
         model = model.with_best_stiffness(best.theta)
         best = model.minimise(model.solve(best.theta), bounds)
     rivals = [model.minimise(model.solve(r.theta), bounds) for r in rivals[1:]]
-    return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds)
+    return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)
 
 
 def distinct(solutions: list[Solution], lattice: Lattice) -> list[Solution]:
     """Best first, without those that shift the curves as a better one does."""
     kept: list[Solution] = []
     for solution in sorted(solutions, key=objective):
-        gaps = [np.abs(solution.shift - other.shift).max(initial=0.0) for other in kept]
+        gaps = [np.abs(solution.moved - other.moved).max(initial=0.0) for other in kept]
         if min(gaps, default=np.inf) > lattice.spacing:
             kept.append(solution)
     return kept
@@ -98,15 +101,15 @@ def objective(solution: Solution) -> float:
 
 
 def search_bounds(ready: Prepared) -> np.ndarray:
-    """Exponents that leave neighbouring curves some overlap, (P, 2)."""
+    """Exponents that leave neighbouring curves some overlap, and heights that scale within reason, (P, 2)."""
     means = ready.means
     first = np.unique(means.condition, return_index=True)[1]
-    levels = means.binned(means.controls)[first]
     bounds = []
-    for column in levels.T:
+    for column in means.binned(means.controls)[first].T:
         gaps = np.diff(np.unique(np.round(column, 9)))
         most = np.ptp(means.x) / np.median(gaps) if len(gaps) else WIDEST
         bounds.append(min(max(most, 4.0), WIDEST))
+    bounds += [HIGHEST] * means.heights.shape[1]
     return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
 
 
@@ -122,7 +125,6 @@ def knot_spacing(ready: Prepared) -> float:
 
 def infer(
     ready: Prepared,
-    controls: tuple[str, ...],
     ways: Directions,
     confidence: float,
     rng: np.random.Generator,
@@ -138,41 +140,51 @@ def infer(
         hessian, free = model.information(best)
         inverse = np.linalg.pinv(hessian, hermitian=True)
         influence = (model.whiten.transposed(free) @ inverse).T
-        mixed, degrees = scatter.mixed(influence)
+        known_by = scatter.mixed(influence)
+        degrees = known_by.degrees
         extra = noises.weighting_error(model, best, influence, fitted.noise, fitted.share)
-        mixed = noises.inflated(mixed, 2 * extra)
+        mixed = noises.inflated(known_by.covariance, 2 * extra)
         spread = mixed + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
     t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
     identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
     powers = ways.basis @ best.theta
     errors = np.sqrt(np.maximum(np.diag(ways.basis @ spread @ ways.basis.T), 0.0))
-    known = [i for i, sure in enumerate(determined(ways, identified)) if sure]
+    sure = determined(ways, identified)
+    known = [i for i, name in enumerate(ways.free) if sure[i] and name in ready.levels]
     moved = drift(
         model,
         best,
         tuple(ways.free[i] for i in known),
         powers[known],
-        ready.levels[:, [controls.index(ways.free[i]) for i in known]],
+        [ready.levels[ways.free[i]] for i in known],
         scatter.mixed,
     )
     for i in known:  # where the exponent drifts, its interval takes in how much
         errors[i] = np.hypot(errors[i], moved.spread(ways.free[i]))
     grid, curve, curve_error = _curve(model, best)
     return Inference(
-        theta=best.theta,
+        model=model,
+        best=best,
         exponents=[
-            Exponent(float(p), float(p - t * e), float(p + t * e), float(e))
-            for p, e in zip(powers, errors, strict=True)
+            Exponent(float(p), float(p - max(t * e, below)), float(p + max(t * e, above)), float(e))
+            for p, e, (below, above) in zip(powers, errors, _sides(ways, identified), strict=True)
         ],
         covariance=spread,
         degrees=degrees,
-        outcome=_outcome(ready, model, best, influence, scatter, rng),
+        outcome=_outcome(fitted, influence, scatter, rng),
         identified=identified,
         drift=moved,
         grid=grid,
         curve=curve,
         curve_error=curve_error,
     )
+
+
+def _sides(ways: Directions, identified: Identified) -> np.ndarray:
+    """How far each free exponent reaches below and above along any known direction, (P, 2)."""
+    moves = (ways.basis @ identified.axes)[:, :, None] * identified.reaches[None]  # (P, directions, ends)
+    moves = moves[:, identified.known]
+    return np.stack([-moves.min(axis=(1, 2), initial=0.0), moves.max(axis=(1, 2), initial=0.0)], axis=1)
 
 
 def determined(ways: Directions, identified: Identified) -> np.ndarray:
@@ -182,47 +194,52 @@ def determined(ways: Directions, identified: Identified) -> np.ndarray:
 
 
 def _outcome(
-    ready: Prepared,
-    model: Model,
-    best: Solution,
-    influence: np.ndarray,
-    scatter: noises.Scatter,
-    rng: np.random.Generator,
+    fitted: Fitted, influence: np.ndarray, scatter: noises.Scatter, rng: np.random.Generator
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
+    ready, model, best = scatter.ready, fitted.model, fitted.best
     means = model.means
-    own, trends = contrasts(means.condition, ready.levels)
-    rows = np.concatenate([own, trends])
-    left = _left_over(model, best, rows)
+    at = means.binned(means.log_tau(best.theta))
+    probe = contrasts(means.condition, list(ready.levels.values()), at, best.fitted, model.pace(best))
+    directed = model.whiten(np.concatenate([probe.distortions, probe.trends]).T)
+    rows = np.concatenate([model.whiten.transposed(directed).T, probe.windows])
+    left = np.concatenate(
+        [
+            model.whiten.transposed(model.project_out_curve(best, directed)).T,
+            _left_over(model, best, probe.windows),
+        ]
+    )
     if len(influence):  # the curve refits what the exponents leave: r = (I − S)(I − G ψ) m
         left = left - (left @ model.gradient(best)) @ influence
-    sigma, degrees = scatter.mixed(left)
-    # What the fit takes out of the residuals it takes out to first order only: some of it stays.
-    sigma = sigma + REMAINS**2 * scatter.mixed(rows)[0] + noises.FLOOR**2 * np.eye(len(sigma))
-    p_value = lack_of_fit(means.mean - best.fitted, own, trends, sigma, degrees, rng)
-    return LackOfFit(p_value, _misfit(ready, model, best, finest(own), scatter))
+    spread = scatter.mixed(left)
+    whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
+    seen = np.diag(spread.covariance) > UNSEEN * whole
+    # What the fit takes out of plain residuals it takes out to first order only: some of it stays.
+    stays = np.where(np.arange(len(rows)) >= len(rows) - len(probe.windows), REMAINS**2, UNSEEN)
+    sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
+    residual = rows @ (means.mean - best.fitted)
+    p_value = lack_of_fit(residual, sigma, spread.joint_degrees, probe.kinds, rng)
+    return LackOfFit(p_value, _misfit(fitted, probe.finest, scatter))
 
 
 def _left_over(model: Model, solution: Solution, rows: np.ndarray) -> np.ndarray:
     """rows·(I − S): what contrasts of the residuals are as functions of the means, the exponents held."""
-    means = model.means
-    basis = means.binned(model.lattice.design(means.log_tau(solution.theta), solution.span))
+    basis = model.means.basis(model.lattice, solution.theta, solution.span)
     smoother = np.linalg.solve(normal(model, solution), (rows @ basis).T)
     return rows - model.whiten.transposed(solution.whitened_basis @ smoother).T
 
 
-def _misfit(
-    ready: Prepared, model: Model, best: Solution, windows: np.ndarray, scatter: noises.Scatter
-) -> float:
+def _misfit(fitted: Fitted, windows: np.ndarray, scatter: noises.Scatter) -> float:
     """Root mean square distance of the curves from a common one that runs through their middle, beyond noise.
 
     The weighted curve may lie off all of them by an offset that they share; that is no distance between them.
     """
-    blocks = noises.diagonal_blocks(ready, noises.rough_variance(ready))
+    model, best = fitted.model, fitted.best
+    blocks = noises.diagonal_blocks(scatter.ready, fitted.variance)
     through = Model(model.means, model.lattice, Whitener.of(blocks), model.stiffness)
     through = through.with_best_stiffness(best.theta)
     middle = through.solve(best.theta)
-    noise, _ = scatter.mixed(_left_over(through, middle, windows))
+    noise = scatter.mixed(_left_over(through, middle, windows)).covariance
     excess = np.mean((windows @ (model.means.mean - middle.fitted)) ** 2) - np.mean(np.diag(noise))
     return float(np.sqrt(max(excess, 0.0)))
 

@@ -12,6 +12,8 @@ from .prepare import Prepared
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
+MOST_DEGREES = 100.0  # and its weights are never known better than this
+SINGLE_DEGREES = (4.0, 60.0)  # least and most that a single replicate's residuals tell of its noise
 COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates
 MOST_EXTRA = 0.3  # share of a variance that the estimated weights may add
 
@@ -44,7 +46,7 @@ def learn_noise(
     condition = means.condition
     several = reps.counts.min() > 1
     at = means.log_tau(best.theta)
-    slope = means.binned(model.lattice.design(at, best.span, slope=True)) @ best.beta
+    slope = model.pace(best)
     log_tau = means.binned(at)
     if several:
         sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
@@ -55,7 +57,7 @@ def learn_noise(
         )
     else:
         coarse = Lattice(COARSER * model.lattice.spacing)
-        basis = means.binned(coarse.design(at, coarse.span(at)))
+        basis = means.basis(coarse, best.theta, coarse.span(at))
         unreached = _complement(np.column_stack([basis, model.gradient(best)]))
         level = np.sqrt(np.mean((unreached.T @ means.mean) ** 2) + FLOOR**2)
         sd = point_sd = np.full(len(condition), level)
@@ -135,6 +137,22 @@ def inflated(covariance: np.ndarray, extra: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Covariance (G, G) of linear functions of the means, and how well it is known.
+
+    Attributes:
+        covariance: the replicates' own mixed with the model's, s·model + (1 − s)·own.
+        degrees: of freedom it is surely known with: those of the better of the two.
+        joint_degrees: those it has when the two err apart, 1/ν = s²/ν_model + (1 − s)²/ν_own. Intervals keep to
+            the surer number; a test that looks for the largest of many contrasts would see nothing with it.
+    """
+
+    covariance: np.ndarray
+    degrees: float
+    joint_degrees: float
+
+
+@dataclass(frozen=True)
 class Scatter:
     """Covariance of linear functions of the means: the replicates' own mixed with the model's."""
 
@@ -143,32 +161,31 @@ class Scatter:
     share: list[np.ndarray]
     model_covariance: np.ndarray
 
-    def mixed(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
-        """Covariance (G, G) of rows·mean, and the degrees of freedom it is known with."""
+    def mixed(self, rows: np.ndarray) -> Spread:
+        """Of rows·mean, rows (G, N)."""
         by_model = rows @ self.model_covariance @ rows.T
         reps = self.ready.replicates
+        weights = float(np.median(self.noise.degrees(rows, self.share)))
         if reps.counts.min() <= 1:
-            return by_model, float(np.clip(np.median(self.noise.degrees(rows, self.share)), 4.0, 60.0))
+            degrees = float(np.clip(weights, *SINGLE_DEGREES))
+            return Spread(by_model, degrees, degrees)
         scores = (rows / reps.counts) @ reps.unbiased.T  # (G, labels): what each replicate contributes
-        own = scores @ scores.T
-        degrees_own = self._own_degrees(rows)
-        degrees_model = min(float(np.median(self.noise.degrees(rows, self.share))), MODEL_DEGREES)
-        share = degrees_model / (degrees_model + degrees_own)
-        return share * by_model + (1 - share) * own, max(degrees_model, degrees_own)
+        own, model = self._own_degrees(rows), min(weights, MODEL_DEGREES)
+        s = model / (model + own)
+        joint = 1 / (s**2 / min(weights, MOST_DEGREES) + (1 - s) ** 2 / own)
+        return Spread(s * by_model + (1 - s) * scores @ scores.T, max(model, own), joint)
 
     def _own_degrees(self, rows: np.ndarray) -> float:
         """Satterthwaite over conditions; paired replicates are one group."""
         reps, condition = self.ready.replicates, self.ready.means.condition
         if reps.paired:
             return float(np.max(reps.counts) - 1)
-        out = []
-        for row in rows:
-            parts, counts = [], []
-            for k in np.unique(condition):
-                here = condition == k
-                scores = reps.unbiased[:, here] @ (row[here] / reps.counts[here])
-                parts.append(np.sum(scores**2))
-                counts.append(np.max(reps.counts[here]) - 1)
-            power = np.array(parts)
-            out.append(power.sum() ** 2 / max(np.sum(power**2 / np.array(counts)), 1e-300))
+        power, counts = [], []
+        unbiased, shared = reps.unbiased, rows / reps.counts
+        for k in np.unique(condition):
+            here = condition == k
+            power.append(np.sum((unbiased[:, here] @ shared[:, here].T) ** 2, axis=0))
+            counts.append(np.max(reps.counts[here]) - 1)
+        parts = np.array(power)
+        out = parts.sum(axis=0) ** 2 / np.maximum(np.sum(parts.T**2 / np.array(counts), axis=1), 1e-300)
         return float(np.median(out))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from .covariance import Replicates
 from .curve import Means
@@ -17,36 +18,100 @@ OUTLIER = 5.0  # robust standard deviations, root mean square along the curve
 
 
 @dataclass(frozen=True)
-class Directions:
-    """Which exponents the values of the controls can tell apart.
-
-    With the centred log controls C (K, P) of the free controls, only C·p enters. `basis` (P, r) spans the
-    row space of C, so p = basis·θ + anything in the null space.
+class Term:
+    """One unknown a of the fit: it multiplies τ, or the value where `height`, by exp(a·column).
 
     Attributes:
-        free: names of the controls that are not fixed.
-        basis: (P, r) orthonormal; the identity when every free control can be told apart.
-        known: whether each free exponent is determined by θ alone, (P,).
+        name: of the unknown.
+        column: at the conditions, centred, (K,).
+        height: whether it scales the value in place of τ.
+    """
+
+    name: str
+    column: np.ndarray
+    height: bool = False
+
+
+def terms(curves: Curves, rescale: tuple[str, ...], corrections: tuple[Correction, ...]) -> tuple[Term, ...]:
+    """The exponent of every control, then amplitudes of corrections, then exponents of the value's scale."""
+    logs = np.array([c.log_controls for c in curves.conditions])
+    column = dict(zip(curves.controls, (logs - logs.mean(axis=0)).T, strict=True))
+    small = {c.name: c.size(np.exp(logs[:, curves.controls.index(c.control)])) for c in corrections}
+    return (
+        *(Term(name, column[name]) for name in curves.controls),
+        *(Term(name, size - size.mean()) for name, size in small.items()),
+        *(Term(f"value_{name}", column[name], height=True) for name in rescale),
+    )
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A leading correction to scaling: τ = t·Π cᵖ·exp(a·(c/c₀)ʷ), that is 1 + a·(c/c₀)ʷ where it is small.
+
+    Attributes:
+        control: c.
+        power: w, known.
+        reference: c₀, the value where the correction is largest.
+    """
+
+    control: str
+    power: float
+    reference: float
+
+    @property
+    def name(self) -> str:
+        """The name of a among the exponents."""
+        return f"correction_{self.control}"
+
+    def size(self, control: np.ndarray | float) -> np.ndarray:
+        """(c/c₀)ʷ."""
+        return (np.asarray(control, dtype=float) / self.reference) ** self.power
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Which unknowns the values of the controls can tell apart.
+
+    With the centred columns C (K, P) of the free terms only C·p enters, that of the shifts and that of the
+    heights apart. `basis` (P, r) spans the row space of C, so p = basis·θ + anything in the null space.
+
+    Attributes:
+        free: names of the terms that are not fixed, shifts first.
+        basis: (P, r) orthonormal; the identity when every free term can be told apart.
+        known: whether each free unknown is determined by θ alone, (P,).
+        shifts: columns of the shifts' directions, (K, r₁).
+        heights: of the heights', (K, r − r₁).
     """
 
     free: tuple[str, ...]
     basis: np.ndarray
     known: np.ndarray
+    shifts: np.ndarray
+    heights: np.ndarray
 
 
-def directions(curves: Curves, fixed: dict[str, float]) -> Directions:
-    """Rank of the free controls; a constant control, or two that only vary together, lose a direction."""
-    free = tuple(name for name in curves.controls if name not in fixed)
-    columns = [curves.controls.index(name) for name in free]
-    logs = np.array([c.log_controls[columns] for c in curves.conditions])
-    centred = logs - logs.mean(axis=0)
-    _, singular, rows = np.linalg.svd(centred, full_matrices=False)
+def directions(unknown: tuple[Term, ...], fixed: dict[str, float]) -> Directions:
+    """Rank of the free terms; a constant control, or two that only vary together, lose a direction."""
+    free = [term for term in unknown if term.name not in fixed]
+    bases, columns = [], []
+    for height in (False, True):
+        part = [term.column for term in free if term.height == height]
+        column = np.array(part).reshape(len(part), -1).T if part else np.zeros((len(unknown[0].column), 0))
+        bases.append(_row_space(column))
+        columns.append(column @ bases[-1])
+    basis = block_diag(*bases)
+    known = np.sum(basis**2, axis=1) > 1 - 1e-12
+    return Directions(tuple(term.name for term in free), basis, known, *columns)
+
+
+def _row_space(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (P, r); the identity where the rank is full."""
+    number = columns.shape[1]
+    if not number:
+        return np.zeros((0, 0))
+    _, singular, rows = np.linalg.svd(columns, full_matrices=False)
     rank = int(np.sum(singular > 1e-9 * max(singular.max(initial=0.0), 1e-9)))
-    if rank == len(free):
-        return Directions(free, np.eye(len(free)), np.ones(len(free), bool))
-    basis = rows[:rank].T
-    known = np.isclose(np.sum(basis**2, axis=1), 1.0, atol=1e-9)
-    return Directions(free, basis, known)
+    return np.eye(number) if rank == number else rows[:rank].T
 
 
 @dataclass(frozen=True)
@@ -58,20 +123,18 @@ class Prepared:
     share: (
         np.ndarray
     )  # (N, N): n_ij/(n_i n_j), what makes the covariance of a mean out of that of a replicate
-    levels: np.ndarray  # (K, controls): centred log controls of the conditions, the fixed ones too
+    levels: dict[str, np.ndarray]  # control → its centred logs at the conditions, the fixed ones too
     scale: float
     centre: float
 
 
-def prepare(curves: Curves, ways: Directions, fixed: dict[str, float]) -> Prepared:
+def prepare(curves: Curves, unknown: tuple[Term, ...], ways: Directions, fixed: dict[str, float]) -> Prepared:
     """Average over replicates and bins."""
     number = len(curves.conditions)
     per_curve = max(FEWEST_BINS, TOTAL_BINS // number)
-    free = [curves.controls.index(name) for name in ways.free]
-    held = [curves.controls.index(name) for name in fixed]
-    powers = np.array([fixed[name] for name in fixed])
-    logs = np.array([c.log_controls for c in curves.conditions])
-    logs = logs - logs.mean(axis=0)
+    held = np.zeros((2, number))
+    for term in unknown:
+        held[int(term.height)] += fixed.get(term.name, 0.0) * term.column
     xs, starts, means, conditions, rows, log_times = [], [], [], [], [], []
     total = 0
     for k, condition in enumerate(curves.conditions):
@@ -89,18 +152,22 @@ def prepare(curves: Curves, ways: Directions, fixed: dict[str, float]) -> Prepar
     per_point = np.concatenate([np.full(len(x), k) for k, x in enumerate(xs)])
     mean = np.concatenate(means)
     scale = float(np.ptp(mean)) or float(np.abs(mean).max()) or 1.0
-    centre = float(np.median(mean))
+    scaled = any(term.height for term in unknown)
+    centre = 0.0 if scaled else float(np.median(mean))  # a factor moves everything but 0
     condition_of = np.concatenate(conditions)
     assembled = Means(
-        x=np.concatenate(xs) + logs[per_point][:, held] @ powers,
+        x=np.concatenate(xs) + held[0][per_point],
         log_time=np.concatenate(log_times),
-        controls=logs[per_point][:, free] @ ways.basis,
+        controls=ways.shifts[per_point],
         starts=np.concatenate(starts),
         mean=(mean - centre) / scale,
         condition=condition_of,
+        heights=ways.heights[condition_of],
+        log_height=held[1][condition_of],
     )
     replicates, share = _replicates(curves, rows, means, condition_of, scale)
-    return Prepared(assembled, replicates, share, logs, scale, centre)
+    levels = {term.name: term.column for term in unknown[: len(curves.controls)]}
+    return Prepared(assembled, replicates, share, levels, scale, centre)
 
 
 def _bins(x: np.ndarray, most: int) -> np.ndarray:

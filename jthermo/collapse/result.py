@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from .input import Curves, LeftOut
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from .curve import Model, Solution
+    from .design import Advice
     from .drift import Local
+    from .prepare import Correction
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class CollapseFit:
         free: names of the exponents that were fitted.
         log_tau: grid of the curve, with its `curve` and `curve_error`.
         curves: the data that were used.
+        model: the objective that was minimised, with its `solution`, in the fit's own units.
+        corrections: leading corrections that were fitted.
         drift: effective exponents between neighbouring values of each control and in windows of τ.
         drift_p_values: control → p-value of its effective exponents being equal.
     """
@@ -105,6 +110,9 @@ class CollapseFit:
     curve: np.ndarray = field(repr=False)
     curve_error: np.ndarray = field(repr=False)
     curves: Curves = field(repr=False)
+    model: Model = field(repr=False)
+    solution: Solution = field(repr=False)
+    corrections: tuple[Correction, ...] = field(repr=False)
     drift: tuple[Local, ...] = field(repr=False)
     drift_p_values: dict[str, float] = field(repr=False)
 
@@ -120,38 +128,90 @@ class CollapseFit:
         if not exponents:
             raise InputError("exponents", {}, "name at least one, such as fit.test(learning_rate=2)")
         for name in exponents:
-            if name not in self.free:
-                raise InputError("exponents", name, f"is not one of the fitted exponents {list(self.free)}")
-            if not math.isfinite(self.exponents[name].value):
-                raise InputError(
-                    "exponents",
-                    name,
-                    "is not identifiable, so no value of it can be tested; see combinations",
-                )
-        index = [self.free.index(name) for name in exponents]
+            self._testable(name)
         gap = np.array([self.exponents[name].value - value for name, value in exponents.items()])
-        covariance = self.covariance[np.ix_(index, index)]
-        statistic = float(gap @ np.linalg.solve(covariance, gap)) / len(gap)
+        statistic = float(gap @ np.linalg.solve(self._covariance(tuple(exponents)), gap)) / len(gap)
         p_value = float(stats.f.sf(statistic, len(gap), self.degrees))
         return TestResult(p_value, statistic, (len(gap), self.degrees))
 
+    def region(self, first: str, second: str, num_points: int = 200) -> np.ndarray:
+        """Boundary of the joint confidence region of two exponents, (num_points, 2).
+
+        The ellipse on which :meth:`test` of both gives p = 1 − confidence.
+        """
+        for name in (first, second):
+            self._testable(name)
+        centre = [self.exponents[first].value, self.exponents[second].value]
+        radius = np.sqrt(2 * stats.f.ppf(self.confidence, 2, self.degrees))
+        angle = np.linspace(0, 2 * np.pi, num_points)
+        circle = np.stack([np.cos(angle), np.sin(angle)])
+        return centre + (radius * np.linalg.cholesky(self._covariance((first, second))) @ circle).T
+
+    def profile(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Log likelihood lost when one exponent is held at each of the values and all else is fitted again."""
+        self._testable(name)
+        theta = self.solution.theta
+        rest, position = np.delete(theta, self.free.index(name)), self.free.index(name)
+        lost = []
+        for value in np.asarray(values, dtype=float):
+            held = replace(self.model, means=self.model.means.holding(position, value))
+            start = held.solve(rest)
+            wide = np.stack([rest - 10, rest + 10], axis=-1).reshape(-1, 2)
+            lost.append(held.minimise(start, wide).objective - self.solution.objective)
+        return np.array(lost)
+
+    def advice(self) -> tuple[Advice, ...]:
+        """What would narrow the intervals: more replicates, or a further value of a control."""
+        from .design import advice
+
+        return advice(self)
+
+    def _testable(self, name: str) -> None:
+        if name not in self.free:
+            raise InputError("exponents", name, f"is not one of the fitted exponents {list(self.free)}")
+        if not math.isfinite(self.exponents[name].value):
+            raise InputError(
+                "exponents", name, "is not identifiable, so no value of it can be tested; see combinations"
+            )
+
+    def _covariance(self, names: tuple[str, ...]) -> np.ndarray:
+        index = [self.free.index(name) for name in names]
+        return self.covariance[np.ix_(index, index)]
+
     def tau(self, time: np.ndarray, **controls: float) -> np.ndarray:
-        """τ = t·Π controlᵖ with the fitted exponents (1 for those that are not identifiable)."""
+        """τ = t·Π controlᵖ with the fitted exponents (0 for those that are not identifiable) and corrections."""
         out = np.asarray(time, dtype=float)
         for name, value in controls.items():
-            power = self.exponents[name].value
-            out = out * value ** (power if math.isfinite(power) else 0.0)
+            out = out * value ** self._power(name)
+        for each in self.corrections:
+            if each.control in controls:
+                out = out * np.exp(self._power(each.name) * each.size(controls[each.control]))
         return out
+
+    def rescaled(self, values: np.ndarray, **controls: float) -> np.ndarray:
+        """The values over Π control^q: what falls on the curve when the controls scale the value too."""
+        out = np.asarray(values, dtype=float)
+        for name, value in controls.items():
+            out = out / value ** self._power(f"value_{name}")
+        return out
+
+    def _power(self, name: str) -> float:
+        found = self.exponents.get(name)
+        return found.value if found is not None and math.isfinite(found.value) else 0.0
 
     def summary(self) -> str:
         """The fit in a few lines of text."""
         verdict = {True: "collapse", False: "NO collapse", None: "cannot be said"}[self.collapsed]
-        lines = [
-            f"{self.curves.value} against τ = {self.curves.time}·"
-            + "·".join(f"{c}^p" for c in self.exponents)
-        ]
+        scaled = [c for c in self.curves.controls if f"value_{c}" in self.exponents]
+        value = "/".join([self.curves.value, *(f"{c}^q" for c in scaled)])
+        clock = "·".join([self.curves.time, *(f"{c}^p" for c in self.curves.controls)])
+        grown = "".join(f"·exp(a·({x.control}/{x.reference:.4g})^{x.power:g})" for x in self.corrections)
+        lines = [f"{value} against τ = {clock}{grown}"]
         for name, exponent in self.exponents.items():
-            lines.append(f"  p({name}) = {exponent}" + ("" if name in self.free else "  (fixed)"))
+            kind, _, control = name.partition("_")
+            letters = {"value": f"q({control})", "correction": f"a({control})"}
+            letter = f"p({name})" if name in self.curves.controls else letters[kind]
+            lines.append(f"  {letter} = {exponent}" + ("" if name in self.free else "  (fixed)"))
         for known in self.combinations:
             sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
             lines.append(f"  {sum_} = {known.value:.4g} [{known.low:.4g}, {known.high:.4g}]")
@@ -168,6 +228,17 @@ class CollapseFit:
         reasons = Counter(run.reason for run in self.left_out)
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
         lines.append(f"  runs left out: {len(self.left_out)} ({told})" if reasons else "  runs left out: 0")
+        for name, p_value in self.drift_p_values.items():
+            for kind in ("between", "window"):
+                part = [row for row in self.drift if row.control == name and row.kind == kind]
+                where = (
+                    f"{name} {part[0].low:.3g} to {part[-1].high:.3g}"
+                    if kind == "between"
+                    else "thirds of log τ"
+                )
+                locals_ = ", ".join(f"{row.value:.3g} ± {row.standard_error:.2g}" for row in part)
+                if part:
+                    lines.append(f"  local exponents along {where}: {locals_} (drift: p = {p_value:.2g})")
         lines += [f"  note {note.code}: {note.message}" for note in self.notes]
         return "\n".join(lines)
 
@@ -227,3 +298,21 @@ class CollapseFit:
         from .plot import plot_collapse
 
         return plot_collapse(self, ax)
+
+    def plot_residuals(self, ax: Axes | None = None) -> Axes:
+        """Every condition's mean minus the curve against τ: what does not collapse stands out."""
+        from .plot import plot_residuals
+
+        return plot_residuals(self, ax)
+
+    def plot_profile(self, name: str, ax: Axes | None = None) -> Axes:
+        """Log likelihood lost against one exponent, with its interval."""
+        from .plot import plot_profile
+
+        return plot_profile(self, name, ax)
+
+    def plot_region(self, first: str, second: str, ax: Axes | None = None) -> Axes:
+        """The joint confidence region of two exponents with their single intervals."""
+        from .plot import plot_region
+
+        return plot_region(self, first, second, ax)

@@ -7,6 +7,9 @@ nothing and log-periodic or non-monotone curves, whose score has many minima, do
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 
 from .curve import Means
@@ -14,12 +17,34 @@ from .curve import Means
 GRID = 160  # cells of the common log t grid per curve length
 COARSE_NOISE = 0.02  # of the curves' range: mismatches below this do not yet tell candidates apart
 MAX_PAIRS = 120
+HEIGHTS = 33  # candidates for each exponent of the value's scale
 
 
 def starts(means: Means, variance: np.ndarray, bounds: np.ndarray, how_many: int = 5) -> list[np.ndarray]:
     """The best distinct minima of the pairwise score within the bounds (P, 2), best first."""
+    num_shifts = means.controls.shape[1]
+    heights = [np.linspace(low, high, HEIGHTS) for low, high in bounds[num_shifts:]]
+    found = []
+    for powers in product(*heights):
+        theta = np.r_[np.zeros(num_shifts), powers]
+        height = means.height(theta)
+        level = replace(means, mean=means.mean / height)
+        found += [
+            (score, np.r_[start, powers])
+            for score, start in _shifts(level, variance / height**2, bounds[:num_shifts], how_many)
+        ]
+    found.sort(key=lambda pair: pair[0])
+    return [start for _, start in found[:how_many]]
+
+
+def _shifts(
+    means: Means, variance: np.ndarray, bounds: np.ndarray, how_many: int
+) -> list[tuple[float, np.ndarray]]:
+    """Scores and shifts of the best minima with the heights given."""
     tables, differences, step = _pair_tables(means, variance)
-    num_controls = bounds.shape[0]
+    num_controls = len(bounds)
+    if not num_controls:
+        return [(float(tables[:, (tables.shape[1] - 1) // 2].sum()), np.zeros(0))]
     axes = [np.linspace(low, high, _resolution(num_controls)) for low, high in bounds]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     shifts = (grid.reshape(-1, num_controls) @ differences.T) / step  # (candidates, pairs) in cells
@@ -29,7 +54,7 @@ def starts(means: Means, variance: np.ndarray, bounds: np.ndarray, how_many: int
     score = np.broadcast_to(total, len(shifts)).reshape(grid.shape[:-1])
     minima = _local_minima(score)
     order = np.argsort(score[minima])[:how_many]
-    return [grid[tuple(index[pick] for index in minima)] for pick in order]
+    return [(float(score[minima][pick]), grid[tuple(index[pick] for index in minima)]) for pick in order]
 
 
 def _resolution(num_controls: int) -> int:

@@ -1,14 +1,17 @@
-"""Do the curves collapse? A lack-of-fit test on unweighted residuals, and by how much they miss.
+"""Do the curves collapse? A lack-of-fit test on linear contrasts of the residuals, calibrated by simulation.
 
-The residuals r = R·m of the fitted means (R projects out the curve and the exponents) are averaged over
-dyadic windows of every curve,
-and these averages are also combined into trends along each control: a plateau that drifts with the control,
-a curve that changes shape, one condition that stands apart each push some average far out. Weighted
-residuals would be blind to slow misfits, since slow noise is what the weights discount. Under a true
-collapse the averages u are normal with covariance U R C R' U', where C mixes the replicates' own scatter
-with the covariance model as in the intervals, and share one χ²_ν scale because C is estimated. Three
-statistics (largest average, largest trend, mean square) are read against many draws of that law, and the
-smallest of their tail probabilities against its own.
+Three kinds of contrasts say where the curves miss each other.
+Windows: the unweighted residuals, averaged over dyadic windows of every curve.
+Trends: how these windows follow each control.
+Distortions: each control moves the curve's level, its height above one end or the other (an endpoint that
+depends on the control), or its pace in log τ.
+The last two are score statistics: contrasts d'Ω⁻¹r of the weighted residuals in the few directions d that a
+failure of scaling takes, so that they see a drift of a few standard errors; the windows are unweighted, since
+slow noise is what weights discount, and see what nobody thought of. Under a true collapse all of them are
+normal with covariance R C R', where C mixes the replicates' own scatter with the covariance model as in the
+intervals, and share one χ²_ν scale because C is estimated. Largest distortion, largest trend, largest window
+and mean square of the windows are read against many draws of that law, and the smallest of their weighted
+tail probabilities against its own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVELS = (1, 2, 4, 8)  # windows a curve is cut into
+TREND_LEVELS = 3  # of them whose windows are followed along the controls
+ENDS = 20  # the curve's level at an end is that of this part of the records
 DRAWS = 8000
+SHARES = (2.0, 1.0, 0.5, 0.5)  # of the level: distortions, trends, largest window, mean square
+UNSEEN = 1e-5  # of a contrast's variance: when the fit takes out all but this, nothing is left to test
 
 
 @dataclass(frozen=True)
@@ -29,68 +36,98 @@ class LackOfFit:
     misfit: float
 
 
-def contrasts(condition: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that average residuals over windows of each curve, and rows of their trends along controls."""
-    own, trends = [], []
+@dataclass(frozen=True)
+class Contrasts:
+    """Linear functions of the residuals; `windows` of the plain ones, the others of the weighted ones.
+
+    Attributes:
+        windows: averages over dyadic windows of every curve, (G, N), the shortest windows last.
+        trends: directions control × window, (T, N).
+        distortions: directions control × change of the curve, (4 P, N).
+    """
+
+    windows: np.ndarray
+    trends: np.ndarray
+    distortions: np.ndarray
+
+    @property
+    def finest(self) -> np.ndarray:
+        """The shortest windows."""
+        return self.windows[-len(self.windows) // sum(LEVELS) * LEVELS[-1] :]
+
+    @property
+    def kinds(self) -> tuple[slice, slice, slice]:
+        """Where distortions, trends and windows stand when they are stacked in this order."""
+        first, second = len(self.distortions), len(self.distortions) + len(self.trends)
+        return slice(0, first), slice(first, second), slice(second, second + len(self.windows))
+
+
+def contrasts(
+    condition: np.ndarray, levels: list[np.ndarray], log_tau: np.ndarray, curve: np.ndarray, slope: np.ndarray
+) -> Contrasts:
+    """The contrasts of one data set.
+
+    Args:
+        condition: of each mean, (N,).
+        levels: centred logs of each control at the conditions, (K,) each.
+        log_tau: of each mean, (N,).
+        curve: F there.
+        slope: F′ there.
+    """
+    varied = [column / np.abs(column).max() for column in levels if np.abs(column).max() > 1e-9]
+    windows, trends = [], []
     numbers = np.unique(condition)
     for level in LEVELS:
         for window in range(level):
             picks = np.zeros((len(numbers), len(condition)))
             for row, k in enumerate(numbers):
-                members = np.flatnonzero(condition == k)
-                part = np.array_split(members, level)[window]
+                part = np.array_split(np.flatnonzero(condition == k), level)[window]
                 if len(part):
                     picks[row, part] = 1 / len(part)
-            own.append(picks)
-            if level <= 4:
-                for column in levels.T:
-                    size = np.abs(column).max()
-                    if size > 1e-9:
-                        trends.append((column / size) @ picks)
-    return np.concatenate(own), np.array(trends).reshape(-1, len(condition))
-
-
-def finest(own: np.ndarray) -> np.ndarray:
-    """The rows of :func:`contrasts` with the shortest windows."""
-    return own[-len(own) // sum(LEVELS) * LEVELS[-1] :]
+            windows.append(picks)
+            if level in LEVELS[:TREND_LEVELS]:
+                trends += [column @ picks for column in varied]
+    order = np.argsort(log_tau, kind="stable")
+    end = max(len(order) // ENDS, 1)
+    shapes = (
+        np.ones_like(curve),
+        curve - curve[order[:end]].mean(),
+        curve - curve[order[-end:]].mean(),
+        (log_tau - log_tau.mean()) * slope,
+    )
+    distortions = [column[condition] * shape for column in varied for shape in shapes]
+    size = (-1, len(condition))
+    return Contrasts(np.concatenate(windows), np.reshape(trends, size), np.reshape(distortions, size))
 
 
 def lack_of_fit(
-    residual: np.ndarray,
-    own: np.ndarray,
-    trends: np.ndarray,
+    values: np.ndarray,
     sigma: np.ndarray,
     degrees: float,
+    kinds: tuple[slice, slice, slice],
     rng: np.random.Generator,
 ) -> float:
-    """The p-value of the contrasts of the residuals among draws of their law under a true collapse.
+    """The p-value of the contrasts' values among draws of their law under a true collapse.
 
     Args:
-        residual: (N,) means minus the fitted curve.
-        own: contrast rows, see :func:`contrasts`.
-        trends: the others.
-        sigma: covariance (G, G) of the contrasts' values under a true collapse.
+        values: of distortions, trends and windows, (G,).
+        sigma: covariance (G, G) of the values under a true collapse, 0 for what the fit leaves no trace of.
         degrees: ν of the estimated covariance.
+        kinds: where each kind stands.
         rng: source of the draws.
     """
-    rows = np.concatenate([own, trends])
     sd = np.sqrt(np.diag(sigma))
-    alive = sd > 1e-3 * sd.max()
-    values, vectors = np.linalg.eigh(sigma / np.outer(sd, sd))
-    root = vectors * np.sqrt(np.maximum(values, 0))
-    draws = rng.standard_normal((DRAWS, len(rows))) @ root.T
+    alive = sd > 0
+    unit = np.where(alive, sd, 1.0)
+    eigenvalues, vectors = np.linalg.eigh(sigma / np.outer(unit, unit))
+    root = vectors * np.sqrt(np.maximum(eigenvalues, 0))
+    draws = rng.standard_normal((DRAWS, len(values))) @ root.T
     if np.isfinite(degrees):
         draws *= np.sqrt(degrees / rng.chisquare(degrees, size=(DRAWS, 1)))
-    everything = np.concatenate([(rows @ residual / sd)[None], draws])[:, alive]
-    first = int(alive[: len(own)].sum())
-    statistics = np.stack(
-        [
-            np.abs(everything[:, :first]).max(axis=1, initial=0.0),
-            np.abs(everything[:, first:]).max(axis=1, initial=0.0),
-            np.mean(everything[:, :first] ** 2, axis=1),
-        ]
-    )
-    ranks = np.argsort(np.argsort(-statistics, axis=1, kind="stable"), axis=1, kind="stable")
-    smallest = ranks.min(axis=0)
-    p_value = (1 + np.sum(smallest[1:] <= smallest[0])) / (DRAWS + 1)
-    return float(p_value)
+    everything = np.abs(np.concatenate([np.where(alive, values / unit, 0.0)[None], draws]))
+    distorted, trending, plain = (everything[:, kind] for kind in kinds)
+    statistics = [part.max(axis=1, initial=0.0) for part in (distorted, trending, plain)]
+    statistics.append(np.mean(plain**2, axis=1))
+    ranks = np.argsort(np.argsort(-np.stack(statistics), axis=1, kind="stable"), axis=1, kind="stable")
+    smallest = (ranks / np.array(SHARES)[:, None]).min(axis=0)
+    return float((1 + np.sum(smallest[1:] <= smallest[0])) / (DRAWS + 1))

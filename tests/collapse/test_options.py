@@ -1,0 +1,145 @@
+"""Finite-size scaling: the value's own exponent, a leading correction, a textbook model, and what to measure next."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jthermo.collapse import fit_collapse
+from jthermo.errors import InputError
+from tests.collapse.test_fit import CURVES, planted
+
+
+def sized(height, correction, *, sizes=(8.0, 16.0, 32.0, 64.0), sd=0.004, seed=0):
+    """Value = L^height·F(t·L^0.75·exp(correction·8/L)) with eight replicates."""
+    rng = np.random.default_rng(seed)
+    times = np.geomspace(0.3, 300, 40)
+    frames = []
+    for size in sizes:
+        u = np.log(times) + 0.75 * np.log(size) + correction * 8 / size
+        for r in range(8):
+            value = size**height * (0.2 + CURVES["decay"](u)) + sd * rng.standard_normal(40)
+            frames.append(pd.DataFrame({"L": size, "seed": f"{size}-{r}", "step": times, "value": value}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_the_value_is_rescaled_where_asked():
+    table = sized(-0.7, 0.0)
+    fit = fit_collapse(table, ["L"], rescale=["L"])
+    assert fit.exponents["L"].low < 0.75 < fit.exponents["L"].high
+    assert fit.exponents["value_L"].low < -0.7 < fit.exponents["value_L"].high
+    assert fit.exponents["value_L"].standard_error < 0.02
+    assert fit.collapsed is True
+    assert fit.test(L=0.75, value_L=-0.7).p_value > 0.01
+    assert fit.test(L=0.75, value_L=-0.5).p_value < 1e-6
+    assert fit_collapse(table, ["L"]).collapsed is False
+    for condition in fit.curves.conditions:
+        size = float(np.exp(condition.log_controls[0]))
+        at = np.log(fit.tau(np.exp(condition.log_time), L=size))
+        gap = fit.rescaled(condition.values.mean(axis=0), L=size) - np.interp(at, fit.log_tau, fit.curve)
+        assert np.abs(gap).max() < 0.12  # noise of 0.0014·64^0.7 at most
+    assert "value/L^q against τ = step·L^p" in fit.summary()
+    with pytest.raises(InputError, match="rescale = 'M'"):
+        fit_collapse(table, ["L"], rescale=["M"])
+
+
+def test_a_leading_correction_takes_the_drift_away():
+    table = sized(0.0, 0.5)
+    plain, corrected = fit_collapse(table, ["L"]), fit_collapse(table, ["L"], correction={"L": -1})
+    assert "drifting_exponent" in {note.code for note in plain.notes}
+    assert not plain.collapsed
+    assert corrected.collapsed
+    assert corrected.exponents["L"].low < 0.75 < corrected.exponents["L"].high
+    assert corrected.exponents["correction_L"].low < 0.5 < corrected.exponents["correction_L"].high
+    assert "drifting_exponent" not in {note.code for note in corrected.notes}
+    with pytest.raises(InputError, match="a power that is not 0"):
+        fit_collapse(table, ["L"], correction={"L": 0.0})
+
+
+def test_percolation_has_its_exact_exponent():
+    path = Path(__file__).parents[2] / "scripts" / "percolation.py"
+    spec = importlib.util.spec_from_file_location("percolation", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = script.simulate(sizes=(12, 24, 48), replicates=8, lattices=40, points=14)
+    fit = fit_collapse(table, value="spanned", controls=["L"], time="distance")
+    assert fit.exponents["L"].low < 0.75 < fit.exponents["L"].high
+    assert fit.collapsed
+    assert fit.test(L=0.0).p_value < 1e-3
+
+
+def test_joint_region_and_profile_agree_with_the_test():
+    fit = fit_collapse(
+        planted(CURVES["decay"], [2, -1], {"a": [0.5, 1, 2], "b": [1, 2]}, sd=0.02), ["a", "b"]
+    )
+    for a, b in fit.region("a", "b", 5):
+        assert fit.test(a=a, b=b).p_value == pytest.approx(0.05)
+    e = fit.exponents["a"]
+    low, middle, high = fit.profile("a", np.array([e.low, e.value, e.high]))
+    assert middle == pytest.approx(0.0, abs=1e-6)
+    assert 1.0 < low == pytest.approx(high, rel=0.1)  # 1.92 for a normal with known noise
+
+
+def test_advice_is_what_happens():
+    levels = {"c": [0.5, 1.0, 2.0]}
+    fit = fit_collapse(planted(CURVES["decay"], [0.5], levels, sd=0.03), ["c"])
+    more, further = fit.advice()
+    width = fit.exponents["c"].standard_error
+    four = fit_collapse(
+        planted(CURVES["decay"], [0.5], levels, sd=0.03, num_replicates=int(more.value)), ["c"]
+    )
+    assert four.exponents["c"].standard_error / width == pytest.approx(more.ratio, rel=0.25)
+    levels = {"c": [*levels["c"], further.value]}
+    wider = fit_collapse(planted(CURVES["decay"], [0.5], levels, sd=0.03), ["c"])
+    assert wider.exponents["c"].standard_error / width == pytest.approx(further.ratio, rel=0.25)
+    assert further.ratio < 0.7
+
+
+def test_drift_table_and_curve_are_in_the_users_units():
+    fit = fit_collapse(planted(CURVES["decay"], [2], {"c": [5.0, 10.0, 20.0]}), ["c"])
+    between = [(row.low, row.high) for row in fit.drift if row.kind == "between"]
+    assert np.allclose(between, [(5, 10), (10, 20)])
+    assert "local exponents along c 5 to 20" in fit.summary()
+    condition = fit.curves.conditions[0]
+    at = np.log(fit.tau(np.exp(condition.log_time), c=5.0))
+    assert np.abs(condition.values.mean(axis=0) - np.interp(at, fit.log_tau, fit.curve)).max() < 0.02
+
+
+def test_all_pictures_draw_what_they_say():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    fit = fit_collapse(
+        planted(CURVES["decay"], [2, -1], {"a": [0.5, 1, 2], "b": [1, 2]}, sd=0.02), ["a", "b"]
+    )
+    residuals = fit.plot_residuals()
+    heights = np.concatenate([c.lines[0].get_ydata() for c in residuals.containers])
+    assert np.abs(heights).max() < 0.05
+    profile = fit.plot_profile("a")
+    x, y = profile.lines[0].get_data()
+    assert x[np.argmin(y)] == pytest.approx(fit.exponents["a"].value, abs=np.diff(x)[0])
+    assert len(fit.plot_region("a", "b").patches) == 1
+    matplotlib.pyplot.close("all")
+
+
+def test_the_command_line_knows_the_options(tmp_path, capsys):
+    from jthermo import cli
+
+    table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=1, sd=0.01)
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    plain = [
+        "fit",
+        str(tmp_path / "curves.csv"),
+        "--value",
+        "value",
+        "--controls",
+        "c",
+        "--replicate",
+        "none",
+    ]
+    cli.main([*plain, "--fixed", "c=2"])
+    held = capsys.readouterr().out
+    assert "p(c) = 2 [2, 2]  (fixed)" in held
+    cli.main(plain)
+    assert f"p(c) = {fit_collapse(table, ['c'], replicate=None).exponents['c']}" in capsys.readouterr().out
