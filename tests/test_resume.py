@@ -16,12 +16,12 @@ import pytest
 import jthermo as jt
 from jthermo import engines, placement, runner, training
 from jthermo.errors import InputError, Interrupted, StorageError
-from tests.test_placement import MODELS, differing_bits, params
+from tests.test_placement import NETS, differing_bits, params
 
 
 def sweep_of(model="two-layer", **changes):
     fields = {
-        "model": MODELS[model][0],
+        "model": NETS[model][0],
         "data": jt.data.Gaussian(dim=16),
         "learning_rate": (0.05, 0.1),
         "batch_size": (2,),
@@ -70,9 +70,9 @@ def same(a, b):
     np.testing.assert_array_equal(a.finite, b.finite)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETS)
 def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_after):
-    engine = MODELS[model][1]
+    engine = NETS[model][1]
     if engine == "fused" and (reason := engines.refusal()):
         pytest.skip(reason)
     optimizer = (
