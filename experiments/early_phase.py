@@ -46,10 +46,15 @@ def judge(ds):
         more: dict[str, Any] = {"choice": {"η": eta}, "num_seeds": size}
         rows += [
             evidence.above(
-                "C9", "slope at η²t/B < 0.05 over slope at 1 … 2", 1, ratio[0, 0], *ends[0], **more
+                "C9", "early slope over late, η²t/B < 0.05 over 1 … 2", 1, ratio[0, 0], *ends[0], **more
             ),
             evidence.equals(
-                "C9", "power of s² in the slope between them", 1, power[0], np.ptp(ends[1]) / 3.92, **more
+                "C9",
+                "power of s² in the slope, from early to late",
+                1,
+                power[0],
+                np.ptp(ends[1]) / 3.92,
+                **more,
             ),
         ]
     return rows

@@ -55,10 +55,11 @@ def judge(ds):
                 ]
                 difference = (values[0] - values[1]) / values[1][0]
                 low, high = np.nanquantile(difference, [0.025, 0.975])
-                quantity = (
-                    f"{name}, η = {max(rates):g} over η = {min(rates):g} minus 1, at loss ln 2 + {level:.2g}"
-                )
-                more = {"choice": {"init": init}, "num_seeds": len(np.unique(ds.seed.values))}
+                quantity = f"{name}, η = {max(rates):g} over η = {min(rates):g} minus 1"
+                more = {
+                    "choice": {"init": init, "at loss": f"ln 2 + {level:.2g}"},
+                    "num_seeds": len(np.unique(ds.seed.values)),
+                }
                 rows.append(evidence.below("C10", quantity, 0, difference[0], low, high, **more))
     return rows
 

@@ -80,7 +80,7 @@ def judge(ds):
     ]
     for form, sign in (("eq10", 1), ("psi", -1)):
         printed = sign * float(flow.projected(1.0, 0.0, form=form))
-        name = f"{LABELS[form]} for (V, b) = (1, 0), J·ĝ/(η² ρ)"
+        name = f"{LABELS[form]} of a unit, J·ĝ/(η² ρ) at (V, b) = (1, 0)"
         found.append(evidence.equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
     return found + [_search(claim, law) for claim, law in ((1, "normal"), (1, "uniform"), (2, "uniform"))]
 

@@ -24,8 +24,9 @@ SWEEP = jt.Sweep(
 SMALL = {
     "batch_size": 100,
     "seed": range(4),
-    "num_steps": jt.RescaledSteps(0.2, batch_size=0.0),
+    "num_steps": jt.RescaledSteps(0.1, batch_size=0.0),
     "record.steps": jt.log_steps(24),
+    "lane_width": 4,  # as many as seeds
 }
 FIT = (
     jt.Claim("C8", "activation_rate", "learning_rate", exponent=2),

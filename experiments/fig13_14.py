@@ -1,31 +1,17 @@
 """Figures 13 and 14: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for several B."""
 
-import jthermo as jt
+import functools
 
-SWEEP = jt.Sweep(
-    model=jt.models.MLP(3072, hidden=(300,), outputs=10),
-    data=jt.data.CIFAR10(),
-    learning_rate=0.02,
-    batch_size=(250, 500, 1000, 2000),
-    seed=range(16),
-    vary={"data.labels": ("real", "random", "redrawn")},
-    num_steps=2000,
-    record=jt.Record(
-        steps=jt.log_steps(60),
-        observables=(
-            jt.activation_rate(),
-            jt.weight_norm("output/kernel"),
-            jt.loss(),
-            jt.accuracy(),
-            jt.accuracy("test"),
-        ),
-    ),
-)
+import jthermo as jt
+from jthermo.reproduction import load
+
+SWEEP = load("fig11_12").SWEEP.replace(learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000)
 SMALL = {
     "batch_size": (25, 50, 100),
     "seed": range(4),
     "num_steps": 500,
     "record.steps": jt.log_steps(24),
+    "lane_width": 4,
 }
 FIT = (
     jt.Claim("C8", "activation_rate", "batch_size", exponent=-1),
@@ -35,10 +21,10 @@ FIT = (
 
 def figure(ds, fits):
     real = ds.isel(run=ds["data.labels"].values == "real")
-    clocks = {"by": "batch_size", "powers": (0, -1)}
+    clocks = functools.partial(jt.figures.clocks, real, by="batch_size", powers=(0, -1))
     return {
-        "fig13": jt.figures.clocks(real, "activation_rate", ylabel="activation rate", **clocks),
-        "fig14": jt.figures.clocks(real, "weight_norm_output_kernel", ylabel="‖V‖", **clocks),
+        "fig13": clocks("activation_rate", ylabel="activation rate"),
+        "fig14": clocks("weight_norm_output_kernel", ylabel="‖V‖"),
         "fig13_collapse": jt.figures.collapses(
             fits["activation_rate", "batch_size"], ylabel="activation rate"
         ),

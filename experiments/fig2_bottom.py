@@ -24,7 +24,7 @@ SWEEP = jt.Sweep(
 )
 SMALL = {
     "learning_rate": (0.05, 0.1, 0.2),
-    "seed": range(4),
+    "seed": range(8),
     "num_steps": jt.RescaledSteps(1.0, batch_size=0.0),
     "record.steps": jt.log_steps(24),
     "record.probe_size": 64,
@@ -42,4 +42,5 @@ def figure(ds, fits):
         for labels in ("real", "random")
     }
     fitted = fits["gradient_variance", "learning_rate"]
-    return {**made, "fig2_bottom_collapse": jt.figures.collapses(fitted, ylabel="gradient variance tr Σ₁/P")}
+    collapse = jt.figures.collapses(fitted, ylabel="gradient variance tr Σ₁/P", share=False)
+    return {**made, "fig2_bottom_collapse": collapse}

@@ -65,7 +65,7 @@ def judge(ds):
         shift = at(pick(ds, noise), "mean_bias", 1.0)
         more: dict[str, Any] = {"choice": {"noise": noise}, "num_seeds": len(shift)}
         error = shift.std(ddof=1) / np.sqrt(len(shift))
-        quantity = "shift of b by thermophoresis of (V, b) at η²t/B = 1"
+        quantity = "shift of b by thermophoresis, of (V, b) at η²t/B = 1"
         rows.append(evidence.equals("C11", quantity, claimed, shift.mean(), error, **more))
     return rows
 

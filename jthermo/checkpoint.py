@@ -25,9 +25,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy, save_decision_policy
 from orbax.checkpoint.options import AsyncOptions, MultiprocessingOptions
 
-from jthermo.errors import StorageError
+from jthermo.errors import InputError, StorageError
+from jthermo.planning import KEPT
 
-KEPT = 2  # verified checkpoints of one store
 ARCHIVE, SEAL, META, DIGEST = "rows.npz", "rows.sha256", "meta", "digest"
 # what goes wrong is raised here as one message: Orbax would log it a second time, as a traceback
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -180,7 +180,7 @@ class Checkpoints:
         """The newest sound checkpoint; unsound ones are named and set aside. None where nothing was saved.
 
         Raises:
-            StorageError: there are checkpoints and none is sound; they are left as they are.
+            InputError: there are checkpoints and none is sound; they are left as they are.
         """
         bad: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -200,7 +200,7 @@ class Checkpoints:
         if bad:
             found = "; ".join(f"checkpoint {step}: {why:.200}" for step, why in bad.items())
             remedy = f"none is sound ({found}); restore the folder from a copy, or remove it to start its runs again"
-            raise StorageError("checkpoints", str(self.directory), remedy)
+            raise InputError("checkpoints", str(self.directory), remedy)
         return None
 
     def close(self) -> None:

@@ -163,10 +163,6 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
 def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:
     """Mean over finite runs at the first and at the last record of each."""
     values = runs[variable].values
@@ -197,17 +193,32 @@ def update_evidence(
     return _update(path, experiment, scale, sweep_id, rows)
 
 
-def _update(
-    path: Path, experiment: str, scale: str, sweep_id: str, rows: Mapping[str, list[dict[str, Any]]]
+def update_not_run(
+    path: Path, experiment: str, scale: str, sweep_id: str, claims: Sequence[Claim], why: str
 ) -> dict[str, Any]:
-    """``claims.json`` with an experiment's rows by claim."""
+    """Say in ``claims.json`` why an experiment has no rows; rows that it has from a machine that could run it stay."""
+    return _update(path, experiment, scale, sweep_id, {c.id: [] for c in claims}, f"not run: {why}")
+
+
+def _update(
+    path: Path,
+    experiment: str,
+    scale: str,
+    sweep_id: str,
+    rows: Mapping[str, list[dict[str, Any]]],
+    not_run: str | None = None,
+) -> dict[str, Any]:
+    """``claims.json`` with an experiment's rows by claim, or with why it has none."""
     known = json.loads(path.read_text()) if path.exists() else {}
     for name, made in rows.items():
+        if not_run and known.get(name, {}).get("experiments", {}).get(experiment, {}).get("rows"):
+            continue
         entry = known.setdefault(name, {"text": CLAIMS[name], "experiments": {}})
         entry["experiments"][experiment] = {
             "command": f"jthermo reproduce {experiment} --scale {scale}",
             "sweep_id": sweep_id,
             "rows": made,
+            **({"not_run": not_run} if not_run else {}),
         }
         entry["verdict"] = overall(entry)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
@@ -219,20 +230,21 @@ def overall(entry: Mapping[str, Any]) -> str:
     """The verdict over every row of a claim, naming the choice that it depends on."""
     rows = [(name, row) for name, experiment in entry["experiments"].items() for row in experiment["rows"]]
     found = {row["verdict"] for _, row in rows}
+    if not found:
+        return "; ".join(f"{name} {e['not_run']}" for name, e in entry["experiments"].items())
     if len(found) == 1:
         return found.pop()
+    if any("quantity" in row for _, row in rows):
+        return evidence.overall([row for _, row in rows])
     groups = {
         v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v) for v in sorted(found)
     }
     several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
-    return (
-        several if any("quantity" in row for _, row in rows) else f"depends on an unstated choice: {several}"
-    )
+    return f"depends on an unstated choice: {several}"
 
 
 def _case(experiment: str, row: Mapping[str, Any]) -> str:
-    names = [row["quantity"]] if "quantity" in row else [experiment]
-    return " ".join([*names, *(str(v) for v in row["choice"].values())])
+    return " ".join([experiment, *(str(v) for v in row["choice"].values())])
 
 
 def table(known: Mapping[str, Any]) -> str:
@@ -291,6 +303,9 @@ def verdicts(known: Mapping[str, Any]) -> str:
         rows = [row for found in entry["experiments"].values() for row in found["rows"]]
         fits = [row for row in rows if row.get("exponent") is not None]
         values = [row["exponent"] for row in fits]
+        if not rows:
+            lines.append(f"| {name} | {entry['text']} | {entry['verdict']} | |")
+            continue
         span = f"{len(rows)} measured values" if not fits else ""
         if fits:
             span = f"{min(values):.2f} … {max(values):.2f} (paper {fits[0]['claimed']}), {len(fits)} fits"

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from jthermo import memory
+from jthermo import engines, memory
 
 PACKAGES = (
     "jax",
@@ -42,10 +42,10 @@ class Check(NamedTuple):
 
 
 def doctor(results: str | Path = "results") -> list[Check]:
-    """Check Python, packages, devices, tasks, precision, memory, compilation and the results disk.
+    """Check Python, packages, devices, tasks, precision, memory, compilation, the fused engine and the results disk.
 
     >>> [check.name for check in doctor()]
-    ['python', 'packages', 'devices', 'tasks', 'precision', 'memory', 'cache', 'compiler', 'disk']
+    ['python', 'packages', 'devices', 'tasks', 'precision', 'memory', 'cache', 'engine', 'disk']
     """
     return [
         _python(),
@@ -55,7 +55,7 @@ def doctor(results: str | Path = "results") -> list[Check]:
         _precision(),
         _memory(),
         _cache(),
-        _compiler(),
+        _engine(),
         _disk(Path(results)),
     ]
 
@@ -175,13 +175,11 @@ def _cache() -> Check:
     return Check("cache", True, f"compiled programs are kept in {folder}")
 
 
-def _compiler() -> Check:
-    for name in (*os.environ.get("CXX", "c++").split()[:1], "g++", "clang++"):
-        if found := shutil.which(name):
-            return Check("compiler", True, found)
-    return Check(
-        "compiler", True, "no C++ compiler; training needs none, native code does (apt-get install g++)"
-    )
+def _engine() -> Check:
+    """Whether the fused engine is there; without it the same sweeps are trained by XLA, so nothing is wrong."""
+    reason = engines.refusal()
+    text = "fused, compiled by this machine's C++ compiler" if reason is None else f"xla, since {reason}"
+    return Check("engine", True, text)
 
 
 def _disk(results: Path) -> Check:

@@ -26,8 +26,12 @@ class InputError(ValueError):
         return type(self), (self.field, self.value, self.remedy)
 
 
+class MissingData(InputError):
+    """A data set that is nowhere on this machine and can't be fetched; nothing is put in its place."""
+
+
 class StorageError(InputError):
-    """The results folder can't be written or its checkpoints can't be used; what was committed is kept."""
+    """The disk is full or failing; what was committed is kept, and the same command goes on when it is mended."""
 
 
 class Interrupted(SystemExit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ class Evidence:
 
     Args:
         claim: the claim's row in :data:`jthermo.claims.CLAIMS`, ``"C11"``.
-        quantity: what was measured, in words with its unit.
+        quantity: what was measured, in words: a short name, and after a comma its unit and how it was got.
         claimed: what the paper says it is.
         value: what it is.
         low: lower end of its 95 % interval.
@@ -106,7 +106,7 @@ def _one_sided(
     right, wrong = sides
     verdict = REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
     why = "the interval holds the bound" if verdict == UNDECIDED else f"it lies in [{low:.3g}, {high:.3g}]"
-    return Evidence(claim, quantity, claimed, value, low, high, verdict, why, **more)
+    return Evidence(claim, quantity, claimed, float(value), float(low), float(high), verdict, why, **more)
 
 
 def line(found: Evidence) -> str:
@@ -121,6 +121,25 @@ def words(row: Mapping[str, Any]) -> str:
         f"{row['quantity']:<52} {choice:<8} {row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
         f"  paper {row['claimed']:<7} {row['verdict']}"
     )
+
+
+def overall(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verdicts in one line: each quantity once, by its name up to the first comma, whatever the choices.
+
+    >>> rows = [{"quantity": "drift, J/ρ", "verdict": REPRODUCED}, {"quantity": "drift, J/ρ", "verdict": UNDECIDED}]
+    >>> overall([*rows, {"quantity": "ψ", "verdict": NOT_REPRODUCED}])
+    'not reproduced for ψ; reproduced for drift (1 of 2); undecided for drift (1 of 2)'
+    """
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        count = found.setdefault(row["quantity"].partition(",")[0], {})
+        count[row["verdict"]] = count.get(row["verdict"], 0) + 1
+    cases: dict[str, list[str]] = {}
+    for name, count in found.items():
+        for verdict, number in count.items():
+            part = f" ({number} of {sum(count.values())})" if len(count) > 1 else ""
+            cases.setdefault(verdict, []).append(name + part)
+    return "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in sorted(cases.items()))
 
 
 def table(known: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.files import write_whole
+from jthermo.files import write_whole, writing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 200,
     "savefig.bbox": "tight",
 }
-SYMBOL = {"learning_rate": "η", "batch_size": "B"}
+SYMBOL = {"learning_rate": "η", "batch_size": "B", "data.redraw": "p"}
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}  # the paper's clocks agree with t at these values
 
 
@@ -85,28 +85,32 @@ def curves(ax: Axes, ds: xr.Dataset, variable: str, *, by: str = "learning_rate"
     return ax
 
 
-def collapses(chosen: Sequence[Chosen], *, ylabel: str = "") -> Figure:
+def collapses(chosen: Sequence[Chosen], *, ylabel: str = "", share: bool = True) -> Figure:
     """One panel per choice: the curves on the clock that fits them best, with the exponent and its interval in the title.
 
     Args:
         chosen: fits of one variable on one control, as :func:`jthermo.claims.fit_choices` makes them.
-        ylabel: label of the shared vertical axis; the variable's long name where empty.
+        ylabel: label of the vertical axis; the variable's long name where empty.
+        share: one vertical axis for all panels.
     """
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(
-            1, len(chosen), figsize=(2.3 * len(chosen), 2.2), sharey=True, squeeze=False, layout="constrained"
+            1,
+            len(chosen),
+            figsize=(2.3 * len(chosen), 2.2),
+            sharey=share,
+            squeeze=False,
+            layout="constrained",
         )
         for ax, (choice, runs, fit) in zip(axes[0], chosen, strict=True):
             ((control, exponent),) = fit.exponents.items()
             known = np.isfinite(exponent.value)  # the curves as they are where no exponent is known
             curves(ax, runs, fit.curves.value, by=control, power=exponent.value if known else 0.0)
             name = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
-            ax.set_title(
-                f"{name}\n{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}], "
-                f"misfit {100 * fit.misfit:.1f} %".lstrip()
-            )
+            found = f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}], misfit {100 * fit.misfit:.1f} %"
+            ax.set_title(f"{name}\n{found if known else 'no exponent identified'}".lstrip())
         axes[0, 0].set_ylabel(ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value))
         axes[0, 0].legend(handlelength=1.2, loc="best")
     return fig
@@ -134,8 +138,9 @@ def save(made: Mapping[str, Figure], folder: str | Path) -> list[Path]:
             fig.savefig(body, format="png", metadata={"Software": None})
         plt.close(fig)
         paths.append(Path(folder) / f"{name}.png")
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        write_whole(paths[-1], body.getvalue())
+        with writing(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_whole(paths[-1], body.getvalue())
     return paths
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jthermo import checks, memory, planning
+import numpy as np
+
+from jthermo import checks, engines, memory, planning, train
 from jthermo import placement as placing
 from jthermo.errors import InputError
 from jthermo.measurement import Measured, measure
@@ -13,7 +16,6 @@ from jthermo.planning import Cohort
 from jthermo.spec import Sweep
 
 CHECKPOINT_SECONDS = 60.0
-KEPT_CHECKPOINTS = 2
 CHECKPOINT_FILES = 5  # of one checkpoint: the archive, its seal and three of Orbax
 
 
@@ -32,6 +34,12 @@ class Plan:
         busy: share of the devices' time that has a block to train.
         rate: lane-steps a second of one device, measured or stated; None where neither.
         seconds: forecast of the training alone.
+        record_seconds: forecast of the records beside it: timed where a burst was, else from `record_costs`; None where
+            `seconds` is.
+        record_costs: what each observable costs, in updates a record, mean over its schedule; by its first variable.
+        timed: whether these are scaled to what all of them together were measured to take, else counted arithmetic.
+        record_share: of the run's time that goes into records.
+        convolutions: how the lanes of nets with convolutions are vectorised.
         compile_seconds: measured while planning; None where nothing was compiled.
         state_bytes: parameters and optimizer state of the largest cohort, of one device.
         device_bytes: peak memory of one device, from the compiled programs of the largest cohort.
@@ -53,6 +61,11 @@ class Plan:
     busy: float
     rate: float | None
     seconds: float | None
+    record_seconds: float | None
+    record_costs: dict[str, float]
+    timed: bool
+    record_share: float
+    convolutions: tuple[str, ...]
     compile_seconds: float | None
     state_bytes: int
     device_bytes: int | None
@@ -73,6 +86,13 @@ class Plan:
         """Bytes a second that one host writes, averaged over the interval between its last checkpoints."""
         return self.checkpoint_bytes / self.checkpoint_every
 
+    @property
+    def total_seconds(self) -> float | None:
+        """Training and records together; None where neither is known."""
+        if self.seconds is None or self.record_seconds is None:
+            return None
+        return self.seconds + self.record_seconds
+
     def __str__(self) -> str:
         text, hosts = memory.text, self.num_hosts
         many = hosts > 1
@@ -88,14 +108,17 @@ class Plan:
             ),
             ("run-steps", f"{self.run_steps:,}; devices busy {self.busy:.0%} of the time"),
         ]
-        if self.seconds is not None:
+        rows += [("convolutions", words) for words in self.convolutions]
+        rows.append(("observables", self._watching()))
+        if self.total_seconds is not None:
             compiling = (
                 f", {self.compile_seconds:.3g} s of compilation" if self.compile_seconds is not None else ""
             )
             rows.append(
                 (
                     "time",
-                    f"{duration(self.seconds)} of training at {self.rate:.3g} run-steps/s a device{compiling}",
+                    f"{duration(self.total_seconds)}: {duration(self.seconds or 0.0)} of training at {self.rate:.3g} "
+                    f"run-steps/s a device, {duration(self.record_seconds or 0.0)} of records{compiling}",
                 )
             )
         if self.device_bytes is None:
@@ -111,6 +134,12 @@ class Plan:
         rows.append(("files", f"about {self.num_files:,}"))
         return "\n".join(f"{name:<12} {words}" for name, words in rows)
 
+    def _watching(self) -> str:
+        dearest = sorted(self.record_costs.items(), key=lambda item: -item[1])
+        each = ", ".join(f"{name} {steps:.2g}" for name, steps in dearest)
+        how = "measured together" if self.timed else "counted arithmetic, not measured"
+        return f"{each} steps a record: {self.record_share:.0%} of the time ({how})"
+
     def _fits(self) -> str:
         if self.limit_bytes is None:
             return ""
@@ -121,7 +150,7 @@ class Plan:
     def _traffic(self) -> str:
         text, one = memory.text, self.checkpoint_bytes
         where = " a host" if self.num_hosts > 1 else ""
-        if self.seconds is not None and self.seconds < self.checkpoint_every:
+        if self.total_seconds is not None and self.total_seconds < self.checkpoint_every:
             return f"{text(one)}{where}, once: training takes less than {self.checkpoint_every:g} s"
         together = f", {text(self.checkpoint_rate * self.num_hosts)}/s together" if where else ""
         return f"{text(one)}{where} every {self.checkpoint_every:g} s: {text(self.checkpoint_rate)}/s{where}{together}"
@@ -132,6 +161,7 @@ def plan(
     *,
     measure: bool = True,
     placement: str = "sharding",
+    engine: str = "auto",
     devices: int | None = None,
     hosts: int = 1,
     rate: float | None = None,
@@ -145,6 +175,7 @@ def plan(
         sweep: what would be run.
         measure: compile each program and, where no rate is stated, time a burst of it; False counts only.
         placement: ``"sharding"`` or ``"pmap"``.
+        engine: which engine is measured; see :func:`jthermo.run`.
         devices: number of devices of the machine to forecast; None takes those at hand.
         hosts: hosts these devices belong to, in equal shares.
         rate: run-steps a second of one device, to forecast another kind of device; None measures it here.
@@ -160,8 +191,11 @@ def plan(
     ...                  batch_size=(1, 2), num_steps=10, record=jt.Record(steps=jt.every(5), observables=jt.loss()))
     >>> jt.plan(sweep, measure=False).num_programs
     2
-    >>> jt.plan(sweep, measure=False, devices=2, rate=10.0).seconds  # two blocks of 64 lanes, one after the other
+    >>> made = jt.plan(sweep, measure=False, devices=2, rate=10.0)
+    >>> made.seconds  # two blocks of 64 lanes, one after the other
     128.0
+    >>> sorted(made.record_costs)
+    ['loss']
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
@@ -173,15 +207,21 @@ def plan(
     count = len(here.devices) if devices is None else checks.whole("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
-    groups = planning.cohorts(sweep, platform=platform)
+    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+    chosen = engines.settle(engine, None, programs, lambda _: None) if measure else "xla"
+    groups = planning.cohorts(sweep, platform=platform, engine=chosen)
     found = [_measured(c, here, count, rate) if measure else None for c in groups]
-    loads = [_loads(cohort, count) for cohort in groups]
+    loads = [_dealt(c.steps[c.blocks[:, 0]].max(1) * c.width, count) for c in groups]
+    watched = [_watched(c, m) for c, m in zip(groups, found, strict=True)]
+    watching = [_dealt(sum(w.values(), np.zeros(1)), count)[0] for w in watched]
     rates = [m.rate if m is not None and m.rate else rate for m in found]
     seconds = [longest / r if r else None for (longest, _), r in zip(loads, rates, strict=True)]
     total = None if None in seconds else sum(s for s in seconds if s is not None)
+    beside = None if total is None else sum(w / r for w, r in zip(watching, rates, strict=True) if r)
     limit = _limit(memory, here, devices)
     blocks = [math.ceil(len(c.blocks) / count) for c in groups]
     longest = sum(most for most, _ in loads)
+    trained, recorded = (longest, sum(watching)) if total is None else (total, beside or 0.0)
     record_bytes = sum(c.record_bytes for c in groups)
     state_bytes = sum(c.state_bytes for c in groups)
     return Plan(
@@ -195,6 +235,11 @@ def plan(
         busy=sum(every_block for _, every_block in loads) / (count * longest) if longest else 1.0,
         rate=longest / total if total else rate,
         seconds=total,
+        record_seconds=beside,
+        record_costs=_mean_costs(groups, watched),
+        timed=all(m is not None and m.record_seconds is not None for m in found),
+        record_share=float(recorded / (trained + recorded)),
+        convolutions=tuple(dict.fromkeys(w for c in groups if (w := planning.convolution_rule(c.program)))),
         compile_seconds=sum(m.compile_seconds for m in found if m is not None) if measure else None,
         state_bytes=max(c.state_bytes // len(c.blocks) * b for c, b in zip(groups, blocks, strict=True)),
         device_bytes=max(
@@ -207,7 +252,7 @@ def plan(
         disk_bytes=record_bytes,
         checkpoint_bytes=math.ceil((state_bytes + record_bytes) / hosts),
         checkpoint_every=every,
-        num_files=2 + hosts * (len(groups) + KEPT_CHECKPOINTS * CHECKPOINT_FILES),
+        num_files=2 + hosts * (len(groups) + planning.KEPT * CHECKPOINT_FILES),
     )
 
 
@@ -215,10 +260,31 @@ def _measured(cohort: Cohort, here: placing.Placement, count: int, rate: float |
     return measure(cohort, here, math.ceil(len(cohort.blocks) / count), burst=rate is None)
 
 
-def _loads(cohort: Cohort, count: int) -> tuple[int, int]:
-    """Lane-steps of the device that has most of them, and of all devices, with the blocks dealt out in turn."""
-    steps = cohort.steps[cohort.blocks[:, 0]].max(1) * cohort.width
-    return max(int(steps[i::count].sum()) for i in range(min(count, len(steps)))), int(steps.sum())
+def _dealt(steps: np.ndarray, count: int) -> tuple[float, float]:
+    """Of lane-steps by block: those of the device that has most, and of all devices, with the blocks dealt out in turn."""
+    return max(steps[i::count].sum().item() for i in range(min(count, len(steps)))), steps.sum().item()
+
+
+def _records(cohort: Cohort) -> np.ndarray:
+    """The number of records of each block."""
+    return (cohort.steps[cohort.blocks[:, 0]] >= 0).sum(1)
+
+
+def _watched(cohort: Cohort, measured: Measured | None) -> dict[str, np.ndarray]:
+    """What each observable costs each block over its records, in lane-steps, scaled to the time of all together."""
+    costs, scale = cohort.record_costs, 1.0
+    counted = sum(cost for cost, _ in costs.values())
+    if measured is not None and measured.rate and measured.record_seconds and counted:
+        scale = measured.record_seconds * measured.rate / counted
+    records = _records(cohort)
+    return {name: scale * cost * cohort.width * np.ceil(records / n) for name, (cost, n) in costs.items()}
+
+
+def _mean_costs(groups: Sequence[Cohort], watched: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Steps a record of each observable, mean over all records of all lanes."""
+    lanes = sum(int(_records(c).sum()) * c.width for c in groups)
+    names = dict.fromkeys(name for each in watched for name in each)
+    return {n: sum(float(w[n].sum()) for w in watched if n in w) / lanes for n in names}
 
 
 def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:

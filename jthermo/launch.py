@@ -202,8 +202,8 @@ def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
         f"records {memory.text(plan.disk_bytes)}"
     )
     share = f"{tasks} tasks, each with checkpoints of about {memory.text(plan.checkpoint_bytes)}"
-    if plan.seconds is not None:
-        share += f", about {forecast.duration(plan.seconds)} at {plan.rate:.3g} run-steps/s a device"
+    if plan.total_seconds is not None:
+        share += f", about {forecast.duration(plan.total_seconds)} at {plan.rate:.3g} run-steps/s a device"
     return tasks, title, share
 
 

@@ -35,11 +35,13 @@ class Measured(NamedTuple):
         compile_seconds: to compile its programs once.
         lines: peak memory of its programs.
         rate: lane-steps a second of one device; None where no burst was timed.
+        record_seconds: of one device for the first record of a lane, at which every observable is due; None likewise.
     """
 
     compile_seconds: float
     lines: tuple[Line, ...]
     rate: float | None
+    record_seconds: float | None
 
     def peak(self, blocks: int) -> int:
         """Peak bytes of a device that holds so many blocks at once."""
@@ -80,8 +82,8 @@ def measure(cohort: Cohort, place: placing.Placement, blocks: int, *, burst: boo
             line = Line(max(0, most - each * large), each)
         held = memory.temporary(observe.jitted)  # one block's, whatever their number
         watching = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
-        rate = _rate(cohort, place, large, init, advance) if burst else None
-    return Measured(spent, (line, watching), rate)
+        timed = _timed(cohort, place, large, init, advance, observe) if burst else (None, None)
+    return Measured(spent, (line, watching), *timed)
 
 
 def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
@@ -101,8 +103,10 @@ def _shapes(cohort: Cohort, place: placing.Placement, initializer: Any, blocks: 
     return runs, jax.eval_shape(initializer, runs), clock
 
 
-def _rate(cohort: Cohort, place: placing.Placement, blocks: int, init: Any, advance: Any) -> float:
-    """Lane-steps a second of one device, over bursts that grow until one is long enough."""
+def _timed(
+    cohort: Cohort, place: placing.Placement, blocks: int, init: Any, advance: Any, observe: Any
+) -> tuple[float, float]:
+    """Lane-steps a second of one device, over bursts that grow until one is long enough; seconds of a lane's record."""
     count = blocks * len(place.devices)
     zero, runs = np.zeros(count, np.int32), _placed(cohort, place, count)
     states, length, spent = init(runs), 1, 0.0
@@ -113,7 +117,12 @@ def _rate(cohort: Cohort, place: placing.Placement, blocks: int, init: Any, adva
             advance(runs, states, place.put(zero), place.put(zero + np.int32(length)))
         )
         spent = time.monotonic() - began
-    return length * blocks * cohort.width / spent
+    lanes, watched = blocks * cohort.width, 0.0
+    for _ in range(2):  # the first call also loads the program
+        began = time.monotonic()
+        jax.block_until_ready(observe(runs, states, place.put(zero), place.put(zero)))
+        watched = time.monotonic() - began
+    return length * lanes / spent, watched / lanes
 
 
 def _placed(cohort: Cohort, place: placing.Placement, count: int) -> train.Run:

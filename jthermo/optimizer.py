@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jthermo.errors import InputError
-from jthermo.values import reference
+from jthermo.values import float_fields, reference
 
 
 class Optimizer:
@@ -33,6 +35,10 @@ class Optimizer:
         self.fn, self.hyper = fn, {**self.defaults, **hyper}
         try:
             self.build(0.1)
+            jax.eval_shape(self._one_update, 0.1, float_fields(self))
+        except jax.errors.ConcretizationTypeError:
+            remedy = f"{fn.__name__} branches on a float, but floats are traced; write it as a constant of the function"
+            raise InputError("optimizer", self, remedy) from None
         except (TypeError, ValueError) as error:
             raise InputError("optimizer", self, f"{fn.__name__} refuses these arguments ({error})") from None
 
@@ -46,6 +52,11 @@ class Optimizer:
     ) -> optax.GradientTransformation:
         """The optax transformation, with `traced` values in place of the floats they name."""
         return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
+
+    def _one_update(self, learning_rate: Any, traced: Mapping[str, Any]) -> Any:
+        """An update of one weight, as a program sees it."""
+        made, weight = self.build(learning_rate, traced), jnp.ones(())
+        return made.update(weight, made.init(weight), weight)[0]
 
     def __repr__(self) -> str:
         given = {k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]}

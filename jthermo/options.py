@@ -72,12 +72,12 @@ Changes = OmitArgPrefixes[Overrides]
 
 @dataclass(frozen=True)
 class Execution:
-    """How a sweep is run; nothing here changes a bit of its results."""
+    """How a sweep is run; nothing here but the engine changes a bit of its results."""
 
     placement: Literal["sharding", "pmap"] = "sharding"
     """how runs are laid over the devices."""
-    engine: Literal["auto", "xla"] = "auto"
-    """which engine trains."""
+    engine: Literal["auto", "xla", "fused"] = "auto"
+    """which engine trains: auto takes the fused kernel where it is at hand and covers the sweep."""
     extend: bool = False
     """the folder holds a part of this sweep: run only what is new."""
     shard: str | None = None

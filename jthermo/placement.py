@@ -9,14 +9,14 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jthermo import train
+from jthermo import engines, train
 from jthermo.data.held import Held, Split
 from jthermo.errors import InputError
 from jthermo.models import Model
@@ -139,7 +139,8 @@ def programs(program: train.Program, placement: Placement) -> Programs:
     """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
     data = program.data
     held = _held(data.load(), placement) if isinstance(data, Held) else {}
-    return Programs(*(Bound(f, held) for f in _jitted(program, placement)))
+    update = replace(program, observables=(), probe_size=0)  # whatever is recorded, trained by one program
+    return Programs(Bound(_advance(update, placement), held), Bound(_observe(program, placement), held))
 
 
 @functools.lru_cache(maxsize=2)
@@ -149,12 +150,14 @@ def _held(split: Split, placement: Placement) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted(program: train.Program, placement: Placement) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
+def _advance(program: train.Program, placement: Placement) -> jax.stages.Wrapped:
+    return placement.map(functools.partial(engines.advance(program), program), donate=(1,))
+
+
+@functools.lru_cache(maxsize=64)
+def _observe(program: train.Program, placement: Placement) -> jax.stages.Wrapped:
     one = functools.partial(train.observe, program)
-    return (
-        placement.map(functools.partial(train.advance, program), donate=(1,)),
-        placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None))),
-    )
+    return placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None)))
 
 
 @functools.lru_cache(maxsize=64)

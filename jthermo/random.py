@@ -12,11 +12,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.extend.random import define_prng_impl
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+# of erf⁻¹(u)/u in w − 5/2 and in √w − 3, with w = −log(1 − u²) below and above 5
+_CENTRE = (
+    2.81022636e-08,
+    3.43273939e-07,
+    -3.5233877e-06,
+    -4.39150654e-06,
+    0.00021858087,
+    -0.00125372503,
+    -0.00417768164,
+    0.246640727,
+    1.50140941,
+)
+_TAIL = (
+    -0.000200214257,
+    0.000100950558,
+    0.00134934322,
+    -0.00367342844,
+    0.00573950773,
+    -0.0076224613,
+    0.00943887047,
+    1.00167406,
+    2.83297682,
+)
 
 
 def threefry2x32(key: tuple[Array, Array], count: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -30,6 +54,30 @@ def threefry2x32(key: tuple[Array, Array], count: tuple[Array, Array]) -> tuple[
         a = a + keys[(group + 1) % 3]
         b = b + keys[(group + 2) % 3] + jnp.uint32(group + 1)
     return a, b
+
+
+def normal(key: Array, shape: tuple[int, ...]) -> Array:
+    """√2 erf⁻¹(u) float32, with the u of ``jax.random.normal`` and Giles' (2010) polynomials.
+
+    XLA's own erf⁻¹ uses log1p, which its CPU compiler doesn't vectorise: that takes seven times as long. The two agree to
+    rounding, which in the tails is larger in XLA's.
+
+    >>> import jax
+    >>> key = jax.random.key(0)
+    >>> bool(abs(normal(key, (9,)) - jax.random.normal(key, (9,))).max() < 2e-6)
+    True
+    """
+    u = jax.random.uniform(key, shape, jnp.float32, np.nextafter(np.float32(-1), np.float32(0)), 1.0)
+    w = -jnp.log((1 - u) * (1 + u))
+    series = jnp.where(w < 5, _polynomial(_CENTRE, w - 2.5), _polynomial(_TAIL, jnp.sqrt(w) - 3))
+    return np.float32(np.sqrt(2)) * (series * u)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    total = jnp.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        total = total * x + c
+    return total
 
 
 def _counts(shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Mapping
@@ -10,7 +9,9 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, MissingData
+from jthermo.files import import_file, writing
+from jthermo.spec import Sweep
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,15 +36,12 @@ def load(target: str) -> ModuleType:
     taken = path.stem in sys.modules and path.stem not in _LOADED
     if taken or path.stem in sys.stdlib_module_names:
         raise InputError("experiment", str(path), "has the name of an installed module; rename the file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     _LOADED.add(path.stem)
-    sys.modules[path.stem] = module  # so that the file's own classes and functions have a home
-    spec.loader.exec_module(module)
+    module = import_file(path, path.stem, "experiment")
     if not (hasattr(module, "SWEEP") or hasattr(module, "run")):
         raise InputError("experiment", str(path), "defines no SWEEP; add SWEEP = jt.Sweep(...)")
+    if not isinstance(sweep := getattr(module, "SWEEP", None), Sweep | None):
+        raise InputError("experiment", str(path), f"has SWEEP = {sweep!r}; give SWEEP = jt.Sweep(...)")
     return module
 
 
@@ -75,11 +73,19 @@ def reproduce(
     if name not in experiments():
         raise InputError("experiment", name, f"use one of {', '.join(experiments())}")
     began, out, module = time.monotonic(), Path(out), load(name)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     say = print if progress else lambda *_: None
     say(f"{name}: {module.__doc__}")
     sweep = _sweep(module, scale) if hasattr(module, "SWEEP") else None
-    ds = module.run(scale) if sweep is None else run(sweep, out / f"{name}-{scale}", progress=progress)
     tested, identity = getattr(module, "FIT", ()), "" if sweep is None else sweep.id
+    try:
+        ds = module.run(scale) if sweep is None else run(sweep, out / f"{name}-{scale}", progress=progress)
+    except MissingData as error:
+        claims.update_not_run(
+            out / "claims.json", name, scale, identity, tested, f"{error.value} is not at hand"
+        )
+        raise
     fits = claims.fit_claims(ds, tested)
     known = claims.update_claims(out / "claims.json", name, scale, identity, tested, fits)
     found = module.judge(ds) if hasattr(module, "judge") else ()

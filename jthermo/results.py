@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.files import write_whole
+from jthermo.files import write_whole, writing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -156,15 +156,14 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
     if kind not in SUFFIX:
         raise InputError("to", kind, f"use one of {', '.join(SUFFIX)}")
     if kind == "netcdf":
-        write_whole(path, bytes(ds.to_netcdf(engine="scipy")))
-        return path
-    frame = tidy(ds)
-    body = io.BytesIO()
-    if kind == "csv":
-        frame.to_csv(body, index=False)
+        body = bytes(ds.to_netcdf(engine="scipy"))
     else:
-        frame.to_parquet(body, index=False)
-    write_whole(path, body.getvalue())
+        table, frame = io.BytesIO(), tidy(ds)
+        (frame.to_csv if kind == "csv" else frame.to_parquet)(table, index=False)
+        body = table.getvalue()
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, body)
     return path
 
 

@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jthermo import checks, lock, signals
+from jthermo import checks, engines, lock, signals, train
 from jthermo import placement as placing
+from jthermo.data.held import Held
 from jthermo.errors import InputError, Interrupted
+from jthermo.files import writing
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
 from jthermo.results import open_results
 from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS, Store, writing
+from jthermo.store import CHECKPOINTS, Store
 from jthermo.training import RECORD, Saved, train_cohort
 
 if TYPE_CHECKING:
     import xarray as xr
 
-ENGINES = ("auto", "xla")
 SHARE = 0.01  # of the wall time that checkpoints may take
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy")
 Runs = Mapping[tuple[str, int], Saved]
@@ -56,7 +57,8 @@ def run(
         out: results folder; None keeps everything in memory. A folder that holds this sweep is completed, from its
             newest sound checkpoint, or returned as it is where nothing is missing; one that holds another sweep is refused.
         placement: ``"sharding"`` or ``"pmap"``, how runs are laid over all devices; both give the same bits.
-        engine: ``"auto"`` or ``"xla"``.
+        engine: ``"xla"``; ``"fused"``, the native kernel for the paper's nets on CPUs; or ``"auto"``, the latter where
+            it is at hand and covers the sweep. A folder is never continued with another one.
         progress: print a progress line to standard error.
         extend: run what is new where `out` holds a sweep whose runs are a part of this one's.
         shard: (I, N) trains every N-th lane block, from the I-th on, with no coordination: N such calls with
@@ -68,8 +70,9 @@ def run(
         Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard: every run that is finished so far.
 
     Raises:
-        InputError: a bad argument, a folder that holds another sweep or that another process writes.
-        StorageError: the disk is full or all checkpoints are damaged; what is committed is kept.
+        InputError: a bad argument, a folder that holds another sweep, that another process writes or whose
+            checkpoints are all damaged; nothing is overwritten.
+        StorageError: the disk is full or fails; what is committed is kept.
         Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, and the same call goes on. A SystemExit
             with code 75. Signals are watched in the main thread, and only with `out`.
 
@@ -85,12 +88,13 @@ def run(
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
-    if engine not in ENGINES:
-        raise InputError("engine", engine, f"use one of {', '.join(ENGINES)}")
+    engines.check(engine)
     seconds = checks.finite("checkpoint_seconds", checkpoint_seconds, above=0)
     every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
-    if out is not None and (known := _finished(sweep, Path(out))) is not None:
+    if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
+    for data in {c.data for c in sweep.configs if isinstance(c.data, Held)}:
+        data.load()  # a set that is absent or damaged is told at once, before anything is made
     place = placing.Placement(placement, placing.devices())
     mine = _shard(shard, out)
     bar = Progress(show=progress and (shard is not None or mine[0] == 0))
@@ -101,15 +105,26 @@ def run(
                 Path(out).mkdir(parents=True, exist_ok=True)
                 held = stack.enter_context(lock.held(Path(out), mine))
             stop = stack.enter_context(signals.watched())
-        store = Store(sweep, out, mine, extend=extend, say=bar.say)
+        programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+        store = Store(
+            sweep,
+            out,
+            mine,
+            extend=extend,
+            engine=lambda begun_with: engines.settle(engine, begun_with, programs, bar.say),
+            say=bar.say,
+        )
         keeper = Keeper(store, mine, bar, stop, held, seconds, every)
         saved = keeper.saved()
         wanted = {
             (key, seed): saved[key, seed].progress if (key, seed) in saved else (0, 0)
             for key, seed in sweep.runs - store.done
         }
-        planned = cohorts(sweep, wanted, shard=mine)
-        todo = collections.deque(part for cohort in planned for part in fitting(cohort, place))
+        planned = cohorts(sweep, wanted, shard=mine, engine=store.engine)
+        todo: collections.deque[Cohort] = collections.deque()
+        for cohort in planned:
+            keeper.heed()
+            todo.extend(fitting(cohort, place))
         if len(todo) > len(planned):
             bar.say(f"the sweep would not fit into memory at once: trained in {len(todo)} rounds")
         bar.begin(sum(c.num_runs for c in todo), sum(c.run_steps for c in todo))
@@ -190,11 +205,7 @@ class Keeper:
             nonlocal saved_at, saved_step
             assert self._held is not None
             self._held.touch()
-            if self._stop is not None and self._stop.signal is not None:
-                self._save(rows(), wait=True)
-                raise Interrupted(
-                    f"{self._stop.signal.name} at step {step:,}: saved; the same command again goes on from there"
-                )
+            self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
             self._checkpoints.poll()
             pause = max(self._interval, self._checkpoints.slowest / SHARE)
             if time.monotonic() - saved_at > pause or (self._every and step - saved_step >= self._every):
@@ -205,6 +216,12 @@ class Keeper:
             yield tend
         finally:
             self._checkpoints.close()
+
+    def heed(self, save: Callable[[], None] = lambda: None, where: str = "") -> None:
+        """Stop where a signal has asked for it, once what there is has been saved."""
+        if self._stop is not None and (asked := self._stop.signal) is not None:
+            save()
+            raise Interrupted(f"{asked.name}{where}: saved; the same command again goes on from there")
 
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
         """Save the end of a cohort, its parameters with it, before its records are committed."""
@@ -227,11 +244,11 @@ class Keeper:
         return f"{self._shard[0]}-of-{self._shard[1]}"
 
 
-def _finished(sweep: Sweep, out: Path) -> xr.Dataset | None:
+def _finished(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
     """The results of a folder that holds all of this sweep, sound; None where there is anything to do."""
     with contextlib.suppress(InputError):
         ds = open_results(out)
-        if ds.attrs["complete"] and ds.attrs["id"] == sweep.id:
+        if ds.attrs["complete"] and ds.attrs["id"] == sweep.id and engine in ("auto", ds.attrs["engine"]):
             return ds
     return None
 
@@ -284,7 +301,7 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
         "device": place.devices[0].device_kind,
         "num_devices": len(place.devices),
         "placement": place.kind,
-        "engine": "xla",
+        "engine": cohort.program.engine,
         "precision": "float32",
         "lane_width": cohort.width,
         "git_commit": _commit(),

@@ -261,7 +261,8 @@ class Sweep:
     @functools.cached_property
     def runs(self) -> frozenset[tuple[str, int]]:
         """Every run as (key, seed)."""
-        return frozenset((self.key_of(c), seed) for c, (_, seeds) in self.groups.items() for seed in seeds)
+        keys = {self.key_of(config): seeds for config, (_, seeds) in self.groups.items()}
+        return frozenset((key, seed) for key, seeds in keys.items() for seed in seeds)
 
     @functools.cached_property
     def law(self) -> str:

@@ -8,7 +8,6 @@ sweep write into one folder. Reading is :mod:`jthermo.results`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import io
@@ -16,14 +15,14 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError, StorageError
-from jthermo.files import write_whole
+from jthermo.errors import InputError
+from jthermo.files import import_file, write_whole, writing
 from jthermo.planning import Cohort
 from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
 from jthermo.spec import Sweep, diff
@@ -42,6 +41,7 @@ class Store:
         directory: the results folder.
         shard: (I, N), whose manifest is written.
         extend: accept a folder whose runs are a part of this sweep's.
+        engine: decides what trains, given the engine the folder was begun with, None for a new one.
         say: prints a line.
     """
 
@@ -52,6 +52,7 @@ class Store:
         shard: tuple[int, int] = (0, 1),
         *,
         extend: bool = False,
+        engine: Callable[[str | None], str],
         say: Any = print,
     ) -> None:
         self.sweep, self._say = sweep, say
@@ -61,7 +62,9 @@ class Store:
         self.manifest: dict[str, Any] = {"parts": {}, "attrs": {}}
         self.parts: dict[str, dict[str, np.ndarray]] = {}  # record files by name
         if self.directory is not None:
-            self._open(self.directory, extend)
+            self._open(self.directory, extend, engine)
+        else:
+            self.engine = engine(None)
 
     @property
     def done(self) -> set[tuple[str, int]]:
@@ -113,15 +116,17 @@ class Store:
             for path in self.directory.glob("manifest-*-of-*.json"):
                 path.unlink()
 
-    def _open(self, directory: Path, extend: bool) -> None:
+    def _open(self, directory: Path, extend: bool, engine: Callable[[str | None], str]) -> None:
         with writing(directory):
             (directory / RECORDS).mkdir(parents=True, exist_ok=True)
             if not (directory / SWEEP).exists():
-                write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
-            there = read_json(directory / SWEEP)
+                self._describe(directory, engine(None))
+            there = read_json(directory / SWEEP)  # of shards that begin at once the last one's counts for all
             if there["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, there, self.description, extend)
-                write_whole(directory / SWEEP, json.dumps(self.description, indent=1).encode())
+            self.engine = engine(there.get("engine", "xla"))
+            if there["id"] != self.description["id"]:
+                self._describe(directory, self.engine)
         if (directory / self._name).exists():
             self.manifest = read_json(directory / self._name)
         for name, sha256 in _named(read_manifests(directory)).items():
@@ -129,6 +134,10 @@ class Store:
                 self.parts[name] = read_part(directory, name, sha256)
             except InputError as error:
                 self._set_aside(directory, name, error)
+
+    def _describe(self, directory: Path, engine: str) -> None:
+        described = self.description | {"engine": engine}
+        write_whole(directory / SWEEP, json.dumps(described, indent=1).encode())
 
     def _set_aside(self, directory: Path, name: str, error: InputError) -> None:
         """A damaged record file is kept under another name; its runs are made again from their checkpoint."""
@@ -141,21 +150,6 @@ class Store:
             if known["parts"].pop(name, None) is not None:
                 write_whole(manifest, json.dumps(known, indent=1).encode())
         self.manifest["parts"].pop(name, None)
-
-
-@contextlib.contextmanager
-def writing(directory: str | Path) -> Iterator[None]:
-    """Errors of the disk as one message."""
-    if Path(directory).is_file():
-        raise InputError("out", str(directory), "is a file; give a folder")
-    try:
-        yield
-    except OSError as error:
-        remedy = (
-            f"can't be written ({error.strerror}); what is committed is kept: make room or choose another folder, "
-            "then give the same command again"
-        )
-        raise StorageError("out", str(directory), remedy) from error
 
 
 def resumable(directory: str | Path) -> Sweep:
@@ -177,21 +171,11 @@ def resumable(directory: str | Path) -> Sweep:
             try:
                 importlib.import_module(name)
             except ImportError:
-                _load(name, Path(file))
+                if not Path(file).is_file():
+                    remedy = f"held the user's own {name} and is gone; put it back"
+                    raise InputError("directory", file, remedy) from None
+                import_file(Path(file), name, "directory")
     return Sweep.from_json(json.dumps(description["sweep"]))
-
-
-def _load(name: str, path: Path) -> None:
-    """Import a user's file under the name it had."""
-    import importlib.util
-
-    if not path.is_file():
-        raise InputError("directory", str(path), f"held the user's own {name} and is gone; put it back")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
 
 
 def _description(sweep: Sweep) -> dict[str, Any]:

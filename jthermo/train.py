@@ -61,6 +61,7 @@ class Program:
     batch_size: int
     observables: tuple[Observable, ...]
     probe_size: int
+    engine: str = "xla"
 
 
 class Run(NamedTuple):
@@ -94,15 +95,14 @@ class State(NamedTuple):
     opt_state: Any
 
 
-def split(config: Config, record: Record) -> tuple[Program, dict[str, float]]:
+def split(config: Config, record: Record, engine: str = "xla") -> tuple[Program, dict[str, float]]:
     """A configuration's static part and its traced floats."""
     parts = {"data": config.data, "noise": config.noise, "optimizer": config.optimizer}
     hyper = {f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()}
     data, noise, optimizer = (_bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values())
     model = config.model.step_model()
-    return Program(
-        model, data, noise, optimizer, config.loss, config.batch_size, record.observables, record.probe_size
-    ), hyper
+    static = (model, data, noise, optimizer, config.loss, config.batch_size)
+    return Program(*static, record.observables, record.probe_size, engine), hyper
 
 
 def init(model: Model, optimizer: Optimizer, run: Run) -> State:
@@ -113,8 +113,8 @@ def init(model: Model, optimizer: Optimizer, run: Run) -> State:
 
 def advance(program: Program, runs: Run, state: State, start: Array, stop: Array, held: HeldArrays) -> State:
     """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
-    keys = jax.vmap(_streams)(runs)
-    order_of = jax.vmap(functools.partial(_order, program, held), in_axes=(0, None))
+    keys = jax.vmap(streams)(runs)
+    order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
     batch_of = jax.vmap(functools.partial(_batch, program, held), in_axes=(0, 0, 0, None))
     step = jax.vmap(functools.partial(_step, program), in_axes=(0, 0, 0, 0, None))
 
@@ -183,13 +183,14 @@ def _batch(
         index = sampling.with_replacement(keys.batch, t, program.batch_size, size)
     else:
         index = sampling.by_epoch(order, t, program.batch_size)
+    fresh = jax.random.fold_in(jax.random.fold_in(keys.batch, t), 1)
     if isinstance(data, Held):
-        fresh = jax.random.fold_in(jax.random.fold_in(keys.batch, t), 1)
         return data.gather(held, index, keys.dataset, fresh)
-    return sampling.rows(data.draw, keys.dataset, index)
+    x, y = sampling.rows(data.draw, keys.dataset, index)
+    return x, data.redrawn(y, fresh)
 
 
-def _order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> Array | None:
+def epoch_order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> Array | None:
     """The order of the examples in the epoch of step t; None where there are no epochs."""
     size = _set_size(program, held)
     if size is None or program.data.sampling != "epochs":
@@ -217,7 +218,8 @@ def _stream(run: Run, role: Role) -> Array:
     return jax.random.fold_in(jax.random.fold_in(_key(run.seed), role), run.stream)
 
 
-def _streams(run: Run) -> Streams:
+def streams(run: Run) -> Streams:
+    """The keys of a run that every step folds its number into."""
     return Streams(_stream(run, Role.BATCH), _stream(run, Role.NOISE), _dataset(run))
 
 

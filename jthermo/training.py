@@ -74,7 +74,7 @@ def train_cohort(
             while (now < target).any():
                 until = pace.until(now, target)
                 clock = time.monotonic()
-                states = jax.block_until_ready(call.advance(runs, states, place.put(now), place.put(until)))
+                states = jax.block_until_ready(call.advance(runs, states, *place.put((now, until))))
                 seconds = time.monotonic() - clock
                 pace.took(int((until - now).max()), seconds)
                 bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
@@ -82,8 +82,8 @@ def train_cohort(
                 tend(int(now.max()), rows)
             due = (made <= k) & (steps[:, k] >= 0)
             if due.any():
-                number = place.put(np.full(len(lanes), k, np.int32))
-                values = place.get(call.observe(runs, states, place.put(now), number))
+                number = np.full(len(lanes), k, np.int32)
+                values = place.get(call.observe(runs, states, *place.put((now, number))))
                 for name, value in values.items():
                     records[name][lanes[due][real[due]], k] = value[due][real[due]]
                 bar.diverged[cohort.name] = int((real & ~values["finite"]).sum())

@@ -39,7 +39,8 @@ def start(*args):
 def archives(out):
     """The checkpoints of the first cohort that has two, newest last."""
     for folder in sorted(out.glob("checkpoints/*/*")):
-        found = sorted(folder.glob("[0-9]*/rows/rows.npz"))
+        committed = (p for p in folder.glob("*/rows/rows.npz") if p.parts[-3].isdigit())
+        found = sorted(committed, key=lambda p: int(p.parts[-3]))
         if len(found) >= 2:
             return found
     return []
@@ -112,7 +113,7 @@ def damage(file, whole, folder, number, rng):
             checkpoints.close()
             harmless = bytes(broken) == body  # zeros over zeros
             silent += not told and not harmless
-            used += harmless or int(before.parent.parent.name) == int(told[0].rsplit(" ", 1)[1])
+            used += harmless or (bool(told) and int(before.parts[-3]) == int(told[0].rsplit(" ", 1)[1]))
             for aside in path.parents[2].glob("bad-*"):  # put it back for the next one
                 aside.rename(path.parent.parent)
             assert rows is not None

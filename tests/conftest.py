@@ -1,7 +1,15 @@
-"""Two CPU devices and no window: set before JAX starts."""
+"""Two CPU devices, no window, and one store of compiled programs for all workers and the processes they start."""
 
-import jax
-import matplotlib
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402  it reads the environment when it is imported
+import matplotlib  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 matplotlib.use("Agg")

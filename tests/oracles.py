@@ -43,7 +43,11 @@ def batch(config, seed, t, order=None):
         first = (t % per_epoch) * config.batch_size
         index = order[first : first + config.batch_size]
     rows = [examples(key(seed, DATASET, i), 1, data.dim, kind) for i in np.asarray(index)]
-    return np.concatenate([r[0] for r in rows]), np.concatenate([r[1] for r in rows])
+    y = np.concatenate([r[1] for r in rows])
+    fresh = jax.random.fold_in(jax.random.fold_in(stream, t), 1)
+    anew = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 0), data.redraw or 0.0, y.shape))
+    drawn = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 1), 0.5, y.shape)).astype(y.dtype)
+    return np.concatenate([r[0] for r in rows]), np.where(anew, drawn, y)
 
 
 def forward(params, x):

@@ -15,9 +15,10 @@ ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
     "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
-    "tape", "gradients", "theory", "observables", "spec", "train", "placement", "memory", "planning", "measurement",
-    "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store", "parameters", "runner",
-    "collapse", "evidence", "claims", "figures", "reproduction", "distributed", "options", "launch", "diagnosis", "cli",
+    "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
+    "planning", "measurement", "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store",
+    "parameters", "runner", "collapse", "evidence", "claims", "figures", "reproduction", "distributed", "options",
+    "launch", "diagnosis", "cli",
 )  # fmt: skip
 NO_JAX = ("errors", "files", "checks", "results", "figures", "claims", "collapse", "progress")
 
@@ -131,6 +132,7 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
         archive.extractall(tmp_path / "site")
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
+    assert {"jthermo/kernels/engine.cc", "jthermo/kernels/dense.h"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
 from jthermo.cli import main

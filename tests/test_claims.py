@@ -107,3 +107,16 @@ def test_a_claim_names_its_row_and_one_statement():
             jt.Claim("C2", "value", "learning_rate", **bad)
     with pytest.raises(InputError, match="claim = 'C99'"):
         jt.Claim("C99", "value", "learning_rate", exponent=2)
+
+
+def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
+    path, tested = tmp_path / "claims.json", (jt.Claim("C8", "activation_rate", "learning_rate", exponent=2),)
+    known = claims.update_not_run(path, "fig11_12", "small", "1", tested, "cifar10 is not at hand")
+    assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
+    for made in (claims.table(known), claims.summary(known), claims.verdicts(known)):
+        assert "not run: cifar10 is not at hand" in made
+        assert "**reproduced**" not in made
+    row = {"choice": {}, "variable": "activation_rate", "control": "learning_rate", "verdict": "undecided"}
+    claims._update(path, "fig11_12", "small", "1", {"C8": [row]})
+    known = claims.update_not_run(path, "fig11_12", "small", "1", tested, "cifar10 is not at hand")
+    assert known["C8"]["verdict"] == "undecided"

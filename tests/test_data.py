@@ -6,6 +6,7 @@ import pytest
 
 import jthermo as jt
 from jthermo.data import sampling
+from jthermo.errors import InputError
 
 KEY = jax.random.key(5)
 
@@ -34,6 +35,27 @@ def test_labels_of_several_classes_are_uniform():
     _, y = jt.data.Gaussian(dim=1, num_classes=5).draw(KEY, 10_000)
     counts = np.bincount(np.asarray(y), minlength=5)
     assert np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_label_is_drawn_anew_with_its_probability(classes):
+    """p = 0 keeps every label; p changes a share p (1 − 1/C), not p; p = 1 leaves uniform labels that know nothing."""
+    number = 20_000
+    labels = np.arange(number) % classes
+    for p in (0.0, 0.3, 1.0):
+        data = jt.data.Gaussian(dim=1, num_classes=classes, num_samples=9, redraw=p)
+        seen = np.asarray(data.redrawn(labels, KEY))
+        share, error = np.mean(seen != labels), 0.5 / np.sqrt(number)
+        assert abs(share - p * (1 - 1 / classes)) <= 4 * error * (p > 0)
+        assert abs(share - p) > 10 * error or p == 0
+        table = np.histogram2d(labels, seen, classes)[0]  # for p = 1 every cell holds its part
+        assert (np.abs(table - number / classes**2).max() < 5 * np.sqrt(number) / classes) == (p == 1)
+
+
+@pytest.mark.parametrize(("p", "number"), [(1.5, 9), (-0.1, 9), (0.2, None)])
+def test_a_redraw_that_makes_no_sense_is_refused(p, number):
+    with pytest.raises(InputError, match=f"data.redraw = {p}"):
+        jt.data.Gaussian(dim=1, num_samples=number, redraw=p)
 
 
 def test_rows_are_functions_of_their_index():

@@ -5,11 +5,11 @@ import gzip
 import io
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import jax
@@ -18,7 +18,8 @@ import pytest
 
 import jthermo as jt
 from jthermo.data import cifar, idx, source, tfds
-from jthermo.errors import InputError
+from jthermo.errors import InputError, MissingData
+from tests import deep_oracles
 
 DEBIAN = source.SYSTEM["fashion_mnist"]
 real = pytest.mark.skipif(not DEBIAN.is_dir(), reason="apt-get install dataset-fashion-mnist")
@@ -258,15 +259,20 @@ def test_a_folder_that_may_not_be_read_is_named(fashion, monkeypatch):
 
 
 @pytest.mark.parametrize("data", [jt.data.FashionMNIST(), jt.data.CIFAR10()])
-def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_on_nothing_else(data):
+def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_on_nothing_else(
+    data, tmp_path, monkeypatch
+):
     sweep = jt.Sweep(
         model=jt.models.MLP(int(np.prod(data.shape)), hidden=(4,), outputs=10),
         data=data, learning_rate=0.1, num_steps=2, record=RECORD,
     )  # fmt: skip
-    began = time.monotonic()
-    with pytest.raises(InputError) as caught:
-        jt.run(sweep, progress=False)
-    assert time.monotonic() - began < 1
+    out = tmp_path / "o"
+    monkeypatch.setattr(
+        "jthermo.runner.cohorts", None
+    )  # told before anything is planned, compiled or written
+    with pytest.raises(MissingData) as caught:
+        jt.run(sweep, out, progress=False)
+    assert not out.exists()
     text = str(caught.value)
     assert all(f"({i})" in text for i in (1, 2, 3))
     assert source.ENVIRONMENT in text
@@ -388,6 +394,89 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
     np.testing.assert_array_equal(jt.run(sweep, placement="pmap", progress=False).flat.values, ds.flat.values)
     other = jt.run(sweep.replace(**{"data.labels": "random"}), progress=False)
     assert (other.flat.values[:, 1] != ds.flat.values[:, 1]).any()
+
+
+def test_accuracy_and_loss_of_both_splits_equal_loops_over_the_examples(fashion):
+    sweep = image_sweep(
+        fashion, learning_rate=0.2, seed=1, num_steps=2,
+        record=jt.Record(
+            steps=(2,), probe_size=8,
+            observables=(flat, jt.accuracy(), jt.accuracy("test"), jt.loss(), jt.loss("test"), probe_of, labels_of),
+        ),
+    )  # fmt: skip
+    row = jt.run(sweep, progress=False).isel(run=0, record=0)
+    model, made, at = sweep.model, {}, 0
+    for layer, parts in sorted(model.shapes.items()):
+        for part, like in sorted(parts.items()):
+            made.setdefault(layer, {})[part] = row.flat.values[at : at + like.size].reshape(like.shape)
+            at += like.size
+    for i, split in enumerate(("", "test_")):
+        right, surprise = 0, 0.0
+        for x, y in zip(row.probe_of.values[i], row.labels_of.values[i].astype(int), strict=True):
+            f, _, _ = deep_oracles.forward(made, x, ((2,),))
+            right += max(range(10), key=lambda c: f[c]) == y
+            surprise += np.log(np.exp(f).sum()) - f[y]
+        assert float(row[f"{split}accuracy"]) == right / 8
+        assert float(row[f"{split}loss"]) == pytest.approx(surprise / 8, rel=1e-5)
+
+
+def probe_of(model, params, probe):
+    """The examples of both splits."""
+    return jax.numpy.stack([probe.x, probe.test[0]])
+
+
+def labels_of(model, params, probe):
+    """Their labels."""
+    return jax.numpy.stack([probe.y, probe.test[1]])
+
+
+def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bits(
+    fashion, tmp_path, monkeypatch, capsys
+):
+    """A real SIGTERM between two pieces of work: exit 75, then `jthermo resume` at the same lane width."""
+    from jthermo import cli, placement, training
+
+    monkeypatch.setattr(
+        training._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
+    )
+    out, calls = tmp_path / "o", []
+    whole = jt.run(image_sweep(fashion), progress=False)
+    file = tmp_path / "small_cnn.py"
+    file.write_text(f"import jthermo as jt\nSWEEP = jt.Sweep.from_json({plain(fashion).to_json()!r})\n")
+    programs = placement.programs
+
+    def armed(*args):
+        made = programs(*args)
+
+        def advance(*args):
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return made.advance(*args)
+
+        return made._replace(advance=advance)
+
+    monkeypatch.setattr(placement, "programs", armed)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(file), "--out", str(out), "--quiet"])
+    monkeypatch.setattr(placement, "programs", programs)
+    assert stopped.value.code == 75
+    assert "SIGTERM at step 4: saved" in capsys.readouterr().err
+    assert len(calls) == 2
+    cli.main(["resume", str(out), "--quiet"])
+    ds = jt.open_results(out)
+    for name in ("loss", "test_loss", "test_accuracy"):
+        np.testing.assert_array_equal(ds[name].values, whole[name].values)
+    parameters = jax.tree.leaves(jt.open_params(out, 0))
+    np.testing.assert_array_equal(np.concatenate([np.ravel(p) for p in parameters]), whole.flat.values[0, -1])
+
+
+def plain(fashion):
+    """The sweep with observables that a file can name."""
+    sweep = image_sweep(fashion)
+    return sweep.replace(
+        record=jt.Record(steps=(0, 5), observables=sweep.record.observables[1:], probe_size=8)
+    )
 
 
 def test_where_the_files_lie_is_no_part_of_the_identity(fashion, tmp_path):

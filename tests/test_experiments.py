@@ -16,6 +16,7 @@ FIGURES = {
     "fig5_6": ("C3", "C5"),
     "fig7_8": ("C1", "C2", "C4"),
     "fig9_10": ("C3", "C5"),
+    "label_redraw": (),
 }
 
 
@@ -38,7 +39,7 @@ def test_an_experiment_is_a_short_file(name):
 def test_an_experiment_runs_from_sweep_to_figures(name):
     module = reproduction.load(name)
     tiny = {"seed": range(4), "num_steps.value": 0.5}
-    if module.SWEEP.vary:
+    if "model.init" in module.SWEEP.vary:
         tiny["vary"] = {"model.init": ("torch", "he")}
     ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
     fits = claims.fit_claims(ds, module.FIT)
@@ -82,6 +83,18 @@ def test_bad_names_are_named(tmp_path):
     empty.write_text("x = 1\n")
     with pytest.raises(InputError, match="defines no SWEEP"):
         reproduction.load(str(empty))
+    for number, (text, told) in enumerate(
+        (
+            ("SWEEP = 3\n", "has SWEEP = 3; give SWEEP = jt.Sweep"),
+            ("x = 1\nimport nothing_of_this_name\n", "fails at line 2: ModuleNotFoundError"),
+            ("x = 1\ny = (\n", "fails at line 2: SyntaxError"),
+            ("def f():\n    return 1 / 0\n\nf()\n", "fails at line 2: ZeroDivisionError"),
+        )
+    ):
+        wrong = tmp_path / f"wrong_file_{number}.py"
+        wrong.write_text(text)
+        with pytest.raises(InputError, match=told):
+            reproduction.load(str(wrong))
     clash = tmp_path / "json.py"
     clash.write_text("SWEEP = 1\n")
     with pytest.raises(InputError, match="rename the file"):

@@ -201,6 +201,22 @@ def test_memory_does_not_grow_with_the_probe():
     assert temporary(8192, whole) > 4 * temporary(1024, whole)
 
 
+def test_a_convolutional_net_needs_more_memory_only_for_the_probe_itself():
+    model = jt.models.CNN((8, 8, 1), ((4,), (8,)), hidden=(6,))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+
+    def temporary(size):
+        x = jax.ShapeDtypeStruct((size, 8, 8, 1), jnp.float32)
+        y = jax.ShapeDtypeStruct((size,), jnp.int32)
+        made = compiled(model, "softmax").lower(params, x, y).compile()
+        return made.memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(64), temporary(1024)
+    pixels = (1024 - 64) * 64 * 4  # x once more, laid out in chunks
+    assert large - small <= 1.1 * pixels
+    assert pixels < 1024 / 64 * small / 4  # what grew with the activations would be far more
+
+
 def flat(model, params, probe):
     """Every parameter, flat."""
     return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])

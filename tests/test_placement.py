@@ -1,12 +1,14 @@
 """The determinism contract, as far as it needs no checkpoint: every row is a test, and a row that must fail beside it."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import placement
+from jthermo import engines, placement
 
 
 class DeepNet(nn.Module):
@@ -28,7 +30,13 @@ class SmallCNN(nn.Module):
         return nn.Dense(1)(x.reshape(x.shape[0], -1))[..., 0]
 
 
-MODELS = {"two-layer": jt.models.TwoLayer(inputs=16, hidden=10), "MLP": DeepNet(), "CNN": SmallCNN()}
+TWO_LAYER = jt.models.TwoLayer(inputs=16, hidden=10)
+MODELS = {
+    "two-layer": (TWO_LAYER, "xla"),
+    "two-layer, fused": (TWO_LAYER, "fused"),
+    "MLP": (DeepNet(), "xla"),
+    "CNN": (SmallCNN(), "xla"),
+}
 
 
 def params(model, params, probe):
@@ -37,9 +45,21 @@ def params(model, params, probe):
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def sweep(request):
+def net(request):
+    if MODELS[request.param][1] == "fused" and (reason := engines.refusal()):
+        pytest.skip(reason)
+    return MODELS[request.param]
+
+
+@pytest.fixture(scope="module")
+def run(net):
+    return functools.partial(jt.run, engine=net[1], progress=False)
+
+
+@pytest.fixture(scope="module")
+def sweep(net):
     return jt.Sweep(
-        model=MODELS[request.param],
+        model=net[0],
         data=jt.data.Gaussian(dim=16),
         learning_rate=(0.05, 0.1),
         batch_size=(2,),
@@ -51,8 +71,8 @@ def sweep(request):
 
 
 @pytest.fixture(scope="module")
-def whole(sweep):
-    return jt.run(sweep, progress=False)
+def whole(sweep, run):
+    return run(sweep)
 
 
 def differing_bits(a, b):
@@ -69,52 +89,52 @@ def differing_bits(a, b):
     return found
 
 
-def test_alone_equals_in_the_grid(sweep, whole):
-    assert differing_bits(whole, jt.run(sweep.replace(learning_rate=0.1, seed=(6,)), progress=False)) == 0
+def test_alone_equals_in_the_grid(sweep, whole, run):
+    assert differing_bits(whole, run(sweep.replace(learning_rate=0.1, seed=(6,)))) == 0
 
 
-def test_permuted_equals_in_order(sweep, whole):
+def test_permuted_equals_in_order(sweep, whole, run):
     permuted = sweep.replace(learning_rate=(0.1, 0.05), seed=tuple(reversed(range(11))))
-    assert differing_bits(whole, jt.run(permuted, progress=False)) == 0
+    assert differing_bits(whole, run(permuted)) == 0
 
 
-def test_extended_equals_before(sweep, whole):
+def test_extended_equals_before(sweep, whole, run):
     extended = sweep.replace(learning_rate=(0.05, 0.08, 0.1), seed=range(17))
-    assert differing_bits(jt.run(extended, progress=False), whole) == 0
+    assert differing_bits(run(extended), whole) == 0
 
 
 @pytest.mark.parametrize(("kind", "number"), [("sharding", 1), ("sharding", 2), ("pmap", 1), ("pmap", 2)])
-def test_devices_and_placement_change_nothing(sweep, whole, kind, number, monkeypatch):
+def test_devices_and_placement_change_nothing(sweep, whole, run, kind, number, monkeypatch):
     assert len(jax.devices()) == 2
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:number]))
-    other = jt.run(sweep, placement=kind, progress=False)
+    other = run(sweep, placement=kind)
     assert other.attrs["num_devices"] == number
     assert differing_bits(whole, other) == 0
     assert jax.tree.leaves(other.sizes) == jax.tree.leaves(whole.sizes)
 
 
-def test_points_equal_the_product(sweep, whole):
+def test_points_equal_the_product(sweep, whole, run):
     points = sweep.replace(learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.05}])
     assert points == sweep
-    assert differing_bits(whole, jt.run(points, progress=False)) == 0
+    assert differing_bits(whole, run(points)) == 0
 
 
-def test_other_observables_change_nothing(sweep, whole):
+def test_other_observables_change_nothing(sweep, whole, run):
     """Measuring is not part of the training: the probe has a stream of its own."""
     more = sweep.replace(
         record=jt.Record(
             steps=sweep.record.steps, observables=(jt.loss(), jt.kappa(), params), probe_size=256
         )
     )
-    assert differing_bits(whole, jt.run(more, progress=False)) == 0
+    assert differing_bits(whole, run(more)) == 0
 
 
-def test_the_users_global_settings_change_nothing(sweep, whole):
+def test_the_users_global_settings_change_nothing(sweep, whole, run):
     with jax.enable_x64(True), jax.default_matmul_precision("bfloat16"), jax.threefry_partitionable(False):
-        assert differing_bits(whole, jt.run(sweep, progress=False)) == 0
+        assert differing_bits(whole, run(sweep)) == 0
 
 
-def test_another_seed_or_stream_does_change_bits(sweep, whole):
+def test_another_seed_or_stream_does_change_bits(sweep, whole, run):
     """The negative control of all of the above."""
-    other = jt.run(sweep.replace(common_data=True), progress=False)
+    other = run(sweep.replace(common_data=True))
     assert differing_bits(whole, other) > 1000

@@ -31,6 +31,7 @@ def test_counts():
     assert forecast.disk_bytes == 40 * 8 * (8 + 4 + 4 + 1)  # step, two floats, finite
     assert forecast.seconds is None
     assert "40 in 48 lanes" in str(forecast)
+    assert "convolution" not in str(forecast)
 
 
 def test_every_run_has_one_lane_and_padding_is_marked():
@@ -60,6 +61,13 @@ def test_measured_memory_and_time_grow_with_the_runs():
     assert large.seconds > 2 * small.seconds
     assert large.compile_seconds > 0
     assert "of training" in str(large)
+    counted = jt.plan(sweep_of(batch_size=1, seed=range(640), lane_width=None), measure=False)
+    assert (counted.timed, large.timed) == (False, True)
+    assert large.record_seconds > 0
+    # timed together, shared out by what is counted
+    ratio = [large.record_costs[name] / cost for name, cost in counted.record_costs.items()]
+    assert min(ratio) == pytest.approx(max(ratio))
+    assert "measured together" in str(large)
     one = planning.cohorts(sweep_of())[0]
     parameters = 10 * 10 + 10 + 10
     assert one.state_bytes == one.blocks.size * 4 * parameters
@@ -118,6 +126,53 @@ def test_a_plan_that_does_not_fit_says_in_how_many_rounds_it_would():
     tight = jt.plan(small, devices=1, rate=1.0, memory=whole.device_bytes * 0.7)
     assert (whole.rounds, tight.rounds) == (1, 2)
     assert "trained in 2 rounds" in str(tight)
+
+
+def outer(model, params, probe):
+    """Ten products of a 10 × 10 matrix with itself: 20 000 operations, none of them on the probe."""
+    w = params["W"]
+    return jax.lax.scan(lambda c, _: (c @ w, None), w, None, length=10)[0].sum()
+
+
+def test_a_users_observable_costs_what_is_counted_in_it():
+    made = jt.observables.as_observable(outer)
+    model, data = jt.models.TwoLayer(inputs=10, hidden=10), jt.data.Gaussian(dim=10)
+    gradient = (
+        2 * (100 + 10) * 3 - 200 + 10 * 8
+    )  # products forward and back, dx apart; bias, relu and the like
+    assert made.cost(model, data, 64) == pytest.approx(20_000 / gradient, rel=0.15)
+    assert made.cost(model, data, 64) == pytest.approx(made.cost(model, data, 512), rel=0.05)
+
+
+def test_the_forecast_holds_the_observables_and_their_schedules():
+    record = jt.Record(steps=jt.every(10), observables=(jt.loss(), jt.sparse(jt.kappa(), every=4), outer))
+    sweep = sweep_of(batch_size=2, record=record, seed=range(8))
+    counted = jt.plan(sweep, measure=False, rate=1000.0)
+    blocks = {0.05: 800, 0.1: 200}  # steps of the runs of each rate
+    (program,) = {c.program for c in planning.cohorts(sweep)}
+    due = {o: [-(-(n // 10 + 1) // o.period) for n in blocks.values()] for o in program.observables}
+    stated = {o: o.cost(program.model, program.data, program.probe_size) / 2 for o in due}
+    steps = 4 * sum(stated[o] * sum(n) for o, n in due.items())  # a block of each rate for both devices
+    assert counted.record_seconds == pytest.approx(steps / 1000)
+    assert counted.record_share == pytest.approx(steps / (steps + 4 * 1000))
+    assert "counted arithmetic" in str(counted)
+
+
+def test_the_forecast_says_how_convolutions_are_vectorised():
+    from tests.test_placement import SmallCNN
+
+    data = jt.data.Gaussian(dim=16)
+    record = jt.Record(steps=(0,), observables=jt.loss())
+    users = sweep_of(model=SmallCNN(), data=data, record=record, batch_size=1)
+    assert "convolutions XLA's convolution, grouped under vmap" in str(jt.plan(users, measure=False))
+    images = jt.data.Arrays(x=np.zeros((4, 4, 4, 1), np.uint8), y=np.array([0, 1, 0, 1]))
+    ours = sweep_of(
+        model=jt.models.CNN((4, 4, 1), ((2,),), hidden=(), outputs=2),
+        data=images,
+        record=record,
+        batch_size=1,
+    )
+    assert "convolutions im2col" in str(jt.plan(ours, measure=False))
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ import optax
 import pytest
 
 import jthermo as jt
-from jthermo import placement, runner, training
+from jthermo import engines, placement, runner, training
 from jthermo.errors import InputError, Interrupted, StorageError
 from tests.test_placement import MODELS, differing_bits, params
 
 
 def sweep_of(model="two-layer", **changes):
     fields = {
-        "model": MODELS[model],
+        "model": MODELS[model][0],
         "data": jt.data.Gaussian(dim=16),
         "learning_rate": (0.05, 0.1),
         "batch_size": (2,),
@@ -72,14 +72,19 @@ def same(a, b):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_after):
-    optimizer = jt.Optimizer(optax.adam) if model == "MLP" else jt.sgd(momentum=0.9)
+    engine = MODELS[model][1]
+    if engine == "fused" and (reason := engines.refusal()):
+        pytest.skip(reason)
+    optimizer = (
+        jt.Optimizer(optax.adam) if model == "MLP" else jt.sgd(momentum=None if engine == "fused" else 0.9)
+    )
     sweep = sweep_of(model, optimizer=optimizer)
-    whole = jt.run(sweep, progress=False)
+    whole = jt.run(sweep, engine=engine, progress=False)
     out, stops, said = tmp_path / "o", 0, []
     while stops < 60:
         stop_after(2 if stops % 2 else 3)
         try:
-            ds = jt.run(sweep, out, progress=False)
+            ds = jt.run(sweep, out, engine=engine, progress=False)
             break
         except Interrupted as stopped:
             said.append((stopped.code, "saved" in str(stopped)))
@@ -91,6 +96,51 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
         made = jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(jt.open_params(out, run))])
         last = int((whole.step.values[run] >= 0).sum()) - 1
         np.testing.assert_array_equal(made, whole.params.values[run, last])
+
+
+@pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
+def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
+    from jthermo.checkpoint import Checkpoints
+
+    watched = runner.signals.watched
+    stop_after(10**9)  # for its short pieces
+    monkeypatch.setattr(runner.signals, "watched", watched)
+    width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[
+        phase
+    ]  # 5: nothing has compiled it yet
+    sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
+    calls = 0
+
+    def signalled(function, at):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*args, **kwargs)
+
+        return call
+
+    if phase == "plan":
+        monkeypatch.setattr(runner, "fitting", signalled(runner.fitting, 1))
+    elif phase == "save":
+        monkeypatch.setattr(Checkpoints, "save", signalled(Checkpoints.save, 1))
+    else:
+        name, at = {"compile": ("advance", 1), "chunk": ("advance", 3), "evaluation": ("observe", 2)}[phase]
+        programs = placement.programs
+
+        def armed(*args):
+            made = programs(*args)
+            return made._replace(**{name: signalled(getattr(made, name), at)})
+
+        monkeypatch.setattr(placement, "programs", armed)
+    with pytest.raises(Interrupted, match="SIGTERM") as stopped:
+        jt.run(sweep, tmp_path / "o", progress=False, **options)
+    assert stopped.value.code == 75
+    assert phase == "plan" or newest(tmp_path / "o").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.undo()
+    same(jt.run(sweep, progress=False), jt.run(sweep, tmp_path / "o", progress=False))
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -213,7 +263,7 @@ def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after)
     rows["state/000"][7].reshape(-1).view(np.uint32)[0] ^= 1
     rewrite(newest(out), rows)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(StorageError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
+    with pytest.raises(InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
         jt.run(sweep, out, progress=False)
     assert all(p.read_bytes() == body for p, body in before.items() if p.exists())
     assert newest(out) in before
@@ -324,6 +374,12 @@ def test_resume_refuses_to_start_afresh(tmp_path):
         resumable(tmp_path)
     jt.run(sweep_of(), tmp_path / "o", progress=False)
     assert resumable(tmp_path / "o") == sweep_of()
+
+
+def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
+    with pytest.raises(InputError, match=r"out = '/proc/x'.*give another folder") as wrong:
+        jt.run(sweep_of(), "/proc/x", progress=False)
+    assert not isinstance(wrong.value, StorageError)  # which would be tried again for ever
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(

@@ -2,10 +2,12 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import jthermo as jt
-from tests import oracles
+from jthermo import engines, train
+from tests import deep_oracles, oracles
 
 STEPS = 12
 TWO_LAYER = jt.models.TwoLayer(inputs=4, hidden=6)
@@ -19,6 +21,7 @@ CASES = {
     "label averaged": {"noise": "label_averaged", "batch_size": 2},
     "squared": {"loss": "squared", "batch_size": 2},
     "finite": {"data": jt.data.Gaussian(dim=4, num_samples=7), "batch_size": 2},
+    "redrawn": {"data": jt.data.Gaussian(dim=4, num_samples=7, redraw=0.5), "batch_size": 2},
     "epochs": {"data": jt.data.Gaussian(dim=4, num_samples=7, sampling="epochs"), "batch_size": 2},
 }
 
@@ -40,10 +43,14 @@ def sweep_of(**changes):
     return jt.Sweep(**{**fields, **changes})
 
 
+@pytest.mark.parametrize("engine", ["xla", "fused"])
 @pytest.mark.parametrize("case", CASES)
-def test_training_equals_its_slow_twin(case):
+def test_training_equals_its_slow_twin(case, engine):
     sweep = sweep_of(**CASES[case])
-    ds = jt.run(sweep, progress=False)
+    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+    if engine == "fused" and (reason := engines.refusal(programs)):
+        pytest.skip(reason)
+    ds = jt.run(sweep, engine=engine, progress=False)
     for config, (at, seeds) in sweep.groups.items():
         for seed in seeds:
             run = ds.isel(run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed))
@@ -78,6 +85,67 @@ def test_momentum_and_swept_hyperparameters_are_those_of_optax():
         with_momentum, np.concatenate([made[k].ravel() for k in sorted(made)]), rtol=2e-4, atol=2e-6
     )
     assert np.abs(with_momentum - without).max() > 1e-3
+
+
+def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
+    fixed = sweep_of(**CASES["finite"], learning_rate=0.3, common_data=True)  # one stream for all p
+    redrawn = jt.run(fixed.replace(vary={"data.redraw": (0.0, 1.0)}), progress=False)
+    never, always = (redrawn.params.values[redrawn["data.redraw"].values == p] for p in (0, 1))
+    np.testing.assert_array_equal(never, jt.run(fixed, engine="xla", progress=False).params.values)
+    assert np.abs(always - never)[:, 1].max() > 1e-2
+
+
+def scheduled(learning_rate, decay_steps=2 * STEPS):
+    """SGD with η on a cosine."""
+    return optax.sgd(optax.cosine_decay_schedule(learning_rate, decay_steps))
+
+
+def branching(learning_rate, decay=0.9):
+    """optax asks whether the decay is zero."""
+    return optax.sgd(optax.exponential_decay(learning_rate, 1, decay))
+
+
+def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_given():
+    with pytest.raises(jt.InputError, match="branching branches on a float, but floats are traced"):
+        jt.Optimizer(branching)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [jt.sgd(momentum=0.9), jt.Optimizer(optax.adam), jt.Optimizer(scheduled)], ids=str
+)
+def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_program(optimizer):
+    """An MLP against optax outside of jthermo, on the same batches; three more rates compile nothing."""
+    model = jt.models.MLP(4, hidden=(5, 3))
+    sweep = sweep_of(model=model, learning_rate=(0.02, 0.1), seed=3, batch_size=2, optimizer=optimizer)
+    compiled = []
+
+    def listen(event, seconds, **_):
+        compiled.extend([event] * (event == "/jax/core/compile/backend_compile_duration"))
+
+    ds = jt.run(sweep, progress=False)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jt.run(sweep.replace(learning_rate=(0.01, 0.03, 0.05)), progress=False)
+        assert compiled == []
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    (config,) = (c for c in sweep.configs if c.learning_rate == 0.1)
+    made = model.init(oracles.key(3, 0))
+    rule = optimizer.fn(0.1, **optimizer.hyper)
+    state = rule.init(made)
+    for t in range(STEPS):
+        x, y = oracles.batch(config, 3, t)
+        each = [
+            deep_oracles.gradient(made, xi, deep_oracles.residual(deep_oracles.forward(made, xi)[0], yi))
+            for xi, yi in zip(x, y, strict=True)
+        ]
+        mean = jax.tree.map(lambda *g: np.mean(g, 0).astype(np.float32), *each)
+        updates, state = rule.update(mean, state, made)
+        made = optax.apply_updates(made, updates)
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(made)])
+    start, end = ds.params.values[ds.learning_rate.values == 0.1][0]
+    np.testing.assert_allclose(end, flat, rtol=2e-3, atol=2e-5)
+    assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
 
 
 def test_runs_of_one_seed_share_their_init_and_not_their_stream():

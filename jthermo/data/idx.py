@@ -65,11 +65,14 @@ def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarra
         folder: holds the four files.
         verify: refuse other bytes than the published ones.
     """
+    paths = {
+        name: next((p for p in (folder / f"{name}.gz", folder / name) if p.exists()), None) for name in FILES
+    }
+    if absent := [name for name, path in paths.items() if path is None]:
+        raise InputError("data_dir", str(folder), f"has no {absent[0]}.gz; the four files belong together")
     made = []
-    for name in FILES:
-        path = next((p for p in (folder / f"{name}.gz", folder / name) if p.exists()), None)
-        if path is None:
-            raise InputError("data_dir", str(folder), f"has no {name}.gz; the four files belong together")
+    for name, path in paths.items():
+        assert path is not None
         array, found = read_idx(path)
         wanted_rank = 3 if "images" in name else 1
         if array.ndim != wanted_rank:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jthermo.data import cifar, idx
-from jthermo.errors import InputError
+from jthermo.errors import InputError, MissingData
 
 ENVIRONMENT = "JTHERMO_DATA"
 SYSTEM = {
@@ -71,10 +71,10 @@ def find(name: str, data_dir: str | None) -> Path | None:
     return _search(name, system, "data_dir") if system is not None and system.is_dir() else None
 
 
-def missing(name: str, why: str) -> InputError:
+def missing(name: str, why: str) -> MissingData:
     """The error that says how an image set can be had."""
     here, there = _HOW[name]
-    return InputError(
+    return MissingData(
         "data", name, f"{why}. There are three ways to get it: (1) {here}; (2) {there}; (3) {_NETWORK}"
     )
 

@@ -57,10 +57,6 @@ class ActivationRate(Observable):
         fraction = _active_fraction(model, params, probe.x)
         return {name: fraction.mean(), se[0]: fraction.std(ddof=1) / jnp.sqrt(jnp.float32(fraction.shape[0]))}
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A forward pass over the probe, nothing where the closed form holds."""
-        return 0.0 if self._exact(model, data) else probe_size / 3
-
     def _exact(self, model: Model, data: Any) -> bool:
         return self.method != "probe" and _gaussian_two_layer(model, data)
 
@@ -78,10 +74,6 @@ class UnitActivation(Observable):
     def check(self, model: Model, data: Any, loss: str) -> None:
         """Needs pre-activations."""
         needs_preactivations(model, "unit_activation")
-
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A forward pass over the probe, nothing where the closed form holds."""
-        return 0.0 if _gaussian_two_layer(model, data) else probe_size / 3
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Closed form where there is one, else the probe."""

@@ -8,6 +8,7 @@ each record, and never touches the training stream.
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,11 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend import core as jex
 
 from jthermo.data.held import Held
 from jthermo.errors import InputError
 from jthermo.models import Model
+from jthermo.observables import counting
 
 LAPACK = {
     "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr",
@@ -75,9 +76,17 @@ class Observable(abc.ABC):
     def check(self, model: Model, data: Any, loss: str) -> None:  # noqa: B027  most have nothing to refuse
         """Raise an InputError where it makes no sense for this model, data source or loss."""
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """What one record costs, in gradients of one example; divided by B it is in steps. A forward pass is a third."""
-        return 0.0
+    @property
+    def period(self) -> int:
+        """n, where it is measured at every n-th record."""
+        return 1
+
+    def cost(self, model: Model, data: Any, probe_size: int, loss: str = "bce") -> float:
+        """What a record at which it is due costs, in gradients of one example; divided by B it is in steps.
+
+        Arithmetic counted in its traced program; see :func:`jthermo.observables.counting.operations`.
+        """
+        return _cost(self, model, data, probe_size, loss)
 
 
 @dataclass(frozen=True)
@@ -92,16 +101,10 @@ class Custom(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The function's name, with one dim per axis of what it returns."""
-
-        def one(x: Array, y: Array) -> dict[str, Array]:
-            params, key = model.init(jax.random.key(0)), jax.random.key(0)
-            test = (x, y) if isinstance(data, Held) and data.has_test else None
-            return self(model, params, Probe(x, y, data, "bce", jnp.float32(0.1), 1, test, key))
-
-        x, y = jax.ShapeDtypeStruct((2, *data.shape), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
         name = self.fn.__name__
         words = (self.fn.__doc__ or name).strip().partition("\n")[0]
-        rank = jax.eval_shape(one, x, y)[name].ndim
+        measure, shapes = _on_shapes(self, model, data, 2, "bce")
+        rank = jax.eval_shape(measure, *shapes)[name].ndim
         return {name: Variable(words, dims=tuple(f"{name}_{i}" for i in range(rank)))}
 
     def check(self, model: Model, data: Any, loss: str) -> None:
@@ -125,16 +128,37 @@ def _lane_by_lane(measure: Callable[[], Array]) -> Array:
     threads it waits for ever. One matrix at a time it is computed where it is.
     """
     closed = jax.make_jaxpr(measure)()
-    if jax.default_backend() != "cpu" or not _calls_lapack(closed.jaxpr):
+    if jax.default_backend() != "cpu" or not LAPACK & counting.primitives(closed.jaxpr):
         return measure()
     return jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0])(
         *closed.consts
     )
 
 
-def _calls_lapack(jaxpr: Any) -> bool:
-    inner = (sub for eqn in jaxpr.eqns for sub in jex.jaxprs_in_params(eqn.params))
-    return any(eqn.primitive.name in LAPACK for eqn in jaxpr.eqns) or any(map(_calls_lapack, inner))
+@functools.lru_cache(maxsize=1024)
+def _cost(observable: Observable, model: Model, data: Any, size: int, loss: str) -> float:
+    measure, shapes = _on_shapes(observable, model, data, size, loss)
+
+    def gradient(params: Any, x: Array, y: Array) -> Any:
+        outputs, pull_back = jax.vjp(lambda p: model.apply(p, x), params)
+        return pull_back(outputs)
+
+    made, unit = (counting.operations(jax.make_jaxpr(f)(*shapes).jaxpr) for f in (measure, gradient))
+    return made / (unit / size)
+
+
+def _on_shapes(
+    observable: Observable, model: Model, data: Any, size: int, loss: str
+) -> tuple[Callable[..., dict[str, Array]], tuple[Any, ...]]:
+    """An observable as a function of parameters, x and y, and their shapes for a probe of so many examples."""
+
+    def measure(params: Any, x: Array, y: Array) -> dict[str, Array]:
+        test = (x, y) if isinstance(data, Held) and data.has_test else None
+        probe = Probe(x, y, data, loss, jnp.float32(0.1), 1, test, jax.random.key(0), jnp.int32(0))
+        return observable(model, params, probe)
+
+    x = jax.ShapeDtypeStruct((size, *data.shape), jnp.float32)
+    return measure, (model.shapes, x, jax.ShapeDtypeStruct((size,), jnp.int32))
 
 
 def as_observable(obj: Any) -> Observable:

@@ -27,10 +27,6 @@ class Kappa(Observable):
             "kappa": Variable("η tr K / B with K the Gauss–Newton matrix over the probe; instability nears 1")
         }
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A forward pass and a backward pass per class."""
-        return _trace_cost(model, probe_size)
-
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """η tr K / B."""
         return {"kappa": probe.learning_rate * _trace(model, params, probe) / probe.batch_size}
@@ -60,12 +56,6 @@ class HessianTrace(Observable):
             name: Variable(f"tr H over the probe, mean of vᵀHv over {self.num_probes} random sign vectors"),
             f"{name}_se": Variable("standard error of that mean, for this probe"),
         }
-
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A backward pass per class, or a Hessian product (two gradients) per sign vector."""
-        return (
-            _trace_cost(model, probe_size) if self.method == "exact" else 2.0 * self.num_probes * probe_size
-        )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Tr H."""
@@ -98,10 +88,6 @@ class TraceBound(Observable):
         if loss == "squared":
             raise InputError("trace_bound", loss, "the bound is for the logistic and softmax losses")
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """The exact trace and one more forward pass."""
-        return _trace_cost(model, probe_size) + probe_size / 3
-
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """The bound and bound/trace."""
         bound = hessian.trace_bound(model, params, probe.x)
@@ -127,10 +113,6 @@ class TopEigenvalues(Observable):
         """``hessian_eigenvalue`` over the dim ``eigenvalue``."""
         words = f"largest eigenvalues of the Hessian over the probe, {self.num_matvecs} Lanczos steps"
         return {"hessian_eigenvalue": Variable(words, dims=("eigenvalue",))}
-
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """Two gradients of the probe per Hessian product."""
-        return 2.0 * self.num_matvecs * probe_size
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """(number,), the largest first; NaN where the net has fewer parameters."""
@@ -189,7 +171,3 @@ def top_eigenvalues(number: int = 1, num_matvecs: int = 20) -> TopEigenvalues:
 
 def _trace(model: Model, params: Any, probe: Probe) -> Array:
     return hessian.trace(model, params, probe.x, loss="squared" if probe.loss == "squared" else "auto")
-
-
-def _trace_cost(model: Model, probe_size: int) -> float:
-    return (1 + 2 * model.num_outputs) / 3 * probe_size

@@ -54,10 +54,6 @@ class GradientVariance(Observable):
                 f"{model!r} has parameters outside dense and convolutional layers; use 'auto' or 'vmap'",
             )
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A gradient per example; without a tape each costs many times one in a batch."""
-        return float(probe_size)
-
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Unbiased estimates over the probe."""
         found = gradients.moments(model, params, probe.x, probe.y, probe.loss, by=self.by, method=self.method)

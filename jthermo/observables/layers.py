@@ -40,10 +40,6 @@ class LayerStatistics(Observable):
         """Needs pre-activations."""
         needs_preactivations(model, "layer_statistics")
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A forward pass over the probe, and the second moments of its activations."""
-        return probe_size / 3
-
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Each statistic for every layer."""
         layers = model.preactivations(params, probe.x).values()

@@ -25,6 +25,11 @@ class Sparse(Observable):
         object.__setattr__(self, "observable", as_observable(self.observable))
         checks.whole("sparse.every", self.every)
 
+    @property
+    def period(self) -> int:
+        """Every n-th record."""
+        return self.every
+
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """Those of the observable."""
         return self.observable.variables(model, data)
@@ -32,10 +37,6 @@ class Sparse(Observable):
     def check(self, model: Model, data: Any, loss: str) -> None:
         """As the observable."""
         self.observable.check(model, data, loss)
-
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """The n-th part of the observable's cost, mean over records."""
-        return self.observable.cost(model, data, probe_size) / self.every
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """The observable where it is due, else NaN. All lanes share the record's number, so nothing else is computed."""

@@ -58,10 +58,6 @@ class _OnSplit(Observable):
                 "split", self.split, f"{data!r} has no test split; use the probe, which is fresh"
             )
 
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A forward pass over the probe."""
-        return probe_size / 3
-
     def _examples(self, probe: Probe) -> tuple[Array, Array]:
         if self.split == "probe":
             return probe.x, probe.y
@@ -115,10 +111,6 @@ class MeanSquaredResidual(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``mean_squared_residual``."""
         return {"mean_squared_residual": Variable("s² = mean of (p − y)² over the probe and the outputs")}
-
-    def cost(self, model: Model, data: Any, probe_size: int) -> float:
-        """A forward pass over the probe."""
-        return probe_size / 3
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean (p − y)²."""

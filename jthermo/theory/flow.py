@@ -1,4 +1,4 @@
-"""Flow of an inhomogeneous random walk (Sec. 3–5): as printed (Eq. 10, Eq. 11, A.4, ψ) and exact.
+"""Flow of an inhomogeneous random walk (Sec. 3–5): as printed (Eq. 9, 10, 11, A.4, ψ) and exact.
 
 A walk with step covariance C(q) carries the flow J_i = −½ Σ_j ∂_j(C_ij ρ) per step, exactly to order η². With one ζ
 for all coordinates C = η² g gᵀ, and along ĝ it has three parts; a fourth is perpendicular. The printed equations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jthermo.errors import InputError
@@ -19,6 +20,9 @@ from jthermo.theory.moments import Moments, gaussian
 
 FORMS = ("exact", "eq10", "psi")
 ALONG = ("exact", "eq10", "eq11", "a4")
+CROSSING = ("exact", "eq9")
+TURNS = 64  # towards a starting point; each gains a factor η |∇g|
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 class Flow(NamedTuple):
@@ -125,6 +129,65 @@ def along(
         return parts.along
     factor = {"eq10": 2.0, "eq11": 1.0, "a4": -1.0}[form]
     return 2 * parts.diffusive + factor * parts.thermophoretic
+
+
+def crossing(
+    g: Callable[[Array], Array],
+    q: Any,
+    *,
+    density: Callable[[Array], Array] | None = None,
+    learning_rate: Any = 1.0,
+    batch_size: Any = 1,
+    form: str = "exact",
+) -> Array:
+    """J·ĝ at a finite η, counted: half of the walkers within a step move through a surface at q (Eq. 9).
+
+    - ``"exact"``: −(η/2) ∫_(−1)^1 sgn(λ) ρ(q_λ) g(q_λ)·ĝ / det(1 − λη ∇g) dλ over all starts q_λ = q + λη g(q_λ) that
+      pass through q. To order η² it is `along` with ``"exact"``.
+    - ``"eq9"``: ½ [ρ(q − Δ₋ĝ) Δ₋ − ρ(q + Δ₊ĝ) Δ₊] with Δ± = η ĝ·g(q ± Δ±ĝ), the count of which Eq. 10 as printed is the
+      order η², and so read as Eq. 9. The density at the far ends doubles the diffusion, and a single line misses how
+      paths converge sideways, the part |g| div g.
+
+    Args:
+        g: q (n,) → (n,), differentiable; η times its gradient has to stay below 1.
+        q: the point, (n,).
+        density: q (n,) → ρ; 1 where None.
+        learning_rate: η.
+        batch_size: B.
+        form: which.
+
+    >>> import jax.numpy as jnp
+    >>> found = crossing(lambda q: 1 + 0.5 * q, jnp.array([1.0]), learning_rate=0.1)
+    >>> print(f"{found / (0.1**2 * 1.5 * 0.5):.4f}")     # −1/(1 − η² g'²) in units of η² g g'
+    -1.0025
+    """
+    if form not in CROSSING:
+        raise InputError("form", form, f"use one of {', '.join(CROSSING)}")
+    q = jnp.asarray(q, jnp.result_type(float))
+    eta = jnp.asarray(learning_rate, q.dtype) / jnp.sqrt(jnp.asarray(batch_size, q.dtype))
+    rho = (lambda at: jnp.ones((), q.dtype)) if density is None else density
+    direction = g(q) / jnp.linalg.norm(g(q))
+    if form == "eq9":
+
+        def along_line(s: Array) -> Array:
+            return (direction @ g(q + s[0] * direction))[None]
+
+        near, far = (_start(along_line, jnp.zeros(1, q.dtype), sign * eta)[0] for sign in (-1, 1))
+        return -(rho(q + near * direction) * near + rho(q + far * direction) * far) / 2
+
+    def passing(share: Array) -> Array:
+        start = _start(g, q, share * eta)
+        spread = jnp.linalg.det(jnp.eye(q.size, dtype=q.dtype) - share * eta * jax.jacfwd(g)(start))
+        return rho(start) * (g(start) @ direction) / spread
+
+    nodes, weights = (jnp.asarray(a, q.dtype) for a in ((_NODES + 1) / 2, _WEIGHTS / 2))
+    there, back = jax.vmap(passing)(jnp.stack([-nodes, nodes]).reshape(-1)).reshape(2, -1)
+    return eta / 2 * (weights @ (there - back))
+
+
+def _start(g: Callable[[Array], Array], q: Array, length: Array) -> Array:
+    """The start q' = q + length·g(q') of a walker that passes through q."""
+    return jax.lax.fori_loop(0, TURNS, lambda _, at: q + length * g(at), q)
 
 
 def exact(

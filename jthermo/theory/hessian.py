@@ -21,6 +21,7 @@ from jthermo.models import MLP, Model, TwoLayer
 
 CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}  # examples at once; bounds the memory
 HESSIAN_CHUNK = 16
+_Layers = list[tuple[Array, Array | None]]  # weight (out, in) and bias of each layer
 EXHAUSTED = 1e-5  # of the largest diagonal element, in float32
 
 
@@ -86,27 +87,53 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     if loss != "auto":
         raise InputError("loss", loss, "the bound is for the logistic and softmax losses; use 'auto'")
     layers = _chain(model, params)
-    h = x.reshape(x.shape[0], -1)
-    reach, reaches, below, above = jnp.square(h).sum(1), [], [], []  # F_(l−1); G_(l−1); ‖W^l M^(l−1)‖²
-    mask = jnp.ones_like(h)
-    for weight, bias in layers:
+    a, masks = _masks(layers, x)
+    below, above = _masked_squares(layers, masks)
+    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []  # F_(l−1); G_(l−1)
+    for (_, bias), mask, grown in zip(
+        layers, masks, below, strict=False
+    ):  # the output layer grows no further
         reaches.append(reach + (0.0 if bias is None else 1.0))
-        above.append(mask @ jnp.square(weight).sum(0))
-        a = h @ weight.T + (0.0 if bias is None else bias)
-        mask = (a > 0).astype(jnp.float32)
-        below.append(mask @ jnp.square(weight).sum(1))
         shift = 0.0 if bias is None else jnp.sqrt(mask @ jnp.square(bias))
-        reach, h = jnp.square(jnp.sqrt(reach * below[-1]) + shift), a * mask
+        reach = jnp.square(jnp.sqrt(reach * grown) + shift)
+    reaches.append(reach + (0.0 if layers[-1][1] is None else 1.0))
     if a.shape[1] == 1:
         p = jax.nn.sigmoid(a[:, 0])
         last = most = p * (1 - p)
     else:
         last, most = 1 - jnp.square(jax.nn.softmax(a)).sum(1), jnp.float32(0.5)
     total, product = last * reaches[-1], jnp.ones_like(reach)
-    for into, out in zip(reversed(reaches[:-1]), reversed(above[1:]), strict=True):
+    for into, out in zip(reversed(reaches[:-1]), reversed(above), strict=True):
         product = product * out
         total = total + most * into * product
     return total.mean()
+
+
+def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
+    """Activation rate times weight norm of each hidden layer, of which the bound of A.5 is made, mean over the batch.
+
+    ‖M^l W^l‖_F² = Σ_i 1[a_i > 0] |W_i|² over the incoming weights of each unit, ‖W^(l+1) M^l‖_F² over its outgoing ones;
+    with Σ_i rate_i |W_i|² as their mean.
+
+    Args:
+        model: a ``jt.models.TwoLayer`` or ``jt.models.MLP``.
+        params: parameters of one network.
+        x: inputs, (M, …).
+
+    Returns:
+        (hidden layers,) of incoming and (hidden layers,) of outgoing weights.
+
+    Raises:
+        InputError: the net is no chain of dense layers.
+
+    >>> import jax.numpy as jnp, jthermo as jt
+    >>> params = {"W": jnp.array([[3.0], [-2.0]]), "b": jnp.zeros(2), "V": jnp.array([5.0, 7.0])}
+    >>> [f.tolist() for f in layer_factors(jt.models.TwoLayer(inputs=1, hidden=2), params, jnp.ones((1, 1)))]
+    [[9.0], [25.0]]
+    """
+    layers = _chain(model, params)
+    below, above = _masked_squares(layers, _masks(layers, x)[1])
+    return jnp.stack(below).mean(1), jnp.stack(above).mean(1)
 
 
 def hutchinson(
@@ -233,7 +260,24 @@ def _hessian_product(
     return product, flat.size
 
 
-def _chain(model: Any, params: Any) -> list[tuple[Array, Array | None]]:
+def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
+    """Outputs (M, C), and which units of each hidden layer are active, (M, N) of 0 and 1."""
+    h, masks = x.reshape(len(x), -1), []
+    for weight, bias in layers:
+        a = h @ weight.T + (0.0 if bias is None else bias)
+        masks.append((a > 0).astype(jnp.float32))
+        h = a * masks[-1]
+    return a, masks[:-1]
+
+
+def _masked_squares(layers: _Layers, masks: list[Array]) -> tuple[list[Array], list[Array]]:
+    """‖M^l W^l‖_F² and ‖W^(l+1) M^l‖_F² of each hidden layer, (M,)."""
+    below = [mask @ jnp.square(weight).sum(1) for (weight, _), mask in zip(layers[:-1], masks, strict=True)]
+    above = [mask @ jnp.square(weight).sum(0) for (weight, _), mask in zip(layers[1:], masks, strict=True)]
+    return below, above
+
+
+def _chain(model: Any, params: Any) -> _Layers:
     """Weights (out, in) and biases of a net that is a chain of dense layers."""
     if isinstance(model, TwoLayer):
         return [(params["W"], params.get("b")), (params["V"][None], None)]

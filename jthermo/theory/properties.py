@@ -123,7 +123,9 @@ def counter_example(
         raise InputError("x", x.shape, "give inputs as (M, d)")
     if num_trials < 1:
         raise InputError("num_trials", num_trials, "give at least 1")
-    units, raises, before, after = _trials(claim.raised, num_trials, x, scale, key)
+    # six entries hold one, two or three coordinates equally often: one program serves every claim
+    table = jnp.array([COORDINATES.index(c) for c in (claim.raised * 6)[:6]])
+    units, raises, before, after = _trials(num_trials, table, x, scale, key)
     falls = after < before * (1 - ROUNDING)
     if not bool(falls.any()):
         return None
@@ -132,7 +134,7 @@ def counter_example(
         falls.shape,
     )
     trial, which = int(worst[0]), int(worst[1])
-    kind = claim.raised[int(raises["kind"][trial])]
+    kind = COORDINATES[int(raises["kind"][trial])]
     return CounterExample(
         moment=SecondMoments._fields[which],
         raised=f"W[{int(raises['component'][trial])}]" if kind == "W" else kind,
@@ -143,9 +145,9 @@ def counter_example(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _trials(
-    raised: tuple[str, ...], num_trials: int, x: Array, scale: float, key: Array
+    num_trials: int, table: Array, x: Array, scale: float, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array], Array, Array]:
     """Units, raises and the second moments before and after, (trials, 3)."""
     w_key, b_key, v_key, kind_key, component_key, by_key = jax.random.split(key, 6)
@@ -156,14 +158,11 @@ def _trials(
         "V": scale * jax.random.normal(v_key, (num_trials,), dtype),
     }
     raises = {
-        "kind": jax.random.randint(kind_key, (num_trials,), 0, len(raised)),
+        "kind": table[jax.random.randint(kind_key, (num_trials,), 0, len(table))],
         "component": jax.random.randint(component_key, (num_trials,), 0, dim),
         "by": scale * 10 ** jax.random.uniform(by_key, (num_trials,), dtype, -3, 1),
     }
-    chosen = {
-        c: raises["kind"] == raised.index(c) if c in raised else jnp.zeros(num_trials, bool)
-        for c in COORDINATES
-    }
+    chosen = {c: raises["kind"] == i for i, c in enumerate(COORDINATES)}
     component = jax.nn.one_hot(raises["component"], dim, dtype=dtype)
     moved = {
         "W": units["W"] + jnp.where(chosen["W"], raises["by"], 0)[:, None] * component,

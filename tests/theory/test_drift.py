@@ -52,7 +52,7 @@ def test_any_model_by_differences_equals_the_closed_form_and_autodiff_misses_the
     x = jax.random.normal(jax.random.key(0), (40_000, DIM))
     w = float(jnp.linalg.norm(params["W"][0]))
     force_V, force_b = drift.two_layer(params["V"], params["b"], w=w, dim=DIM)
-    both = {m: drift.force(model, params, x, method=m) for m in drift.METHODS}
+    both = jax.jit(lambda p, x: {m: drift.force(model, p, x, method=m) for m in drift.METHODS})(params, x)
     np.testing.assert_allclose(both["differences"]["V"], force_V, rtol=0.03)
     np.testing.assert_allclose(both["differences"]["b"], force_b, rtol=0.05)
     radial = (both["differences"]["W"] @ params["W"][0]) / w
@@ -81,10 +81,10 @@ def test_autodiff_is_exact_for_smooth_nets(labels, loss):
         params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), model.init(jax.random.key(0)))
         x = jax.random.normal(jax.random.key(1), (40, DIM), jnp.float64)
         y = None if labels == "random" else jax.random.bernoulli(jax.random.key(2), 0.5, (40,)).astype(int)
-        both = [
-            drift.force(model, params, x, y, loss=loss, method=m, width=1e-4, learning_rate=0.2, batch_size=3)
-            for m in drift.METHODS
-        ]
+        options = {"loss": loss, "width": 1e-4, "learning_rate": 0.2, "batch_size": 3}
+        both = jax.jit(lambda p: [drift.force(model, p, x, y, method=m, **options) for m in drift.METHODS])(
+            params
+        )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), *both)
         assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(both[0])) > 1e-4
 
@@ -104,31 +104,8 @@ def test_trace_is_that_of_the_sample_covariance():
     assert float(drift.trace_covariance(model, params, x, y)) == pytest.approx(expected, rel=1e-5)
 
 
-def mean_bias(model, params, probe):
-    """Mean over units of b."""
-    return params["b"].mean()
-
-
-def squared_norm(model, params, probe):
-    """‖V‖²."""
-    return jnp.square(params["V"]).sum()
-
-
-def sweep(**changes):
-    fields = {
-        "model": jt.models.TwoLayer(inputs=10, hidden=10, init="he"),
-        "data": jt.data.Gaussian(dim=10),
-        "learning_rate": 0.05,
-        "seed": range(512),
-        "num_steps": jt.RescaledSteps(1.0),
-        "record": jt.Record(steps=jt.every(40), observables=(jt.activation_rate(), mean_bias, squared_norm)),
-    }
-    return jt.Sweep(**{**fields, **changes})
-
-
-def at_end(ds, name):
-    value = ds[name].values[np.arange(ds.sizes["run"]), (ds.step.values >= 0).sum(1) - 1]
-    return Estimate(value.mean(), value.std(ddof=1) / np.sqrt(len(value)))
+def at_end(value):
+    return Estimate(value[:, -1].mean(), value[:, -1].std(ddof=1) / np.sqrt(len(value)))
 
 
 FULL = {(0.02, 1): -0.0853, (0.05, 1): -0.0876, (0.05, 4): -0.0853}
@@ -136,34 +113,32 @@ RUNS = 200  # behind each of these figures, as far as their last digit says
 
 
 @pytest.mark.parametrize(("eta", "size"), FULL)
-def test_bias_falls_as_label_noise_says(eta, size):
+def test_bias_falls_as_label_noise_says(eta, size, trained):
     """Mean shift of b at η²t/B = 1, against the recorded figure, between the bounds of F, and unlike the controls."""
-    seen = at_end(jt.run(sweep(learning_rate=eta, batch_size=size), progress=False), "mean_bias")
+    seen = at_end(trained(eta, size).mean_bias.values)
     spread = seen.standard_error * np.sqrt(512)
     error = np.hypot(seen.standard_error, spread / np.sqrt(RUNS))
     assert abs(seen.value - FULL[eta, size]) < 3 * error
-    start = jax.vmap(sweep().model.init)(jax.random.split(jax.random.key(0), 2000))
-    wide = jnp.linalg.norm(start["W"], axis=-1)
-    early, late = (float(drift.two_layer(v, 0.0, w=wide, dim=10)[1].mean()) for v in (start["V"], 0.0))
+    wide = np.sqrt(np.random.default_rng(0).chisquare(10, 20_000) / 5)  # ‖W‖ of a unit for He init and d = 10
+    early, late = (float(drift.two_layer(v, 0.0, w=wide, dim=10)[1].mean()) for v in (10**-0.5, 0.0))
     assert early == pytest.approx(-0.088, abs=1e-3)  # V at its initial size
     assert late == pytest.approx(-0.069, abs=1e-3)  # V → 0
     assert early < seen.value < late
     assert seen.away(0.0) > 50  # what the unbiased walk gives
 
 
-def test_controls_remove_it():
+def test_controls_remove_it(trained):
     """Unbiased: b stays and E‖V‖² grows by s² Eσ² per unit; label-averaged: a quarter of the shift is left."""
-    unbiased = jt.run(sweep(noise="unbiased"), progress=False)
-    bias = at_end(unbiased, "mean_bias")
+    unbiased = trained(0.05, 1, "unbiased")
+    bias = at_end(unbiased.mean_bias.values)
     assert bias.away(0.0) < 3
     assert bias.away(-0.0876) > 20
-    early = unbiased.isel(record=1)  # before W has grown
-    tau = float(early.step.values[0]) * 0.05**2
-    grown = early.squared_norm.values - unbiased.squared_norm.values[:, 0]
-    rate = Estimate(grown.mean() / tau, grown.std(ddof=1) / np.sqrt(len(grown)) / tau)
+    tau = 40 * 0.05**2  # early, before W has grown
+    square = unbiased.weight_norm_V.values[:, :2] ** 2
+    rate = at_end((square - square[:, :1]) / tau)
     assert rate.away(10 * 0.25 * 1.0) < 3  # Σ_i s² Eσ² with Eσ² = w²/2 = 1
     assert rate.away(0.0) > 10
-    averaged = at_end(jt.run(sweep(noise="label_averaged"), progress=False), "mean_bias")
+    averaged = at_end(trained(0.05, 1, "label_averaged").mean_bias.values)
     spread = averaged.standard_error * np.sqrt(512)
     assert abs(averaged.value + 0.0205) < 3 * np.hypot(averaged.standard_error, spread / np.sqrt(RUNS))
     assert averaged.away(-0.0876) > 20

@@ -71,9 +71,9 @@ def test_verdicts_follow_the_interval():
 def test_claims_file_holds_evidence_beside_fits(tmp_path):
     path = tmp_path / "claims.json"
     found = [
-        evidence.equals("C11", "drift", -1, -1.0, 0.01),
+        evidence.equals("C11", "drift, J/ρ", -1, -1.0, 0.01),
         evidence.equals("C11", "diffusion", -1, -0.5, 0.01),
-        evidence.equals("C12", "counter-examples", 0, 0, 0.0),
+        evidence.equals("C12", "counter-examples, of 20 data sets", 0, 0, 0.0),
     ]
     claims.update_evidence(path, "fig1", "small", "", found)
     claims.update_evidence(path, "fig1", "small", "", found)  # in place of its earlier rows
@@ -105,22 +105,22 @@ def test_excess_loss_is_the_loss_averaged_over_both_labels():
     assert found == pytest.approx(np.mean(both) - math.log(2), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mechanism", "early_phase", "equal_error"])
+@pytest.mark.parametrize("name", ["mechanism", "early_phase", "equal_error", "hessian_bound"])
 def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     """A handful of seeds and the first part of the clock: every piece of the experiment is gone through."""
     module = reproduction.load(name)
-    sweep = module.SWEEP.replace(
-        **{
-            "seed": range(16),
-            "learning_rate": (0.025, 0.05),
-            "num_steps": jt.RescaledSteps(2.0),
-            "record.probe_size": 256,
-        }
-    )
+    tiny = {"seed": range(16), "learning_rate": (0.025, 0.05), "num_steps": jt.RescaledSteps(2.0)}
+    if name == "mechanism":  # the programs of the `trained` runs
+        tiny |= {"seed": range(512), "learning_rate": 0.05}
+    if name == "equal_error":
+        tiny["vary"] = {"model.init": ("torch", "he")}
+        monkeypatch.setattr(module, "INITS", ("torch", "he"))
     monkeypatch.setattr(module, "NETS", 2, raising=False)
-    ds = jt.run(sweep, progress=False)
+    monkeypatch.setattr(module, "looseness", lambda layers: np.array([4.0, 5.0, 6.0]), raising=False)
+    monkeypatch.setitem(jt.figures.STYLE, "figure.dpi", 40)
+    ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
     rows = module.judge(ds)
     assert {r.claim for r in rows} <= set(claims.CLAIMS)
     assert all(math.isfinite(r.value) for r in rows)
     for path in jt.figures.save(module.figure(ds, {}), tmp_path):
-        assert path.stat().st_size > 10_000
+        assert path.stat().st_size > 4_000

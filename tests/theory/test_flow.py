@@ -47,7 +47,7 @@ def tilted(q):
 )
 def test_the_walk_follows_the_exact_flow_and_not_the_printed_one(name, g, at, density, x64):
     eta = 0.05
-    found = walk.flux(Walk(g, eta), at, key=jax.random.key(0), density=density, num_samples=2**17)
+    found = walk.flux(Walk(g, eta), at, key=jax.random.key(0), density=density, num_samples=2**16)
     exact, printed = (
         float(flow.along(g, jnp.array(at), density=density, learning_rate=eta, form=form))
         for form in ("exact", "eq10")
@@ -66,7 +66,7 @@ def test_perpendicular_flow_is_there(x64):
     at = [1.0, 0.0]
     parts = flow.decompose(unit_gradient, jnp.array(at), learning_rate=0.05)
     normal = np.array([-parts.direction[1], parts.direction[0]])
-    found = walk.flux(Walk(unit_gradient, 0.05), at, normal=normal, key=jax.random.key(1), num_samples=2**17)
+    found = walk.flux(Walk(unit_gradient, 0.05), at, normal=normal, key=jax.random.key(1), num_samples=2**16)
     expected = float(parts.perpendicular @ normal)
     assert abs(found.value - expected) < 3 * math.hypot(found.standard_error, 0.005 * abs(expected))
     assert found.away(0) > 10
@@ -78,6 +78,49 @@ def test_parts_add_up_to_the_derivative_of_the_covariance(x64):
     direct = flow.exact(lambda q: 0.1**2 / 4 * jnp.outer(curved(q), curved(q)), q, density=tilted)
     np.testing.assert_allclose(parts.vector, direct, rtol=1e-12)
     assert abs(parts.perpendicular @ parts.direction) < 1e-15
+
+
+def test_the_count_across_a_surface_is_the_walk_at_any_step(x64):
+    """A long step in one dimension: the exact count is what the walk does; its order η² and Eq. 9 are not."""
+    g, eta, at = (lambda q: 1 + 0.5 * q + 0.3 * jnp.sin(q)), 0.3, jnp.array([0.5])
+    found = walk.flux(Walk(g, eta), at, key=jax.random.key(2), density=tilted)
+    counted = {
+        form: float(flow.crossing(g, at, density=tilted, learning_rate=eta, form=form))
+        for form in flow.CROSSING
+    }
+    assert found.away(counted["exact"]) < 3
+    assert found.away(float(flow.along(g, at, density=tilted, learning_rate=eta))) > 10
+    assert found.away(counted["eq9"]) > 10
+    flat = flow.crossing(linear, jnp.array([1.0]), learning_rate=0.4)
+    assert float(flat) == pytest.approx(-(0.4**2) * 0.75 / (1 - 0.2**2), rel=1e-12)
+
+
+def test_eq_9_expands_to_eq_10_and_the_exact_count_to_the_exact_flow(x64):
+    """In three dimensions and with a slope of ρ, where the two differ."""
+    options = {"density": tilted, "learning_rate": 1e-3, "batch_size": 4}
+    at = jnp.array([0.4, -0.3, 0.2])
+    exact, eq9 = (float(flow.crossing(curved, at, form=form, **options)) for form in flow.CROSSING)
+    assert exact == pytest.approx(float(flow.along(curved, at, **options)), rel=1e-5)
+    assert eq9 == pytest.approx(float(flow.along(curved, at, form="eq10", **options)), rel=1e-5)
+    assert abs(eq9 / exact - 1) > 0.02
+
+
+def test_every_flow_goes_through_jit_and_vmap(x64):
+    def flows(q):
+        return {
+            "along": flow.along(curved, q, density=tilted),
+            "decompose": flow.decompose(curved, q),
+            "crossing": [flow.crossing(curved, q, learning_rate=0.1, form=form) for form in flow.CROSSING],
+            "exact": flow.exact(lambda q: jnp.outer(curved(q), curved(q)), q),
+            "unit": flow.unit(q[0], q[1], dim=5),
+            "projected": [flow.projected(q[0], q[1], form=form) for form in flow.FORMS],
+        }
+
+    at = jnp.array([[0.6, -0.5, 0.1], [1.0, 0.0, -0.3]])
+    mapped, one = jax.jit(jax.vmap(flows))(at), jax.jit(flows)
+    for row in range(2):
+        alone = one(at[row])
+        jax.tree.map(lambda m, a, row=row: np.testing.assert_allclose(m[row], a, rtol=1e-9), mapped, alone)
 
 
 def test_equilibrium_has_no_flux_in_one_dimension(x64):
@@ -111,17 +154,18 @@ def test_projected_is_the_flow_of_the_unit(x64):
 
 def test_projected_under_jit_and_vmap():
     V, b = jnp.linspace(-2, 2, 5), jnp.linspace(-30, 3, 5)
-    direct = flow.projected(V, b, w=1.3)
-    mapped = jax.jit(jax.vmap(lambda V, b: flow.projected(V, b, w=1.3)))(V, b)
+    one = lambda V, b: flow.projected(V, b, w=1.3)  # noqa: E731
+    direct, mapped = jax.jit(one)(V, b), jax.jit(jax.vmap(one))(V, b)
     np.testing.assert_allclose(mapped, direct, rtol=1e-5, atol=1e-30)
     assert direct.shape == (5,)
     assert bool(jnp.isfinite(direct).all())
     assert direct[0] == 0  # u = −23: no input activates it
-    slope = jax.grad(lambda b: flow.projected(1.0, b))(0.0)
     step = 1e-2
-    assert float(slope) == pytest.approx(
-        float(flow.projected(1.0, step) - flow.projected(1.0, -step)) / (2 * step), rel=1e-3
-    )
+    near, slope = jax.jit(jax.value_and_grad(lambda b: flow.projected(1.0, b))), {}
+    for b in (-step, 0.0, step):
+        slope[b] = near(b)
+    differences = float(slope[step][0] - slope[-step][0]) / (2 * step)
+    assert float(slope[0.0][1]) == pytest.approx(differences, rel=1e-3)
 
 
 def test_the_unit_without_a_common_sign(x64):
@@ -223,6 +267,8 @@ def test_flow_scales_as_eta_squared_over_batch_size():
 def test_an_unknown_form_is_refused():
     with pytest.raises(InputError, match="form = 'eq12'"):
         flow.projected(1.0, 0.0, form="eq12")
+    with pytest.raises(InputError, match="form = 'eq10'"):
+        flow.crossing(linear, jnp.array([1.0]), form="eq10")
     with pytest.raises(InputError, match="form = 'psi'"):
         flow.along(linear, jnp.array([1.0]), form="psi")
 

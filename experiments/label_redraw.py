@@ -1,0 +1,29 @@
+"""Label redraw: activation rate on a finite set whose labels are drawn anew with probability p at each use."""
+
+import jthermo as jt
+
+SWEEP = jt.Sweep(  # the noise of Cornacchia et al. 2021 (arXiv 2111.02154)
+    model=jt.models.TwoLayer(inputs=10, hidden=50),
+    data=jt.data.Uniform(dim=10, num_samples=20),  # x ≥ 0: without bias, x ~ N(0, I) keeps every rate at ½
+    learning_rate=0.05,
+    seed=range(256),
+    vary={"data.redraw": (0.0, 0.1, 0.3, 1.0), "model.bias": (True, False)},
+    num_steps=jt.RescaledSteps(40.0),
+    record=jt.Record(steps=jt.log_steps(60), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+)
+SMALL = {"seed": range(32)}
+FIT = ()  # no claim of the paper
+
+
+def figure(ds, fits):
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(jt.figures.STYLE):
+        fig, axes = plt.subplots(1, 2, figsize=(4.8, 2.2), sharey=True, layout="constrained")
+        for ax, bias in zip(axes, (True, False), strict=True):
+            runs = ds.isel(run=ds["model.bias"].values == bias)
+            jt.figures.curves(ax, runs, "activation_rate", by="data.redraw")
+            ax.set_title("with bias" if bias else "without bias")
+        axes[0].set(ylabel="fraction of active units", ylim=(0, None))
+        axes[0].legend(handlelength=1.2)
+    return {"label_redraw": fig}

@@ -1,0 +1,77 @@
+// The machine's limit for cases of the benchmark: the arithmetic of jthermo/kernels/dense.h on every core, with sizes
+// fixed when it is compiled and no JAX around it. `scripts/benchmark.py` builds it and lets it take its turn.
+//
+//   g++ -std=c++17 -O3 -march=native -fno-math-errno -pthread -w -Ijthermo/kernels scripts/limit.cc -o limit
+//   ./limit small 20000 512      prints nanoseconds of wall time per step of one run
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "dense.h"
+
+using namespace jthermo;
+
+// Steps of the g-th group of L runs of a net with widths D, H × DEPTH, 1.
+template <int L, int D, int H, int DEPTH, bool BIAS, int SOURCE, int B> void work(int g, int steps) {
+  static constexpr int64_t hidden = H;
+  int64_t widths[DEPTH + 2];
+  widths[0] = D;
+  for (int l = 1; l <= DEPTH; ++l) widths[l] = hidden;
+  widths[DEPTH + 1] = 1;
+  const Net net{widths, DEPTH + 1, BIAS, BIAS && (DEPTH > 1), B, SOURCE, FRESH, BCE, FULL, 0};
+  int64_t params = 0;
+  for (int l = 0; l <= DEPTH; ++l) params += widths[l] * widths[l + 1] + (BIAS ? widths[l + 1] : 0);
+  const size_t bytes = (params + scratch(net)) * L * sizeof(float);
+  auto* memory = static_cast<float*>(::operator new(bytes, std::align_val_t(64)));
+  Group<L> group{};
+  for (int l = 0; l < L; ++l) group.batch_key[0][l] = g, group.batch_key[1][l] = l;
+  group.learning_rate += 0.05f;
+  group.a += SOURCE == GAUSSIAN ? 1.0f : 0.0f;
+  group.b += 1.0f;
+  uint32_t seed = 1;
+  for (int64_t i = 0; i < params * L; ++i) memory[i] = ((seed = seed * 1664525u + 1013904223u) >> 8) * 0x1p-24f / H - 0.5f / H;
+  auto* weights = reinterpret_cast<F<L>*>(memory);
+  train<L>(net, group, 0, steps, weights, weights + params);
+  volatile float keep = memory[0];
+  (void)keep;
+  ::operator delete(memory, std::align_val_t(64));
+}
+
+struct Case {
+  const char* name;
+  void (*work)(int, int);
+  int lanes;
+};
+
+const Case CASES[] = {
+    {"small", work<16, 10, 10, 1, true, GAUSSIAN, 1>, 16},     {"uniform", work<16, 10, 10, 1, false, UNIFORM, 1>, 16},
+    {"batch", work<16, 10, 10, 1, true, GAUSSIAN, 32>, 16},    {"wide", work<16, 100, 100, 1, true, GAUSSIAN, 1>, 16},
+    {"mlp6", work<8, 100, 100, 5, true, GAUSSIAN, 1>, 8},
+};
+
+int main(int argc, char** argv) {
+  if (argc != 4) return fprintf(stderr, "usage: limit CASE STEPS RUNS\n"), 2;
+  for (const Case& each : CASES) {
+    if (strcmp(each.name, argv[1])) continue;
+    const int steps = atoi(argv[2]), groups = (atoi(argv[3]) + each.lanes - 1) / each.lanes;
+    const auto began = std::chrono::steady_clock::now();
+    std::atomic<int> next{0};
+    std::vector<std::thread> threads;
+    for (unsigned core = 0; core < std::max(1u, std::thread::hardware_concurrency()); ++core)
+      threads.emplace_back([&] {
+        for (int g; (g = next++) < groups;) each.work(g, steps);
+      });
+    for (auto& thread : threads) thread.join();
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
+    printf("%.2f\n", spent.count() * 1e9 / (double(groups) * each.lanes * steps));
+    return 0;
+  }
+  return fprintf(stderr, "no such case\n"), 2;
+}

@@ -1,0 +1,29 @@
+"""Full SGD and its controls on the 10-10-1 net, trained once for every test that compares a prediction with it."""
+
+import functools
+
+import pytest
+
+import jthermo as jt
+from jthermo import reproduction
+
+TAUS = (0.1, 0.3, 1.0)
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """(η, B, noise) → 512 runs with He init, recorded at steps 0 and 40, at η²t/B = 0.1, 0.3 and 1, and at `more`."""
+    sweep = reproduction.load("mechanism").SWEEP  # the same program as the experiment's own test
+
+    @functools.cache
+    def runs(eta, size, noise="full", more=()):
+        marks = {0, 40, *(round(tau * size / eta**2) for tau in (*TAUS, *more))}
+        return jt.run(
+            sweep.replace(
+                learning_rate=eta, batch_size=size, seed=range(512), vary={"noise": (noise,)},
+                num_steps=max(marks), **{"record.steps": tuple(sorted(marks))},
+            ),
+            progress=False,
+        ).sortby("seed")  # fmt: skip
+
+    return runs
