@@ -308,7 +308,9 @@ def verdicts(known: Mapping[str, Any]) -> str:
             continue
         span = f"{len(rows)} measured values" if not fits else ""
         if fits:
-            span = f"{min(values):.2f} … {max(values):.2f} (paper {fits[0]['claimed']}), {len(fits)} fits"
+            number = "1 fit" if len(fits) == 1 else f"{len(fits)} fits"
+            reach = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(values), max(values))))
+            span = f"{reach} (paper {fits[0]['claimed']}), {number}"
         lines.append(f"| {name} | {entry['text']} | {_counted(rows)} | {span} |")
     return "\n".join(lines)
 
