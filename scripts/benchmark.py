@@ -541,6 +541,36 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+COLUMNS = {
+    "small": "10-10-1, 512 runs",
+    "uniform": "without bias, U(0, 1)",
+    "wide": "100-100-1, 64 runs",
+    "mlp6": "100-100×5-1, 32 runs",
+}
+ROWS = {
+    "torch-loop": "PyTorch, one run in a loop",
+    "torch-func": "torch.func vmap of grad",
+    "torch-batched": "PyTorch, batched by hand",
+    "plain-jax": "plain JAX, `lax.scan` of `vmap(grad)`",
+    "jthermo-xla": 'jthermo `engine="xla"`',
+    "jthermo-fused": 'jthermo `engine="fused"`',
+    "limit": "the kernel's arithmetic alone, sizes compiled in",
+}
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The README's table: wall time per run-step of every contestant, a column a case."""
+    lines = [
+        f"| ns per run-step | {' | '.join(COLUMNS.values())} |",
+        f"|---|{'---:|' * len(COLUMNS)}",
+    ]
+    for name, words in ROWS.items():
+        each = (found["cases"].get(case, {}).get(name) for case in COLUMNS)
+        cells = ("–" if row is None else f"{row['ns']:,.0f}" for row in each)
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run cases, write the JSON, print the table."""
     parser = argparse.ArgumentParser(
@@ -571,7 +601,7 @@ def main() -> None:
             found["machine"] = machine()
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    print(summary(found), table(found), sep="\n\n")
 
 
 if __name__ == "__main__":
