@@ -242,11 +242,12 @@ def reproduce(
         raise InputError("reproduce", "all", "all done but " + "; ".join(missing))
 
 
-def claims(results: Path = Path("results"), into: tuple[Path, ...] = ()) -> None:
+def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tuple[Path, ...] = ()) -> None:
     """The verdicts on the paper's claims, as far as their experiments have been run.
 
     Args:
         results: the folder with claims.json.
+        only: claims to print, such as C2 C3; all where none is given.
         into: Markdown pages to put the tables into, between their markers.
     """
     from jthermo import claims as verdicts
@@ -254,8 +255,13 @@ def claims(results: Path = Path("results"), into: tuple[Path, ...] = ()) -> None
     path = results / "claims.json"
     if not path.exists():
         raise InputError("results", str(results), "has no claims.json; run `jthermo reproduce all` first")
+    known = json.loads(path.read_text())
+    if unknown := set(only) - set(known):
+        raise InputError(
+            "only", sorted(unknown)[0], f"is not among the verdicts; there are {', '.join(known)}"
+        )
     if not into:
-        print(verdicts.summary(json.loads(path.read_text())))
+        print(verdicts.summary({name: known[name] for name in only or known}))
     for page in into:
         verdicts.write_tables(path, page)
         print(f"{page}: written")

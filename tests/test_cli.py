@@ -230,3 +230,17 @@ def test_interruption_exits_75_and_says_how_to_go_on(own, tmp_path, capsys, monk
     _, err, code = call(capsys, "run", own, "--out", tmp_path / "o")
     assert code == 75
     assert "the same command again goes on" in err
+
+
+def test_claims_are_printed_by_name(tmp_path, capsys):
+    known = {
+        name: {"text": f"the text of {name}", "verdict": "undecided", "experiments": {}}
+        for name in ("C2", "C3")
+    }
+    (tmp_path / "claims.json").write_text(json.dumps(known))
+    out, _, code = call(capsys, "claims", "--results", tmp_path, "--only", "C3")
+    assert code == 0
+    assert "the text of C3" in out
+    assert "C2" not in out
+    _, err, code = call(capsys, "claims", "--results", tmp_path, "--only", "C99")
+    assert (code, "only = 'C99'" in err) == (2, True)
