@@ -41,8 +41,6 @@ def settle(wanted: str, begun_with: str | None, programs: Iterable[train.Program
         InputError: an engine that is not at hand, lacks something, or is not the one the folder was begun with.
     """
     check(wanted)
-    if wanted == "xla" and begun_with in (None, "xla"):
-        return "xla"
     if begun_with not in (None, wanted) and wanted != "auto":
         raise InputError(
             "engine",

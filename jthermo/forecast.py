@@ -207,7 +207,7 @@ def plan(
     count = len(here.devices) if devices is None else checks.whole("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
-    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+    programs = train.programs(sweep)
     chosen = engines.settle(engine, None, programs, lambda _: None) if measure else "xla"
     groups = planning.cohorts(sweep, platform=platform, engine=chosen)
     found = [_measured(c, here, count, rate) if measure else None for c in groups]

@@ -105,7 +105,7 @@ def run(
                 Path(out).mkdir(parents=True, exist_ok=True)
                 held = stack.enter_context(lock.held(Path(out), mine))
             stop = stack.enter_context(signals.watched())
-        programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+        programs = train.programs(sweep)
         store = Store(
             sweep,
             out,

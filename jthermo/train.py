@@ -25,7 +25,7 @@ from jthermo.data.held import Held
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
 from jthermo.optimizer import Optimizer
-from jthermo.spec import Config, Record
+from jthermo.spec import Config, Record, Sweep
 from jthermo.values import float_fields
 
 KEY_IMPL = random.IMPL
@@ -103,6 +103,11 @@ def split(config: Config, record: Record, engine: str = "xla") -> tuple[Program,
     model = config.model.step_model()
     static = (model, data, noise, optimizer, config.loss, config.batch_size)
     return Program(*static, record.observables, record.probe_size, engine), hyper
+
+
+def programs(sweep: Sweep) -> tuple[Program, ...]:
+    """The different programs of a sweep, by the XLA engine."""
+    return tuple(dict.fromkeys(split(config, sweep.record)[0] for config in sweep.configs))
 
 
 def init(model: Model, optimizer: Optimizer, run: Run) -> State:

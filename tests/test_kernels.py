@@ -112,7 +112,7 @@ def test_a_diverged_run_is_not_finite():
 )
 def test_what_the_fused_engine_lacks_is_said(changes, lacks):
     sweep, said = longer("plain", **changes), []
-    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+    programs = train.programs(sweep)
     with pytest.raises(jt.InputError, match=f"fused engine lacks {lacks}.*engine='xla'"):
         engines.settle("fused", None, programs, said.append)
     assert not said

@@ -47,7 +47,7 @@ def sweep_of(**changes):
 @pytest.mark.parametrize("case", CASES)
 def test_training_equals_its_slow_twin(case, engine):
     sweep = sweep_of(**CASES[case])
-    programs = [train.split(config, sweep.record)[0] for config in sweep.configs]
+    programs = train.programs(sweep)
     if engine == "fused" and (reason := engines.refusal(programs)):
         pytest.skip(reason)
     ds = jt.run(sweep, engine=engine, progress=False)

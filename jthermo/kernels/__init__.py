@@ -99,8 +99,7 @@ def _by_layer(model: Any, params: Any) -> list[int]:
     if isinstance(model, TwoLayer):
         names: list[tuple[str, ...]] = [("W",), ("b",), ("V",)]
     else:
-        layers = [*(f"hidden_{i}" for i in range(len(model.arguments["hidden"]))), "output"]
-        names = [(layer, part) for layer in layers for part in ("kernel", "bias")]
+        names = [(layer, part) for layer in model.layers for part in ("kernel", "bias")]
     return [paths.index(name) for name in names if name in paths]
 
 

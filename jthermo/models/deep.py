@@ -98,6 +98,11 @@ class MLP(_Deep):
         given = {"inputs": inputs, "hidden": hidden, "outputs": outputs, "bias": bias, "init": init}
         super().__init__(module, (inputs,), given)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers in the parameters, the first one first."""
+        return (*(f"hidden_{i}" for i in range(len(self.arguments["hidden"]))), "output")
+
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether examples of this shape fit; pictures are flattened."""
         return math.prod(shape) == self.input_shape[0]

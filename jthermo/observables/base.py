@@ -130,9 +130,8 @@ def _lane_by_lane(measure: Callable[[], Array]) -> Array:
     closed = jax.make_jaxpr(measure)()
     if jax.default_backend() != "cpu" or not LAPACK & counting.primitives(closed.jaxpr):
         return measure()
-    return jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0])(
-        *closed.consts
-    )
+    evaluate = jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0])
+    return evaluate(*closed.consts)
 
 
 @functools.lru_cache(maxsize=1024)

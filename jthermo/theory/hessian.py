@@ -282,6 +282,5 @@ def _chain(model: Any, params: Any) -> _Layers:
     if isinstance(model, TwoLayer):
         return [(params["W"], params.get("b")), (params["V"][None], None)]
     if isinstance(model, MLP):
-        names = [*(f"hidden_{i}" for i in range(len(model.arguments["hidden"]))), "output"]
-        return [(params[n]["kernel"].T, params[n].get("bias")) for n in names]
+        return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
     raise InputError("model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP")
