@@ -7,11 +7,10 @@ from jthermo.reproduction import load
 
 SWEEP = load("fig11_12").SWEEP.replace(learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000)
 SMALL = {
-    "batch_size": (25, 50, 100),
-    "seed": range(4),
+    "batch_size": (5, 10, 20),
+    "seed": range(8),
     "num_steps": 500,
     "record.steps": jt.log_steps(24),
-    "lane_width": 4,
 }
 FIT = (
     jt.Claim("C8", "activation_rate", "batch_size", exponent=-1),
