@@ -111,6 +111,12 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
     if isinstance(model, nn.Module):
         wrapped = Flax(model, input_shape)
         try:
+            hash(wrapped)
+        except TypeError:
+            raise InputError(
+                "model", model, "has a list or a dict as a field; give a tuple, which can't change"
+            ) from None
+        try:
             wrapped.num_outputs  # noqa: B018  traced once here, so that a misfit shows where it was given
         except Exception as error:
             raise InputError("model", model, f"can't take examples of shape {input_shape}: {error}") from None
