@@ -83,7 +83,7 @@ class Flax(Model):
     """Any flax (linen) module as a model; ``jt.Sweep(model=MyModule(...))`` wraps it so by itself.
 
     Args:
-        module: maps a batch (M, *input_shape) to outputs (M,), (M, 1) or (M, C).
+        module: maps a batch ``(M, *input_shape)`` to outputs (M,), (M, 1) or (M, C).
         input_shape: shape of one example.
     """
 
