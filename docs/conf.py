@@ -22,7 +22,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-maximum_signature_line_length = 88
+maximum_signature_line_length = 110
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Guarantees"]
 
@@ -38,6 +38,16 @@ def keep_bars(app, what, name, obj, options, lines):
         lines[i] = "``".join(parts)
 
 
+def show_signature(app, what, name, obj, options, signature, returns):
+    """A default that a factory makes is shown as ..., since Sphinx can't read <factory>."""
+    return (signature and signature.replace("<factory>", "..."), returns)
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """The fields of a named tuple stand in its signature, and under Attributes where there is more to say."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def find_public(app, env, node, contnode):
     """An annotation names the file in which a class stands, a docstring its neighbour; the entry has the public name."""
     target = node["reftarget"]
@@ -50,6 +60,8 @@ def find_public(app, env, node, contnode):
 
 
 def setup(app):
-    """Connect the two."""
+    """Connect them."""
     app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-signature", show_signature)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("missing-reference", find_public)
