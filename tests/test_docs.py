@@ -75,7 +75,11 @@ def test_the_notebook_is_the_first_page_and_runs(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     resources = {"metadata": {"path": str(tmp_path)}}
     made = nbformat.read(path, as_version=4)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": "2",
+    }  # finds compiled programs
     nbclient.NotebookClient(made, timeout=300, resources=resources).execute(env=environment)
     kinds = {output.output_type for cell in made.cells for output in cell.get("outputs", ())}
     assert {"stream", "display_data"} <= kinds
