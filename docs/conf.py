@@ -1,5 +1,6 @@
 """The site: Markdown pages and docstrings, built by `scripts/docs`."""
 
+import re
 import sys
 
 import jthermo
@@ -30,12 +31,12 @@ nitpicky = True  # with -W a reference to a name of jthermo that isn't there end
 nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]  # annotations name types that have no page
 
 
-def keep_bars(app, what, name, obj, options, lines):
-    """|x| is a norm in a docstring, and would be a substitution in reStructuredText."""
+def keep_letters(app, what, name, obj, options, lines):
+    """In a docstring |x| is a norm and "B." the batch size; to reStructuredText a substitution and the second of a list."""
     for i, line in enumerate(lines):
         parts = line.split("``")
         parts[::2] = [text.replace("|", r"\|") for text in parts[::2]]
-        lines[i] = "``".join(parts)
+        lines[i] = re.sub(r"^((?::\w+ \w+:)?\s+)(\w\.)$", r"\1\\\2", "``".join(parts))
 
 
 def show_signature(app, what, name, obj, options, signature, returns):
@@ -61,7 +62,7 @@ def find_public(app, env, node, contnode):
 
 def setup(app):
     """Connect them."""
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", keep_letters)
     app.connect("autodoc-process-signature", show_signature)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("missing-reference", find_public)
