@@ -1,7 +1,7 @@
-"""Per-sample gradients: their first two moments over a batch, and what follows for the noise of SGD (THEORY: tr Σ1).
+"""Per-sample gradients: their first two moments over a batch, and what follows for the noise of SGD (tr Σ1).
 
 The reference is ``jax.vmap(jax.grad)`` over chunks of examples. Where every parameter belongs to a dense or
-convolutional layer, :mod:`jthermo.tape` gives the same sums from one backward pass over the batch. Memory is that of one
+convolutional layer, ``jthermo.tape`` gives the same sums from one backward pass over the batch. Memory is that of one
 chunk and one gradient, whatever the number of examples.
 """
 

@@ -92,8 +92,8 @@ class Sweep:
         points: a list of dicts in place of a product, ``[{"learning_rate": .1, "batch_size": 1}, …]``; crossed
             with the axes that the points don't name.
         common_data: True shares the data stream of a seed over all its runs, for paired comparisons.
-        lane_width: W, the number of runs vectorised together; None takes the rule in :mod:`jthermo.plan`. It is
-            part of the results' identity, since it decides rounding.
+        lane_width: W, the number of runs vectorised together; None takes a rule, and :func:`jthermo.plan`
+            says which width that is. It is part of the results' identity, since it decides rounding.
         max_runs: refuse a larger grid, which is most often a slip.
 
     Raises:

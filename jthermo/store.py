@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jthermo import values
 from jthermo.errors import InputError
 from jthermo.files import import_file, write_whole, writing
 from jthermo.planning import Cohort
@@ -199,7 +200,7 @@ def _description(sweep: Sweep) -> dict[str, Any]:
 
 def _file(module: str) -> str:
     """Where a module of the user's is; empty for those of installed packages."""
-    file = getattr(sys.modules.get(module), "__file__", None)
+    file = getattr(values.loaded(module), "__file__", None)
     return (
         ""
         if file is None or "site-packages" in file or module.startswith("jthermo")

@@ -16,6 +16,8 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,9 +45,25 @@ def replace(value: Any, /, **changes: Any) -> Any:
     return type(value)(**{**arguments(value), **changes})
 
 
+def main_name() -> str:
+    """The name by which the running program can be imported: ``python sweep.py`` and ``import sweep`` mean one thing."""
+    main = sys.modules["__main__"]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return spec.name
+    file = getattr(main, "__file__", None)
+    return "__main__" if file is None else Path(file).stem
+
+
+def loaded(module: str) -> ModuleType | None:
+    """A module by that name, where it is loaded."""
+    return sys.modules.get(module) or (sys.modules["__main__"] if module == main_name() else None)
+
+
 def reference(obj: Any) -> str:
     """``module:name`` of a class or function, the shortest public one."""
     module, name = obj.__module__, obj.__qualname__
+    if module == "__main__":
+        module = main_name()
     root = module.partition(".")[0]
     if root != "jthermo" and getattr(sys.modules.get(root), name, None) is obj:
         module = root
@@ -56,9 +74,9 @@ def dereference(ref: str) -> Any:
     """The object behind ``module:name``."""
     module, _, name = ref.partition(":")
     try:
-        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        return functools.reduce(getattr, name.split("."), loaded(module) or importlib.import_module(module))
     except (ImportError, AttributeError) as error:
-        remedy = "define it in a module that can be imported (not in __main__, a notebook cell or inside a function)"
+        remedy = "define it in a file that can be imported (not in a notebook cell or inside a function)"
         raise InputError("type", ref, f"can't be imported ({error}); {remedy}") from None
 
 

@@ -1,25 +1,34 @@
 """The pages keep their word: code runs, commands exist, tables are those of claims.json."""
 
+import functools
+import html.parser
+import inspect
 import json
+import operator
+import os
 import re
 import shlex
+import subprocess
 import sys
 import types
+import urllib.parse
+import zlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import claims, cli
+from jthermo import claims, cli, files
 from jthermo.files import import_file
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+CHEAP = ("list", "plan", "fit", "status", "plot", "export")
+notebook = files.import_file(ROOT / "scripts" / "notebook.py", "notebook_script", "script")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -27,14 +36,62 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("readme_code")
     monkeypatch.setitem(sys.modules, "readme_code", module)
-    for source in blocks(page, "python"):
-        exec(compile(source, str(page), "exec"), module.__dict__)
+    for language, text in notebook.pieces(page):
+        if language == "python":
+            exec(compile(text, str(page), "exec"), module.__dict__)
+        elif language == "sh":
+            for line in text.splitlines():
+                run(shlex.split(line, comments=True), monkeypatch)
+        else:
+            assert language in ("", "text") or language.startswith("{"), "a block of this kind is not tested"
     plt.close("all")
-    for line in "\n".join(blocks(page, "sh")).splitlines():
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["jthermo"] and words[1] in ("list", "plan", "fit", "status"):
-            cli.main(words[1:])  # the cheap ones run; the others are parsed by their own tests
-            assert capsys.readouterr().out
+
+
+def run(words, monkeypatch):
+    """Run a command of a page where it is cheap, else parse it; scripts have to be there."""
+    assert all((ROOT / word).exists() for word in words if word.startswith("scripts/"))
+    if words[:1] != ["jthermo"]:
+        return
+    made_elsewhere = words[2:] and words[2].startswith("results/") and not Path(words[2]).exists()
+    with monkeypatch.context() as patched:
+        if "--print" not in words and (words[1] not in CHEAP or made_elsewhere):
+            stubs = {name: functools.wraps(verb)(lambda *_, **__: None) for name, verb in cli.VERBS.items()}
+            patched.setattr(cli, "VERBS", stubs)
+        cli.main(words[1:])
+
+
+def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):
+    run(["jthermo", "resume", "somewhere", "--quiet"], monkeypatch)
+    for words in (["jthermo", "resume", "somewhere", "--slowly"], ["jthermo", "walk"]):
+        with pytest.raises(SystemExit):
+            run(words, monkeypatch)
+    with pytest.raises(AssertionError):
+        run(["python", "scripts/nothing.py"], monkeypatch)
+
+
+def test_the_notebook_is_the_first_page_and_runs(tmp_path):
+    path = ROOT / "docs" / "quickstart.ipynb"
+    assert path.read_text() == notebook.notebook(ROOT / "docs" / "start.md"), "run: scripts/notebook.py"
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    resources = {"metadata": {"path": str(tmp_path)}}
+    made = nbformat.read(path, as_version=4)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": "2",
+    }  # finds compiled programs
+    nbclient.NotebookClient(made, timeout=300, resources=resources).execute(env=environment)
+    kinds = {output.output_type for cell in made.cells for output in cell.get("outputs", ())}
+    assert {"stream", "display_data"} <= kinds
+    assert jt.open_results(tmp_path / "results" / "first").sizes["run"] == 48
+
+
+def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
+    (stated,) = re.findall(r"All three together, in (\d+) lines", (ROOT / "README.md").read_text())
+    first = next(
+        text for language, text in notebook.pieces(ROOT / "docs" / "own_model.md") if language == "python"
+    )
+    assert len(first.splitlines()) == int(stated) <= 40
 
 
 def test_the_speeds_on_the_page_are_those_of_the_json():
@@ -64,3 +121,81 @@ def test_the_costs_of_the_table_are_those_that_are_counted():
     for name, stated in rows:
         counted = eval(name, {"jt": jt}).cost(model, data, size) / size
         assert counted == pytest.approx(float(stated), abs=0.006 * max(1.0, 10 * float(stated))), name
+
+
+def test_the_site_builds_without_a_warning_and_is_whole(tmp_path):
+    pytest.importorskip("sphinx")
+    (line,) = (x for x in (ROOT / "scripts" / "docs").read_text().splitlines() if "-m sphinx" in x)
+    command = [sys.executable, *shlex.split(line)[1:-1], str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert not broken_links(tmp_path)
+    body = zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
+    entries = {line.split(" ")[0] for line in body.splitlines() if " py:" in line}
+    assert not without_entry(entries), "give them an entry in docs/api/"
+    assert without_entry(entries - {"jthermo.run", "jthermo.models.CNN"}) == {
+        "jthermo.run",
+        "jthermo.models.CNN",
+    }
+
+
+def without_entry(entries):
+    """Public names that no entry of the site documents, under this name or another."""
+    told = {id(operator.attrgetter(e.partition(".")[2])(jt)) for e in entries if resolves(e)}
+    return {name for name, found in public_names() if name not in entries and id(found) not in told}
+
+
+def resolves(entry):
+    try:
+        operator.attrgetter(entry.partition(".")[2])(jt)
+    except AttributeError:  # an instance's attribute
+        return False
+    return True
+
+
+def public_names(module=jt):
+    """Names and objects that a module makes public, those of its public modules included."""
+    own = [n for n, x in vars(module).items() if getattr(x, "__module__", None) == module.__name__]
+    for name in getattr(module, "__all__", [n for n in own if not n.startswith("_")]):
+        found = getattr(module, name)
+        yield f"{module.__name__}.{name}", found
+        if inspect.ismodule(found):
+            yield from public_names(found)
+
+
+class Page(html.parser.HTMLParser):
+    """Links and anchors of an HTML page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = [], {""}
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("href", "src"):
+                self.links.append(value)
+            elif name in ("id", "name"):
+                self.anchors.add(value)
+
+
+def broken_links(folder):
+    """Links of a site to pages, files or anchors that it lacks."""
+    pages = {path: Page(path) for path in folder.rglob("*.html")}
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urllib.parse.urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            anchor = urllib.parse.unquote(parts.fragment)
+            if not target.exists() or (target in pages and anchor not in pages[target].anchors):
+                broken.append(f"{path.name}: {link}")
+    return broken
+
+
+def test_a_broken_link_is_seen(tmp_path):
+    (tmp_path / "a.html").write_text('<a href="b.html#here"></a><a href="#x"></a><h1 id="x"></h1>')
+    (tmp_path / "b.html").write_text('<p id="here"></p><a href="a.html#y"></a><img src="none.png">')
+    assert broken_links(tmp_path) == ["b.html: a.html#y", "b.html: none.png"]

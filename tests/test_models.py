@@ -91,3 +91,9 @@ def test_any_flax_module_is_a_model():
     np.testing.assert_allclose(model.apply(params, x[0]), batch[0], rtol=1e-6)
     assert model.preactivations(params, x)["hidden"].shape == (6, 3)
     assert model.num_outputs == 1
+
+
+def test_a_module_that_is_no_value_is_told_what_to_change():
+    with pytest.raises(jt.InputError, match="has a list or a dict as a field; give a tuple"):
+        jt.models.as_model(nn.Sequential([nn.Dense(2), nn.tanh]), (5,))
+    assert jt.models.as_model(nn.Sequential((nn.Dense(2), nn.tanh)), (5,)).num_outputs == 2

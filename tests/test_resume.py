@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 import jthermo as jt
 from jthermo import engines, placement, runner, training
 from jthermo.errors import InputError, Interrupted, StorageError
+from jthermo.reproduction import sweep_of as sweep_of_file
+from jthermo.store import resumable
 from tests.test_placement import NETS, differing_bits, params
 
 
@@ -453,3 +456,44 @@ def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_onc
 
 def exhausted():
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+
+SCRIPT = """
+import flax.linen as nn
+import jthermo as jt
+
+
+class Own(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(x)
+
+
+def first_weight(model, params, probe):
+    return params["Dense_0"]["kernel"][0, 0]
+
+
+SWEEP = jt.Sweep(
+    model=Own(), data=jt.data.Gaussian(dim=2), learning_rate=0.1, num_steps=4,
+    record=jt.Record(steps=(0, 4), observables=first_weight))
+"""
+
+
+def test_what_a_script_began_its_file_goes_on_with(tmp_path, monkeypatch):
+    path = tmp_path / "script_of_one_net.py"
+    path.write_text(SCRIPT)
+    script = types.ModuleType("__main__")
+    script.__file__ = str(path)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "__main__", script)
+        exec(compile(SCRIPT, path, "exec"), script.__dict__)  # as `python script_of_one_net.py` does
+        made = jt.run(script.SWEEP, tmp_path / "out", progress=False)
+        assert jt.Sweep.from_json(made.attrs["sweep"]).model is not None  # no second copy of the script
+        assert "script_of_one_net" not in sys.modules
+    try:
+        assert sweep_of_file(str(path)).id == script.SWEEP.id  # what `jthermo run FILE` would train
+        del sys.modules["script_of_one_net"]
+        assert resumable(tmp_path / "out").id == script.SWEEP.id
+        assert jt.run(resumable(tmp_path / "out"), tmp_path / "out", progress=False).equals(made)
+    finally:
+        sys.modules.pop("script_of_one_net", None)

@@ -83,7 +83,7 @@ class Flax(Model):
     """Any flax (linen) module as a model; ``jt.Sweep(model=MyModule(...))`` wraps it so by itself.
 
     Args:
-        module: maps a batch (M, *input_shape) to outputs (M,), (M, 1) or (M, C).
+        module: maps a batch ``(M, *input_shape)`` to outputs (M,), (M, 1) or (M, C).
         input_shape: shape of one example.
     """
 
@@ -110,6 +110,12 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
         return model
     if isinstance(model, nn.Module):
         wrapped = Flax(model, input_shape)
+        try:
+            hash(wrapped)
+        except TypeError:
+            raise InputError(
+                "model", model, "has a list or a dict as a field; give a tuple, which can't change"
+            ) from None
         try:
             wrapped.num_outputs  # noqa: B018  traced once here, so that a misfit shows where it was given
         except Exception as error:

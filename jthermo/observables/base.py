@@ -84,7 +84,7 @@ class Observable(abc.ABC):
     def cost(self, model: Model, data: Any, probe_size: int, loss: str = "bce") -> float:
         """What a record at which it is due costs, in gradients of one example; divided by B it is in steps.
 
-        Arithmetic counted in its traced program; see :func:`jthermo.observables.counting.operations`.
+        Arithmetic counted in its traced program.
         """
         return _cost(self, model, data, probe_size, loss)
 

@@ -68,7 +68,7 @@ class HessianTrace(Observable):
 
 @dataclass(frozen=True)
 class TraceBound(Observable):
-    """The bound of A.5 and its ratio to the trace; see :func:`trace_bound`."""
+    """The bound of A.5 and its ratio to the trace; see :func:`jthermo.trace_bound`."""
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``trace_bound`` and ``trace_bound_ratio``."""
@@ -97,7 +97,7 @@ class TraceBound(Observable):
 
 @dataclass(frozen=True)
 class TopEigenvalues(Observable):
-    """The largest eigenvalues of the Hessian; see :func:`top_eigenvalues`."""
+    """The largest eigenvalues of the Hessian; see :func:`jthermo.top_eigenvalues`."""
 
     number: int = 1
     num_matvecs: int = 20

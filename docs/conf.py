@@ -1,0 +1,68 @@
+"""The site: Markdown pages and docstrings, built by `scripts/docs`."""
+
+import re
+import sys
+
+import jthermo
+
+project = "jthermo"
+author = "The jthermo authors"
+release = version = jthermo.__version__
+html_title = f"jthermo {release}"
+html_theme = "furo"
+html_show_copyright = False
+html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["figures"]
+
+myst_heading_anchors = 2
+
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 110
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Guarantees"]
+
+nitpicky = True  # with -W a reference to a name of jthermo that isn't there ends the build
+nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]  # annotations name types that have no page
+
+
+def keep_letters(app, what, name, obj, options, lines):
+    """In a docstring |x| is a norm and "B." the batch size; to reStructuredText a substitution and the second of a list."""
+    for i, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [text.replace("|", r"\|") for text in parts[::2]]
+        lines[i] = re.sub(r"^((?::\w+ \w+:)?\s+)(\w\.)$", r"\1\\\2", "``".join(parts))
+
+
+def show_signature(app, what, name, obj, options, signature, returns):
+    """A default that a factory makes is shown as ..., since Sphinx can't read <factory>."""
+    return (signature and signature.replace("<factory>", "..."), returns)
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """The fields of a named tuple stand in its signature, and under Attributes where there is more to say."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def find_public(app, env, node, contnode):
+    """An annotation names the file in which a class stands, a docstring its neighbour; the entry has the public name."""
+    target = node["reftarget"]
+    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {"jthermo"}:
+        return None
+    name = target.rpartition(".")[2] if target.startswith("jthermo.") else target
+    node["refspecific"] = True
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
+
+
+def setup(app):
+    """Connect them."""
+    app.connect("autodoc-process-docstring", keep_letters)
+    app.connect("autodoc-process-signature", show_signature)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("missing-reference", find_public)
