@@ -231,14 +231,15 @@ class CollapseFit:
         for name, p_value in self.drift_p_values.items():
             for kind in ("between", "window"):
                 part = [row for row in self.drift if row.control == name and row.kind == kind]
+                if not part:  # a control of two values has no neighbouring pairs to compare
+                    continue
                 where = (
                     f"{name} {part[0].low:.3g} to {part[-1].high:.3g}"
                     if kind == "between"
                     else "thirds of log τ"
                 )
                 locals_ = ", ".join(f"{row.value:.3g} ± {row.standard_error:.2g}" for row in part)
-                if part:
-                    lines.append(f"  local exponents along {where}: {locals_} (drift: p = {p_value:.2g})")
+                lines.append(f"  local exponents along {where}: {locals_} (drift: p = {p_value:.2g})")
         lines += [f"  note {note.code}: {note.message}" for note in self.notes]
         return "\n".join(lines)
 

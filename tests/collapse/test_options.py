@@ -107,6 +107,14 @@ def test_drift_table_and_curve_are_in_the_users_units():
     assert np.abs(condition.values.mean(axis=0) - np.interp(at, fit.log_tau, fit.curve)).max() < 0.02
 
 
+def test_a_control_of_two_values_beside_others_is_told_in_words():
+    table = planted(CURVES["decay"], [2, -1], {"c": [1.0, 2.0, 4.0], "d": [1.0, 4.0]})
+    said = fit_collapse(table, ["c", "d"]).summary()
+    assert "along c 1 to 4" in said
+    assert "along d" not in said
+    assert said.count("thirds of log τ") == 2
+
+
 def test_all_pictures_draw_what_they_say():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
