@@ -43,6 +43,8 @@ CLOCKS: dict[str, dict[str, float]] = {
 }
 LEAST = 0.1  # log likelihood lost where the axis of the quality begins
 GUTTER = 62  # px left of the quality's axis, so that the slider above it has the same scale
+TOOLTIP = """<div style="margin: -5px; padding: 6px 10px; color: var(--ink); background: var(--panel)">@text<br>
+$snap_y{%.4g} at $snap_x{%.4g}</div>"""
 SHADES = {"light": (0.0, 0.82), "dark": (0.3, 1.0)}  # of viridis: what stands out on either paper
 
 
@@ -314,7 +316,6 @@ def _curves() -> Any:
     from bokeh.plotting import figure
 
     fig = figure(
-        height=440,
         sizing_mode="stretch_width",
         x_axis_type="log",
         x_range=Range1d(1, 10),
@@ -329,8 +330,16 @@ def _curves() -> Any:
     }
     for name, part in parts.items():
         part.name = name
-    shown = [("", "@text"), ("time", "$snap_x"), ("value", "$snap_y")]
-    fig.add_tools(HoverTool(renderers=[parts["means"], parts["runs"]], tooltips=shown, line_policy="nearest"))
+    fig.add_tools(
+        HoverTool(
+            name="hover",
+            tooltips=TOOLTIP,
+            formatters={"$snap_x": "printf", "$snap_y": "printf"},
+            line_policy="nearest",
+            limit=1,
+            show_arrow=False,
+        )
+    )
     fig.add_layout(LinearAxis(visible=False), "below")
     fig.add_layout(LogAxis(visible=False), "left")
     fig.toolbar.logo = None

@@ -20,7 +20,18 @@ FLOW = (
     "parameters", "runner", "collapse", "evidence", "claims", "figures", "exploration", "reproduction", "distributed",
     "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
-NO_JAX = ("errors", "files", "pages", "checks", "results", "figures", "exploration", "claims", "collapse", "progress")
+NO_JAX = (
+    "errors",
+    "files",
+    "pages",
+    "checks",
+    "results",
+    "figures",
+    "exploration",
+    "claims",
+    "collapse",
+    "progress",
+)
 
 
 def imported(path):

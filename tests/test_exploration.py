@@ -333,7 +333,8 @@ def hovering_names_the_run(browser):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    browser.change("single", "yes")
+    browser.run("document.getElementById('single').click()")
+    browser.frame()
     runs = browser.source(0, "runs")
     assert len(runs["ys"]) == len(RATES) * len(SIZES) * SEEDS
     highest = int(np.argmax([max(ys) for ys in runs["ys"]]))

@@ -7,7 +7,7 @@ const element = (id) => document.getElementById(id);
 const sliders = controls.map((_, i) => element(`p-${i}`));
 const SPREAD_POINTS = 200;
 const COARSE = 97, FINE = 49;  // points of a profile over the whole slider, and about the interval
-const BUDGET = 4;              // ms of a frame for profiles
+const BUDGET = { moving: 2, still: 12 };  // ms of a frame for profiles
 
 // ---- numbers
 
@@ -90,9 +90,10 @@ function lost(view, powers) {
       for (let k = from; k <= to; k++) white[k] += weights[j] * row[k];
     }
     for (let k = 0; k < q; k++) {
-      if (white[k] === 0) continue;
-      moment[k] += white[k] * fit.white_mean[i];
-      for (let l = 0; l <= k; l++) normal[k][l] += white[k] * white[l];
+      const weight = white[k], row = normal[k];
+      if (weight === 0) continue;
+      moment[k] += weight * fit.white_mean[i];
+      for (let l = 0; l <= k; l++) row[l] += weight * white[l];
     }
     power += fit.white_mean[i] ** 2;
   });
@@ -168,7 +169,7 @@ const curves = await embed(content.plots.curves, "curves");
 const qualities = [];
 for (const [i, item] of content.plots.qualities.entries()) qualities.push(await embed(item, `quality-${i}`));
 const part = (figure, name) => figure.select_one(name);
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(max-width: 52rem)");
 
 /** Logarithmic or linear, along one direction. */
 function scale(direction, places, logarithmic) {
@@ -221,7 +222,9 @@ function set_clock() {
   repaint();
 }
 
+let moved = -Infinity;  // when a slider last did
 function move(i, power) {
+  moved = performance.now();
   state.powers[i] = power;
   element("clock").value = "own";
   ask();
@@ -239,12 +242,15 @@ function repaint() {
     part(quality, "fitted").line_color = ink;
     part(quality, "interval").fill_color = accent;
   }
+  curves.height = narrow.matches ? 280 : 440;
   const log_value = element("log-value").checked && !element("log-value").disabled;
   scale("x", "below", element("log-time").checked);
   scale("y", "left", log_value);
-  part(curves, "runs").visible = element("single").value !== "";
+  const single = element("single").checked;
+  part(curves, "runs").visible = single;
+  curves.toolbar.tools.find((tool) => tool.name === "hover").renderers = [part(curves, single ? "runs" : "means")];
   let { bottom: low, top: high } = view;
-  if (part(curves, "runs").visible) {
+  if (single) {
     for (const run of view.conditions.flatMap((c) => c.runs)) {
       for (const y of run) if (Number.isFinite(y) && (y > 0 || !log_value)) { low = Math.min(low, y); high = Math.max(high, y); }
     }
@@ -345,7 +351,8 @@ function profile_again() {
 
 function work() {
   if (working === null) return;
-  const { i, view, powers, x, y } = working, until = performance.now() + BUDGET;
+  const { i, view, powers, x, y } = working, now = performance.now();
+  const until = now + (now - moved < 100 ? BUDGET.moving : BUDGET.still);
   while (y.length < x.length && performance.now() < until) {
     y.push(Math.max(lost(view, powers.map((p, j) => (j === i ? x[y.length] : p))), least));
   }
@@ -363,7 +370,7 @@ element("label").addEventListener("change", choose);
 element("choice").addEventListener("change", choose);
 element("clock").addEventListener("change", set_clock);
 for (const id of ["single", "log-time", "log-value"]) element(id).addEventListener("change", repaint);
-dark.addEventListener("change", repaint);
+for (const look of [dark, narrow]) look.addEventListener("change", repaint);
 sliders.forEach((slider, i) => {
   slider.addEventListener("input", () => move(i, slider.valueAsNumber));
   slider.addEventListener("keydown", (event) => {
