@@ -213,7 +213,7 @@ def explore(
     Args:
         target: results folder or table.
         value: observables to choose from, columns of a table; all of a results folder where none is given.
-        controls: controls with a slider each; those with one value only are left out for a results folder.
+        controls: controls with a slider each; those with one value only are left out.
         time: the column of t.
         replicate: the column that tells replicates apart; none where each curve was recorded once.
         where: only runs with NAME=VALUE.

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,10 +19,11 @@ import numpy as np
 from jthermo import pages
 from jthermo.claims import choices
 from jthermo.collapse import CollapseFit, fit_collapse
+from jthermo.collapse.curve import Model, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import SYMBOL
 from jthermo.files import write_whole, writing
-from jthermo.results import axes_of, columns, variable
+from jthermo.results import axes_of, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from jthermo.collapse.input import Condition
 
 MOST_RUNS = 300  # single curves drawn at a time: more are a blot, and the browser would stutter
-MOST_NUMBERS = 400_000  # recorded values of single curves on one page, 2 MB of it
+MOST_NUMBERS = 200_000  # recorded values of single curves on one page, 1 MB of it
 MOST_COLUMNS = 8  # an observable with more numbers a record, such as one for each unit, has to be asked for
 REACH = 3.0  # a slider goes from −3 to 3, further where the fit does
 CLOCKS: dict[str, dict[str, float]] = {
@@ -87,7 +88,7 @@ def explore(
     Args:
         data: results, or a tidy table.
         path: the HTML file.
-        controls: the controls; of results, those of them that take several values.
+        controls: the controls; those of them that take several values get a slider.
         value: observables to choose from, the columns of a table; all those of the results where none is named.
         time: name of t.
         replicate: name of what tells replicates apart; None when each curve was recorded once.
@@ -98,7 +99,7 @@ def explore(
         What is on the page and what is not, in lines.
 
     Raises:
-        InputError: nothing there can be fitted, with the reasons.
+        InputError: a name is not there, no control takes several values, or nothing can be fitted, with the reasons.
 
     Example:
         >>> import numpy as np, pandas as pd, tempfile
@@ -110,10 +111,8 @@ def explore(
         ...     print(explore(table, f"{folder}/page.html", ["dose"], value=["alive"], time="hours", replicate="plate"))
         1 collapse of 12 curves; all 12 single curves are drawn
     """
-    import xarray as xr
-
     controls, value = ((given,) if isinstance(given, str) else given for given in (controls, value))
-    offered, refused = (_of_results if isinstance(data, xr.Dataset) else _of_table)(data, controls, value)
+    offered, refused = _offered(data, controls, value)
     views = []
     for label, choice, curves, asked in offered:
         try:
@@ -156,27 +155,43 @@ def explore(
     return "\n".join(said)
 
 
-def _of_table(table: Any, controls: Sequence[str], value: Sequence[str]) -> tuple[list[Offered], list[str]]:
+def _offered(
+    data: xr.Dataset | pd.DataFrame, controls: Sequence[str], value: Sequence[str]
+) -> tuple[list[Offered], list[str]]:
+    """Every observable, for every combination of the axes of results that are no controls, and what is left out."""
+    import xarray as xr
+
+    there = [str(name) for name in (data.variables if isinstance(data, xr.Dataset) else data.columns)]
+    for field, names in (("controls", controls), ("value", value)):
+        for name in names:
+            if name not in there:
+                raise InputError(field, name, f"is not there; there are {', '.join(there)}")
+    several = [name for name in controls if len(np.unique(data[name])) > 1]
+    if not several:
+        raise InputError(
+            "controls", tuple(controls), "none takes several values, so there is nothing to move"
+        )
+    if isinstance(data, xr.Dataset):
+        return _of_results(data, several, value)
     if not value:
-        there = ", ".join(str(column) for column in table.columns)
-        raise InputError("value", "", f"name the columns to draw; there are {there}")
-    return [Offered(name, "", table, controls) for name in value], []
+        raise InputError("value", "", f"name the columns to draw; there are {', '.join(there)}")
+    return [Offered(name, "", data, several) for name in value], []
 
 
-def _of_results(ds: Any, controls: Sequence[str], value: Sequence[str]) -> tuple[list[Offered], list[str]]:
-    """Every observable for every combination of the axes that are no controls, and what is left out."""
-    several = [c for c in controls if len(np.unique(variable(ds, c, "controls").values)) > 1] or controls
-    kept = [*several, *(a for a in axes_of(ds) if a == "seed")]
+def _of_results(
+    ds: xr.Dataset, controls: Sequence[str], value: Sequence[str]
+) -> tuple[list[Offered], list[str]]:
+    kept = [*controls, *(a for a in axes_of(ds) if a == "seed")]
     offered, refused = [], []
     for name in value or [str(v) for v in ds.data_vars if v != "finite"]:
-        parts = columns(variable(ds, name, "value"))
+        parts = columns(ds[name])
         if len(parts) > MOST_COLUMNS and not value:
             refused.append(f"no {name}: it has {len(parts)} numbers a record; name it to see them")
             continue
         for label, part in parts.items():
             for choice, runs in choices(ds.assign({label: part}), kept):
                 words = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
-                offered.append(Offered(label, words, runs[label], several))
+                offered.append(Offered(label, words, runs[label], controls))
     return offered, refused
 
 
@@ -255,8 +270,9 @@ def _condition(
 
 def _objective(fit: CollapseFit) -> dict[str, Any]:
     """The fit's model in numbers: binned means, their whitener, knots, stiffness, and the objective at its best."""
-    model = fit.model
+    model = rounded(fit.model)
     means = model.means
+    triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
     return {
         "log_time": _packed(means.x, "<f8"),
         "starts": means.starts.tolist(),
@@ -265,9 +281,15 @@ def _objective(fit: CollapseFit) -> dict[str, Any]:
         "spacing": model.lattice.spacing,
         "stiffness": float(model.stiffness),
         "sizes": [len(block) for block in model.whiten.blocks],
-        "whitener": _packed(np.concatenate([b[np.tril_indices(len(b))] for b in model.whiten.blocks]), "<f8"),
-        "best": fit.solution.objective,
+        "whitener": _packed(np.concatenate(triangles), "<f4"),
+        "best": model.objective(fit.solution.theta),
     }
+
+
+def rounded(model: Model) -> Model:
+    """The model with its whitener in single precision: half the page, and the objective keeps six digits."""
+    blocks = tuple(block.astype(np.float32).astype(float) for block in model.whiten.blocks)
+    return replace(model, whiten=Whitener(blocks))
 
 
 def _verdict(fit: CollapseFit) -> str:

@@ -145,6 +145,7 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
     assert {"jthermo/kernels/engine.cc", "jthermo/kernels/dense.h"} <= set(names)
+    assert {"jthermo/pages/explore.html", "jthermo/pages/explore.js"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
 from jthermo.cli import main

@@ -16,7 +16,7 @@ from jthermo import exploration
 from jthermo.errors import InputError
 
 RATES, SIZES, SEEDS = (0.025, 0.05, 0.1), (1, 4), 6
-STEPS = np.unique(np.geomspace(1, 3000, 36).round())
+STEPS = np.unique(np.geomspace(1, 3000, 26).round())
 CONTROLS = ("learning_rate", "batch_size")
 
 
@@ -37,19 +37,21 @@ def planted(power=2.0, seeds=SEEDS, sizes=SIZES):
 
 
 def results(tables):
-    """The tables of several inits as a Dataset like that of a sweep, with an observable that is nowhere finite."""
+    """The tables of several inits as a Dataset like that of a sweep, with observables that tell nothing."""
     runs = [run for table in tables.values() for run in table.groupby([*CONTROLS, "seed"])]
+    init = np.repeat(list(tables), len(runs) // len(tables))
     shape = (len(runs), len(STEPS))
+    noise = np.random.default_rng(3).standard_normal(shape)
     return xr.Dataset(
         {
             "rate": (("run", "record"), np.stack([run.rate for _, run in runs])),
             "finite": (("run", "record"), np.ones(shape, bool)),
-            "broken": (("run", "record"), np.full(shape, np.nan)),
+            "flat": (("run", "record"), np.where(init[:, None] == "he", noise, np.nan)),
             "unit": (("run", "record", "hidden"), np.zeros((*shape, 10))),
         },
         {
             **{name: ("run", [key[i] for key, _ in runs]) for i, name in enumerate((*CONTROLS, "seed"))},
-            "model.init": ("run", np.repeat(list(tables), len(runs) // len(tables))),
+            "model.init": ("run", init),
             "step": (("run", "record"), np.tile(STEPS.astype(int), (len(runs), 1))),
         },
     )
@@ -77,14 +79,12 @@ def made(tmp_path_factory):
 def test_the_page_holds_the_curves_and_the_fit(made):
     page, fits, said = made
     content = content_of(page)
-    assert [(view["label"], view["choice"]) for view in content["views"]] == [
-        ("rate", "init he"),
-        ("rate", "init torch"),
-    ]
-    assert "2 collapses of 36 curves; all 36 single curves are drawn" in said
-    assert "no broken for init he: value = 'broken': no replicate of it is finite" in said
+    found = [(view["label"], view["choice"]) for view in content["views"]]
+    assert found == [("rate", "init he"), ("rate", "init torch"), ("flat", "init he")]
+    assert "3 collapses of 36 curves; all 36 single curves are drawn" in said
+    assert "no flat for init torch: value = 'flat': no replicate of it is finite" in said
     assert "no unit: it has 10 numbers a record" in said
-    for view, fit in zip(content["views"], fits.values(), strict=True):
+    for view, fit in zip(content["views"][:2], fits.values(), strict=True):
         for found, name in zip(view["exponents"], CONTROLS, strict=True):
             expected = fit.exponents[name]
             assert (found["value"], found["low"], found["high"]) == pytest.approx(
@@ -126,8 +126,12 @@ def test_mistakes_are_one_message(tmp_path):
     table = planted(seeds=2, sizes=(1,))
     with pytest.raises(InputError, match="name the columns to draw; there are learning_rate"):
         jt.explore(table, tmp_path / "page.html", ["learning_rate"])
-    with pytest.raises(InputError, match="none can be fitted: no speed: column = 'speed'"):
+    with pytest.raises(InputError, match="value = 'speed': is not there; there are learning_rate"):
         jt.explore(table, tmp_path / "page.html", ["learning_rate"], value=["speed"])
+    with pytest.raises(InputError, match=r"controls = \(.batch_size.,?\): none takes several values"):
+        jt.explore(table, tmp_path / "page.html", ["batch_size"], value=["rate"])
+    with pytest.raises(InputError, match=r"none can be fitted: no rate: learning_rate = -0\.0"):
+        jt.explore(table.assign(learning_rate=-table.learning_rate), tmp_path / "page.html", value="rate")
     assert not list(tmp_path.iterdir())
 
 
@@ -236,6 +240,7 @@ def test_in_a_browser(browser, made):
     the_quality_is_best_at_the_fit(browser, fits["he"])
     the_keyboard_moves_a_slider(browser)
     a_setting_has_its_own_fit(browser, fits["torch"])
+    what_is_not_determined_is_said(browser)
     clocks_set_the_exponents(browser)
     hovering_names_the_run(browser)
     axes_change_their_scale(browser)
@@ -247,8 +252,11 @@ def test_in_a_browser(browser, made):
 def the_quality_is_the_objective_of_the_fit(browser, fit):
     for powers in ((2.0, -1.0), (0.0, 0.0), (-1.5, 2.25)):
         browser.slide(*powers)
-        expected = fit.model.objective(np.array(powers)) - fit.solution.objective
+        model = exploration.rounded(fit.model)
+        expected = model.objective(np.array(powers)) - model.objective(fit.solution.theta)
         assert browser.number("lost") == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        exact = fit.model.objective(np.array(powers)) - fit.solution.objective
+        assert expected == pytest.approx(exact, rel=1e-6, abs=1e-3)
         assert browser.number("spread") == pytest.approx(spread(fit, powers), rel=1e-6)
 
 
@@ -320,6 +328,19 @@ def a_setting_has_its_own_fit(browser, fit):
     assert f"{rate.low:.3f} to {rate.high:.3f}" in browser.run(
         "return document.getElementById('fitted-0').textContent"
     )
+
+
+def what_is_not_determined_is_said(browser):
+    browser.change("label", "flat")  # which has no fit for the setting that was chosen
+    assert browser.run("return document.getElementById('choice').value") == "init he"
+    assert (
+        browser.run("return document.getElementById('fitted-0').textContent")
+        == "These data do not determine it."
+    )
+    assert not browser.run("return Bokeh.documents[1].roots()[0].select_one('interval').visible")
+    assert browser.number("p-0") == 0.0
+    browser.change("label", "rate")
+    assert browser.run("return Bokeh.documents[1].roots()[0].select_one('interval').visible")
 
 
 def clocks_set_the_exponents(browser):

@@ -39,7 +39,7 @@ for (const view of views) {
   fit.log_time = unpack(fit.log_time, Float64Array);
   fit.mean = unpack(fit.mean, Float64Array);
   fit.ends = [...fit.starts.slice(1), fit.log_time.length];
-  const flat = unpack(fit.whitener, Float64Array);
+  const flat = unpack(fit.whitener, Float32Array);
   fit.rows = [];               // of the lower triangular W = Ω^(−1/2), each with its first column
   let at = 0, first = 0;
   for (const size of fit.sizes) {
@@ -181,10 +181,11 @@ function scale(direction, places, logarithmic) {
   curves[`${direction}_scale`] = new (Bokeh.Models.get(logarithmic ? "LogScale" : "LinearScale"))();
 }
 
-/** A range with a little room at both ends. */
+/** A range with a little room at both ends, to which the reset tool goes back. */
 function fill(range, low, high, logarithmic) {
   const room = logarithmic ? (high / low) ** 0.03 : 0.04 * (high - low);
-  range.setv(logarithmic ? { start: low / room, end: high * room } : { start: low - room, end: high + room });
+  const [start, end] = logarithmic ? [low / room, high * room] : [low - room, high + room];
+  range.setv({ start, end, reset_start: start, reset_end: end });
 }
 
 // ---- what is chosen
@@ -201,9 +202,10 @@ function choose() {
   state.view.exponents.forEach(({ value, low, high, reach }, i) => {
     [sliders[i].min, sliders[i].max] = reach;
     qualities[i].x_range.setv({ start: reach[0], end: reach[1] });
-    part(qualities[i], "fitted").setv({ location: value, visible: value !== null });
-    part(qualities[i], "interval").setv({ left: low, right: high, visible: value !== null });
-    element(`fitted-${i}`).textContent = value === null
+    const known = value !== null;
+    part(qualities[i], "fitted").setv({ location: value, visible: known });
+    part(qualities[i], "interval").setv({ left: low ?? 0, right: high ?? 0, visible: known });
+    element(`fitted-${i}`).textContent = !known
       ? "These data do not determine it."
       : `Fitted ${words(value)}, ${100 * state.view.confidence} % interval ${words(low)} to ${words(high)}.`;
   });
@@ -249,11 +251,9 @@ function repaint() {
   const single = element("single").checked;
   part(curves, "runs").visible = single;
   curves.toolbar.tools.find((tool) => tool.name === "hover").renderers = [part(curves, single ? "runs" : "means")];
-  let { bottom: low, top: high } = view;
-  if (single) {
-    for (const run of view.conditions.flatMap((c) => c.runs)) {
-      for (const y of run) if (Number.isFinite(y) && (y > 0 || !log_value)) { low = Math.min(low, y); high = Math.max(high, y); }
-    }
+  let [low, high] = [Infinity, -Infinity];
+  for (const line of view.conditions.flatMap((c) => [c.band, ...(single ? c.runs : [])])) {
+    for (const y of line) if (Number.isFinite(y) && (y > 0 || !log_value)) { low = Math.min(low, y); high = Math.max(high, y); }
   }
   fill(curves.y_range, low, high, log_value);
   for (const axis of curves.left) axis.axis_label = view.label.replaceAll("_", " ");
@@ -268,7 +268,7 @@ function repaint() {
   });
   const gap = chips.length > 24 ? [Object.assign(document.createElement("li"), { textContent: `… ${chips.length} in all …` })] : [];
   element("legend").replaceChildren(...(gap.length ? [...chips.slice(0, 3), ...gap, ...chips.slice(-3)] : chips));
-  ask();
+  follow();
 }
 
 /** Give a glyph its heights, colours and what hovering says; `place` gives it its times. */
