@@ -23,6 +23,7 @@ from jthermo.collapse.curve import Model, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import SYMBOL
 from jthermo.files import write_whole, writing
+from jthermo.pages import plots
 from jthermo.results import axes_of, columns
 
 if TYPE_CHECKING:
@@ -42,11 +43,6 @@ CLOCKS: dict[str, dict[str, float]] = {
     "t/B": {"batch_size": -1.0},
     "η² t/B": {"learning_rate": 2.0, "batch_size": -1.0},
 }
-LEAST = 0.1  # log likelihood lost where the axis of the quality begins
-GUTTER = 62  # px left of the quality's axis, so that the slider above it has the same scale
-TOOLTIP = """<div style="margin: -5px; padding: 6px 10px; color: var(--ink); background: var(--panel)">@text<br>
-$snap_y{%.4g} at $snap_x{%.4g}</div>"""
-SHADES = {"light": (0.0, 0.82), "dark": (0.3, 1.0)}  # of viridis: what stands out on either paper
 
 
 class Offered(NamedTuple):
@@ -111,6 +107,8 @@ def explore(
         ...     print(explore(table, f"{folder}/page.html", ["dose"], value=["alive"], time="hours", replicate="plate"))
         1 collapse of 12 curves; all 12 single curves are drawn
     """
+    from bokeh.embed import json_item
+
     controls, value = ((given,) if isinstance(given, str) else given for given in (controls, value))
     offered, refused = _offered(data, controls, value)
     views = []
@@ -134,8 +132,11 @@ def explore(
         "controls": named,
         "clocks": clocks,
         "views": [_content(view, most) for view in views],
-        "plots": _plots(curves.controls),
-        "least": LEAST,
+        "plots": {
+            "curves": json_item(plots.curves()),
+            "qualities": [json_item(plots.quality()) for _ in curves.controls],
+        },
+        "least": plots.LEAST,
     }
     text = pages.render(
         "explore.html",
@@ -146,7 +147,7 @@ def explore(
         controls=named,
         said=said,
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
-        library=_library(),
+        library=plots.library(),
     )
     path = Path(path)
     with writing(path.parent):
@@ -229,7 +230,7 @@ def _content(view: View, most: int) -> dict[str, Any]:
             _condition(c, fit, row, _sample(c, fit, most))
             for c, row in zip(curves.conditions, centred, strict=True)
         ],
-        "shades": {name: _shades(len(logs), *ends) for name, ends in SHADES.items()},
+        "shades": plots.shades(len(logs)),
         "exponents": [
             {
                 "value": _number(e.value),
@@ -309,91 +310,3 @@ def _packed(values: np.ndarray, kind: str) -> str:
 
 def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _shades(number: int, first: float, last: float) -> list[str]:
-    """Colours in the order of the conditions, which colour-blind readers can order."""
-    from bokeh.palettes import Viridis256
-
-    return [Viridis256[round(255 * x)] for x in np.linspace(first, last, max(number, 2))][:number]
-
-
-def _library() -> str:
-    """BokehJS, without what follows it: a level of logging, which it would say on the console."""
-    from bokeh.resources import Resources
-
-    return Resources(mode="inline", components=["bokeh"]).js_raw[0]
-
-
-def _plots(controls: Sequence[str]) -> dict[str, Any]:
-    """The empty figures, which ``explore.js`` fills: the curves, and the quality along each exponent."""
-    from bokeh.embed import json_item
-
-    return {"curves": json_item(_curves()), "qualities": [json_item(_quality()) for _ in controls]}
-
-
-def _curves() -> Any:
-    """Means with bands of a standard error over single curves; a logarithmic and a linear axis each way."""
-    from bokeh.models import HoverTool, LinearAxis, LogAxis, Range1d
-    from bokeh.plotting import figure
-
-    fig = figure(
-        sizing_mode="stretch_width",
-        x_axis_type="log",
-        x_range=Range1d(1, 10),
-        y_range=Range1d(0, 1),
-        tools="box_zoom,reset,save",
-        active_drag=None,
-    )
-    parts = {
-        "runs": fig.multi_line("xs", "ys", line_color="colour", line_alpha=0.3, source=_source()),
-        "bands": fig.patches("xs", "ys", color="colour", alpha=0.25, line_width=0, source=_source()),
-        "means": fig.multi_line("xs", "ys", line_color="colour", line_width=2.5, source=_source()),
-    }
-    for name, part in parts.items():
-        part.name = name
-    fig.add_tools(
-        HoverTool(
-            name="hover",
-            tooltips=TOOLTIP,
-            formatters={"$snap_x": "printf", "$snap_y": "printf"},
-            line_policy="nearest",
-            limit=1,
-            show_arrow=False,
-        )
-    )
-    fig.add_layout(LinearAxis(visible=False), "below")
-    fig.add_layout(LogAxis(visible=False), "left")
-    fig.toolbar.logo = None
-    fig.toolbar.autohide = True
-    return fig
-
-
-def _quality() -> Any:
-    """The log likelihood lost along one exponent, with the fitted value, its interval, and where the slider stands."""
-    from bokeh.models import BoxAnnotation, Range1d, Span
-    from bokeh.plotting import figure
-
-    fig = figure(
-        height=170,
-        sizing_mode="stretch_width",
-        y_axis_type="log",
-        x_range=Range1d(-REACH, REACH),
-        y_range=Range1d(LEAST / 2, 10),
-        y_axis_label="log likelihood lost",
-        min_border_left=GUTTER,
-        min_border_right=10,
-        tools="",
-        toolbar_location=None,
-    )
-    fig.add_layout(BoxAnnotation(name="interval", line_width=0, fill_alpha=0.25))
-    fig.add_layout(Span(name="fitted", dimension="height", line_dash="dashed"))
-    fig.line([], [], name="profile", line_width=2)
-    fig.scatter([], [], name="marker", size=11, level="overlay")
-    return fig
-
-
-def _source() -> Any:
-    from bokeh.models import ColumnDataSource
-
-    return ColumnDataSource({"xs": [], "ys": [], "colour": [], "text": []})
