@@ -38,6 +38,7 @@ _NAMES = {
     "activation_rate": "observables",
     "doctor": "diagnosis",
     "every": "schedule",
+    "explore": "exploration",
     "export": "results",
     "fit_collapse": "collapse",
     "gradient_variance": "observables",

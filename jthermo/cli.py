@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg
 
 from jthermo.errors import InputError, Interrupted, StorageError
 from jthermo.launch import launch
-from jthermo.options import Changes, How, Target
+from jthermo.options import Changes, How, Source, Target, powers, read_table, replicate_column
 
 BAD_INPUT, INTERRUPTED = 2, 75
 DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch sizes, record what the
@@ -108,9 +108,7 @@ def status(directory: Directory, /) -> None:
 
 
 def fit(
-    target: Annotated[
-        Positional[Path], arg(metavar="DIR|TABLE", help="results folder, or a CSV or parquet table")
-    ],
+    target: Source,
     /,
     value: str = "activation_rate",
     controls: tuple[str, ...] = ("learning_rate", "batch_size"),
@@ -146,16 +144,16 @@ def fit(
 
     options: dict[str, Any] = {
         "time": time,
-        "replicate": None if replicate == "none" else replicate,
+        "replicate": replicate_column(replicate),
         "window": window,
-        "fixed": _powers("fixed", fixed),
+        "fixed": powers("fixed", fixed),
         "rescale": rescale,
-        "correction": _powers("correction", correction),
+        "correction": powers("correction", correction),
         "confidence": confidence,
     }
     found: list[tuple[dict[str, Any], Any]]
     if target.is_file():
-        found = [({}, fit_collapse(_table(target), controls, value=value, **options))]
+        found = [({}, fit_collapse(read_table(target), controls, value=value, **options))]
     else:
         ds = select(open_results(target), where)
         several = [c for c in controls if len(set(variable(ds, c, "controls").values.tolist())) > 1]
@@ -197,6 +195,41 @@ def plot(
     variable(ds, value, "value")
     path = out or directory / f"{value}.png"
     print(*figures.save({path.stem: figures.clocks(ds, value, by=by, powers=powers)}, path.parent))
+
+
+def explore(
+    target: Source,
+    /,
+    value: tuple[str, ...] = (),
+    controls: tuple[str, ...] = ("learning_rate", "batch_size"),
+    time: str = "step",
+    replicate: str = "seed",
+    where: tuple[str, ...] = (),
+    window: tuple[float, float] | None = None,
+    out: Path | None = None,
+) -> None:
+    """Write a page on which to move the exponents by hand and watch the curves collapse; a browser opens it.
+
+    Args:
+        target: results folder or table.
+        value: observables to choose from, columns of a table; all of a results folder where none is given.
+        controls: controls with a slider each; those with one value only are left out.
+        time: the column of t.
+        replicate: the column that tells replicates apart; none where each curve was recorded once.
+        where: only runs with NAME=VALUE.
+        window: first and last t to use.
+        out: the HTML file; explore.html in the folder, or beside the table, where it is not given.
+    """
+    from jthermo.exploration import explore
+    from jthermo.results import open_results, select
+
+    data = read_table(target) if target.is_file() else select(open_results(target), where)
+    path = out or (target.parent if target.is_file() else target) / "explore.html"
+    column = replicate_column(replicate)
+    said = explore(
+        data, path, controls, value=value, time=time, replicate=column, window=window, title=str(target)
+    )
+    print(f"{said}\n{path}")
 
 
 def export(directory: Directory, /, to: Literal["csv", "parquet", "netcdf"], out: Path | None = None) -> None:
@@ -297,6 +330,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "resume": resume,
     "fit": fit,
     "plot": plot,
+    "explore": explore,
     "export": export,
     "reproduce": reproduce,
     "claims": claims,
@@ -328,28 +362,3 @@ def main(args: list[str] | None = None) -> None:
 def _say(text: str, code: int) -> int:
     print(text, file=sys.stderr)
     return code
-
-
-def _powers(field: str, texts: tuple[str, ...]) -> dict[str, float]:
-    """NAME=POWER as a dictionary."""
-    out = {}
-    for text in texts:
-        name, _, power = text.partition("=")
-        try:
-            out[name] = float(power)
-        except ValueError:
-            raise InputError(field, text, "write NAME=POWER, such as batch_size=-1") from None
-    return out
-
-
-def _table(path: Path) -> Any:
-    """A CSV or parquet file as a pandas table."""
-    import pandas as pd
-
-    readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
-    try:
-        return readers[path.suffix](path)
-    except (ValueError, OSError) as error:
-        raise InputError("table", str(path), f"can't be read ({error}); export it again") from None

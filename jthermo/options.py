@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -19,6 +21,9 @@ TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 Target = Annotated[
     Positional[str],
     arg(metavar="NAME|FILE", help="experiment (see `jthermo list`), or a Python file with SWEEP"),
+]
+Source = Annotated[
+    Positional[Path], arg(metavar="DIR|TABLE", help="results folder, or a CSV or parquet table")
 ]
 
 
@@ -214,3 +219,33 @@ def _literal(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def replicate_column(name: str) -> str | None:
+    """The column of replicates, None for the word none."""
+    return None if name == "none" else name
+
+
+def powers(field: str, texts: tuple[str, ...]) -> dict[str, float]:
+    """NAME=POWER as a dictionary."""
+    out = {}
+    for text in texts:
+        name, _, power = text.partition("=")
+        try:
+            out[name] = float(power)
+        except ValueError:
+            raise InputError(field, text, "write NAME=POWER, such as batch_size=-1") from None
+    return out
+
+
+def read_table(path: Path) -> Any:
+    """A CSV or parquet file as a pandas table."""
+    import pandas as pd
+
+    readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, OSError) as error:
+        raise InputError("table", str(path), f"can't be read ({error}); export it again") from None

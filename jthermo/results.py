@@ -169,19 +169,22 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
 
 def tidy(ds: xr.Dataset) -> Any:
     """A pandas table with one row per (run, record); variables with dims of their own become columns ``name_0`` and on."""
-    flat = ds.copy()
-    for name, variable in ds.data_vars.items():
-        own = [d for d in variable.dims if d not in ("run", "record")]
-        if own:
-            stacked = variable.stack(_own=own)
-            flat = flat.drop_vars(str(name)).assign(
-                {
-                    f"{name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
-                    for i in range(stacked.sizes["_own"])
-                }
-            )
+    made = {n: a for name in ds.data_vars for n, a in columns(ds[name]).items()}
+    flat = ds.drop_vars(list(ds.data_vars)).assign(made)
     frame = flat.to_dataframe().reset_index()
     return frame[frame.step >= 0].reset_index(drop=True)
+
+
+def columns(array: xr.DataArray) -> dict[str, xr.DataArray]:
+    """A variable by its name; one with dims of its own, such as units or layers, as ``name_0`` and on."""
+    own = [d for d in array.dims if d not in ("run", "record")]
+    if not own:
+        return {str(array.name): array}
+    stacked = array.stack(_own=own)
+    return {
+        f"{array.name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
+        for i in range(stacked.sizes["_own"])
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

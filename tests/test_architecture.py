@@ -14,13 +14,24 @@ PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
-    "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
-    "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
+    "errors", "files", "pages", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer",
+    "models", "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
     "planning", "measurement", "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store",
-    "parameters", "runner", "collapse", "evidence", "claims", "figures", "reproduction", "distributed", "options",
-    "launch", "diagnosis", "cli",
+    "parameters", "runner", "collapse", "evidence", "claims", "figures", "exploration", "reproduction", "distributed",
+    "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
-NO_JAX = ("errors", "files", "checks", "results", "figures", "claims", "collapse", "progress")
+NO_JAX = (
+    "errors",
+    "files",
+    "pages",
+    "checks",
+    "results",
+    "figures",
+    "exploration",
+    "claims",
+    "collapse",
+    "progress",
+)
 
 
 def imported(path):
@@ -79,6 +90,7 @@ def test_import_jthermo_loads_nothing_heavy():
         "orbax",
         "tensorflow_datasets",
         "matplotlib",
+        "bokeh",
         "xarray",
         "pandas",
         "scipy",
@@ -133,6 +145,7 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
     assert {"jthermo/kernels/engine.cc", "jthermo/kernels/dense.h"} <= set(names)
+    assert {"jthermo/pages/explore.html", "jthermo/pages/explore.js"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
 from jthermo.cli import main

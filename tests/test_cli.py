@@ -204,6 +204,9 @@ MISTAKES = {
     "fixed": (["fit", "FOLDER", "--fixed", "learning_rate"], "write NAME=POWER"),
     "table kind": (["fit", "OWN"], "give a .csv or .parquet file"),
     "status": (["status", "NOWHERE"], "holds no sweep.json"),
+    "explore nothing": (["explore", "NOWHERE"], "holds no sweep.json"),
+    "explore no observable": (["explore", "FOLDER", "--value", "speed"], "value = 'speed'"),
+    "explore no table": (["explore", "OWN"], "give a .csv or .parquet file"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
     "claims": (["claims", "--results", "NOWHERE"], "has no claims.json"),
@@ -220,6 +223,31 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(case, own, folder, tmp_p
     assert code == 2
     assert words in err
     assert "Traceback" not in err
+
+
+def test_explore_writes_a_page_for_a_folder_and_for_a_table(folder, tmp_path, capsys):
+    out, _, code = call(capsys, "explore", folder)
+    assert code == 0
+    assert out == f"1 collapse of 72 curves; all 72 single curves are drawn\n{folder / 'explore.html'}\n"
+    assert f"<h1>{folder}</h1>" in (folder / "explore.html").read_text()
+    table = jt.results.tidy(jt.open_results(folder)).rename(
+        columns={"step": "hours", "activation_rate": "alive"}
+    )
+    table.to_csv(tmp_path / "table.csv", index=False)
+    names = [
+        "--time",
+        "hours",
+        "--controls",
+        "learning_rate",
+        "--value",
+        "alive",
+        "--out",
+        tmp_path / "own.html",
+    ]
+    out, _, code = call(capsys, "explore", tmp_path / "table.csv", *names)
+    assert code == 0
+    assert "1 collapse of 72 curves" in out
+    assert (tmp_path / "own.html").exists()
 
 
 def test_interruption_exits_75_and_says_how_to_go_on(own, tmp_path, capsys, monkeypatch):
