@@ -14,13 +14,24 @@ PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
-    "errors", "files", "pages", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
+    "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
     "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
     "planning", "measurement", "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store",
-    "parameters", "runner", "collapse", "evidence", "claims", "figures", "reproduction", "distributed", "options",
-    "launch", "diagnosis", "cli",
+    "parameters", "runner", "collapse", "evidence", "claims", "findings", "figures", "pages", "reproduction", "report",
+    "distributed", "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
-NO_JAX = ("errors", "files", "pages", "checks", "results", "figures", "claims", "collapse", "progress")
+NO_JAX = (
+    "errors",
+    "files",
+    "pages",
+    "checks",
+    "results",
+    "figures",
+    "claims",
+    "findings",
+    "collapse",
+    "progress",
+)
 
 
 def imported(path):
