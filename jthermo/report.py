@@ -33,13 +33,23 @@ class Experiment:
     """What the page says about an experiment: found or not run, and in either case how to do it again."""
 
     name: str
-    about: str
+    module: ModuleType
     command: str
     scale: str = ""
     why: str = ""  # it is not run
     found: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
     figures: dict[str, str] = field(default_factory=dict)  # markup by name
+
+    @property
+    def about(self) -> str:
+        """What it is, in a sentence."""
+        return (self.module.__doc__ or "").strip()
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The claims it is counted for; none for a study of what their exponents depend on."""
+        return () if hasattr(self.module, "WINDOWS") else tested(self.module)
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -86,7 +96,7 @@ def _own(results: Path) -> list[Experiment]:
     """Every experiment with what was found in the records here, at the largest scale that has been run."""
     told = []
     for name in experiments():
-        made = Experiment(name, _about(load(name)), f"jthermo reproduce {name}")
+        made = Experiment(name, module := load(name), f"jthermo reproduce {name}")
         for scale in SCALES:
             folder = results / f"{name}-{scale}"
             try:
@@ -97,7 +107,7 @@ def _own(results: Path) -> list[Experiment]:
             drawn = {each: findings.figure(folder, found, each) for each in found["figures"]}
             figures = {each: svg for each, svg in drawn.items() if svg is not None}
             sweep = findings.description(folder)
-            made = Experiment(name, found["about"], found["command"], scale, "", found, sweep, figures)
+            made = Experiment(name, module, found["command"], scale, "", found, sweep, figures)
         told.append(made)
     return told
 
@@ -112,6 +122,7 @@ def _published(results: Path) -> list[Experiment]:
     known = read_json(path)
     told = []
     for name in experiments():
+        module = load(name)
         found: dict[str, Any] = {"rows": {}, "sensitivity": {}}
         for claim, entry in known.items():
             for place, part in (("experiments", "rows"), ("sensitivity", "sensitivity")):
@@ -120,20 +131,16 @@ def _published(results: Path) -> list[Experiment]:
                     found[part][claim] = made["rows"]
         if not any([*found["rows"].values(), *found["sensitivity"].values()]):
             why = found.get("not_run", "nothing is published on it")
-            told.append(Experiment(name, _about(load(name)), f"jthermo reproduce {name}", why=why))
+            told.append(Experiment(name, module, f"jthermo reproduce {name}", why=why))
             continue
         scale = found["command"].rpartition(" ")[2]
         drawn = {each: results / "figures" / f"{each}.png" for each in found.get("figures", {})}
         figures = {each: _image(each, png.read_bytes()) for each, png in drawn.items() if png.exists()}
         sweep = None
-        if hasattr(load(name), "SWEEP") and (now := sweep_of(name, scale)).id == found["sweep_id"]:
+        if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == found["sweep_id"]:
             sweep = json.loads(now.to_json())
-        told.append(Experiment(name, _about(load(name)), found["command"], scale, "", found, sweep, figures))
+        told.append(Experiment(name, module, found["command"], scale, "", found, sweep, figures))
     return told
-
-
-def _about(module: ModuleType) -> str:
-    return (module.__doc__ or "").strip()
 
 
 def _image(name: str, png: bytes) -> str:
@@ -145,13 +152,14 @@ def _page(told: Sequence[Experiment], published: bool) -> dict[str, Any]:
     found = [each for each in told if each.found]
     shown: dict[str, str] = {}  # the claim under which a figure stands
     sections = [_claim(claim, told, shown) for claim in claims.CLAIMS]
-    beyond = [each for each in told if not tested(load(each.name))]
+    studies = [each for each in told if hasattr(each.module, "WINDOWS")]
+    beyond = [each for each in told if not each.tested and each not in studies]
     return {
         "published": published,
         "claims": sections,
         "counts": _counts(sections),
         "signs": SIGNS,
-        "sensitivity": [_sensitivity(each) for each in told if hasattr(load(each.name), "WINDOWS")],
+        "sensitivity": [_sensitivity(each) for each in studies],
         "beyond": beyond,
         "found": found,
         "tolerance": 100 * claims.TOLERANCE,
@@ -171,8 +179,7 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
     """A claim with its experiments, their rows as they are printed, and the figures that stand under it."""
     parts, rows, absent = [], [], []
     for each in told:
-        module = load(each.name)
-        if claim not in tested(module) or hasattr(module, "WINDOWS"):
+        if claim not in each.tested:
             continue
         if each.found is None:
             absent.append(each)

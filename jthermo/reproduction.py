@@ -234,7 +234,7 @@ def reproduce_all(
         try:
             _, found, before = _reproduce(name, scale, Path(out), progress)
             state = "done before" if before else "done"
-            why = claims.counted([row for rows in found["rows"].values() for row in rows])
+            why = claims.counted([row for rows in found["rows"].values() for row in rows]).replace("**", "")
         except StorageError:
             raise
         except MissingData as absent:
