@@ -55,6 +55,7 @@ OKLAB = np.array(
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
+PIXELS = 1.6  # a point in a page: text of 8 points is 13 pixels high
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}  # the paper's clocks agree with t at these values
 
 
@@ -224,7 +225,13 @@ def svg(fig: Figure, name: str) -> bytes:
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", text))  # ids of paths that are drawn several times, and of clips
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    text = re.sub(r"(\d+\.\d)\d+(?=[ \n\"])", r"\1", text)  # a tenth of a point is a quarter of a pixel
+    text = re.sub(
+        r'(width|height)="([\d.]+)pt"', lambda found: f'{found[1]}="{float(found[2]) * PIXELS:.0f}"', text
+    )
+    places = re.compile(r'(?<= )(?:d|x|y|width|height|transform|viewBox)="[^"]*"')
+    text = places.sub(
+        lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), text
+    )  # a tenth of a point is not seen
     text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
     text = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1)", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")

@@ -102,7 +102,7 @@ def _own(results: Path) -> list[Experiment]:
             try:
                 found = findings.read(folder)
             except InputError as error:
-                made.why = made.why if made.found else f"{folder} {error.remedy}"
+                made.why = made.why or f"{folder} {error.remedy}"
                 continue
             drawn = {each: findings.figure(folder, found, each) for each in found["figures"]}
             figures = {each: svg for each, svg in drawn.items() if svg is not None}
@@ -178,6 +178,7 @@ def _made(told: Experiment) -> Mapping[str, Any]:
 def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dict[str, Any]:
     """A claim with its experiments, their rows as they are printed, and the figures that stand under it."""
     parts, rows, absent = [], [], []
+    before: dict[str, list[str]] = {}
     for each in told:
         if claim not in each.tested:
             continue
@@ -191,9 +192,9 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         shows = each.found.get("shows", {})
         names = [n for n in each.figures if shows.get(n) in about or shows.get(n) not in all_about]
         new = [name for name in names if shown.setdefault(name, claim) == claim]
-        parts.append(
-            {"told": each, "rows": made, "new": new, "before": [(n, shown[n]) for n in names if n not in new]}
-        )
+        for name in (name for name in names if name not in new):
+            before.setdefault(shown[name], []).append(name)
+        parts.append({"told": each, "rows": made, "new": new})
     _draw_intervals([row for row in rows if "claimed_exponent" in row])
     count = {v: sum(row["verdict"] == v for row in rows) for v in (*SIGNS, UNSUPPORTED)}
     return {
@@ -201,6 +202,7 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         "text": claims.CLAIMS[claim],
         "parts": parts,
         "absent": absent,
+        "before": before,
         "rows": rows,
         "count": {verdict: number for verdict, number in count.items() if number},
         "axis": next((row["axis"] for row in rows if "axis" in row), None),

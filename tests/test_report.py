@@ -237,11 +237,14 @@ def test_the_published_page_says_that_it_is(made, results):
 
 def test_a_figure_in_a_page_keeps_its_text_and_has_a_shade_for_dark_pages():
     fig, ax = plt.subplots()
-    ax.plot([0, 1], [0, 1], color="#440154", label="<η>")
+    ax.plot([0, 1.23456], [0, 1], color="#440154", label="<η>")
+    ax.set_title("1.2345")
     ax.legend()
     drawn = figures.svg(fig, 'a "name"').decode()
     plt.close(fig)
     assert ">&lt;η&gt;</text>" in drawn
+    assert ">1.2345</text>" in drawn  # only places are rounded
+    assert not re.search(r' d="[^"]*\.\d\d', drawn)
     assert 'aria-label="a &quot;name&quot;"' in drawn
     assert "stroke: var(--c440154)" in drawn
     light, dark = re.findall(r"--c440154:#(\w{6})", drawn)
