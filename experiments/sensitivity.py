@@ -31,5 +31,5 @@ def figure(ds, fits):
                 chosen = [c for c in fits[variable, "learning_rate"] if c.choice["window"] == window]
                 jt.figures.heatmap(ax, chosen, x="data.num_samples", y="model.init", target=2, names=NAMES)
                 ax.set_title(f"{name}, {window}: η²t/B in {WINDOWS[window]}")
-        fig.suptitle("exponent of η; white is 2, the paper's", fontsize=8)
+        fig.suptitle("exponent of η, without colour where it is the paper's 2", fontsize=8)
     return {"sensitivity": fig}

@@ -77,10 +77,11 @@ def report(
         The names of the experiments that are told of (``"found"``) and of those that are not run (``"not run"``).
 
     Raises:
-        InputError: nothing is published there, or the page can't be written.
+        InputError: there is no such folder, nothing is published there, or the page can't be written.
     """
-    told = (_published if published else _own)(Path(results))
-    path = Path(out)
+    if not Path(results).is_dir():
+        raise InputError("results", str(results), "is no folder; run `jthermo reproduce all` first")
+    told, path = (_published if published else _own)(Path(results)), Path(out)
     page = pages.render(
         "report.html", title="jthermo: what survives of the paper's claims", **_page(told, published)
     )
@@ -227,7 +228,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "verdict": row["verdict"] if right else UNSUPPORTED,
         "why": row["why"] if right else f"it says {row.get('verdict')}, which its own numbers do not give",
-        "choice": ", ".join(f"{FIELDS.get(k, k)} {_value(v)}" for k, v in row["choice"].items()),
+        "choice": ", ".join(f"{FIELDS.get(k, k)} {_value(k, v)}" for k, v in row["choice"].items()),
         "claimed": row["claimed"],
         "seeds": row["num_seeds"] or "–",
     }
@@ -286,8 +287,8 @@ def _sensitivity(told: Experiment) -> dict[str, Any]:
         cells: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in rows:
             choice = {k: v for k, v in row["choice"].items() if k != "window"}
-            cells.setdefault(tuple(_value(v) for v in choice.values()), {})[row["choice"]["window"]] = _row(
-                row
+            cells.setdefault(tuple(_value(k, v) for k, v in choice.items()), {})[row["choice"]["window"]] = (
+                _row(row)
             )
         axes = [FIELDS.get(k, k) for k in rows[0]["choice"] if k != "window"]
         tables.append(
@@ -296,9 +297,11 @@ def _sensitivity(told: Experiment) -> dict[str, Any]:
     return {"told": told, "tables": tables, "windows": (told.found or {}).get("windows", {})}
 
 
-def _value(value: Any) -> str:
-    """A chosen value in words; data without a number of samples are fresh."""
-    return "fresh" if value in (None, "None") else str(value)
+def _value(name: str, value: Any) -> str:
+    """A chosen value in words; data without a number of samples are drawn afresh at each step."""
+    if name == "data.num_samples":
+        return "fresh" if str(value) == "None" else f"n = {value}"
+    return str(value)
 
 
 def described(sweep: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -206,6 +206,7 @@ MISTAKES = {
     "status": (["status", "NOWHERE"], "holds no sweep.json"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
+    "report": (["report", "--results", "NOWHERE"], "is no folder; run `jthermo reproduce all` first"),
     "claims": (["claims", "--results", "NOWHERE"], "has no claims.json"),
     "verb": (["train"], "Unrecognized options"),
     "option": (["run", "OWN", "--eta", "1"], "Unrecognized"),
