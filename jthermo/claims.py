@@ -230,7 +230,8 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
             if "not_run" in made and (there or {}).get("rows"):
                 continue
             if claim in rows:
-                entry.setdefault(place, {})[name] = {**common, "rows": rows[claim]}
+                made_by = entry.get(place, {}) | {name: {**common, "rows": rows[claim]}}
+                entry[place] = dict(sorted(made_by.items()))  # whatever was run first
             elif there:
                 del entry[place][name]
             entry["verdict"] = overall(entry)
