@@ -18,6 +18,7 @@ SWEEP = jt.Sweep(
         steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.mean_squared_residual()), probe_size=512
     ),
 )
+CLAIMS = ("C9",)  # that judge(ds) gives evidence on
 SMALL = {"seed": range(256)}
 EDGES = np.array([0, 0.05, 0.1, 0.2, 0.5, 1, 2])
 

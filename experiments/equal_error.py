@@ -21,6 +21,7 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
+CLAIMS = ("C10",)  # that judge(ds) gives evidence on
 SMALL = {"seed": range(128)}
 SHARES = (0.2, 0.5, 0.8, 0.98)  # of the way down, on a log scale, from the init to the highest plateau
 NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}

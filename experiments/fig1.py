@@ -10,6 +10,7 @@ from jthermo.theory import flow, properties, walk
 
 ETA = 0.05
 LOW, HIGH = 0.0, 4.0
+CLAIMS = ("C11", "C12")  # that judge(ds) gives evidence on
 LABELS = {
     "exact": "exact",
     "eq10": "Eq. 10",

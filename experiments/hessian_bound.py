@@ -27,6 +27,7 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
+CLAIMS = ("C13",)  # that judge(ds) gives evidence on
 SMALL = {"seed": range(128)}
 DEPTHS = (2, 3, 4, 5)  # layers of weights, 10 units wide
 

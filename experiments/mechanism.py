@@ -22,6 +22,7 @@ SWEEP = jt.Sweep(
         steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias)
     ),
 )
+CLAIMS = ("C11",)  # that judge(ds) gives evidence on
 SMALL = {"seed": range(256)}
 ETA, NETS = 0.05, 64  # what is drawn, and how many of its nets are predicted
 WIDTH = 2**0.5 * (1 - 1 / 40)  # E‖W‖ of a unit for He init and d = 10

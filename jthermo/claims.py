@@ -15,9 +15,9 @@ import numpy as np
 from jthermo import evidence
 from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.errors import InputError
-from jthermo.evidence import Evidence
+from jthermo.evidence import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence
 from jthermo.files import write_whole
-from jthermo.results import axes_of
+from jthermo.results import axes_of, tau
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,29 +69,6 @@ class Claim:
         if (self.exponent is None) == (self.above is None):
             raise InputError("claim", self.id, "give either exponent= or above=")
 
-    def verdict(self, fit: CollapseFit, falls: bool) -> tuple[str, str]:
-        """``"reproduced"``, ``"not reproduced"`` or ``"undecided"``, and why."""
-        low, high = fit.exponents[self.control].low, fit.exponents[self.control].high
-        if not falls:
-            return "not reproduced", "it does not fall"
-        if self.above is not None:
-            if low > self.above:
-                return "reproduced", f"the interval lies above {self.above:g}"
-            return (
-                ("not reproduced", f"the interval lies below {self.above:g}")
-                if high < self.above
-                else ("undecided", "the interval is too wide")
-            )
-        assert self.exponent is not None
-        near, far = sorted((self.exponent * (1 - TOLERANCE), self.exponent * (1 + TOLERANCE)))
-        if high < near or low > far:
-            return "not reproduced", f"the interval excludes {self.exponent:g} ± {100 * TOLERANCE:g} %"
-        if fit.collapsed is False and fit.misfit > MISFIT:
-            return "not reproduced", f"the curves miss each other by {100 * fit.misfit:.0f} % of their range"
-        if near <= low and high <= far:
-            return "reproduced", f"the interval lies within {100 * TOLERANCE:g} % of {self.exponent:g}"
-        return "undecided", "the interval is too wide"
-
 
 class Chosen(NamedTuple):
     """One combination of the choices that the paper leaves open, its runs and their fit."""
@@ -129,10 +106,27 @@ def choices(ds: xr.Dataset, kept: Sequence[str]) -> list[tuple[dict[str, Any], x
     return found
 
 
-def fit_claims(ds: xr.Dataset, claims: Sequence[Claim]) -> dict[tuple[str, str], list[Chosen]]:
-    """Every fit that some claims need, by (variable, control)."""
+def fit_claims(
+    ds: xr.Dataset, claims: Sequence[Claim], windows: Mapping[str, tuple[float, float]] | None = None
+) -> dict[tuple[str, str], list[Chosen]]:
+    """Every fit that some claims need, by (variable, control).
+
+    Args:
+        ds: results.
+        claims: the claims.
+        windows: parts of the clock η²t/B, by name; each is fitted by itself and is one more choice.
+    """
     keys = dict.fromkeys((c.variable, c.control) for c in claims)
-    return {(variable, control): fit_choices(ds, variable, (control,)) for variable, control in keys}
+    if windows is None:
+        return {(variable, control): fit_choices(ds, variable, (control,)) for variable, control in keys}
+    clock = tau(ds)
+    fits: dict[tuple[str, str], list[Chosen]] = {key: [] for key in keys}
+    for (variable, control), made in fits.items():
+        for name, (low, high) in windows.items():
+            part = ds.assign_coords(step=ds.step.where((clock >= low) & (clock <= high), -1))
+            for choice, runs, fit in fit_choices(part, variable, (control,)):
+                made.append(Chosen({**choice, "window": name}, runs, fit))
+    return fits
 
 
 def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
@@ -140,8 +134,7 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
     runs, fit = chosen.runs, chosen.fit
     found = fit.exponents[claim.control]
     first, last = _ends(runs, claim.variable)
-    verdict, why = claim.verdict(fit, bool(last < first))
-    return {
+    row = {
         "choice": chosen.choice,
         "variable": claim.variable,
         "control": claim.control,
@@ -153,74 +146,95 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
         },
         "misfit": fit.misfit,
         "p_value": fit.p_value,
+        "collapsed": fit.collapsed,
         "first": first,
         "last": last,
         "num_seeds": len(np.unique(runs.seed.values)),
         "num_runs": runs.sizes["run"],
         "num_left_out": len(fit.left_out),
-        "verdict": verdict,
-        "why": why,
     }
+    row["verdict"], row["why"] = verdict(row)
+    return row
+
+
+def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a row and why, from its numbers alone."""
+    low, high = (e if row[k] is None else row[k] for k, e in (("low", -np.inf), ("high", np.inf)))
+    bound = float(row["claimed"].removeprefix("> "))
+    if not row["last"] < row["first"]:
+        return NOT_REPRODUCED, "it does not fall"
+    if row["claimed"].startswith(">"):
+        if low > bound:
+            return REPRODUCED, f"the interval lies above {bound:g}"
+        if high < bound:
+            return NOT_REPRODUCED, f"the interval lies below {bound:g}"
+        return UNDECIDED, "the interval is too wide"
+    near, far = sorted((bound * (1 - TOLERANCE), bound * (1 + TOLERANCE)))
+    if high < near or low > far:
+        return NOT_REPRODUCED, f"the interval excludes {bound:g} ± {100 * TOLERANCE:g} %"
+    if row.get("collapsed") is False and row["misfit"] > MISFIT:
+        return NOT_REPRODUCED, f"the curves miss each other by {100 * row['misfit']:.0f} % of their range"
+    if near <= low and high <= far:
+        return REPRODUCED, f"the interval lies within {100 * TOLERANCE:g} % of {bound:g}"
+    return UNDECIDED, "the interval is too wide"
+
+
+def supported(row: Mapping[str, Any]) -> bool:
+    """Whether the verdict in a row is the one that its own numbers give; False also where they are missing or at odds."""
+    try:
+        if "quantity" in row:
+            return evidence.verdict(row)[0] == row["verdict"]
+        inside = row["exponent"] is None or row["low"] is None or row["low"] <= row["exponent"] <= row["high"]
+        return inside and verdict(row)[0] == row["verdict"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:
     """Mean over finite runs at the first and at the last record of each."""
-    values = runs[variable].values
-    last = values[np.arange(len(values)), (runs.step.values >= 0).sum(1) - 1]
-    return float(np.nanmean(values[:, 0])), float(np.nanmean(last))
+    values, there = runs[variable].values, runs.step.values >= 0
+    run, last = np.arange(len(values)), values.shape[1] - 1 - there[:, ::-1].argmax(1)
+    return float(np.nanmean(values[run, there.argmax(1)])), float(np.nanmean(values[run, last]))
 
 
-def update_claims(
-    path: Path,
-    experiment: str,
-    scale: str,
-    sweep_id: str,
+def rows(
     claims: Sequence[Claim],
     fits: Mapping[tuple[str, str], list[Chosen]],
-) -> dict[str, Any]:
-    """Put the rows of an experiment's claims into ``claims.json``, in place of its earlier ones."""
-    rows = {c.id: [judge(c, chosen) for chosen in fits[c.variable, c.control]] for c in claims}
-    return _update(path, experiment, scale, sweep_id, rows)
+    found: Sequence[Evidence] = (),
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of an experiment by claim: those of its fits, then its other evidence."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for claim in claims:
+        made.setdefault(claim.id, []).extend(judge(claim, c) for c in fits[claim.variable, claim.control])
+    for piece in found:
+        made.setdefault(piece.claim, []).append(piece.row())
+    return made
 
 
-def update_evidence(
-    path: Path, experiment: str, scale: str, sweep_id: str, found: Sequence[Evidence]
-) -> dict[str, Any]:
-    """Put the evidence of an experiment into ``claims.json``, in place of its earlier one."""
-    rows = {
-        name: [e.row() for e in found if e.claim == name] for name in dict.fromkeys(e.claim for e in found)
-    }
-    return _update(path, experiment, scale, sweep_id, rows)
+def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what an experiment has found into ``claims.json``, in place of what it found earlier.
 
-
-def update_not_run(
-    path: Path, experiment: str, scale: str, sweep_id: str, claims: Sequence[Claim], why: str
-) -> dict[str, Any]:
-    """Say in ``claims.json`` why an experiment has no rows; rows that it has from a machine that could run it stay."""
-    return _update(path, experiment, scale, sweep_id, {c.id: [] for c in claims}, f"not run: {why}")
-
-
-def _update(
-    path: Path,
-    experiment: str,
-    scale: str,
-    sweep_id: str,
-    rows: Mapping[str, list[dict[str, Any]]],
-    not_run: str | None = None,
-) -> dict[str, Any]:
-    """``claims.json`` with an experiment's rows by claim, or with why it has none."""
+    Args:
+        path: the file.
+        name: the experiment.
+        made: its command, its rows by claim, and what else is to be known of it; with ``not_run``, why it has no rows,
+            those that it has from a machine that could run it stay.
+    """
     known = json.loads(path.read_text()) if path.exists() else {}
-    for name, made in rows.items():
-        if not_run and known.get(name, {}).get("experiments", {}).get(experiment, {}).get("rows"):
-            continue
-        entry = known.setdefault(name, {"text": CLAIMS[name], "experiments": {}})
-        entry["experiments"][experiment] = {
-            "command": f"jthermo reproduce {experiment} --scale {scale}",
-            "sweep_id": sweep_id,
-            "rows": made,
-            **({"not_run": not_run} if not_run else {}),
-        }
-        entry["verdict"] = overall(entry)
+    common = {k: v for k, v in made.items() if k not in ("rows", "sensitivity")}
+    for part, place in (("rows", "experiments"), ("sensitivity", "sensitivity")):
+        rows = made.get(part, {})
+        for claim in dict.fromkeys([*known, *rows]):
+            entry = known.setdefault(claim, {"text": CLAIMS[claim], "experiments": {}})
+            there = entry.get(place, {}).get(name)
+            if "not_run" in made and (there or {}).get("rows"):
+                continue
+            if claim in rows:
+                made_by = entry.get(place, {}) | {name: {**common, "rows": rows[claim]}}
+                entry[place] = dict(sorted(made_by.items()))  # whatever was run first
+            elif there:
+                del entry[place][name]
+            entry["verdict"] = overall(entry)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
     return known
@@ -231,7 +245,7 @@ def overall(entry: Mapping[str, Any]) -> str:
     rows = [(name, row) for name, experiment in entry["experiments"].items() for row in experiment["rows"]]
     found = {row["verdict"] for _, row in rows}
     if not found:
-        return "; ".join(f"{name} {e['not_run']}" for name, e in entry["experiments"].items())
+        return "; ".join(f"{n} not run: {e['not_run']}" for n, e in entry["experiments"].items()) or "not run"
     if len(found) == 1:
         return found.pop()
     if any("quantity" in row for _, row in rows):
@@ -279,9 +293,11 @@ def summary(known: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def line(claim: Claim, row: Mapping[str, Any]) -> str:
+def line(claim: str, row: Mapping[str, Any]) -> str:
     """A row with its claim in words, for a terminal."""
-    return f"{claim.id} {row['variable']:<16} {_case_line(row)} ({row['why']})"
+    if "quantity" in row:
+        return f"{claim:<3} {evidence.words(row)}"
+    return f"{claim:<3} {row['variable']:<16} {_case_line(row)} ({row['why']})"
 
 
 def _case_line(row: Mapping[str, Any]) -> str:
@@ -311,11 +327,11 @@ def verdicts(known: Mapping[str, Any]) -> str:
             number = "1 fit" if len(fits) == 1 else f"{len(fits)} fits"
             reach = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(values), max(values))))
             span = f"{reach} (paper {fits[0]['claimed']}), {number}"
-        lines.append(f"| {name} | {entry['text']} | {_counted(rows)} | {span} |")
+        lines.append(f"| {name} | {entry['text']} | {counted(rows)} | {span} |")
     return "\n".join(lines)
 
 
-def _counted(rows: Sequence[Mapping[str, Any]]) -> str:
+def counted(rows: Sequence[Mapping[str, Any]]) -> str:
     """One verdict where all rows agree, else how many have which."""
     count = Counter(row["verdict"] for row in rows)
     if len(count) == 1:

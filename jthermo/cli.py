@@ -252,7 +252,10 @@ def reproduce(
     out: Path = Path("results"),
     quiet: bool = False,
 ) -> None:
-    """Reproduce a figure of the paper: sweep, fits, verdicts, pictures.
+    """Reproduce a figure of the paper, or all: sweep, fits, verdicts, pictures. What is done already is skipped.
+
+    Of all, one that fails does not stop the others; the exit code is 2 where what failed was bad input, 1 where it was
+    anything else, and 0 where all was done but what lacks its data, which is told.
 
     Args:
         name: experiment.
@@ -260,19 +263,16 @@ def reproduce(
         out: where results go.
         quiet: print nothing but errors.
     """
-    from jthermo.reproduction import experiments, reproduce
+    from jthermo.reproduction import reproduce, reproduce_all
 
     if name != "all":
         reproduce(name, scale, out, progress=not quiet)
         return
-    missing = []
-    for each in experiments():
-        try:
-            reproduce(each, scale, out, progress=not quiet)
-        except InputError as error:  # an image set that is not at hand stops its own figures only
-            missing.append(f"{each}: {error}")
-    if missing:
-        raise InputError("reproduce", "all", "all done but " + "; ".join(missing))
+    failed = [ended for ended in reproduce_all(scale, out, progress=not quiet) if ended.state == "failed"]
+    if failed:
+        told = "; ".join(f"{each.name}: {each.why}" for each in failed)
+        bad_input = all(isinstance(each.error, InputError) for each in failed)
+        sys.exit(_say(f"error: all done but {told}", BAD_INPUT if bad_input else 1))
 
 
 def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tuple[Path, ...] = ()) -> None:
@@ -298,6 +298,20 @@ def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tu
     for page in into:
         verdicts.write_tables(path, page)
         print(f"{page}: written")
+
+
+def report(results: Path = Path("results"), out: Path = Path("report.html"), published: bool = False) -> None:
+    """Write the replication report: one page on every claim, from what was found in the records that are there.
+
+    Args:
+        results: the folder that reproduce wrote into.
+        out: the page; it needs no other file and no network.
+        published: show the published claims.json in place of what was found here.
+    """
+    from jthermo.report import report
+
+    told = report(results, out, published)
+    print(f"{out}: {len(told['found'])} experiments found, {len(told['not run'])} not run")
 
 
 def list_experiments() -> None:
@@ -334,6 +348,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export,
     "reproduce": reproduce,
     "claims": claims,
+    "report": report,
     "list": list_experiments,
     "plan": plan,
     "launch": launch,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+NORMAL = 1.96  # standard errors from the middle to either end of a 95 % interval
 SIGMAS = 3  # a number agrees with a claimed one within so many standard errors, plus a stated tolerance
 
 
@@ -18,32 +19,57 @@ class Evidence:
     Args:
         claim: the claim's row in :data:`jthermo.claims.CLAIMS`, ``"C11"``.
         quantity: what was measured, in words: a short name, and after a comma its unit and how it was got.
-        claimed: what the paper says it is.
+        relation: ``"="``, ``">"`` or ``"<"``: what the paper says of it …
+        target: … and of which number.
         value: what it is.
         low: lower end of its 95 % interval.
         high: upper end.
-        verdict: ``"reproduced"``, ``"not reproduced"`` or ``"undecided"``.
-        why: in words.
+        tolerance: beyond the error, for ``"="``.
         choice: the unstated choices it holds for.
         num_seeds: number of seeds behind it, 0 where there are none.
     """
 
     claim: str
     quantity: str
-    claimed: str
+    relation: str
+    target: float
     value: float
     low: float
     high: float
-    verdict: str
-    why: str
+    tolerance: float = 0.0
     choice: Mapping[str, Any] = field(default_factory=dict)
     num_seeds: int = 0
 
+    @property
+    def why(self) -> str:
+        """The reason of the verdict, in words."""
+        return self.row()["why"]
+
+    @property
+    def verdict(self) -> str:
+        """``"reproduced"``, ``"not reproduced"`` or ``"undecided"``."""
+        return self.row()["verdict"]
+
     def row(self) -> dict[str, Any]:
-        """The row for ``claims.json``."""
-        plain = dataclasses.asdict(self)
-        plain.pop("claim")
-        return plain
+        """The row for ``claims.json``: its numbers, and the verdict that follows from them."""
+        row = dataclasses.asdict(self)
+        row.pop("claim")
+        row["claimed"] = f"{'' if self.relation == '=' else self.relation + ' '}{self.target:.4g}"
+        row["verdict"], row["why"] = verdict(row)
+        return row
+
+
+def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a row and why, from its numbers alone."""
+    value, low, high, target = (float(row[k]) for k in ("value", "low", "high", "target"))
+    if row["relation"] == "=":
+        error = (high - low) / 2 / NORMAL
+        agrees = abs(value - target) <= SIGMAS * error + row["tolerance"]
+        return REPRODUCED if agrees else NOT_REPRODUCED, f"it is {value:.4f} ± {error:.4f}"
+    right, wrong = (low > target, high < target) if row["relation"] == ">" else (high < target, low > target)
+    if right or wrong:
+        return REPRODUCED if right else NOT_REPRODUCED, f"it lies in [{low:.3g}, {high:.3g}]"
+    return UNDECIDED, "the interval holds the bound"
 
 
 def equals(
@@ -61,18 +87,8 @@ def equals(
     >>> equals("C11", "flux", -1.0, -0.5, 0.01).why
     'it is -0.5000 ± 0.0100'
     """
-    agrees = abs(value - claimed) <= SIGMAS * standard_error + tolerance
-    return Evidence(
-        claim,
-        quantity,
-        f"{claimed:.4g}",
-        value,
-        value - 1.96 * standard_error,
-        value + 1.96 * standard_error,
-        REPRODUCED if agrees else NOT_REPRODUCED,
-        f"it is {value:.4f} ± {standard_error:.4f}",
-        **more,
-    )
+    ends = value - NORMAL * standard_error, value + NORMAL * standard_error
+    return _evidence(claim, quantity, "=", claimed, value, *ends, tolerance=tolerance, **more)
 
 
 def above(
@@ -83,35 +99,20 @@ def above(
     >>> above("C9", "ratio", 1, 1.2, 0.9, 1.5).verdict
     'undecided'
     """
-    return _one_sided(claim, quantity, f"> {bound:g}", (low > bound, high < bound), value, low, high, more)
+    return _evidence(claim, quantity, ">", bound, value, low, high, **more)
 
 
 def below(
     claim: str, quantity: str, bound: float, value: float, low: float, high: float, **more: Any
 ) -> Evidence:
     """Evidence on a number claimed to lie below a bound: the whole interval has to."""
-    return _one_sided(claim, quantity, f"< {bound:g}", (high < bound, low > bound), value, low, high, more)
+    return _evidence(claim, quantity, "<", bound, value, low, high, **more)
 
 
-def _one_sided(
-    claim: str,
-    quantity: str,
-    claimed: str,
-    sides: tuple[bool, bool],
-    value: float,
-    low: float,
-    high: float,
-    more: Mapping[str, Any],
-) -> Evidence:
-    right, wrong = sides
-    verdict = REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
-    why = "the interval holds the bound" if verdict == UNDECIDED else f"it lies in [{low:.3g}, {high:.3g}]"
-    return Evidence(claim, quantity, claimed, float(value), float(low), float(high), verdict, why, **more)
-
-
-def line(found: Evidence) -> str:
-    """A piece of evidence with its claim in words, for a terminal."""
-    return f"{found.claim:<3} {words(dataclasses.asdict(found))}"
+def _evidence(claim: str, quantity: str, relation: str, *numbers: float, **more: Any) -> Evidence:
+    """With plain floats, as JSON takes them."""
+    target, value, low, high = (float(number) for number in numbers)
+    return Evidence(claim, quantity, relation, target, value, low, high, **more)
 
 
 def words(row: Mapping[str, Any]) -> str:

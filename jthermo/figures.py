@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,23 @@ STYLE: dict[Any, Any] = {
     "savefig.bbox": "tight",
 }
 SYMBOL = {"learning_rate": "η", "batch_size": "B", "data.redraw": "p"}
+LMS = (
+    np.array(  # from linear sRGB to the cones, and from their cube roots to lightness and hue: Ottosson 2020
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+)
+OKLAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+PIXELS = 1.6  # a point in a page: text of 8 points is 13 pixels high
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}  # the paper's clocks agree with t at these values
 
 
@@ -67,6 +86,7 @@ def clocks(
             curves(ax, ds, variable, by=by, power=power)
         axes[0, 0].set_ylabel(ylabel or ds[variable].attrs.get("long_name", variable))
         axes[0, 0].legend(handlelength=1.2, loc="best")
+    fig.set_label(variable)  # what it shows
     return fig
 
 
@@ -113,7 +133,51 @@ def collapses(chosen: Sequence[Chosen], *, ylabel: str = "", share: bool = True)
             ax.set_title(f"{name}\n{found if known else 'no exponent identified'}".lstrip())
         axes[0, 0].set_ylabel(ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value))
         axes[0, 0].legend(handlelength=1.2, loc="best")
+    fig.set_label(fit.curves.value)
     return fig
+
+
+def heatmap(
+    ax: Axes,
+    chosen: Sequence[Chosen],
+    *,
+    x: str,
+    y: str,
+    target: float,
+    names: Mapping[str, str] | None = None,
+) -> Axes:
+    """The exponent of every fit over two choices: a cell for each pair, its colour the distance from a claimed exponent.
+
+    Args:
+        ax: where to draw.
+        chosen: fits of one variable on one control, one for each pair, as :func:`jthermo.claims.fit_choices` makes them.
+        x: the choice along the horizontal axis.
+        y: the choice along the vertical axis.
+        target: the claimed exponent; it is white, one more or less is the darkest.
+        names: values of the choices in other words.
+    """
+    import matplotlib.pyplot as plt
+
+    columns, rows = (list(dict.fromkeys(str(each.choice[axis]) for each in chosen)) for axis in (x, y))
+    value = np.full((len(rows), len(columns)), np.nan)
+    with plt.rc_context(STYLE):
+        for choice, _, fit in chosen:
+            ((found),) = fit.exponents.values()
+            row, column = rows.index(str(choice[y])), columns.index(str(choice[x]))
+            value[row, column] = found.value
+            known = np.isfinite(found.value)
+            text = f"{found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]" if known else "not\nidentifiable"
+            dark = known and abs(found.value - target) > 0.65
+            middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
+            ax.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **middle)
+        ax.pcolormesh(value, cmap="PuOr", vmin=target - 1, vmax=target + 1, edgecolor="white", zorder=0)
+        words = names or {}
+        ax.set_xticks(np.arange(len(columns)) + 0.5, [words.get(c, c) for c in columns])
+        ax.set_yticks(np.arange(len(rows)) + 0.5, [words.get(r, r) for r in rows])
+        ax.set_ylim(len(rows), 0)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+    return ax
 
 
 def mean_curve(runs: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,6 +206,57 @@ def save(made: Mapping[str, Figure], folder: str | Path) -> list[Path]:
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_whole(paths[-1], body.getvalue())
     return paths
+
+
+def svg(fig: Figure, name: str) -> bytes:
+    """A figure as SVG that can stand in a page: text as text, no background, darker or lighter with the reader's scheme.
+
+    Args:
+        fig: the figure, which stays open.
+        name: what the figure is, for those who hear it read.
+    """
+    import matplotlib.pyplot as plt
+
+    body = io.BytesIO()
+    with plt.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
+        fig.savefig(body, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
+    text = body.getvalue().decode()
+    head, text = "<svg", text[text.index("<svg") + 4 :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w-]+)", text))  # ids of paths that are drawn several times, and of clips
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(
+        r'(width|height)="([\d.]+)pt"', lambda found: f'{found[1]}="{float(found[2]) * PIXELS:.0f}"', text
+    )
+    places = re.compile(r'(?<= )(?:d|x|y|width|height|transform|viewBox)="[^"]*"')
+    text = places.sub(
+        lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), text
+    )  # a tenth of a point is not seen
+    text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
+    text = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1)", text)
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
+    shades = dict.fromkeys(["000000", *re.findall(r"var\(--c(\w+)\)", text)])
+    light, dark = (
+        "".join(f"--c{c}:{shade(f'#{c}')};" for c in shades) for shade in (str, _on_dark)
+    )  # a colour has one name wherever it stands, so that figures in one page agree
+    scheme = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    head += (
+        f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif" style="fill: var(--c000000)"'
+    )
+    return f"{head}{text.replace('<defs>', scheme + '<defs>', 1)}".encode()
+
+
+def _on_dark(colour: str) -> str:
+    """The colour that does on a dark page what this one does on a white one: same hue, lightness turned round (OKLab)."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    lightness, *hue = OKLAB @ np.cbrt(LMS @ linear)
+    turned = np.interp(lightness, (0, 0.8, 1), (0.95, 0.62, 0.2))
+    linear = np.linalg.solve(LMS, np.linalg.solve(OKLAB, [turned, *hue]) ** 3).clip(0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return to_hex((srgb[0], srgb[1], srgb[2]))
 
 
 def colours(number: int) -> list[Any]:

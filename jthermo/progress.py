@@ -1,9 +1,10 @@
-"""The progress of a sweep on the host: one live line on a terminal, a line now and then elsewhere."""
+"""Progress on the host: one live line for a sweep, a line now and then off a terminal, and the time left of several."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TextIO
 
 
@@ -73,6 +74,42 @@ class Progress:
         )
         self.stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
         self.stream.flush()
+
+
+class TimeLeft:
+    """Time left of several pieces of work, from what each is expected to take and the pace of those that are done.
+
+    Args:
+        expected: seconds of each; one that is not known counts as the mean of the others.
+
+    >>> clock = TimeLeft({"a": 10.0, "b": 30.0, "c": None})
+    >>> clock.took("a", 20.0)
+    >>> clock.left
+    100.0
+    """
+
+    def __init__(self, expected: Mapping[str, float | None]) -> None:
+        stated = [seconds for seconds in expected.values() if seconds is not None]
+        mean = sum(stated) / len(stated) if stated else None
+        self._waiting = {name: mean if seconds is None else seconds for name, seconds in expected.items()}
+        self._expected = self._taken = 0.0
+        self._began = time.monotonic()
+
+    def took(self, name: str, seconds: float) -> None:
+        """Count one as done."""
+        self._expected += self._waiting.pop(name) or 0.0
+        self._taken += seconds
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None where nothing is known."""
+        pace = self._taken / self._expected if self._expected else 1.0
+        known = [seconds for seconds in self._waiting.values() if seconds is not None]
+        return pace * sum(known) if len(known) == len(self._waiting) else None
+
+    def __str__(self) -> str:
+        left = "time left unknown" if self.left is None else f"about {_clock(self.left)} left"
+        return f"{_clock(time.monotonic() - self._began)} gone, {left}"
 
 
 def _clock(seconds: float) -> str:

@@ -202,7 +202,7 @@ def read_manifests(directory: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted(directory.glob(MANIFESTS))]
 
 
-def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
+def read_record(directory: Path, name: str, digest: str) -> bytes:
     """A record file that a manifest names, checked against its digest."""
     path = directory / RECORDS / name
     body = path.read_bytes() if path.exists() else b""
@@ -211,7 +211,12 @@ def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
         raise InputError(
             "records", str(path), f"{state}; run the same sweep again to rebuild it from its checkpoint"
         )
-    with np.load(io.BytesIO(body), allow_pickle=False) as part:
+    return body
+
+
+def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
+    """The arrays of a record file that a manifest names."""
+    with np.load(io.BytesIO(read_record(directory, name, digest)), allow_pickle=False) as part:
         return dict(part)
 
 

@@ -305,8 +305,13 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
         "precision": "float32",
         "lane_width": cohort.width,
         "git_commit": _commit(),
-        "versions": json.dumps({name: importlib.metadata.version(name) for name in VERSIONS}),
+        "versions": json.dumps(versions()),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    return {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
 @functools.cache

@@ -14,11 +14,11 @@ PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
-    "errors", "files", "pages", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer",
-    "models", "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
+    "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
+    "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
     "planning", "measurement", "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store",
-    "parameters", "runner", "collapse", "evidence", "claims", "figures", "exploration", "reproduction", "distributed",
-    "options", "launch", "diagnosis", "cli",
+    "parameters", "runner", "collapse", "evidence", "claims", "findings", "figures", "pages", "exploration", "reproduction",
+    "report", "distributed", "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
 NO_JAX = (
     "errors",
@@ -29,6 +29,7 @@ NO_JAX = (
     "figures",
     "exploration",
     "claims",
+    "findings",
     "collapse",
     "progress",
 )
@@ -144,6 +145,7 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
         archive.extractall(tmp_path / "site")
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
+    assert {"jthermo/pages/style.css", "jthermo/pages/page.html", "jthermo/pages/report.html"} <= set(names)
     assert {"jthermo/kernels/engine.cc", "jthermo/kernels/dense.h"} <= set(names)
     assert {"jthermo/pages/explore.html", "jthermo/pages/explore.js"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import jthermo as jt
-from jthermo import claims
+from jthermo import claims, evidence
 from jthermo.errors import InputError
 
 RATES, SEEDS = (0.05, 0.1, 0.2), 12
@@ -76,13 +76,14 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
         {"model.init": "he"},
         {"model.init": "unit"},
     ]
-    known = claims.update_claims(path, "fig3_4", "small", "abc", [C2], fits)
+    known = claims.update(path, "fig3_4", {"command": "x", "rows": claims.rows([C2], fits)})
     assert json.loads(path.read_text()) == known
     verdict = known["C2"]["verdict"]
     assert verdict.startswith("depends on an unstated choice")
     assert "reproduced for fig3_4 he" in verdict
     assert "not reproduced for fig3_4 unit" in verdict
-    again = claims.update_claims(path, "fig3_4", "small", "abc", [C2], claims.fit_claims(results(2), [C2]))
+    rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
+    again = claims.update(path, "fig3_4", {"command": "x", "rows": rows})
     assert again["C2"]["verdict"] == "reproduced"  # the old rows are gone
     assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
     summary = claims.summary(again)
@@ -110,13 +111,51 @@ def test_a_claim_names_its_row_and_one_statement():
 
 
 def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
-    path, tested = tmp_path / "claims.json", (jt.Claim("C8", "activation_rate", "learning_rate", exponent=2),)
-    known = claims.update_not_run(path, "fig11_12", "small", "1", tested, "cifar10 is not at hand")
+    path, absent = tmp_path / "claims.json", {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"}
+    known = claims.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
     for made in (claims.table(known), claims.summary(known), claims.verdicts(known)):
         assert "not run: cifar10 is not at hand" in made
         assert "**reproduced**" not in made
     row = {"choice": {}, "variable": "activation_rate", "control": "learning_rate", "verdict": "undecided"}
-    claims._update(path, "fig11_12", "small", "1", {"C8": [row]})
-    known = claims.update_not_run(path, "fig11_12", "small", "1", tested, "cifar10 is not at hand")
+    claims.update(path, "fig11_12", {"rows": {"C8": [row]}})
+    known = claims.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "undecided"
+    known = claims.update(path, "fig11_12", {"rows": {}})  # it puts no such claim to the test any more
+    assert known["C8"]["verdict"] == "not run"
+
+
+def test_a_verdict_is_supported_by_the_numbers_of_its_row_or_it_is_not():
+    (chosen,) = claims.fit_choices(results(2), "value", ("learning_rate",))
+    fitted = claims.judge(C2, chosen)
+    measured = evidence.above("C9", "ratio", 1, 1.4, 1.2, 1.6).row()
+    agreeing = evidence.equals("C11", "flux", -1.0, -1.01, 0.004, tolerance=0.002).row()
+    for row, tampered in (
+        (fitted, {"low": 0.9, "exponent": 1.0, "high": 1.1}),
+        (fitted, {"exponent": 2.4}),
+        (fitted, {"misfit": 0.2, "collapsed": False}),
+        (fitted, {"last": 2.0}),
+        (fitted, {"claimed": "3"}),
+        (fitted, {"verdict": "not reproduced"}),
+        (fitted, {"low": "a"}),
+        (measured, {"low": 0.9}),
+        (measured, {"relation": "<"}),
+        (agreeing, {"value": -1.02, "low": -1.021, "high": -1.019}),
+        (agreeing, {"target": -0.5}),
+    ):
+        assert row["verdict"] == "reproduced"
+        assert claims.supported(json.loads(json.dumps(row)))
+        assert not claims.supported({**row, **tampered}), tampered
+    del fitted["first"]
+    assert not claims.supported(fitted)
+
+
+def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
+    made = results(2)
+    fits = claims.fit_claims(made, [C2], {"all": (0, 1e9), "early": (0, 4), "late": (4, 1e9)})
+    assert [c.choice for c in fits["value", "learning_rate"]] == [
+        {"window": "all"}, {"window": "early"}, {"window": "late"}
+    ]  # fmt: skip
+    ends = [claims.judge(C2, c) for c in fits["value", "learning_rate"]]
+    assert ends[0]["first"] == ends[1]["first"] > ends[1]["last"] > ends[2]["last"] == ends[0]["last"]
+    assert all(row["exponent"] == pytest.approx(2, abs=0.1) for row in ends)

@@ -209,6 +209,7 @@ MISTAKES = {
     "explore no table": (["explore", "OWN"], "give a .csv or .parquet file"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
+    "report": (["report", "--results", "NOWHERE"], "is no folder; run `jthermo reproduce all` first"),
     "claims": (["claims", "--results", "NOWHERE"], "has no claims.json"),
     "verb": (["train"], "Unrecognized options"),
     "option": (["run", "OWN", "--eta", "1"], "Unrecognized"),

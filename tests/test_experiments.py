@@ -67,11 +67,29 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_
     known = json.loads((tmp_path / "claims.json").read_text())
     assert set(known) == {"C3", "C5"}
     assert known["C3"]["experiments"]["fig5_6"]["command"] == "jthermo reproduce fig5_6 --scale small"
-    assert "C3 activation_rate" in capsys.readouterr().out
+    own = json.loads((tmp_path / "fig5_6-small" / "claims.json").read_text())
+    assert own["rows"]["C3"] == known["C3"]["experiments"]["fig5_6"]["rows"]
+    assert "C3  activation_rate" in capsys.readouterr().out
     monkeypatch.setattr("jthermo.placement.programs", None)  # nothing is trained again
+    monkeypatch.setattr(claims, "fit_claims", None)  # nor fitted
     jt.reproduce("fig5_6", out=tmp_path, progress=False)
     assert json.loads((tmp_path / "claims.json").read_text()) == known
     assert capsys.readouterr().out == ""
+
+
+def test_the_study_of_choices_draws_every_combination():
+    module = reproduction.load("sensitivity")
+    tiny = {"seed": range(4), "vary": {"model.init": ("torch",), "data.num_samples": (None, 100)}}
+    ds = jt.run(module.SWEEP.replace(**tiny, **{"num_steps.value": 1.0}), progress=False)
+    fits = claims.fit_claims(ds, module.FIT[:1], dict.fromkeys(module.WINDOWS, (0, 1)))
+    fits["weight_norm_V", "learning_rate"] = fits["activation_rate", "learning_rate"]
+    for each in fits["activation_rate", "learning_rate"]:
+        each.choice["model.init"] = "torch"  # it has one value here
+    fig = module.figure(ds, fits)["sensitivity"]
+    texts = [t.get_text() for ax in fig.axes for t in (*ax.texts, *ax.get_xticklabels())]
+    assert sum("]" in t or "identifiable" in t for t in texts) == 2 * 3 * 2
+    assert {"fresh", "n = 100"} <= set(texts)
+    plt.close("all")
 
 
 def test_bad_names_are_named(tmp_path):
