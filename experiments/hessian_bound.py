@@ -77,11 +77,11 @@ def figure(ds, fits):
             "activation rate": "activation_rate",
         },
     }
-    with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(2, 2, figsize=(5.6, 4.2), layout="constrained")
+    with jt.figures.style():
+        fig, axes = plt.subplots(2, 2, figsize=(jt.figures.PAGE, 4.6))
         for ax, (title, shown) in zip(axes.flat, panels.items(), strict=False):
             for (name, variable), style in zip(shown.items(), ("-", "--", ":"), strict=False):
-                lines = jt.figures.curves(ax, ds, variable, power=2).lines
+                lines = jt.figures.curves(ds, variable, power=2, ax=ax).lines
                 plt.setp(lines[-len(np.unique(ds.learning_rate)) :], linestyle=style)
                 if name:
                     ax.plot([], [], color="black", ls=style, label=name)
