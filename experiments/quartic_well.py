@@ -1,8 +1,8 @@
 """Quartic well: label noise makes units of a linear student vanish, or makes them all the same.
 
 One linear unit of equal input and output weight θ, taught μx + σξ, is the well dθ = (μθ − θ³)dt + ζθ dW of Chen et al. 2023
-(arXiv 2306.04251, Sec. 4), with ζ = σ√η and t counted in 1/η; μ = 1.5, t ≤ 25 and ζ ≤ 3 are theirs. Their linear teacher and
-student has a unit for each singular mode; ours one for each of 20 inputs, with μ evenly up to 1.5, and a student each of
+(arXiv 2306.04251, Sec. 4), with ζ = σ√η and t counted in 1/η; μ = 1.5, t ≤ 25 and ζ ≤ 3 are theirs. Their linear student
+has a unit for each singular mode; ours one for each of 20 inputs, with μ evenly up to 1.5, and beside it a student each of
 whose 20 units sees all of 5 inputs. Ours too: η, x and θ ~ N(0, 1) at first, and the bounds 10⁻³ and 0.999.
 """
 
