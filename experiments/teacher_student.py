@@ -1,6 +1,6 @@
 """Teacher and student: a large rate that decays late leaves a ReLU net with a Jacobian of lower rank and sparser features.
 
-The two-layer nets of Andriushchenko et al. 2023 (arXiv 2210.05337): 15 points of the circle, 3 teacher and 20 student units,
+The two-layer nets of Andriushchenko et al. 2023 (arXiv 2210.05337): 15 points of the circle, 3 teacher, 20 student units,
 no bias, B = 1, 14,125 steps, their rates (doubled: their loss is (f − y)², ours half of it), decays, init and thresholds.
 Ours: many seeds, each with a teacher, data set and init of its own, and features of fresh x in place of the training set.
 """

@@ -16,9 +16,9 @@ ROOT = PACKAGE.parent
 FLOW = (
     "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "models", "data", "noise", "optimizer",
     "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
-    "planning", "measurement", "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store",
-    "parameters", "runner", "collapse", "evidence", "claims", "figures", "reproduction", "distributed", "options",
-    "launch", "diagnosis", "cli",
+    "planning", "measurement", "forecast", "progress", "sinks", "signals", "lock", "checkpoint", "training", "results",
+    "store", "parameters", "runner", "collapse", "evidence", "claims", "figures", "reproduction", "distributed",
+    "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
 NO_JAX = ("errors", "files", "checks", "results", "figures", "claims", "collapse", "progress")
 
