@@ -93,4 +93,5 @@ def figure(ds, fits):
         axes[1, 1].set(
             title="bound / trace at the init", yscale="log", xticks=DEPTHS, xlabel="layers of weights"
         )
+        axes[1, 1].tick_params(axis="x", which="minor", bottom=False)
     return {"hessian_bound": fig}

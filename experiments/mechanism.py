@@ -97,7 +97,7 @@ def figure(ds, fits):
         axes[0].set(xlim=(0, 3), ylim=(-0.24, 0.02))
         axes[1].set(xlim=(0, 20))
         axes[2].set(xlim=(0.02, 20), xscale="log", yscale="log")
-        axes[0].legend(handlelength=1.8, fontsize=5.5, loc="lower left")
+        axes[0].legend(handlelength=1.8, fontsize=6, loc="lower left")
         jt.figures.theory([], [], ax=axes[1], label="mean field")
         axes[1].plot([], [], color="grey", ls=":", lw=0.9, label="mean field, η → 0")
         axes[1].legend(*(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8)

@@ -78,21 +78,16 @@ def figure(ds, fits):
 
     lost = ds.seed.values[~ds.finite.values.all(1)]
     ds = ds.isel(run=~np.isin(ds.seed.values, lost))  # seeds that no rate makes diverge
-    shown = {
-        "loss": "error on fresh x",
-        "jacobian_rank": "rank of ∂f/∂θ",
-        "feature_sparsity": "feature sparsity",
-    }
     with jt.figures.style():
         fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.2))
         for name, point, colour in zip(ARMS, POINTS, ("black", *jt.figures.colours(3)), strict=True):
             runs = ds.isel(run=ds["optimizer.decay_at"].values == point["optimizer.decay_at"])
-            for ax, (variable, label) in zip(axes, shown.items(), strict=True):
-                t, mean, error = jt.figures.mean_curve(runs, variable)
-                if variable == "loss":
-                    mean, error = np.median(runs.loss.values[:, 1:], 0), 0
-                jt.figures.band(t, mean, error, ax=ax, color=colour, label=name)
-                ax.set(xlabel="t", ylabel=label, xticks=(0, 5000, 10_000))
-        axes[0].set(yscale="log", title=f"median of {runs.sizes['run']} seeds")
+            axes[0].plot(runs.step.values[0], runs.loss.median("run"), color=colour, label=name)
+            for ax, variable in zip(axes[1:], ("jacobian_rank", "feature_sparsity"), strict=True):
+                jt.figures.band(*jt.figures.mean_curve(runs, variable), ax=ax, color=colour)
+        labels = (f"error, median of {runs.sizes['run']} seeds", "rank of ∂f/∂θ", "feature sparsity")
+        for ax, label in zip(axes, labels, strict=True):
+            ax.set(xlabel="t", ylabel=label, xticks=(0, 5000, 10_000))
+        axes[0].set(yscale="log")
         axes[0].legend(loc="upper right")
     return {"teacher_student": fig}

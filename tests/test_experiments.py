@@ -55,6 +55,25 @@ def test_an_experiment_runs_from_sweep_to_figures(name):
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "most"), [("teacher_student", "jacobian_rank", 60), ("quartic_well", "alike", 1)]
+)
+def test_what_goes_beyond_the_paper_runs_from_sweep_to_figure(name, variable, most):
+    """A rank and a fraction in their ranges, and panels with a curve for each arm."""
+    module = reproduction.load(name)
+    tiny = {"seed": range(3), "num_steps": 20, "record.steps": jt.every(4)}
+    ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
+    found = ds[variable].values
+    assert found.min() >= 0
+    assert 0 < found.max() <= most
+    (fig,) = module.figure(ds, {}).values()
+    assert [len(ax.get_lines()) for ax in fig.axes] == {
+        "teacher_student": [4] * 3,
+        "quartic_well": [4, 4, 3],
+    }[name]
+    plt.close("all")
+
+
 def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
     module = reproduction.load("fig5_6")
     monkeypatch.setattr(reproduction, "load", lambda name: module)
