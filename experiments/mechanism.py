@@ -94,7 +94,7 @@ def figure(ds, fits):
         axes[1].plot(tau, drift.valley_rate(tau), color="grey", lw=0.9, ls=":")
         for ax, label in zip(axes, shown.values(), strict=True):
             ax.set(xlabel="η²t/B", ylabel=label)
-        axes[0].set(xlim=(0, 3), ylim=(-0.24, 0.02))
+        axes[0].set(xlim=(0, 3), ylim=(-0.34, 0.02))
         axes[1].set(xlim=(0, 20))
         axes[2].set(xlim=(0.02, 20), xscale="log", yscale="log")
         axes[0].legend(handlelength=1.8, fontsize=6, loc="lower left")

@@ -78,13 +78,13 @@ def figure(ds, fits):
         ):
             for record, colour in zip((2, 5, -1), jt.figures.colours(3), strict=True):
                 label = f"ηt = {ds.step.values[0, record] * ETA:g}"
-                ax.plot(NOISE, mean("vanished", dim, record), color=colour, label=label)
+                ax.plot(NOISE, mean("vanished", dim, record), color=colour, label=label if dim == 1 else "_")
             ax.set(title=title, xlabel="ζ = σ√η")
         axes[0].axvline((2 * MU) ** 0.5, color="black", ls="--", lw=0.9, label="ζ² = 2μ")
         jt.figures.theory(NOISE, np.minimum(NOISE**2 / (2 * MU), 1), ax=axes[1], label="units of 2μ < ζ²")
         axes[2].plot(NOISE, mean("alike", 5, -1), label="alike")
         axes[2].plot(NOISE, mean("vanished", 5, -1), label="vanished")
-        axes[2].plot(NOISE, 1 - mean("finite", 5, -1), label="runs diverged")
+        axes[2].plot(NOISE, 1 - mean("finite", 5, -1), "k:", label="runs diverged")
         axes[2].set(title=f"{UNITS} units, 5 inputs, ηt = {TIME:g}", xlabel="ζ = σ√η")
         axes[0].set_ylabel("fraction of vanished units")
         axes[2].set_ylabel("fraction")
