@@ -64,8 +64,8 @@ def judge(ds):
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(jt.figures.STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.4), sharey=True, layout="constrained")
+    with jt.figures.style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(jt.figures.PAGE, 2.4), sharey=True)
         found = slopes(ds)
         for (eta, s), colour in zip(found.items(), jt.figures.colours(len(found)), strict=True):
             mark = {"color": colour, "marker": "o", "ms": 3, "label": f"η = {eta:g}"}

@@ -69,8 +69,8 @@ def figure(ds, fits):
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
-    with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(2, len(INITS), figsize=(6.6, 3.8), sharex="col", layout="constrained")
+    with jt.figures.style():
+        fig, axes = plt.subplots(2, len(INITS), figsize=(jt.figures.PAGE, 3.8), sharex="col")
         for column, init in zip(axes.T, INITS, strict=True):
             rates = by_rate(ds, init)
             for (eta, runs), colour in zip(rates.items(), jt.figures.colours(len(rates)), strict=True):
@@ -78,10 +78,7 @@ def figure(ds, fits):
                 for ax, variable in zip(column, NAMES, strict=True):
                     value = runs[variable].values
                     error = value.std(0, ddof=1) / np.sqrt(len(value))
-                    ax.fill_between(
-                        excess, value.mean(0) - error, value.mean(0) + error, color=colour, alpha=0.25, lw=0
-                    )
-                    ax.plot(excess, value.mean(0), color=colour, label=f"η = {eta:g}")
+                    jt.figures.band(excess, value.mean(0), error, ax=ax, color=colour, label=f"η = {eta:g}")
             for ax in column:
                 for level in levels(rates):
                     ax.axvline(level, color="grey", lw=0.4)
@@ -92,5 +89,5 @@ def figure(ds, fits):
             column[1].invert_xaxis()
         for ax, name in zip(axes[:, 0], NAMES.values(), strict=True):
             ax.set_ylabel(name)
-        axes[0, -1].legend(handlelength=1.2)
+        axes[0, -1].legend()
     return {"equal_error": fig}

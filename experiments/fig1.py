@@ -104,12 +104,12 @@ def _search(number, law):
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    from jthermo.figures import STYLE
+    from jthermo.figures import style
 
     black, lines = "black", {"exact": ("#0072B2", "-"), "eq10": ("#D55E00", "--"), "eq11": ("#CC79A7", ":")}
     lines |= {"a4": ("#009E73", "-."), "psi": ("#CC79A7", ":")}
-    with plt.rc_context(STYLE):
-        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.0, 2.4), layout="constrained")
+    with style():
+        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.0, 2.4))
 
         def draw(ax, x, found):
             ax.errorbar(

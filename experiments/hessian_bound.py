@@ -78,11 +78,11 @@ def figure(ds, fits):
             "activation rate": "activation_rate",
         },
     }
-    with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(2, 2, figsize=(5.6, 4.2), layout="constrained")
+    with jt.figures.style():
+        fig, axes = plt.subplots(2, 2, figsize=(jt.figures.PAGE, 4.6))
         for ax, (title, shown) in zip(axes.flat, panels.items(), strict=False):
             for (name, variable), style in zip(shown.items(), ("-", "--", ":"), strict=False):
-                lines = jt.figures.curves(ax, ds, variable, power=2).lines
+                lines = jt.figures.curves(ds, variable, power=2, ax=ax).lines
                 plt.setp(lines[-len(np.unique(ds.learning_rate)) :], linestyle=style)
                 if name:
                     ax.plot([], [], color="black", ls=style, label=name)
@@ -94,4 +94,5 @@ def figure(ds, fits):
         axes[1, 1].set(
             title="bound / trace at the init", yscale="log", xticks=DEPTHS, xlabel="layers of weights"
         )
+        axes[1, 1].tick_params(axis="x", which="minor", bottom=False)
     return {"hessian_bound": fig}

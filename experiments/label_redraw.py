@@ -18,12 +18,12 @@ FIT = ()  # no claim of the paper
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(4.8, 2.2), sharey=True, layout="constrained")
+    with jt.figures.style():
+        fig, axes = plt.subplots(1, 2, figsize=(jt.figures.COLUMN, 2.1), sharey=True)
         for ax, bias in zip(axes, (True, False), strict=True):
             runs = ds.isel(run=ds["model.bias"].values == bias)
-            jt.figures.curves(ax, runs, "activation_rate", by="data.redraw")
+            jt.figures.curves(runs, "activation_rate", by="data.redraw", ax=ax)
             ax.set_title("with bias" if bias else "without bias")
         axes[0].set(ylabel="fraction of active units", ylim=(0, None))
-        axes[0].legend(handlelength=1.2)
+        axes[0].legend()
     return {"label_redraw": fig}

@@ -26,7 +26,7 @@ CLAIMS = ("C11",)  # that judge(ds) gives evidence on
 SMALL = {"seed": range(256)}
 ETA, NETS = 0.05, 64  # what is drawn, and how many of its nets are predicted
 WIDTH = 2**0.5 * (1 - 1 / 40)  # E‖W‖ of a unit for He init and d = 10
-COLOURS = {"full": "#0072B2", "label_averaged": "#009E73", "unbiased": "#D55E00"}
+COLOURS = dict(zip(NOISES, jt.figures.CATEGORIES, strict=False))
 
 
 def slopes():
@@ -75,8 +75,8 @@ def figure(ds, fits):
     import matplotlib.pyplot as plt
 
     shown = {"mean_bias": "mean b", "activation_rate": "activation rate", "weight_norm_V": "‖V‖ (r.m.s.)"}
-    with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(7.0, 2.5), layout="constrained")
+    with jt.figures.style():
+        fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.5))
         for noise, name in NOISES.items():
             runs = pick(ds, noise)
             tau = runs.step.values[0] * ETA**2
@@ -88,18 +88,18 @@ def figure(ds, fits):
                 if found is not None:
                     made = found.squared_norm_V if variable == "weight_norm_V" else getattr(found, variable)
                     line = np.sqrt(made.mean(0)) if variable == "weight_norm_V" else made.mean(0)
-                    ax.plot(tau, line, color="black", ls="--", lw=0.9)
+                    jt.figures.theory(tau, line, ax=ax, label="_")
         early = np.linspace(0, 1.5, 20)
         for (name, slope), style in zip(slopes().items(), (":", "-.", (0, (4, 1))), strict=True):
             axes[0].plot(early, slope * early, color="grey", ls=style, lw=1, label=name)
         axes[1].plot(tau, drift.valley_rate(tau), color="grey", lw=0.9, ls=":")
         for ax, label in zip(axes, shown.values(), strict=True):
             ax.set(xlabel="η²t/B", ylabel=label)
-        axes[0].set(xlim=(0, 3), ylim=(-0.24, 0.02))
+        axes[0].set(xlim=(0, 3), ylim=(-0.34, 0.02))
         axes[1].set(xlim=(0, 20))
         axes[2].set(xlim=(0.02, 20), xscale="log", yscale="log")
-        axes[0].legend(handlelength=1.8, fontsize=5.5, loc="lower left")
-        axes[1].plot([], [], color="black", ls="--", lw=0.9, label="mean field")
+        axes[0].legend(handlelength=1.8, fontsize=6, loc="lower left")
+        jt.figures.theory([], [], ax=axes[1], label="mean field")
         axes[1].plot([], [], color="grey", ls=":", lw=0.9, label="mean field, η → 0")
         axes[1].legend(*(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8)
     return {"mechanism": fig, "mechanism_clocks": _clocks(ds)}
@@ -109,12 +109,12 @@ def _clocks(ds):
     """Full SGD meets on η²t, label-averaged SGD on ηt: the discriminating clocks."""
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(2, 2, figsize=(4.8, 3.8), sharey="row", layout="constrained")
+    with jt.figures.style():
+        fig, axes = plt.subplots(2, 2, figsize=(5.0, 3.8), sharey="row")
         for row, noise in zip(axes, ("full", "label_averaged"), strict=True):
             runs = ds.isel(run=ds.noise.values == noise)
             for ax, power in zip(row, (1, 2), strict=True):
-                jt.figures.curves(ax, runs, "activation_rate", power=power)
+                jt.figures.curves(runs, "activation_rate", power=power, ax=ax)
             row[0].set_ylabel(f"activation rate,\n{NOISES[noise]}")
-        axes[0, 0].legend(handlelength=1.2)
+        axes[0, 0].legend()
     return fig

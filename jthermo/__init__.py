@@ -23,6 +23,7 @@ _MODULES = (
     "observables",
     "reproduction",
     "results",
+    "sinks",
     "store",
     "theory",
 )

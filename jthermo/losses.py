@@ -1,7 +1,8 @@
 """Losses of the paper as a value and its derivative with respect to the network's outputs.
 
-Labels are class indices. The printed pair L = y ln p + (1−y) ln(1−p), p = 1/(1+eᶠ) gives Eq. 15 only because two
-sign slips cancel, and descending it anti-learns; here L = softplus(f) − y f with p = 1/(1+e⁻ᶠ), so dL/df = p − y.
+Labels are class indices, or real numbers where a teacher gives them. The printed pair L = y ln p + (1−y) ln(1−p),
+p = 1/(1+eᶠ) gives Eq. 15 only because two sign slips cancel, and descending it anti-learns; here L = softplus(f) − y f
+with p = 1/(1+e⁻ᶠ), so dL/df = p − y.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from jthermo.errors import InputError
 LOSSES = ("bce", "squared", "softmax")
 
 
-def resolve(loss: str, outputs: int, num_classes: int) -> str:
-    """The loss meant by ``"auto"``: logistic for one output, softmax for several."""
+def resolve(loss: str, outputs: int, num_classes: int, num_targets: int | None = None) -> str:
+    """The loss meant by ``"auto"``: logistic for one output, softmax for several, squared for `num_targets` real labels."""
     if loss not in ("auto", *LOSSES):
         raise InputError("loss", loss, f"use one of {', '.join(('auto', *LOSSES))}")
+    if num_targets is not None:
+        if loss not in ("auto", "squared"):
+            raise InputError("loss", loss, "the labels are real numbers; use 'squared'")
+        if outputs != num_targets:
+            raise InputError(
+                "model", f"{outputs} outputs", f"the labels are {num_targets} real numbers; make them equal"
+            )
+        return "squared"
     found = ("bce" if outputs == 1 else "softmax") if loss == "auto" else loss
     wanted = {"bce": 1, "softmax": num_classes, "squared": outputs if outputs == 1 else num_classes}[found]
     if outputs != wanted or (outputs == 1 and num_classes != 2):
@@ -33,7 +42,9 @@ def resolve(loss: str, outputs: int, num_classes: int) -> str:
 
 
 def targets(loss: str, labels: Array, num_outputs: int) -> Array:
-    """Labels as the loss compares them: (M,) of 0/1 for one output, one-hot (M, C) for several."""
+    """Labels as the loss compares them: (M,) for one output, one-hot (M, C) for several; real labels as they are."""
+    if jnp.issubdtype(labels.dtype, jnp.floating):
+        return labels
     one_output = loss == "bce" or num_outputs == 1
     return (
         labels.astype(jnp.float32) if one_output else jax.nn.one_hot(labels, num_outputs, dtype=jnp.float32)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jthermo import checks
 from jthermo.errors import InputError
 from jthermo.values import float_fields, reference
 
@@ -39,6 +40,8 @@ class Optimizer:
         except jax.errors.ConcretizationTypeError:
             remedy = f"{fn.__name__} branches on a float, but floats are traced; write it as a constant of the function"
             raise InputError("optimizer", self, remedy) from None
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError("optimizer", self, f"{fn.__name__} refuses these arguments ({error})") from None
 
@@ -69,10 +72,50 @@ class Optimizer:
         return hash((self.fn, tuple(sorted(self.hyper))))
 
 
-def sgd(momentum: float | None = None, nesterov: bool = False) -> Optimizer:
+def sgd(
+    momentum: float | None = None,
+    nesterov: bool = False,
+    decay_at: float | None = None,
+    decay: float = 10.0,
+) -> Optimizer:
     """θ ← θ − η ∇L, the paper's optimizer; with momentum m: v ← m v + ∇L, θ ← θ − η v.
+
+    Args:
+        momentum: m, None for none.
+        nesterov: whether the momentum looks ahead.
+        decay_at: number of updates at the full η; all further ones have η/decay. None never decays.
+        decay: what η is divided by. Both are axes: ``vary={"optimizer.decay_at": (1e3, 3e3)}``. For any other schedule give
+            ``jt.Optimizer`` a function ``(learning_rate, **hyper)`` that hands one to optax.
+
+    Raises:
+        InputError: `decay_at` is negative, or 2²⁴ and more, where float32 skips steps; `decay` isn't positive.
 
     >>> sgd(momentum=0.9)
     Optimizer(optax:sgd, momentum=0.9)
+    >>> sgd(decay_at=1000, decay=5)
+    Optimizer(jthermo.optimizer:stepped_sgd, decay_at=1000.0, decay=5.0)
     """
-    return Optimizer(optax.sgd, momentum=None if momentum is None else float(momentum), nesterov=nesterov)
+    momentum = None if momentum is None else float(momentum)
+    if decay_at is None:
+        return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
+    at, by = (checks.finite(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay)))
+    return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)
+
+
+def stepped_sgd(
+    learning_rate: Any,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    decay_at: float = 0.0,
+    decay: float = 10.0,
+) -> optax.GradientTransformation:
+    """SGD with η for the first `decay_at` updates and η/decay from then on; see :func:`sgd`."""
+    if checks.is_number(decay_at) and not 0 <= decay_at < 2**24:
+        raise InputError("optimizer.decay_at", decay_at, "give a number of steps from 0 to 2²⁴ − 1")
+    if checks.is_number(decay):
+        checks.finite("optimizer.decay", decay, above=0)
+
+    def schedule(count: Any) -> Any:
+        return jnp.where(count < decay_at, learning_rate, learning_rate / decay)
+
+    return optax.sgd(schedule, momentum, nesterov)

@@ -105,6 +105,10 @@ class Execution:
     """save also after so many steps."""
     quiet: bool = False
     """print no progress."""
+    tensorboard: str | None = None
+    """folder for TensorBoard: means and quantiles of every observable, as they are recorded."""
+    wandb: str | None = None
+    """folder for an offline run of Weights & Biases, with the same."""
 
     def start(self) -> None:
         """Join the other processes, before JAX is used for anything else."""
@@ -121,9 +125,18 @@ class Execution:
 
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`jthermo.run`."""
+        from jthermo import sinks
+
+        kinds = (("tensorboard", sinks.TensorBoard), ("wandb", sinks.WandB))
+        callbacks = [make(getattr(self, name)) for name, make in kinds if getattr(self, name) is not None]
         names = ("placement", "engine", "extend", "checkpoint_seconds", "checkpoint_steps")
         shard = None if self.shard is None else tuple(self.shard.split("/"))
-        return {**{k: getattr(self, k) for k in names}, "shard": shard, "progress": not self.quiet}
+        return {
+            **{k: getattr(self, k) for k in names},
+            "shard": shard,
+            "progress": not self.quiet,
+            "callbacks": callbacks,
+        }
 
 
 How = OmitArgPrefixes[Execution]

@@ -63,14 +63,18 @@ class Progress:
         """Runs with a non-finite parameter so far."""
         return sum(self.diverged.values())
 
+    @property
+    def rate(self) -> float:
+        """Updates a second of training."""
+        return self.done / max(self._busy, 1e-9)
+
     def _print(self, step: int, now: float) -> None:
         self._printed = now
-        rate = self.done / max(self._busy, 1e-9)
-        left = (self.total - self.done) / max(rate, 1e-9)
+        left = (self.total - self.done) / max(self.rate, 1e-9)
         lost = f"  {self.num_diverged} diverged" if self.num_diverged else ""
         line = (
             f"{self.num_runs:,} runs  step {step:,}  {100 * self.done / self.total:.0f} %  "
-            f"{rate:.3g} run-steps/s  {_clock(left)} left{lost}"
+            f"{self.rate:.3g} run-steps/s  {_clock(left)} left{lost}"
         )
         self.stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
         self.stream.flush()

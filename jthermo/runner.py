@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
 from jthermo.results import open_results
+from jthermo.sinks import Callback, Watch, as_callbacks
 from jthermo.spec import Sweep
 from jthermo.store import CHECKPOINTS, Store
 from jthermo.training import RECORD, Saved, train_cohort
@@ -49,6 +50,7 @@ def run(
     shard: tuple[int, int] | None = None,
     checkpoint_seconds: float = 60.0,
     checkpoint_steps: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> xr.Dataset:
     """Train every run of a sweep and return what was recorded.
 
@@ -65,6 +67,8 @@ def run(
             one `out` make the sweep. Under ``jax.distributed`` it is (process index, process count) by itself.
         checkpoint_seconds: wall time between checkpoints; saving takes at most 1 % of it, else the interval stretches.
         checkpoint_steps: save also after so many steps of the longest run.
+        callbacks: functions of a :class:`jthermo.sinks.Update`, called after every record that is made here, such as
+            ``jt.sinks.TensorBoard("logs")``. They change no bit; one that fails is dropped with one warning.
 
     Returns:
         Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard: every run that is finished so far.
@@ -89,6 +93,7 @@ def run(
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
     engines.check(engine)
+    callbacks = as_callbacks(callbacks)
     seconds = checks.finite("checkpoint_seconds", checkpoint_seconds, above=0)
     every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
     if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
@@ -100,6 +105,8 @@ def run(
     bar = Progress(show=progress and (shard is not None or mine[0] == 0))
     with contextlib.ExitStack() as stack:
         stop = held = None
+        watch = Watch(sweep, callbacks, bar)
+        stack.callback(watch.close)
         if out is not None:
             with writing(out):
                 Path(out).mkdir(parents=True, exist_ok=True)
@@ -133,7 +140,7 @@ def run(
             began, cohort = time.monotonic(), todo.popleft()
             try:
                 with keeper.keeping(cohort) as tend:
-                    rows = train_cohort(cohort, place, bar, saved, tend)
+                    rows = train_cohort(cohort, place, bar, saved, tend, watch)
                     keeper.final(rows)
             except jax.errors.JaxRuntimeError as error:
                 parts = cohort.split(2)

@@ -18,7 +18,7 @@ from jthermo import checks, losses, values
 from jthermo.axes import read_axis, read_list, read_point
 from jthermo.errors import InputError
 from jthermo.models import as_model
-from jthermo.noise import Noise, as_noise
+from jthermo.noise import LabelAveraged, Noise, as_noise
 from jthermo.observables import as_observable
 from jthermo.optimizer import Optimizer, sgd
 from jthermo.schedule import Every, LogSteps, RescaledSteps, as_num_steps, as_steps
@@ -324,7 +324,8 @@ class Sweep:
             for k, v in deep.items():
                 parts[part] = values.put(parts[part], k, v)
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
-        loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes)
+        num_targets = getattr(data, "num_targets", None)
+        loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, num_targets)
         return Config(
             model,
             data,
@@ -347,6 +348,8 @@ def _check(sweep: Sweep, config: Config) -> None:
                 "record.observables", observable, f"records {', '.join(new & names)} a second time; drop one"
             )
         names |= new
+    if isinstance(config.noise, LabelAveraged) and getattr(config.data, "num_targets", None):
+        raise InputError("noise", config.noise, "averages class labels; for a teacher's use label_noise=0.0")
     size = config.data.num_samples
     if size is not None and config.data.sampling == "epochs" and config.batch_size > size:
         raise InputError(

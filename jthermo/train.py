@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from jthermo import losses, random
-from jthermo.data import sampling
+from jthermo.data import Teacher, sampling
 from jthermo.data.held import Held
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
@@ -143,7 +143,7 @@ def observe(
     program: Program, run: Run, state: State, step: Array, record: Array, held: HeldArrays
 ) -> dict[str, Array]:
     """Every observable of one run at one record, NaN where the run has diverged; ``finite`` says which."""
-    data = _bound(program.data, "data", run)
+    data = _source(program, run)
     probe_key, test_key, estimate_key = (
         jax.random.fold_in(_stream(run, role), step) for role in (Role.PROBE, Role.TEST, Role.ESTIMATE)
     )
@@ -181,9 +181,11 @@ def _batch(
     program: Program, held: HeldArrays, run: Run, keys: Streams, order: Array | None, t: Array
 ) -> tuple[Array, Array]:
     """X (B, …) and labels (B,) of step t."""
-    data, size = _bound(program.data, "data", run), _set_size(program, held)
+    data, size = _source(program, run), _set_size(program, held)
     if size is None:
-        return data.draw(jax.random.fold_in(keys.batch, t), program.batch_size)
+        key = jax.random.fold_in(keys.batch, t)
+        x, y = data.draw(key, program.batch_size)
+        return x, data.redrawn(y, jax.random.fold_in(key, 1)) if isinstance(data, Teacher) else y
     if order is None:
         index = sampling.with_replacement(keys.batch, t, program.batch_size, size)
     else:
@@ -235,6 +237,12 @@ def _dataset(run: Run) -> Array:
 
 def _built(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:
     return optimizer.build(run.learning_rate, _own(run, "optimizer"))
+
+
+def _source(program: Program, run: Run) -> Any:
+    """The data source as a run sees it: its floats, and its teacher, that of the seed."""
+    data = _bound(program.data, "data", run)
+    return data.of_seed(_dataset(run)) if isinstance(data, Teacher) else data
 
 
 def _bound(value: Any, part: str, run: Run) -> Any:

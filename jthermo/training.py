@@ -18,6 +18,7 @@ PIECE_SECONDS = 1.0  # a call to the devices lasts about this long, so that the 
 STATE, RECORD = "state/", "record/"  # of the arrays of a checkpoint
 Rows = Mapping[str, np.ndarray]
 Tend = Callable[[int, Callable[[], dict[str, np.ndarray]]], None]
+Watch = Callable[[np.ndarray, np.ndarray, Rows], None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def train_cohort(
     bar: Progress,
     saved: Mapping[tuple[str, int], Saved],
     tend: Tend,
+    watch: Watch,
 ) -> dict[str, np.ndarray]:
     """Train a cohort to its last step.
 
@@ -49,6 +51,8 @@ def train_cohort(
         saved: where the runs that have begun were left.
         tend: called after every piece of work with the longest run's step and a function that gives the cohort's rows
             as they are: the place to save or to stop.
+        watch: called after every record with the configuration and the step of each run that made it, and what was
+            recorded.
 
     Returns:
         The rows of the finished cohort: state, progress and records.
@@ -84,9 +88,12 @@ def train_cohort(
             if due.any():
                 number = np.full(len(lanes), k, np.int32)
                 values = place.get(call.observe(runs, states, *place.put((now, number))))
-                for name, value in values.items():
-                    records[name][lanes[due][real[due]], k] = value[due][real[due]]
+                mine = lanes[due][real[due]]
+                recorded = {name: value[due][real[due]] for name, value in values.items()}
+                for name, value in recorded.items():
+                    records[name][mine, k] = value
                 bar.diverged[cohort.name] = int((real & ~values["finite"]).sum())
+                watch(cohort.key[mine], cohort.steps[mine, k], recorded)
             made = np.maximum(made, k + 1)
             if due.any():
                 tend(int(now.max()), rows)

@@ -4,6 +4,7 @@ Random numbers come from ``jax.random`` with its own threefry, by the key deriva
 """
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,16 +22,22 @@ def key(seed, *folds):
 
 def examples(made, size, dim, kind="gaussian"):
     x_key, y_key = (jax.random.fold_in(made, i) for i in (0, 1))
-    x = (
-        jax.random.normal(x_key, (size, dim))
-        if kind == "gaussian"
-        else jax.random.uniform(x_key, (size, dim))
+    x = np.asarray(
+        (jax.random.uniform if kind == "uniform" else jax.random.normal)(x_key, (size, dim)), float
     )
-    return np.asarray(x, np.float64), np.asarray(jax.random.bernoulli(y_key, 0.5, (size,)), np.float64)
+    if kind == "sphere":
+        x = np.array([row / np.sqrt(sum(v * v for v in row)) for row in x])
+    return x, np.asarray(jax.random.bernoulli(y_key, 0.5, (size,)), np.float64)
 
 
 def batch(config, seed, t, order=None):
     """x and y of step t of a two-layer run on synthetic data."""
+    if hasattr(config.data, "label_noise"):  # a teacher's real labels, and noise for this step alone
+        inputs, taught = config.data.inputs, config.data.model.init(key(seed, DATASET, 2**32 - 1))
+        xs, _ = batch(SimpleNamespace(**{**vars(config), "data": inputs, "stream": config.stream}), seed, t)
+        noise = jax.random.normal(key(seed, BATCH, config.stream, t, 1), (len(xs),))
+        ys = [forward({k: np.asarray(v, float) for k, v in taught.items()}, x)[0] for x in xs]
+        return xs, np.array(ys) + config.data.label_noise * np.asarray(noise, float)
     data, kind = config.data, type(config.data).__name__.lower()
     stream = key(seed, BATCH, config.stream)
     if data.num_samples is None:
@@ -84,7 +91,9 @@ def train(config, params, seed, steps):
             r = residual(config, forward(params, x)[0], y, sign)
             for k, g in gradient_of_f(params, x).items():
                 total[k] += r * g
-        params = {k: v - config.learning_rate / len(xs) * total[k] for k, v in params.items()}
+        hyper = config.optimizer.hyper
+        decayed = hyper.get("decay", 1.0) if t >= hyper.get("decay_at", steps) else 1.0
+        params = {k: v - config.learning_rate / decayed / len(xs) * total[k] for k, v in params.items()}
     return params
 
 

@@ -14,11 +14,11 @@ PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
 # each module may import those above it: the data flow from spec to figure, read from the top
 FLOW = (
-    "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "data", "noise", "optimizer", "models",
+    "errors", "files", "checks", "values", "axes", "schedule", "random", "losses", "models", "data", "noise", "optimizer",
     "tape", "gradients", "theory", "observables", "spec", "train", "kernels", "engines", "placement", "memory",
-    "planning", "measurement", "forecast", "progress", "signals", "lock", "checkpoint", "training", "results", "store",
-    "parameters", "runner", "collapse", "evidence", "claims", "findings", "figures", "pages", "exploration", "reproduction",
-    "report", "distributed", "options", "launch", "diagnosis", "cli",
+    "planning", "measurement", "forecast", "progress", "sinks", "signals", "lock", "checkpoint", "training", "results",
+    "store", "parameters", "runner", "collapse", "evidence", "claims", "findings", "figures", "pages", "exploration",
+    "reproduction", "report", "distributed", "options", "launch", "diagnosis", "cli",
 )  # fmt: skip
 NO_JAX = (
     "errors",

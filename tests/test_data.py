@@ -1,5 +1,6 @@
 """Synthetic sources: their laws, and what a finite set shows to a run."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ KEY = jax.random.key(5)
         (jt.data.Gaussian(dim=3, scale=2.0), 0, 4),
         (jt.data.Uniform(dim=3), 0.5, 1 / 12),
         (jt.data.Uniform(dim=3, low=-1.0, high=3.0), 1, 16 / 12),
+        (jt.data.Sphere(dim=3, radius=2.0), 0, 4 / 3),
     ],
 )
 def test_inputs_have_their_law(data, mean, variance):
@@ -83,3 +85,74 @@ def test_a_pass_drops_the_examples_that_fill_no_batch():
 def test_replacement_is_uniform_over_the_set():
     index = np.concatenate([np.asarray(sampling.with_replacement(KEY, t, 50, 10)) for t in range(100)])
     assert np.abs(np.bincount(index, minlength=10) - 500).max() < 5 * np.sqrt(500)
+
+
+class Two(nn.Module):
+    """Two real labels of one input."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(x)
+
+
+def test_points_of_a_sphere_have_its_radius():
+    x, _ = jt.data.Sphere(dim=3, radius=2.0).draw(KEY, 50)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 2.0, rtol=1e-6)
+
+
+def test_a_teacher_is_one_function_for_a_seed_and_another_for_the_next():
+    """Two linear functions of three inputs: four examples give them, and the others obey them."""
+    data, seeds = jt.data.Teacher(jt.data.Gaussian(dim=3), Two()), jax.random.split(KEY, 2)
+    assert data.num_targets == 2
+    draw = jax.jit(lambda seed, key: data.of_seed(seed).draw(key, 40))
+    taught = []
+    for seed in seeds:
+        x, y = map(np.asarray, draw(seed, KEY))
+        assert y.shape == (40, 2)
+        ones = np.c_[x, np.ones(40)]
+        taught.append(np.linalg.lstsq(ones[:10], y[:10], rcond=None)[0])
+        np.testing.assert_allclose(ones @ taught[-1], y, atol=1e-4)
+        later, labels = draw(seed, jax.random.key(9))
+        np.testing.assert_allclose(np.c_[later, np.ones(40)] @ taught[-1], labels, atol=1e-4)
+    assert np.abs(taught[0] - taught[1]).max() > 0.1
+
+
+def test_label_noise_has_its_size_and_is_new_at_each_use():
+    data, clean = jt.data.Teacher(jt.data.Gaussian(dim=3), Two(), label_noise=0.5), np.ones((20_000, 2))
+    one, two = (np.asarray(data.redrawn(clean, k)) - clean for k in jax.random.split(KEY, 2))
+    assert one.std() == pytest.approx(0.5, rel=0.02)
+    assert abs(one.mean()) < 4 * 0.5 / np.sqrt(one.size)
+    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 4 / np.sqrt(one.size)
+    assert abs(np.corrcoef(one.T)[0, 1]) < 4 / np.sqrt(len(one))
+
+
+def test_a_teacher_that_makes_no_sense_is_refused():
+    gaussian = jt.data.Gaussian(dim=3)
+    for told, make in {
+        "data.inputs = 3: give": lambda: jt.data.Teacher(3, Two()),
+        "data.label_noise = -1.0: give": lambda: jt.data.Teacher(gaussian, Two(), label_noise=-1.0),
+        "data.inputs.redraw = 0.5: a teacher": lambda: jt.data.Teacher(
+            jt.data.Gaussian(dim=3, num_samples=5, redraw=0.5), Two()
+        ),
+        "model.inputs = .*examples of shape": lambda: jt.data.Teacher(gaussian, jt.models.TwoLayer(2, 2)),
+        "2 real numbers; make them equal": lambda: sweep_of(model=jt.models.TwoLayer(3, 4)),
+        "loss = 'softmax': the labels are real": lambda: sweep_of(loss="softmax"),
+        "noise = .*averages class labels": lambda: sweep_of(noise="label_averaged"),
+        "accuracy.*no classes": lambda: sweep_of(record=jt.Record(steps=(3,), observables=jt.accuracy())),
+    }.items():
+        with pytest.raises(InputError, match=told):
+            make()
+    assert jt.Sweep.from_json(sweep_of().to_json()) == sweep_of()
+    assert {c.loss for c in sweep_of().configs} == {"squared"}
+
+
+def sweep_of(**changes):
+    fields = {
+        "model": jt.models.MLP(3, hidden=(4,), outputs=2),
+        "data": jt.data.Teacher(jt.data.Gaussian(dim=3), Two()),
+        "learning_rate": 0.1,
+        "num_steps": 3,
+        "record": jt.Record(steps=(3,), observables=jt.loss()),
+        "vary": {"data.label_noise": (0.0, 0.1)},
+    }
+    return jt.Sweep(**{**fields, **changes})

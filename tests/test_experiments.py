@@ -3,6 +3,7 @@
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import jthermo as jt
@@ -52,6 +53,28 @@ def test_an_experiment_runs_from_sweep_to_figures(name):
     made = module.figure(ds, fits)
     assert all(fig.axes for fig in made.values())
     assert not any(ax.get_legend() is None for fig in made.values() for ax in fig.axes[:1])
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "most"), [("teacher_student", "jacobian_rank", 60), ("quartic_well", "alike", 1)]
+)
+def test_what_goes_beyond_the_paper_runs_from_sweep_to_figure(name, variable, most, monkeypatch):
+    """A rank and a fraction in their ranges, and panels with a curve for each arm."""
+    module = reproduction.load(name)
+    tiny = {"seed": range(2), "num_steps": 20, "record.steps": jt.every(4)}
+    if name == "quartic_well":
+        monkeypatch.setattr(module, "NOISE", np.array([0.0, 1.0, 2.0]))
+        tiny["vary"] = {"data.label_noise": (module.NOISE / module.ETA**0.5).tolist()}
+    ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
+    found = ds[variable].values
+    assert found.min() >= 0
+    assert 0 < found.max() <= most
+    (fig,) = module.figure(ds, {}).values()
+    assert [len(ax.get_lines()) for ax in fig.axes] == {
+        "teacher_student": [4] * 3,
+        "quartic_well": [4, 4, 3],
+    }[name]
     plt.close("all")
 
 

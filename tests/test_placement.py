@@ -133,3 +133,20 @@ def test_another_seed_or_stream_does_change_bits(sweep, whole, run):
     """The negative control of all of the above."""
     other = run(sweep.replace(common_data=True))
     assert differing_bits(whole, other) > 1000
+
+
+def test_a_teacher_and_a_decaying_rate_alone_on_one_device_equal_the_grid_on_two(monkeypatch):
+    model = jt.models.TwoLayer(inputs=3, hidden=5)
+    sweep = jt.Sweep(
+        model=model,
+        data=jt.data.Teacher(jt.data.Sphere(dim=3, num_samples=9), model, label_noise=0.2),
+        learning_rate=(0.1, 0.3),
+        seed=range(9),
+        num_steps=30,
+        optimizer=jt.sgd(decay_at=15),
+        record=jt.Record(steps=(0, 30), observables=(params, jt.loss())),
+        lane_width=4,
+    )
+    grid = jt.run(sweep, progress=False)
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
+    assert differing_bits(grid, jt.run(sweep.replace(learning_rate=0.3, seed=6), progress=False)) == 0

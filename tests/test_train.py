@@ -23,6 +23,11 @@ CASES = {
     "finite": {"data": jt.data.Gaussian(dim=4, num_samples=7), "batch_size": 2},
     "redrawn": {"data": jt.data.Gaussian(dim=4, num_samples=7, redraw=0.5), "batch_size": 2},
     "epochs": {"data": jt.data.Gaussian(dim=4, num_samples=7, sampling="epochs"), "batch_size": 2},
+    "teacher": {"data": jt.data.Teacher(jt.data.Sphere(dim=4, num_samples=7), NO_BIAS, 0.3), "batch_size": 2},
+    "teacher of fresh x, decayed": {
+        "data": jt.data.Teacher(GAUSSIAN, TWO_LAYER, label_noise=0.3),
+        "optimizer": jt.sgd(decay_at=5, decay=4.0),
+    },
 }
 
 
@@ -98,6 +103,24 @@ def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
 def scheduled(learning_rate, decay_steps=2 * STEPS):
     """SGD with η on a cosine."""
     return optax.sgd(optax.cosine_decay_schedule(learning_rate, decay_steps))
+
+
+def test_when_and_by_how_much_the_rate_decays_are_axes_of_one_program():
+    never = sweep_of(learning_rate=0.2, seed=3, common_data=True)
+    decayed = never.replace(
+        optimizer=jt.sgd(decay_at=5, decay=1e9), vary={"optimizer.decay_at": (float(STEPS), 5.0)}
+    )
+    assert len(train.programs(decayed)) == 1
+    ds = jt.run(decayed.replace(record=jt.Record(steps=(5, STEPS), observables=(params,))), progress=False)
+    late, early = (ds.params.values[ds["optimizer.decay_at"].values == at][0] for at in (STEPS, 5))
+    np.testing.assert_array_equal(early[0], early[1])  # a rate of 2e-10 moves nothing
+    np.testing.assert_array_equal(early[0], late[0])
+    plain = jt.run(never, engine="xla", progress=False).params.values[0]
+    np.testing.assert_allclose(late[1], plain[1], rtol=1e-6, atol=1e-7)
+    assert np.abs(late[1] - late[0]).max() > 1e-3
+    for at, by in ((-1.0, 2.0), (2.0**24, 2.0), (1.0, 0.0)):
+        with pytest.raises(jt.InputError, match=r"optimizer.decay(_at)? = "):
+            decayed.replace(vary={"optimizer.decay_at": (at,), "optimizer.decay": (by,)})
 
 
 def branching(learning_rate, decay=0.9):

@@ -19,7 +19,7 @@ def axes(ax: Axes | None) -> Axes:
         return ax
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(5.0, 3.6), layout="constrained")[1]
+    return plt.subplots(layout="constrained")[1]
 
 
 def title(fit: CollapseFit) -> str:

@@ -2,6 +2,7 @@
 
 from jthermo.data.arrays import Arrays
 from jthermo.data.images import CIFAR10, FashionMNIST
-from jthermo.data.synthetic import Gaussian, Uniform
+from jthermo.data.synthetic import Gaussian, Sphere, Uniform
+from jthermo.data.teacher import Teacher
 
-__all__ = ["CIFAR10", "Arrays", "FashionMNIST", "Gaussian", "Uniform"]
+__all__ = ["CIFAR10", "Arrays", "FashionMNIST", "Gaussian", "Sphere", "Teacher", "Uniform"]

@@ -1,4 +1,4 @@
-"""Synthetic inputs of the paper, N(0, I) and U(0, 1), with random labels; fresh at each step or a finite set of n."""
+"""Synthetic inputs, the paper's N(0, I) and U(0, 1) and the sphere, with random labels; fresh or a finite set of n."""
 
 from __future__ import annotations
 
@@ -140,3 +140,33 @@ class Uniform(_Synthetic):
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
         return self.low + (self.high - self.low) * jax.random.uniform(key, (size, self.dim), jnp.float32)
+
+
+@dataclass(frozen=True)
+class Sphere(_Synthetic):
+    """x uniform on the sphere |x| = radius.
+
+    Args:
+        dim: d, the dimension of x.
+        labels: ``"random"``: uniform over the classes and independent of x.
+        num_classes: number of classes; 2 for the paper's {0, 1}.
+        num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples.
+        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
+        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
+            it; None is never.
+        radius: length of every x.
+
+    >>> Sphere(dim=3).radius
+    1.0
+    """
+
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "radius", checks.finite("data.radius", self.radius, above=0))
+
+    def inputs(self, key: Array, size: int) -> Array:
+        """`size` independent inputs, (size, dim)."""
+        x = random.normal(key, (size, self.dim))
+        return self.radius * x / jnp.sqrt(jnp.square(x).sum(-1, keepdims=True))

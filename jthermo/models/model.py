@@ -32,8 +32,8 @@ class Model:
         self.module, self.input_shape, self.arguments = module, input_shape, dict(arguments)
 
     def init(self, key: Array) -> Any:
-        """Fresh parameters (a pytree of float32) from a key."""
-        return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32))["params"]
+        """Fresh parameters (a pytree of float32) from a key; empty for a fixed function."""
+        return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32)).get("params", {})
 
     def apply(self, params: Any, x: Array) -> Array:
         """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""

@@ -94,6 +94,12 @@ class Accuracy(_OnSplit):
         """``accuracy`` or ``test_accuracy``."""
         return self._named("accuracy", "fraction of examples whose class is predicted")
 
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """Labels have to be classes."""
+        super().check(model, data, loss)
+        if getattr(data, "num_targets", None):
+            raise InputError("record.observables", "accuracy", "a teacher's labels are no classes; use loss")
+
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean 1[predicted class = y]."""
         (name,) = self.variables(model, probe.data)

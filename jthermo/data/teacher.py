@@ -1,0 +1,104 @@
+"""Real labels from a teacher network, with or without label noise: regression in place of random classes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax import Array
+
+from jthermo import checks, random
+from jthermo.data.synthetic import Gaussian, Sphere, Uniform
+from jthermo.errors import InputError
+from jthermo.models import Model, as_model
+
+PARAMETERS = 2**32 - 1  # folded into the key of a seed's data set; no example has this index
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """y = f*(x) + σ ξ: real labels from a teacher f* and label noise ξ ~ N(0, 1), drawn anew at each use of an example.
+
+    The teacher is that of the seed: its parameters are drawn once for all runs of a seed, as a finite data set is. Probes
+    see y = f*(x), so that ``jt.loss()`` is the error that noise doesn't reach. The loss is ½(f − y)².
+
+    Args:
+        inputs: where x comes from, and whether it is fresh or a finite set: ``jt.data.Gaussian``, ``Uniform`` or
+            ``Sphere``.
+        model: f*, a ``jt.models`` value or any flax module; its outputs are the student's.
+        label_noise: σ, the standard deviation of the label noise. Traced: its values share a program.
+
+    Source: label noise as in Blanc et al. 2020, arXiv 1904.09080.
+
+    >>> import jax, jthermo as jt
+    >>> data = Teacher(jt.data.Sphere(dim=2, num_samples=15), jt.models.TwoLayer(inputs=2, hidden=3, bias=False))
+    >>> [a.shape for a in data.draw(jax.random.key(0), 4)]
+    [(4, 2), (4,)]
+    """
+
+    inputs: Gaussian | Uniform | Sphere
+    model: Any
+    label_noise: float = 0.0
+    _params: Any = field(default=None, init=False, repr=False, compare=False)
+
+    num_classes = 0  # the labels are real numbers
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Gaussian | Uniform | Sphere):
+            raise InputError("data.inputs", self.inputs, "give jt.data.Gaussian, Uniform or Sphere")
+        if self.inputs.redraw is not None:
+            raise InputError(
+                "data.inputs.redraw", self.inputs.redraw, "a teacher gives the labels; use label_noise"
+            )
+        noise = checks.finite("data.label_noise", self.label_noise)
+        if noise < 0:
+            raise InputError("data.label_noise", self.label_noise, "give a number of at least 0")
+        object.__setattr__(self, "label_noise", noise)
+        self.teacher  # noqa: B018  made once here, so that a misfit shows where it was given
+
+    @functools.cached_property
+    def teacher(self) -> Model:
+        """f* as a model."""
+        return as_model(self.model, self.inputs.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self.inputs.shape
+
+    @property
+    def num_samples(self) -> int | None:
+        """Size of a finite set, None for fresh examples."""
+        return self.inputs.num_samples
+
+    @property
+    def sampling(self) -> str:
+        """How a finite set is visited."""
+        return self.inputs.sampling
+
+    @property
+    def num_targets(self) -> int:
+        """Number of real labels of an example."""
+        return self.teacher.num_outputs
+
+    def of_seed(self, dataset: Array) -> Teacher:
+        """The source with the teacher of one seed, from the key of the seed's data set."""
+        made = copy.copy(self)
+        object.__setattr__(made, "_params", self.teacher.init(jax.random.fold_in(dataset, PARAMETERS)))
+        return made
+
+    def draw(self, key: Array, size: int) -> tuple[Array, Array]:
+        """`size` examples without noise: x (size, dim) and y = f*(x), (size,) or (size, C) float32.
+
+        Without :meth:`of_seed`, the teacher belongs to the key.
+        """
+        source = self if self._params is not None else self.of_seed(jax.random.fold_in(key, 2))
+        x = self.inputs.inputs(jax.random.fold_in(key, 0), size)
+        return x, self.teacher.apply(source._params, x)
+
+    def redrawn(self, labels: Array, key: Array) -> Array:
+        """Labels as a step sees them, y + σ ξ."""
+        return labels + self.label_noise * random.normal(key, labels.shape)
