@@ -12,6 +12,11 @@ function of τ (shared start) or of t (shared data). The memory terms are scaled
 deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
 likelihood of the replicates' deviations from their own mean, so a misfit of the curve does not enter; with a
 single replicate the residuals of the fit must do (REML).
+
+Weights that cannot be negative are too large on average, and a lead or an offset that is there by chance widens
+an interval far more than it helps the likelihood. So what is not point noise or memory must show: the
+likelihood carries the prior Π s_m/(s_m + a_m), s_m the standard error of a_m where there is nothing but point
+noise. It holds a weight of chance's size at 0 and moves one that stands out by less than its own error.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ REACHES = (100.0, 0.3, 0.1, 0.04)  # smoothness of the noise's course, as fracti
 OWN_REACH = 0.08
 COMMON_DEGREES = 6.0  # replicates that the common course counts as
 FLAT_DEGREES = 15.0  # that a variance without any course counts as, against the replicates of all conditions
+PLAIN = ("point", "memory")  # kinds of noise that are there before anything shows them
 MAX_ROWS = 150  # points used to estimate the weights (not to weigh the fit)
 
 
@@ -80,13 +86,6 @@ class Noise:
     def uncertainty(self, active: np.ndarray) -> np.ndarray:
         """Covariance of the active weights."""
         return np.linalg.pinv(self.information[np.ix_(active, active)], hermitian=True)
-
-    def turned(self, directions: np.ndarray, share: list[np.ndarray], m: int) -> np.ndarray:
-        """(K_m ∘ share)·g for rows g of `directions`, (G, N)."""
-        out = np.zeros_like(directions)
-        for rows, kernel, part in zip(self.blocks, self.components, share, strict=True):
-            out[:, rows] = directions[:, rows] @ (kernel[m] * part)
-        return out
 
     def degrees(self, directions: np.ndarray, share: list[np.ndarray]) -> np.ndarray:
         """Satterthwaite degrees of freedom of g'Ωg for rows g of `directions` (G, N): 2V²/var V."""
@@ -226,14 +225,15 @@ def estimate_weights(
     components: list[np.ndarray],
     samples: list[np.ndarray],
     numbers: list[float],
+    names: tuple[str, ...],
     start: np.ndarray | None = None,
     iterations: int = 40,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum likelihood a ≥ 0 from sample covariances E_b with ν_b degrees of freedom, and the Fisher
-    information.
+    """Most likely a ≥ 0 given sample covariances E_b with ν_b degrees of freedom, and the information on them.
 
-    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / Σν tr(Ω⁻¹K) keeps a ≥ 0 and is a fixed point at the
-    maximum.
+    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / (Σν tr(Ω⁻¹K) + 2/(s + a)), the last term for doubted
+    weights only, keeps a ≥ 0 and is a fixed point at the maximum. Their information is at least (s + a)⁻²: what
+    cannot be negative is not more uncertain than its own size and chance's.
     """
     number = len(components[0])
     mean_power = sum(nu * np.trace(e) for nu, e in zip(numbers, samples, strict=True))
@@ -242,6 +242,8 @@ def estimate_weights(
     if start is not None:
         weights = np.maximum(start, 1e-3 * weights)
     flat = [k.reshape(number, -1) for k in components]
+    doubted = np.flatnonzero([not name.startswith(PLAIN) for name in names])
+    chance = _chance_size(components, numbers, mean_power)[doubted]
     for _ in range(iterations):
         have = np.zeros(number)
         want = np.zeros(number)
@@ -249,12 +251,26 @@ def estimate_weights(
             inverse = _inverse(np.tensordot(weights, kernel, axes=1))
             have += nu * (rows @ (inverse @ sample @ inverse).ravel())
             want += nu * (rows @ inverse.ravel())
+        want[doubted] += 2 / (chance + weights[doubted])
         ratio = np.maximum(have, 0) / np.maximum(want, 1e-300)
         weights = weights * ratio
         weights[weights < 1e-9 * weights.sum()] = 0.0
         if np.abs(np.log(np.maximum(ratio[weights > 1e-3 * weights.sum()], 1e-9))).max(initial=0) < 0.02:
             break
-    return weights, fisher_information(components, weights, numbers)
+    information = fisher_information(components, weights, numbers)
+    information[doubted, doubted] += (chance + weights[doubted]) ** -2.0
+    return weights, information
+
+
+def _chance_size(components: list[np.ndarray], numbers: list[float], power: float) -> np.ndarray:
+    """s_m: the standard error of each weight where all noise is that of points, of this total power."""
+    diagonals = [np.einsum("mii->mi", kernel)[1] for kernel in components]
+    unit = power / max(sum(nu * d.sum() for nu, d in zip(numbers, diagonals, strict=True)), 1e-300)
+    information = 0.0
+    for kernel, diagonal, nu in zip(components, diagonals, numbers, strict=True):
+        root = 1 / np.sqrt(np.maximum(unit * diagonal, 1e-300))
+        information = information + 0.5 * nu * np.sum((kernel * np.outer(root, root)) ** 2, axis=(1, 2))
+    return 1 / np.sqrt(np.maximum(information, 1e-300))
 
 
 def fisher_information(components: list[np.ndarray], weights: np.ndarray, numbers: list[float]) -> np.ndarray:
