@@ -7,6 +7,7 @@ The unit of information is the replicate, not the point. Its deviation is modell
 
 with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); a constant offset; a random walk;
 a lead of replicates that run ahead of their fellows, ∝ F′(log τ);
+the noise of counts, where F is the share of many things that have changed by τ: min(F, F′) − F·F′;
 and, where the same replicate appears at several controls, the same kinds shared between controls, as a
 function of τ (shared start) or of t (shared data). The memory terms are scaled by the local standard
 deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
@@ -15,7 +16,7 @@ single replicate the residuals of the fit must do (REML).
 
 Weights that cannot be negative are too large on average, and a lead or an offset that is there by chance widens
 an interval far more than it helps the likelihood. So what is not point noise or memory must show: the
-likelihood carries the prior Π s_m/(s_m + a_m), s_m the standard error of a_m where there is nothing but point
+likelihood carries the prior Π (s_m/(s_m + a_m))^κ, s_m the standard error of a_m where there is nothing but point
 noise. It holds a weight of chance's size at 0 and moves one that stands out by less than its own error.
 """
 
@@ -28,11 +29,13 @@ import numpy as np
 from . import linalg
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
+RARE = 0.05  # of the mean variance of counts that single points have: the tails are never exact
 LEAST = 0.01  # of the mean variance: no point is believed to be more exact, a few equal values prove nothing
 REACHES = (100.0, 0.3, 0.1, 0.04)  # smoothness of the noise's course, as fractions of the length; 100 is flat
 OWN_REACH = 0.08
 COMMON_DEGREES = 6.0  # replicates that the common course counts as
 FLAT_DEGREES = 15.0  # that a variance without any course counts as, against the replicates of all conditions
+DOUBT = 0.5  # κ of the prior: at 1 a mixture can no longer make up a noise that is none of the K_m
 PLAIN = ("point", "memory")  # kinds of noise that are there before anything shows them
 MAX_ROWS = 150  # points used to estimate the weights (not to weigh the fit)
 
@@ -189,6 +192,7 @@ def kernels(
     sd: np.ndarray,
     point_sd: np.ndarray,
     slope: np.ndarray,
+    curve: np.ndarray,
     *,
     paired: bool,
     offsets: bool = True,
@@ -209,6 +213,8 @@ def kernels(
         out["offset_scaled"] = scale * same
         out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
         out["lead"] = np.outer(slope, slope) * same
+        counts = (np.minimum.outer(curve, curve) - np.outer(curve, curve)) * same
+        out["counts"] = counts + RARE * np.trace(counts) / len(counts) * np.eye(len(counts))
     if paired:
         apart_tau = np.abs(log_tau[:, None] - log_tau[None, :]) / length
         for memory in MEMORIES[1:]:
@@ -231,7 +237,7 @@ def estimate_weights(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Most likely a ≥ 0 given sample covariances E_b with ν_b degrees of freedom, and the information on them.
 
-    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / (Σν tr(Ω⁻¹K) + 2/(s + a)), the last term for doubted
+    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / (Σν tr(Ω⁻¹K) + 2κ/(s + a)), the last term for doubted
     weights only, keeps a ≥ 0 and is a fixed point at the maximum. Their information is at least (s + a)⁻²: what
     cannot be negative is not more uncertain than its own size and chance's.
     """
@@ -251,7 +257,7 @@ def estimate_weights(
             inverse = _inverse(np.tensordot(weights, kernel, axes=1))
             have += nu * (rows @ (inverse @ sample @ inverse).ravel())
             want += nu * (rows @ inverse.ravel())
-        want[doubted] += 2 / (chance + weights[doubted])
+        want[doubted] += 2 * DOUBT / (chance + weights[doubted])
         ratio = np.maximum(have, 0) / np.maximum(want, 1e-300)
         weights = weights * ratio
         weights[weights < 1e-9 * weights.sum()] = 0.0

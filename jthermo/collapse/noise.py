@@ -12,7 +12,6 @@ from .prepare import Prepared
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
-MOST_DEGREES = 100.0  # and its weights are never known better than this
 SINGLE_DEGREES = (4.0, 60.0)  # least and most that a single replicate's residuals tell of its noise
 COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates
 
@@ -46,6 +45,7 @@ def learn_noise(
     several = reps.counts.min() > 1
     at = means.log_tau(best.theta)
     slope = model.pace(best)
+    progress = (best.fitted - best.fitted.min()) / max(float(np.ptp(best.fitted)), 1e-300)
     log_tau = means.binned(at)
     if several:
         sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
@@ -72,6 +72,7 @@ def learn_noise(
             sd[rows],
             point_sd[rows],
             slope[rows],
+            progress[rows],
             paired=several and reps.paired,
         )
         full.append(kernel)
@@ -114,7 +115,8 @@ class Spread:
 
     Attributes:
         covariance: the replicates' own mixed with the model's, s·model + (1 − s)·own.
-        degrees: of freedom it is known with; the two err apart, 1/ν = s²/ν_model + (1 − s)²/ν_own.
+        degrees: of freedom it is known with: with s = ν_model/(ν_model + ν_own) the two, which err apart, have
+            ν_model + ν_own.
     """
 
     covariance: np.ndarray
@@ -141,8 +143,7 @@ class Scatter:
         scores = (rows / reps.counts) @ reps.unbiased.T  # (G, labels): what each replicate contributes
         own, model = self._own_degrees(rows), min(weights, MODEL_DEGREES)
         s = model / (model + own)
-        degrees = 1 / (s**2 / min(weights, MOST_DEGREES) + (1 - s) ** 2 / own)
-        return Spread(s * by_model + (1 - s) * scores @ scores.T, degrees)
+        return Spread(s * by_model + (1 - s) * scores @ scores.T, model + own)
 
     def _own_degrees(self, rows: np.ndarray) -> float:
         """Satterthwaite over conditions; paired replicates are one group."""
