@@ -17,7 +17,9 @@ def lead_weight(size, draws=10, replicates=6, sd=0.02):
     found = []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        rows = sd * rng.standard_normal((replicates, 60)) + size * rng.standard_normal((replicates, 1)) * slope
+        rows = (
+            sd * rng.standard_normal((replicates, 60)) + size * rng.standard_normal((replicates, 1)) * slope
+        )
         sample = np.cov(rows, rowvar=False)
         weights, information = estimate_weights([kernel], [sample], [replicates - 1], names)
         found.append(weights[names.index("lead")])
