@@ -7,11 +7,17 @@ The unit of information is the replicate, not the point. Its deviation is modell
 
 with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); a constant offset; a random walk;
 a lead of replicates that run ahead of their fellows, ∝ F′(log τ);
+the noise of counts, where F is the share of many things that have changed by τ: min(F, F′) − F·F′;
 and, where the same replicate appears at several controls, the same kinds shared between controls, as a
 function of τ (shared start) or of t (shared data). The memory terms are scaled by the local standard
 deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
 likelihood of the replicates' deviations from their own mean, so a misfit of the curve does not enter; with a
 single replicate the residuals of the fit must do (REML).
+
+Weights that cannot be negative are too large on average, and a lead or an offset that is there by chance widens
+an interval far more than it helps the likelihood. So what is not point noise or memory must show: the
+likelihood carries the prior Π (s_m/(s_m + a_m))^κ, s_m the standard error of a_m where there is nothing but point
+noise. It holds a weight of chance's size at 0 and moves one that stands out by less than its own error.
 """
 
 from __future__ import annotations
@@ -23,11 +29,14 @@ import numpy as np
 from . import linalg
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
+RARE = 0.05  # of the mean variance of counts that single points have: the tails are never exact
 LEAST = 0.01  # of the mean variance: no point is believed to be more exact, a few equal values prove nothing
 REACHES = (100.0, 0.3, 0.1, 0.04)  # smoothness of the noise's course, as fractions of the length; 100 is flat
 OWN_REACH = 0.08
 COMMON_DEGREES = 6.0  # replicates that the common course counts as
 FLAT_DEGREES = 15.0  # that a variance without any course counts as, against the replicates of all conditions
+DOUBT = 0.5  # κ of the prior: at 1 a mixture can no longer make up a noise that is none of the K_m
+PLAIN = ("point", "memory")  # kinds of noise that are there before anything shows them
 MAX_ROWS = 150  # points used to estimate the weights (not to weigh the fit)
 
 
@@ -80,13 +89,6 @@ class Noise:
     def uncertainty(self, active: np.ndarray) -> np.ndarray:
         """Covariance of the active weights."""
         return np.linalg.pinv(self.information[np.ix_(active, active)], hermitian=True)
-
-    def turned(self, directions: np.ndarray, share: list[np.ndarray], m: int) -> np.ndarray:
-        """(K_m ∘ share)·g for rows g of `directions`, (G, N)."""
-        out = np.zeros_like(directions)
-        for rows, kernel, part in zip(self.blocks, self.components, share, strict=True):
-            out[:, rows] = directions[:, rows] @ (kernel[m] * part)
-        return out
 
     def degrees(self, directions: np.ndarray, share: list[np.ndarray]) -> np.ndarray:
         """Satterthwaite degrees of freedom of g'Ωg for rows g of `directions` (G, N): 2V²/var V."""
@@ -190,6 +192,7 @@ def kernels(
     sd: np.ndarray,
     point_sd: np.ndarray,
     slope: np.ndarray,
+    curve: np.ndarray,
     *,
     paired: bool,
     offsets: bool = True,
@@ -210,6 +213,8 @@ def kernels(
         out["offset_scaled"] = scale * same
         out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
         out["lead"] = np.outer(slope, slope) * same
+        counts = (np.minimum.outer(curve, curve) - np.outer(curve, curve)) * same
+        out["counts"] = counts + RARE * np.trace(counts) / len(counts) * np.eye(len(counts))
     if paired:
         apart_tau = np.abs(log_tau[:, None] - log_tau[None, :]) / length
         for memory in MEMORIES[1:]:
@@ -226,14 +231,15 @@ def estimate_weights(
     components: list[np.ndarray],
     samples: list[np.ndarray],
     numbers: list[float],
+    names: tuple[str, ...],
     start: np.ndarray | None = None,
     iterations: int = 40,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum likelihood a ≥ 0 from sample covariances E_b with ν_b degrees of freedom, and the Fisher
-    information.
+    """Most likely a ≥ 0 given sample covariances E_b with ν_b degrees of freedom, and the information on them.
 
-    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / Σν tr(Ω⁻¹K) keeps a ≥ 0 and is a fixed point at the
-    maximum.
+    The multiplicative step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / (Σν tr(Ω⁻¹K) + 2κ/(s + a)), the last term for doubted
+    weights only, keeps a ≥ 0 and is a fixed point at the maximum. Their information is at least (s + a)⁻²: what
+    cannot be negative is not more uncertain than its own size and chance's.
     """
     number = len(components[0])
     mean_power = sum(nu * np.trace(e) for nu, e in zip(numbers, samples, strict=True))
@@ -242,6 +248,8 @@ def estimate_weights(
     if start is not None:
         weights = np.maximum(start, 1e-3 * weights)
     flat = [k.reshape(number, -1) for k in components]
+    doubted = np.flatnonzero([not name.startswith(PLAIN) for name in names])
+    chance = _chance_size(components, numbers, mean_power)[doubted]
     for _ in range(iterations):
         have = np.zeros(number)
         want = np.zeros(number)
@@ -249,12 +257,26 @@ def estimate_weights(
             inverse = _inverse(np.tensordot(weights, kernel, axes=1))
             have += nu * (rows @ (inverse @ sample @ inverse).ravel())
             want += nu * (rows @ inverse.ravel())
+        want[doubted] += 2 * DOUBT / (chance + weights[doubted])
         ratio = np.maximum(have, 0) / np.maximum(want, 1e-300)
         weights = weights * ratio
         weights[weights < 1e-9 * weights.sum()] = 0.0
         if np.abs(np.log(np.maximum(ratio[weights > 1e-3 * weights.sum()], 1e-9))).max(initial=0) < 0.02:
             break
-    return weights, fisher_information(components, weights, numbers)
+    information = fisher_information(components, weights, numbers)
+    information[doubted, doubted] += (chance + weights[doubted]) ** -2.0
+    return weights, information
+
+
+def _chance_size(components: list[np.ndarray], numbers: list[float], power: float) -> np.ndarray:
+    """s_m: the standard error of each weight where all noise is that of points, of this total power."""
+    diagonals = [np.einsum("mii->mi", kernel)[1] for kernel in components]
+    unit = power / max(sum(nu * d.sum() for nu, d in zip(numbers, diagonals, strict=True)), 1e-300)
+    information = 0.0
+    for kernel, diagonal, nu in zip(components, diagonals, numbers, strict=True):
+        root = 1 / np.sqrt(np.maximum(unit * diagonal, 1e-300))
+        information = information + 0.5 * nu * np.sum((kernel * np.outer(root, root)) ** 2, axis=(1, 2))
+    return 1 / np.sqrt(np.maximum(information, 1e-300))
 
 
 def fisher_information(components: list[np.ndarray], weights: np.ndarray, numbers: list[float]) -> np.ndarray:

@@ -17,7 +17,7 @@ from .input import Curves, read_curves
 from .prepare import Correction, Directions, Prepared, Term, directions, prepare, terms, without_outliers
 from .result import CollapseFit, Combination, Exponent, Note
 
-SIGNIFICANCE = 0.0027  # the verdict speaks at three standard deviations
+SIGNIFICANCE = 0.005  # of the verdict: Benjamin et al. 2018
 
 
 def fit_collapse(

@@ -142,9 +142,7 @@ def infer(
         influence = (model.whiten.transposed(free) @ inverse).T
         known_by = scatter.mixed(influence)
         degrees = known_by.degrees
-        extra = noises.weighting_error(model, best, influence, fitted.noise, fitted.share)
-        mixed = noises.inflated(known_by.covariance, 2 * extra)
-        spread = mixed + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
+        spread = known_by.covariance + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
     t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
     identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
     powers = ways.basis @ best.theta
@@ -218,7 +216,7 @@ def _outcome(
     stays = np.where(np.arange(len(rows)) >= len(rows) - len(probe.windows), REMAINS**2, UNSEEN)
     sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
     residual = rows @ (means.mean - best.fitted)
-    p_value = lack_of_fit(residual, sigma, spread.joint_degrees, probe.kinds, rng)
+    p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng)
     return LackOfFit(p_value, _misfit(fitted, probe.finest, scatter))
 
 

@@ -12,10 +12,8 @@ from .prepare import Prepared
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
-MOST_DEGREES = 100.0  # and its weights are never known better than this
 SINGLE_DEGREES = (4.0, 60.0)  # least and most that a single replicate's residuals tell of its noise
 COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates
-MOST_EXTRA = 0.3  # share of a variance that the estimated weights may add
 
 
 def rough_variance(ready: Prepared) -> np.ndarray:
@@ -47,6 +45,7 @@ def learn_noise(
     several = reps.counts.min() > 1
     at = means.log_tau(best.theta)
     slope = model.pace(best)
+    progress = (best.fitted - best.fitted.min()) / max(float(np.ptp(best.fitted)), 1e-300)
     log_tau = means.binned(at)
     if several:
         sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
@@ -73,6 +72,7 @@ def learn_noise(
             sd[rows],
             point_sd[rows],
             slope[rows],
+            progress[rows],
             paired=several and reps.paired,
         )
         full.append(kernel)
@@ -96,7 +96,7 @@ def learn_noise(
             degrees = 1.0
         numbers.append(degrees)
     weights, information = cov.estimate_weights(
-        thinned, samples, numbers, None if before is None else before.weights
+        thinned, samples, numbers, names, None if before is None else before.weights
     )
     noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR**2)
     share = [ready.share[np.ix_(rows, rows)] for rows in groups]
@@ -109,47 +109,18 @@ def _complement(basis: np.ndarray) -> np.ndarray:
     return left[:, int(np.sum(singular > 1e-7 * singular[0])) :]
 
 
-def weighting_error(
-    model: Model, best: Solution, influence: np.ndarray, noise: cov.Noise, share: list[np.ndarray]
-) -> np.ndarray:
-    """Λ = Σ_mn cov(a_m, a_n)·u_m P u_n', u_m = ψK_m: what the weights a, being estimated, add to ψ's variance.
-
-    ψ(a) moves by −Σ δa_m ψK_mP with the weights, P = Ω⁻¹ − Ω⁻¹X(X'Ω⁻¹X)⁻¹X'Ω⁻¹ the precision of residuals;
-    ψΩψ' is too small by the same amount, hence twice Λ (Kackar and Harville 1984, Kenward and Roger 1997).
-    """
-    active = noise.active()
-    turned = np.array([noise.turned(influence, share, m) for m in active])  # (m, P, N)
-    white = model.whiten(turned.reshape(-1, turned.shape[-1]).T)
-    white = model.project_out_curve(best, white)
-    gradient = model.project_out_curve(best, model.whiten(model.gradient(best)))
-    frame = np.linalg.qr(gradient)[0]
-    white = white - frame @ (frame.T @ white)
-    white = white.T.reshape(len(active), len(influence), -1)
-    return np.einsum("mn,mpi,nqi->pq", noise.uncertainty(active), white, white)
-
-
-def inflated(covariance: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """`covariance` + `extra`, by at most MOST_EXTRA of each variance: the expansion behind it is of first order."""
-    size = np.sqrt(np.diag(covariance))
-    ratio = extra / np.maximum(np.outer(size, size), 1e-300)
-    top = np.linalg.eigvalsh(ratio).max()
-    return covariance + extra * min(1.0, MOST_EXTRA / max(top, 1e-300))
-
-
 @dataclass(frozen=True)
 class Spread:
     """Covariance (G, G) of linear functions of the means, and how well it is known.
 
     Attributes:
         covariance: the replicates' own mixed with the model's, s·model + (1 − s)·own.
-        degrees: of freedom it is surely known with: those of the better of the two.
-        joint_degrees: those it has when the two err apart, 1/ν = s²/ν_model + (1 − s)²/ν_own. Intervals keep to
-            the surer number; a test that looks for the largest of many contrasts would see nothing with it.
+        degrees: of freedom it is known with: with s = ν_model/(ν_model + ν_own) the two, which err apart, have
+            ν_model + ν_own.
     """
 
     covariance: np.ndarray
     degrees: float
-    joint_degrees: float
 
 
 @dataclass(frozen=True)
@@ -168,12 +139,11 @@ class Scatter:
         weights = float(np.median(self.noise.degrees(rows, self.share)))
         if reps.counts.min() <= 1:
             degrees = float(np.clip(weights, *SINGLE_DEGREES))
-            return Spread(by_model, degrees, degrees)
+            return Spread(by_model, degrees)
         scores = (rows / reps.counts) @ reps.unbiased.T  # (G, labels): what each replicate contributes
         own, model = self._own_degrees(rows), min(weights, MODEL_DEGREES)
         s = model / (model + own)
-        joint = 1 / (s**2 / min(weights, MOST_DEGREES) + (1 - s) ** 2 / own)
-        return Spread(s * by_model + (1 - s) * scores @ scores.T, max(model, own), joint)
+        return Spread(s * by_model + (1 - s) * scores @ scores.T, model + own)
 
     def _own_degrees(self, rows: np.ndarray) -> float:
         """Satterthwaite over conditions; paired replicates are one group."""

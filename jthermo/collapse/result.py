@@ -71,7 +71,7 @@ class CollapseFit:
 
     Attributes:
         exponents: control → :class:`Exponent`.
-        collapsed: True or False at three standard deviations, None when the data cannot say.
+        collapsed: True, False where the p-value is below 0.005, None when the data cannot say.
         p_value: of the lack-of-fit test; uniform when the curves do collapse.
         misfit: root mean square distance of the curves from the common one beyond their noise, in units of
             its range.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from scripts.percolation import simulate as percolation
 from tests.collapse.planted import Noise, Planted, plant
 
 
@@ -185,6 +186,38 @@ def physics_relaxation(rng: np.random.Generator) -> Draw:
         return np.array(out)
 
     return _process(rng, 0.5, path, -4.0, 6.5)
+
+
+@family
+def physics_first_passage(rng: np.random.Generator) -> Draw:
+    """Share of M random walkers on a lattice that have not yet left (−L, L): the clock is t/L²."""
+    walkers, replicates = int(rng.integers(100, 400)), int(rng.choice([3, 5, 8]))
+    frames = []
+    for k, size in enumerate((8, 12, 18, 27)[: rng.integers(3, 5)]):
+        times = np.unique(np.geomspace(0.1, 5.0, 50) * size**2 // 1).astype(int)
+        for r in range(replicates):
+            steps = rng.choice(np.array([-1, 1], np.int8), (walkers, times[-1]))
+            gone = np.abs(np.cumsum(steps, axis=1, dtype=np.int32)) >= size
+            passage = np.where(gone.any(axis=1), gone.argmax(axis=1) + 1, times[-1] + 1)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "size": size,
+                        "seed": k * replicates + r,
+                        "step": times,
+                        "value": (passage[:, None] > times).mean(axis=0),
+                    }
+                )
+            )
+    return Draw(pd.concat(frames, ignore_index=True), ("size",), {"size": -2.0}, {})
+
+
+@family
+def physics_percolation(rng: np.random.Generator) -> Draw:
+    """Spanning probability of 2-D site percolation: the clock is |p − p_c|·L^(3/4)."""
+    table = percolation((16, 32, 64), replicates=6, lattices=15, points=14, seed=int(rng.integers(2**31)))
+    table = table.rename(columns={"distance": "step", "spanned": "value"})
+    return Draw(table, ("L",), {"L": 0.75}, {})
 
 
 # Curves that do not collapse

@@ -12,11 +12,12 @@ import numpy as np
 
 from jthermo.collapse import CollapseFit, fit_collapse
 from tests.collapse.families import FAMILIES, Draw
+from tests.collapse.rivals import Answer
 
 ALPHA = 0.05
 BEST_SCORE = 4.676  # expected interval score of the exact 95 % interval of a normal with standard deviation 1
 
-Fitter = Callable[[Draw], CollapseFit]
+Fitter = Callable[[Draw], CollapseFit | Answer]
 
 
 def ours(draw: Draw) -> CollapseFit:
@@ -82,7 +83,7 @@ def score_family(name: str, draws: int, fitter: Fitter = ours, salt: int = 0) ->
     return score
 
 
-def add(score: Score, draw: Draw, fit: CollapseFit) -> None:
+def add(score: Score, draw: Draw, fit: CollapseFit | Answer) -> None:
     """Enter one fit."""
     score.p_values.append(fit.p_value)
     score.accepted += fit.collapsed is True
