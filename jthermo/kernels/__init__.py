@@ -7,6 +7,7 @@ rounding differs. There is a kernel for each kind of device: ``native`` in C++ f
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,10 @@ from jax import Array
 
 from jthermo import train
 from jthermo.data.sampling import steps_per_epoch
-from jthermo.kernels import native, pallas
+from jthermo.kernels import native
 from jthermo.kernels.library import Unavailable, load
 from jthermo.kernels.native import LOSSES, NOISES, SOURCES
 from jthermo.kernels.net import by_layer, net_of
-
-KERNELS = {"fused": native, "pallas": pallas}  # by the engine's name in the results
 
 __all__ = ["Unavailable", "advance", "load", "refusal"]
 
@@ -28,13 +27,13 @@ __all__ = ["Unavailable", "advance", "load", "refusal"]
 def refusal(program: train.Program, engine: str) -> str | None:
     """What of a program the kernel of this name lacks; None where it can train it."""
     model, data, optimizer = program.model, program.data, program.optimizer
-    net, several = net_of(model), model.num_outputs > 1
+    net = net_of(model)
     plain = optimizer.fn is optax.sgd and all(v is None or v is False for v in optimizer.hyper.values())
-    fits = net is None or engine != "pallas" or pallas.lanes(net, program.batch_size)
+    fits = net is None or engine == "fused" or _kernel(engine).lanes(net, program.batch_size)
     for has, what in (
-        (net is not None or several, f"the model {type(model).__name__}"),
+        (net is not None, f"the model {type(model).__name__}"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
-        (not several, "several outputs"),
+        (model.num_outputs == 1, "several outputs"),
         (getattr(data, "num_classes", 2) == 2, "several classes"),
         (getattr(data, "redraw", None) is None, "labels that are redrawn"),
         (program.loss in LOSSES, f"the loss {program.loss}"),
@@ -65,7 +64,7 @@ def advance(
     leaves, tree = jax.tree.flatten(state.params)
     order_of, net = by_layer(program.model, state.params), net_of(program.model)
     assert net is not None
-    block = functools.partial(KERNELS[program.engine].block, net, program, words, traced)
+    block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
 
     def trained(leaves: list[Array], order: Array, start: Array, stop: Array) -> list[Array]:
         made = block(start, stop, order, [leaves[i] for i in order_of])
@@ -85,3 +84,12 @@ def advance(
 
         leaves = jax.lax.while_loop(lambda carry: carry[0] < stop, epoch, (start, leaves))[1]
     return train.State(jax.tree.unflatten(tree, leaves), state.opt_state)
+
+
+def _kernel(engine: str) -> Any:
+    """The module of a kernel, by the engine's name in the results. Pallas is loaded where it is used only."""
+    if engine == "fused":
+        return native
+    from jthermo.kernels import pallas
+
+    return pallas

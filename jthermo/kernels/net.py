@@ -10,10 +10,10 @@ from jthermo.models import MLP, Model, TwoLayer
 
 
 class Net(NamedTuple):
-    """A dense ReLU net with one output.
+    """A dense ReLU net.
 
     Attributes:
-        widths: inputs, hidden layers, 1.
+        widths: inputs, hidden layers, outputs.
         biases: of each layer, whether it has a bias.
         inputs_first: whether weights are (in, out) among the parameters.
     """
@@ -36,10 +36,10 @@ def net_of(model: Model) -> Net | None:
     if isinstance(model, TwoLayer):
         given = model.arguments
         return Net((given["inputs"], given["hidden"], 1), (given["bias"], False), False)
-    if isinstance(model, MLP) and model.arguments["hidden"] and model.num_outputs == 1:
+    if isinstance(model, MLP) and model.arguments["hidden"]:
         given = model.arguments
         hidden = given["hidden"]
-        return Net((given["inputs"], *hidden, 1), (given["bias"],) * (len(hidden) + 1), True)
+        return Net((given["inputs"], *hidden, given["outputs"]), (given["bias"],) * (len(hidden) + 1), True)
     return None
 
 
