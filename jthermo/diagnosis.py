@@ -178,7 +178,12 @@ def _cache() -> Check:
 def _engine() -> Check:
     """Whether the fused engine is there; without it the same sweeps are trained by XLA, so nothing is wrong."""
     reason = engines.refusal()
-    text = "fused, compiled by this machine's C++ compiler" if reason is None else f"xla, since {reason}"
+    if reason is not None:
+        text = f"xla, since {reason}"
+    elif engines.at_hand() == "fused":
+        text = "fused, compiled by this machine's C++ compiler"
+    else:
+        text = "xla; fused by Pallas where engine='fused' asks for it, checked in interpret mode only"
     return Check("engine", True, text)
 
 

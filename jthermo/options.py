@@ -82,7 +82,7 @@ class Execution:
     placement: Literal["sharding", "pmap"] = "sharding"
     """how runs are laid over the devices."""
     engine: Literal["auto", "xla", "fused"] = "auto"
-    """which engine trains: auto takes the fused kernel where it is at hand and covers the sweep."""
+    """which engine trains: auto takes the fused kernel on CPUs, where it is at hand and covers the sweep."""
     extend: bool = False
     """the folder holds a part of this sweep: run only what is new."""
     shard: str | None = None

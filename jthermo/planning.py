@@ -170,7 +170,7 @@ def cohorts(
         wanted: which runs, with their progress; None is all of them from the start.
         shard: (I, N): of all lane blocks of the sweep, those whose number is I modulo N.
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
-        engine: ``"xla"`` or ``"fused"``.
+        engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.settle`.
     """
     grouped: dict[tuple[train.Program, Model], list[_Member]] = {}
     clocks: dict[
@@ -247,17 +247,19 @@ def _cohort(
 def lane_width(program: train.Program, platform: str) -> int:
     """W by rule: on a CPU 64 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
-    An accelerator fills its units with 256 lanes. A processor's time per run-step of the 6-layer net of 50,601
-    parameters by XLA, at B = 1: 21 µs for W = 4, 31 for 8, 36 for 16, 42 for 32; at B = 16: 103, 116, 128 for W = 4,
-    8, 16; of the 100-100-1 net 2.5 µs for W = 4, 3.6 for 16. The fused kernel takes 16 lanes at once. Lanes of a
-    convolutional net are few: the patches of one already fill the cache; see :func:`convolution_rule`.
+    An accelerator fills its units with 256 lanes, or, where 32 small nets are one program of a Pallas kernel, with 4096.
+    A processor's time per run-step of the 6-layer net of 50,601 parameters by XLA, at B = 1: 21 µs for W = 4, 31 for 8,
+    36 for 16, 42 for 32; at B = 16: 103, 116, 128 for W = 4, 8, 16; of the 100-100-1 net 2.5 µs for W = 4, 3.6 for 16.
+    The fused kernel takes 16 lanes at once. Lanes of a convolutional net are few: the patches of one already fill the
+    cache; see :func:`convolution_rule`.
     """
+    size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
+    small = size * program.batch_size <= SMALL
     if platform != "cpu":
-        return 256
+        return 4096 if small and program.engine == "pallas" else 256
     if isinstance(program.model, CNN):
         return CONVOLUTION_LANES
-    size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
-    if size * program.batch_size <= SMALL:
+    if small:
         return 64
     return 16 if size <= SMALL or program.engine == "fused" else 4
 

@@ -18,6 +18,7 @@ from jax.extend.random import define_prng_impl
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # of the u that normals are made from
 # of erf⁻¹(u)/u in w − 5/2 and in √w − 3, with w = −log(1 − u²) below and above 5
 _CENTRE = (
     2.81022636e-08,
@@ -67,7 +68,11 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
     >>> bool(abs(normal(key, (9,)) - jax.random.normal(key, (9,))).max() < 2e-6)
     True
     """
-    u = jax.random.uniform(key, shape, jnp.float32, np.nextafter(np.float32(-1), np.float32(0)), 1.0)
+    return from_uniform(jax.random.uniform(key, shape, jnp.float32, LOWEST, 1.0))
+
+
+def from_uniform(u: Array) -> Array:
+    """√2 erf⁻¹(u), Giles (2010), float32: standard normal for u uniform on (−1, 1)."""
     w = -jnp.log((1 - u) * (1 + u))
     series = jnp.where(w < 5, _polynomial(_CENTRE, w - 2.5), _polynomial(_TAIL, jnp.sqrt(w) - 3))
     return np.float32(np.sqrt(2)) * (series * u)

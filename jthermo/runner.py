@@ -59,8 +59,8 @@ def run(
         out: results folder; None keeps everything in memory. A folder that holds this sweep is completed, from its
             newest sound checkpoint, or returned as it is where nothing is missing; one that holds another sweep is refused.
         placement: ``"sharding"`` or ``"pmap"``, how runs are laid over all devices; both give the same bits.
-        engine: ``"xla"``; ``"fused"``, the native kernel for the paper's nets on CPUs; or ``"auto"``, the latter where
-            it is at hand and covers the sweep. A folder is never continued with another one.
+        engine: ``"xla"``; ``"fused"``, one kernel for the paper's nets, native on CPUs, Pallas on GPUs; or ``"auto"``, the
+            latter on CPUs where it is at hand and covers the sweep. A folder is never continued with another one.
         progress: print a progress line to standard error.
         extend: run what is new where `out` holds a sweep whose runs are a part of this one's.
         shard: (I, N) trains every N-th lane block, from the I-th on, with no coordination: N such calls with
@@ -255,7 +255,11 @@ def _finished(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
     """The results of a folder that holds all of this sweep, sound; None where there is anything to do."""
     with contextlib.suppress(InputError):
         ds = open_results(out)
-        if ds.attrs["complete"] and ds.attrs["id"] == sweep.id and engine in ("auto", ds.attrs["engine"]):
+        if (
+            ds.attrs["complete"]
+            and ds.attrs["id"] == sweep.id
+            and engines.answers(engine, ds.attrs["engine"])
+        ):
             return ds
     return None
 

@@ -1,47 +1,45 @@
-"""The fused engine: all steps between two records in one native kernel, for dense ReLU nets of any depth on CPUs.
+"""The fused engine: all steps between two records in one kernel, for dense ReLU nets of any depth.
 
 :func:`advance` has the arguments and the result of :func:`jthermo.train.advance`, from the same random bits; only
-rounding differs. The arithmetic is in ``dense.h``, the call from XLA in ``engine.cc``.
+rounding differs. There is a kernel for each kind of device: ``native`` in C++ for CPUs, ``pallas`` for GPUs.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
-from jthermo import noise, train
-from jthermo.data import Gaussian, Uniform
+from jthermo import train
 from jthermo.data.sampling import steps_per_epoch
-from jthermo.kernels.library import TARGET, Unavailable, load
-from jthermo.models import MLP, TwoLayer
-
-SOURCES = {Gaussian: 0, Uniform: 1}
-SAMPLING = {"fresh": 0, "replacement": 1, "epochs": 2}
-LOSSES = {"bce": 0, "squared": 1}
-NOISES = {noise.Full: 0, noise.Unbiased: 1, noise.LabelAveraged: 2}
+from jthermo.kernels import native
+from jthermo.kernels.library import Unavailable, load
+from jthermo.kernels.native import LOSSES, NOISES, SOURCES
+from jthermo.kernels.net import by_layer, net_of
 
 __all__ = ["Unavailable", "advance", "load", "refusal"]
 
 
-def refusal(program: train.Program) -> str | None:
-    """What of a program the fused engine lacks; None where it can train it."""
+def refusal(program: train.Program, engine: str) -> str | None:
+    """What of a program the kernel of this name lacks; None where it can train it."""
     model, data, optimizer = program.model, program.data, program.optimizer
-    dense = isinstance(model, TwoLayer) or (isinstance(model, MLP) and model.arguments["hidden"])
+    net = net_of(model)
     plain = optimizer.fn is optax.sgd and all(v is None or v is False for v in optimizer.hyper.values())
+    fits = net is None or engine == "fused" or _kernel(engine).lanes(net, program.batch_size)
     for has, what in (
-        (dense, f"the model {type(model).__name__}"),
+        (net is not None, f"the model {type(model).__name__}"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
-        (dense and model.num_outputs == 1, "several outputs"),
+        (model.num_outputs == 1, "several outputs"),
         (getattr(data, "num_classes", 2) == 2, "several classes"),
         (getattr(data, "redraw", None) is None, "labels that are redrawn"),
         (program.loss in LOSSES, f"the loss {program.loss}"),
         (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
         (plain, f"the optimizer {optimizer!r}"),
+        (fits, "room on a GPU's chip for so many weights"),
     ):
         if not has:
             return what
@@ -64,21 +62,16 @@ def advance(
     traced = (runs.learning_rate, low, runs.hyper.get("data.high", zero), runs.hyper.get("noise.scale", zero))
     words = [jax.random.key_data(k) for k in (keys.batch, keys.noise, keys.dataset)]
     leaves, tree = jax.tree.flatten(state.params)
-    order_of = _by_layer(program.model, state.params)
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    call = jax.ffi.ffi_call(
-        TARGET,
-        [shapes[i] for i in order_of],
-        input_output_aliases={10 + i: i for i in range(len(leaves))},
-    )
-    static = {"widths": _widths(program.model), "options": _options(program)}
+    order_of, net = by_layer(program.model, state.params), net_of(program.model)
+    assert net is not None
+    block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
 
     def trained(leaves: list[Array], order: Array, start: Array, stop: Array) -> list[Array]:
-        made = call(*words, *traced, start, stop, order, *(leaves[i] for i in order_of), **static)
+        made = block(start, stop, order, [leaves[i] for i in order_of])
         return [made[order_of.index(i)] for i in range(len(leaves))]
 
     if data.num_samples is None or data.sampling != "epochs":
-        leaves = trained(leaves, jnp.zeros((len(zero), 0), jnp.int32), start, stop)
+        leaves = trained(leaves, jnp.zeros((len(zero), 1), jnp.int32), start, stop)
     else:
         length = steps_per_epoch(data.num_samples, batch)
 
@@ -93,27 +86,10 @@ def advance(
     return train.State(jax.tree.unflatten(tree, leaves), state.opt_state)
 
 
-def _by_layer(model: Any, params: Any) -> list[int]:
-    """Where the leaves of the parameters come in the kernel's order: weights and bias of each layer in turn."""
-    paths = [tuple(k.key for k in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    if isinstance(model, TwoLayer):
-        names: list[tuple[str, ...]] = [("W",), ("b",), ("V",)]
-    else:
-        names = [(layer, part) for layer in model.layers for part in ("kernel", "bias")]
-    return [paths.index(name) for name in names if name in paths]
+def _kernel(engine: str) -> Any:
+    """The module of a kernel, by the engine's name in the results. Pallas is loaded where it is used only."""
+    if engine == "fused":
+        return native
+    from jthermo.kernels import pallas
 
-
-def _widths(model: Any) -> np.ndarray:
-    hidden = model.arguments["hidden"]
-    return np.array(
-        [model.arguments["inputs"], *(hidden if isinstance(model, MLP) else [hidden]), 1], np.int64
-    )
-
-
-def _options(program: train.Program) -> np.ndarray:
-    """The fields of ``Net`` and ``Block`` that are static, in the order in which ``engine.cc`` reads them."""
-    model, data, deep = program.model, program.data, isinstance(program.model, MLP)
-    bias = model.arguments["bias"]
-    sampling = SAMPLING["fresh" if data.num_samples is None else data.sampling]
-    kinds = (SOURCES[type(data)], sampling, LOSSES[program.loss], NOISES[type(program.noise)])
-    return np.array([bias, bias and deep, program.batch_size, *kinds, data.num_samples or 0, deep], np.int64)
+    return pallas
