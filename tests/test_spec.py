@@ -99,7 +99,7 @@ BAD = {
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
     "optimizer argument": ("refuses these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
-    "width": ("lane_width = 1: give a whole number of at least 2", lambda: sweep_of(lane_width=1)),
+    "width": ("lane_width = 0: give a whole number of at least 1", lambda: sweep_of(lane_width=0)),
     "huge": ("the grid has 300,000 runs .*set max_runs=300000", lambda: sweep_of(seed=range(75_000))),
     "huge axis": ("seed = range.*has 1,000,000 values", lambda: sweep_of(seed=range(1_000_000))),
     "vary unknown": ("TwoLayer has no 'depth'", lambda: sweep_of(vary={"model.depth": (1, 2)})),
