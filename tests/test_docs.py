@@ -12,7 +12,6 @@ import pytest
 
 import jthermo as jt
 from jthermo import claims, cli
-from jthermo.files import import_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,12 +34,6 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
         if words[:1] == ["jthermo"] and words[1] in ("list", "plan", "fit", "status"):
             cli.main(words[1:])  # the cheap ones run; the others are parsed by their own tests
             assert capsys.readouterr().out
-
-
-def test_the_speeds_on_the_page_are_those_of_the_json():
-    benchmark = import_file(ROOT / "scripts" / "benchmark.py", "benchmark_script", "script")
-    found = json.loads((ROOT / "results" / "benchmark.json").read_text())
-    assert benchmark.summary(found) in (ROOT / "README.md").read_text(), "run: scripts/benchmark.py --table"
 
 
 def test_the_claims_on_the_pages_are_those_of_the_json():
