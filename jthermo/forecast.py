@@ -192,8 +192,8 @@ def plan(
     >>> jt.plan(sweep, measure=False).num_programs
     2
     >>> made = jt.plan(sweep, measure=False, devices=2, rate=10.0)
-    >>> made.seconds  # two blocks of 64 lanes, one after the other
-    128.0
+    >>> made.seconds  # two blocks of 32 lanes, one after the other
+    64.0
     >>> sorted(made.record_costs)
     ['loss']
     """

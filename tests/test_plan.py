@@ -51,7 +51,7 @@ def test_width_follows_from_the_cohort_alone():
         sweep = sweep_of(lane_width=None, **changes)
         return {c.width for c in planning.cohorts(sweep, platform="cpu", engine=engine)}
 
-    assert widths() == widths(seed=range(300)) == widths(seed=0, learning_rate=0.3) == {64}
+    assert widths() == widths(seed=range(300)) == widths(seed=0, learning_rate=0.3) == {32}
     big = {"model": jt.models.TwoLayer(inputs=100, hidden=100), "data": jt.data.Gaussian(dim=100)}
     assert widths(**big) == {4}
     assert widths("fused", **big) == {16}

@@ -43,12 +43,14 @@ def run(
     failed, began = [], time.monotonic()
     for case in cases:
         try:
-            found["cases"][case] = measure.compare(case, taking_part(case, without), repeats, seconds)
+            found["cases"][case] = measure.compare(
+                case, taking_part(case, tuple(given.without)), given.turns or CASES[case].turns, given.seconds
+            )
         except RuntimeError as error:  # the others may still run
             failed.append(str(error))
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(given.out, (json.dumps(found, indent=1) + "\n").encode())
         times = ", ".join(f"{name} {row['ns']:,.4g}" for name, row in found["cases"][case].items())
         print(f"{time.monotonic() - began:5.0f} s  {case}: {times} ns", file=sys.stderr, flush=True)
     return failed
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--missing", action="store_true", help="only cases that the JSON lacks")
     parser.add_argument("--without", nargs="*", choices=EVERYONE, default=[], help="leave these out")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves")
     parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn takes")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark.json")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="write tables and figure; measures nothing")
@@ -86,9 +88,9 @@ def main() -> None:
                     f"{given.out} is of another machine or other versions: leave --only and --missing away"
                 )
         cases = [c for c in given.only or CASES if not (given.missing and c in found["cases"])]
-        if not any(n in here["versions"] for n in ("torch",)) and set(TORCH) - set(given.without):
+        if "torch" not in here["versions"] and set(TORCH) - set(given.without):
             print("PyTorch is not installed (pip install '.[bench]'): left out", file=sys.stderr)
-        failed = run(cases, given.out, found, given.repeats, given.seconds, tuple(given.without))
+        failed = run(cases, found, given)
     if given.into:
         figures.save({"benchmark": figure.draw(found)}, ROOT / "results" / "figures")
         report.write(found, given.into)

@@ -45,7 +45,6 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
     ways = {
         "batch-gradient": jax.grad(loss),
         "moments": lambda p, x, y: gradients.moments(model, p, x, y, "softmax").trace,
-        "moments-vmap": lambda p, x, y: gradients.moments(model, p, x, y, "softmax", method="vmap").trace,
         "vmap-grad": trace,
     }
     call = jax.jit(ways[way])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 TORCH = ("torch-loop", "torch-func", "torch-batched")
 JTHERMO = ("jthermo-xla", "jthermo-fused")
 EVERYONE = (*TORCH, "plain-jax", *JTHERMO, "limit")
-VARIANCE = ("batch-gradient", "moments", "moments-vmap", "vmap-grad")
+VARIANCE = ("batch-gradient", "moments", "vmap-grad")
 
 
 class Net(NamedTuple):
@@ -25,6 +25,7 @@ class Net(NamedTuple):
         probe: examples that a record looks at.
         least: steps of a sweep of jthermo; 20/η² at η = 0.025 are 32,000.
         exactly: whether so many steps are timed, however long they take.
+        turns: how often each contestant is timed.
         who: the contestants.
     """
 
@@ -39,6 +40,7 @@ class Net(NamedTuple):
     probe: int = 256
     least: int = 2_000
     exactly: bool = False
+    turns: int = 5
     who: tuple[str, ...] = EVERYONE
 
 
@@ -49,11 +51,13 @@ class Call(NamedTuple):
         what: the function of ``calls.py``.
         who: its first argument, a contestant each.
         size: its second one.
+        turns: how often each contestant is timed.
     """
 
     what: str
     who: tuple[str, ...]
     size: int = 0
+    turns: int = 5
 
 
 _BOTH = ("plain-jax", *JTHERMO)
@@ -70,21 +74,26 @@ NETS = {
     "cnn": _CNN._replace(least=100),
     "cnn-batch": _CNN._replace(runs=4, batch=8, least=40),
 }
-RUNS = {f"runs-{n}": Net(n, 10, (10,), records=12, who=_BOTH) for n in (16, 64, 256, 1024, 2048, 4096)}
-WIDTHS = {f"width-{n}": Net(64, 10, (n,), records=12, who=_BOTH) for n in (10, 32, 100, 316)}
+RUNS = {  # as many steps as a run takes, fewer where the runs are many
+    f"runs-{n}": Net(n, 10, (10,), records=12, least=min(32_000, 8_000_000 // n), turns=3, who=_BOTH)
+    for n in (16, 64, 256, 1024, 2048, 4096)
+}
+WIDTHS = {
+    f"width-{n}": Net(64, 10, (n,), records=12, least=8_000, turns=3, who=_BOTH) for n in (10, 32, 100, 316)
+}
 STEPS = {
-    f"steps-{n}": Net(128, 10, (10,), records=12, least=n, exactly=True, who=JTHERMO)
-    for n in (16_000, 64_000, 256_000, 1_024_000)
+    f"steps-{n}": Net(128, 10, (10,), records=12, least=n, exactly=True, turns=3, who=JTHERMO)
+    for n in (4_000, 16_000, 64_000, 256_000)
 }
 MEMORY = {
-    f"memory-{n}": Net(n, 100, (100,), records=2, least=8, exactly=True, who=JTHERMO)
-    for n in (1024, 2048, 4096, 8192)
+    f"memory-{n}": Net(n, 100, (100,), records=2, least=8, exactly=True, turns=3, who=JTHERMO)
+    for n in (512, 1024, 2048, 4096)
 }
 CALLS = {
     "gradient-variance-mlp6": Call("gradient_variance", VARIANCE, size=0),
     "gradient-variance-cnn": Call("gradient_variance", VARIANCE, size=1),
     **{f"fit-{n}": Call("fit", ("fit_collapse",), n) for n in (16, 64, 256)},
-    "checkpoint": Call("checkpoint", ("in-memory", "folder"), 300_000),
+    "checkpoint": Call("checkpoint", ("in-memory", "folder"), 200_000, turns=3),
     "resume": Call("resume", ("anew", "resume", "open", "resume-process"), 2_000),
 }
 CASES: dict[str, Net | Call] = NETS | RUNS | WIDTHS | STEPS | MEMORY | CALLS

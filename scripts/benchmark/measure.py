@@ -55,7 +55,7 @@ def processors() -> float:
     return sum(r.ru_utime + r.ru_stime for r in both)
 
 
-def compare(case: str, names: tuple[str, ...], repeats: int, seconds: float) -> dict[str, Any]:
+def compare(case: str, names: tuple[str, ...], turns: int, seconds: float) -> dict[str, Any]:
     """The contestants of a case, in turns; each starts when the one before is set up, so that none disturbs another."""
     found: dict[str, Any] = {}
     workers: dict[str, subprocess.Popen[str]] = {}
@@ -67,7 +67,7 @@ def compare(case: str, names: tuple[str, ...], repeats: int, seconds: float) -> 
             )
             found[name] = json.loads(_said(workers[name], case, name))
         turns: dict[str, list[list[float]]] = {name: [] for name in names}
-        for _ in range(repeats):
+        for _ in range(turns):
             for name, worker in workers.items():
                 assert worker.stdin is not None
                 worker.stdin.write("\n")

@@ -12,7 +12,7 @@ from cases import CALLS, CASES, LIMITS, Net
 from jthermo.files import write_between
 
 Found = Mapping[str, Any]
-FILLED = 128  # runs from which the lanes of both cores are full: 64 each by XLA
+FILLED = 64  # runs from which the lanes of two cores are full
 COLUMNS = {
     "small": "10-10-1, 512 runs",
     "uniform": "without bias, U(0, 1)",
