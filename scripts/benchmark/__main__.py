@@ -31,21 +31,13 @@ from jthermo import figures
 from jthermo.files import write_whole
 
 
-def run(
-    cases: list[str],
-    path: Path,
-    found: dict[str, Any],
-    repeats: int,
-    seconds: float,
-    without: tuple[str, ...],
-) -> list[str]:
+def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:
     """Measure cases and keep what is found after each; returns what went wrong."""
     failed, began = [], time.monotonic()
     for case in cases:
         try:
-            found["cases"][case] = measure.compare(
-                case, taking_part(case, tuple(given.without)), given.turns or CASES[case].turns, given.seconds
-            )
+            who, turns = taking_part(case, given.without), given.turns or CASES[case].turns
+            found["cases"][case] = measure.compare(case, who, turns, given.seconds)
         except RuntimeError as error:  # the others may still run
             failed.append(str(error))
             continue

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ def made(case: str, name: str) -> Contestant:
     return getattr(importlib.import_module("pytorch"), name.replace("-", "_"))(what)
 
 
-def taking_part(case: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+def taking_part(case: str, without: Sequence[str] = ()) -> tuple[str, ...]:
     """Who of a case is at hand on this machine."""
     absent = set(without)
     if importlib.util.find_spec("torch") is None:

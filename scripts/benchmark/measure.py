@@ -66,13 +66,13 @@ def compare(case: str, names: tuple[str, ...], turns: int, seconds: float) -> di
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
             found[name] = json.loads(_said(workers[name], case, name))
-        turns: dict[str, list[list[float]]] = {name: [] for name in names}
+        timed: dict[str, list[list[float]]] = {name: [] for name in names}
         for _ in range(turns):
             for name, worker in workers.items():
                 assert worker.stdin is not None
                 worker.stdin.write("\n")
                 worker.stdin.flush()
-                turns[name].append([float(s) for s in _said(worker, case, name).split()])
+                timed[name].append([float(s) for s in _said(worker, case, name).split()])
         for name, worker in workers.items():
             assert worker.stdin is not None
             worker.stdin.close()
@@ -82,7 +82,7 @@ def compare(case: str, names: tuple[str, ...], turns: int, seconds: float) -> di
         for worker in workers.values():
             worker.kill()
     for name, each in found.items():
-        wall, busy = zip(*turns[name], strict=True)
+        wall, busy = zip(*timed[name], strict=True)
         per_step = sorted(s / each["run_steps"] * 1e9 for s in wall)
         each |= {"ns": statistics.median(per_step), "ns_low": per_step[0], "ns_high": per_step[-1]}
         each["processor_ns"] = statistics.median(busy) / each["run_steps"] * 1e9
