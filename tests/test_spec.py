@@ -250,6 +250,7 @@ def test_the_id_of_a_sweep_is_golden():
     [
         (jt.log_steps(6), 100, (0, 1, 3, 10, 32, 100)),
         (jt.log_steps(20), 8, tuple(range(9))),
+        (jt.log_steps(2), 100, (0, 100)),
         (jt.every(30), 100, (0, 30, 60, 90, 100)),
         (jt.every(200), 100, (0, 100)),
     ],

@@ -26,13 +26,13 @@ LOOK = {
 }
 NAMES = {
     "small": "10-10-1",
-    "uniform": "… no bias, U(0,1)",
-    "batch": "… B = 32",
+    "uniform": "10-10-1, no bias, U(0,1)",
+    "batch": "10-10-1, B = 32",
     "wide": "100-100-1",
-    "wide-batch": "… B = 32",
+    "wide-batch": "100-100-1, B = 32",
     "mlp6": "100-100×5-1",
     "cnn": "6-layer CNN",
-    "cnn-batch": "… B = 8",
+    "cnn-batch": "6-layer CNN, B = 8",
 }
 CURVES = {
     "runs": ("runs", "ns a step of all runs"),
