@@ -16,7 +16,7 @@ from jthermo import evidence
 from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.errors import InputError
 from jthermo.evidence import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence
-from jthermo.files import write_whole
+from jthermo.files import write_between, write_whole
 from jthermo.results import axes_of, tau
 
 if TYPE_CHECKING:
@@ -39,10 +39,6 @@ CLAIMS = {
     "C12": "Properties 4.1 and 4.2: h_v, h_w and h_b never fall in V², b and, for x ≥ 0, W",
     "C13": "a smaller activation rate and weight norm give a smaller bound on the Hessian trace",
 }
-MARKERS = (
-    "<!-- {0}:begin -->",
-    "<!-- {0}:end -->",
-)  # of "claims", the full table, and "verdicts", a row per claim
 
 
 @dataclass(frozen=True)
@@ -340,18 +336,6 @@ def counted(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_tables(claims: Path, page: Path) -> None:
-    """Put the tables of ``claims.json`` between their markers on a Markdown page that has some of them."""
-    text, known = page.read_text(), json.loads(claims.read_text())
-    written = 0
-    for name, make in (("claims", table), ("verdicts", verdicts)):
-        begin, end = (marker.format(name) for marker in MARKERS)
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if found and closed:
-            text, written = f"{before}{begin}\n{make(known)}\n{end}{after}", written + 1
-    if not written:
-        begin, end = (marker.format("claims") for marker in MARKERS)
-        raise InputError(
-            "page", str(page), f"has no lines {begin} and {end}; add them where the table belongs"
-        )
-    write_whole(page, text.encode())
+    """Put tables of ``claims.json`` between their markers on a page: "claims" with a row per fit, "verdicts" per claim."""
+    known = json.loads(claims.read_text())
+    write_between(page, {"claims": table(known), "verdicts": verdicts(known)})

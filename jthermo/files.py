@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +35,27 @@ def write_whole(path: Path, body: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_between(page: Path, made: Mapping[str, str]) -> None:
+    """Put text between its lines ``<!-- name:begin -->`` and ``<!-- name:end -->`` on a page that has some of the names."""
+    text, written = page.read_text(), False
+    for name, new in made.items():
+        begin, end = _markers(name)
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if found and closed:
+            text, written = f"{before}{begin}\n{new}\n{end}{after}", True
+    if not written:
+        begin, end = _markers(next(iter(made)))
+        raise InputError(
+            "page", str(page), f"has no lines {begin} and {end}; add them where the text belongs"
+        )
+    write_whole(page, text.encode())
+
+
+def _markers(name: str) -> tuple[str, str]:
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
 @contextlib.contextmanager

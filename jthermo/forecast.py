@@ -192,8 +192,8 @@ def plan(
     >>> jt.plan(sweep, measure=False).num_programs
     2
     >>> made = jt.plan(sweep, measure=False, devices=2, rate=10.0)
-    >>> made.seconds  # two blocks of 64 lanes, one after the other
-    128.0
+    >>> made.seconds  # two blocks of 32 lanes, one after the other
+    64.0
     >>> sorted(made.record_costs)
     ['loss']
     """
@@ -239,7 +239,9 @@ def plan(
         record_costs=_mean_costs(groups, watched),
         timed=all(m is not None and m.record_seconds is not None for m in found),
         record_share=float(recorded / (trained + recorded)),
-        convolutions=tuple(dict.fromkeys(w for c in groups if (w := planning.convolution_rule(c.program)))),
+        convolutions=tuple(
+            dict.fromkeys(w for c in groups if (w := planning.convolution_rule(c.program.model)))
+        ),
         compile_seconds=sum(m.compile_seconds for m in found if m is not None) if measure else None,
         state_bytes=max(c.state_bytes // len(c.blocks) * b for c, b in zip(groups, blocks, strict=True)),
         device_bytes=max(

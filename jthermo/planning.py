@@ -24,7 +24,6 @@ from jthermo.models import CNN, Model
 from jthermo.observables.counting import primitives
 from jthermo.spec import Config, Sweep
 
-CONVOLUTION_LANES = 4
 KEPT = 2  # checkpoints that a cohort keeps, each verified
 HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
 SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
@@ -245,38 +244,41 @@ def _cohort(
 
 
 def lane_width(program: train.Program, platform: str) -> int:
-    """W by rule: on a CPU 64 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
+    """W by rule: on a CPU 32 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
     An accelerator fills its units with 256 lanes, or, where 32 small nets are one program of a Pallas kernel, with 4096.
-    A processor's time per run-step of the 6-layer net of 50,601 parameters by XLA, at B = 1: 21 µs for W = 4, 31 for 8,
-    36 for 16, 42 for 32; at B = 16: 103, 116, 128 for W = 4, 8, 16; of the 100-100-1 net 2.5 µs for W = 4, 3.6 for 16.
-    The fused kernel takes 16 lanes at once. Lanes of a convolutional net are few: the patches of one already fill the
-    cache; see :func:`convolution_rule`.
+    A processor's time per run-step by XLA at B = 1, of the 10-10-1 net: 272 ns for W = 8, 213 for 16, 190 for 32, 176 for
+    64, which leaves a core without work up to 64 runs; of the 10-316-1 net 2.4 µs for 8 to 32; of the 100-100-1 net 2.5
+    for 4, 3.6 for 16; of the 6-layer net of 50,601 parameters 21 for 4, 31 for 8, 36 for 16, 42 for 32, and at B = 16 103,
+    116, 128 for 4, 8, 16. The fused kernel takes 16 at once. A net
+    with convolutions takes one, since a single run fills the cache: see :func:`convolution_rule`.
     """
     size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
     small = size * program.batch_size <= SMALL
     if platform != "cpu":
         return 4096 if small and program.engine == "pallas" else 256
-    if isinstance(program.model, CNN):
-        return CONVOLUTION_LANES
+    if convolution_rule(program.model):
+        return 1
     if small:
-        return 64
+        return 32
     return 16 if size <= SMALL or program.engine == "fused" else 4
 
 
-def convolution_rule(program: train.Program) -> str | None:
+@functools.lru_cache(maxsize=256)
+def convolution_rule(model: Model) -> str | None:
     """How the lanes of a net with convolutions are vectorised, in words; None for other nets.
 
-    Measured once, per step of the 6-layer CNN at B = 32 on one core: patches and one matrix product ("im2col") under vmap
-    46 ms, scanned over lanes 39 ms; XLA's convolution scanned over lanes 561 ms, under vmap, where it becomes grouped,
-    1067 ms. So :class:`jthermo.models.CNN` takes patches; a user's flax ``Conv`` is what it is.
+    Measured once, a processor's time per run-step of the 6-layer CNN: with patches and matrix products ("im2col") 0.80 ms
+    for W = 1 and 1.30 for W = 4 at B = 1, 7.9 and 11.5 ms at B = 8; with XLA's convolution, which several lanes turn into
+    a grouped one, 9.0 ms for W = 1 and 10.8 for W = 4 at B = 1. So :class:`jthermo.models.CNN` takes patches; a user's
+    flax ``Conv`` is what it is. One lane also needs a quarter of the memory of four, and no block is left half empty.
     """
-    if isinstance(program.model, CNN):
-        return "im2col and batched matrix products under vmap, by rule: 12 times as fast as scanned convolutions on a CPU"
-    x = jax.ShapeDtypeStruct((2, *program.model.input_shape), jnp.float32)
-    forward = jax.make_jaxpr(program.model.apply)(program.model.shapes, x).jaxpr
+    if isinstance(model, CNN):
+        return "im2col and matrix products, on a CPU one run at a time: ten times as fast as XLA's convolution in a loop"
+    x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
+    forward = jax.make_jaxpr(model.apply)(model.shapes, x).jaxpr
     if "conv_general_dilated" in primitives(forward):
-        return "XLA's convolution, grouped under vmap, as the flax module has it; jt.models.CNN is faster on a CPU"
+        return "XLA's convolution as the flax module has it, on a CPU one run at a time; jt.models.CNN is faster there"
     return None
 
 

@@ -28,6 +28,7 @@ class LogSteps:
         if num_steps < self.n:
             return tuple(range(num_steps + 1))
         wanted = np.rint(np.geomspace(1, num_steps, self.n - 1)).astype(np.int64)
+        wanted[-1] = num_steps  # of two records too, where the spacing has one point
         rank = np.arange(self.n - 1)
         steps = (
             np.maximum.accumulate(wanted - rank) + rank

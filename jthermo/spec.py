@@ -139,7 +139,7 @@ class Sweep:
         made = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
-            "lane_width": None if self.lane_width is None else checks.whole("lane_width", self.lane_width, 2),
+            "lane_width": None if self.lane_width is None else checks.whole("lane_width", self.lane_width),
             "max_runs": checks.whole("max_runs", self.max_runs, 1),
             "points": tuple(read_point(p) for p in read_list("points", self.points)),
             "vary": {str(k): v for k, v in dict(self.vary).items()},

@@ -366,19 +366,21 @@ def image_sweep(fashion, **changes):
             observables=(flat, jt.loss(), jt.loss("test"), jt.accuracy("test")),
             probe_size=8,
         ),
-        "lane_width": 2,
     }
     return jt.Sweep(**{**fields, **changes})
 
 
-@pytest.mark.parametrize("sampling", ["replacement", "epochs"])
+@pytest.mark.parametrize(("sampling", "width"), [("replacement", 1), ("epochs", 2)])
 def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
-    fashion, sampling, monkeypatch
+    fashion, sampling, width, monkeypatch
 ):
     from jthermo import placement, training
 
-    sweep = image_sweep(fashion, data=small(fashion, sampling=sampling))
+    sweep = image_sweep(
+        fashion, data=small(fashion, sampling=sampling), lane_width=None if width == 1 else width
+    )
     ds = jt.run(sweep, progress=False)
+    assert ds.attrs["lane_width"] == width  # one by rule
     assert np.isfinite(ds.test_loss.values).all()
     with monkeypatch.context() as patch:
         patch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
@@ -433,7 +435,7 @@ def labels_of(model, params, probe):
 def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bits(
     fashion, tmp_path, monkeypatch, capsys
 ):
-    """A real SIGTERM between two pieces of work: exit 75, then `jthermo resume` at the same lane width."""
+    """A real SIGTERM between two pieces of work: exit 75, then `jthermo resume` at the lane width of the rule."""
     from jthermo import cli, placement, training
 
     monkeypatch.setattr(
@@ -502,6 +504,36 @@ def test_examples_are_held_once_per_device_and_not_in_the_program(fashion):
     assert bound[0].held["x"] is bound[1].held["x"]
     assert len(bound[0].held["x"].addressable_shards) == len(place.devices)
     assert bound[0].held["x"].dtype == np.uint8
+
+
+def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_place():
+    from jthermo import placement, planning
+
+    place, working = placement.Placement("sharding", placement.devices()), []
+    for n in (100, 20_000):
+        x, y = np.zeros((n, 20), np.float32), np.arange(n) % 2
+        sweep = jt.Sweep(
+            model=jt.models.TwoLayer(inputs=20, hidden=5),
+            data=jt.data.Arrays(x, y),
+            learning_rate=0.1,
+            seed=range(16),
+            num_steps=1,
+            record=jt.Record(steps=(1,), observables=jt.loss()),
+            lane_width=8,
+        )
+        with placement.pinned():
+            (cohort,) = planning.cohorts(sweep)
+            lanes, _, _ = cohort.deal(len(place.devices))
+            runs = place.put(jax.tree.map(lambda a, lanes=lanes: a[lanes], cohort.runs))
+            state = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
+            step = place.put(np.zeros(len(lanes), np.int32))
+            advance = placement.programs(cohort.program, place).advance.compiled(runs, state, step, step)
+        used = advance.jitted.memory_analysis()
+        working.append(used.temp_size_in_bytes)
+        assert used.argument_size_in_bytes > x.nbytes  # the set is there, once
+        assert used.argument_size_in_bytes < 1.5 * x.nbytes + 20_000
+        assert used.alias_size_in_bytes == cohort.state_bytes / len(place.devices)
+    assert working[0] == working[1] < x.nbytes / 10
 
 
 def test_a_users_arrays_are_a_source_in_memory_and_as_npz(tmp_path):

@@ -20,7 +20,6 @@ import pytest
 
 import jthermo as jt
 from jthermo import claims, cli, files
-from jthermo.files import import_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -92,12 +91,6 @@ def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
         text for language, text in notebook.pieces(ROOT / "docs" / "own_model.md") if language == "python"
     )
     assert len(first.splitlines()) == int(stated) <= 40
-
-
-def test_the_speeds_on_the_page_are_those_of_the_json():
-    benchmark = import_file(ROOT / "scripts" / "benchmark.py", "benchmark_script", "script")
-    found = json.loads((ROOT / "results" / "benchmark.json").read_text())
-    assert benchmark.summary(found) in (ROOT / "README.md").read_text(), "run: scripts/benchmark.py --table"
 
 
 def test_the_claims_on_the_pages_are_those_of_the_json():

@@ -51,7 +51,7 @@ def test_width_follows_from_the_cohort_alone():
         sweep = sweep_of(lane_width=None, **changes)
         return {c.width for c in planning.cohorts(sweep, platform="cpu", engine=engine)}
 
-    assert widths() == widths(seed=range(300)) == widths(seed=0, learning_rate=0.3) == {64}
+    assert widths() == widths(seed=range(300)) == widths(seed=0, learning_rate=0.3) == {32}
     big = {"model": jt.models.TwoLayer(inputs=100, hidden=100), "data": jt.data.Gaussian(dim=100)}
     assert widths(**big) == {4}
     assert widths("fused", **big) == {16}
@@ -165,16 +165,20 @@ def test_the_forecast_says_how_convolutions_are_vectorised():
 
     data = jt.data.Gaussian(dim=16)
     record = jt.Record(steps=(0,), observables=jt.loss())
-    users = sweep_of(model=SmallCNN(), data=data, record=record, batch_size=1)
-    assert "convolutions XLA's convolution, grouped under vmap" in str(jt.plan(users, measure=False))
+    users = sweep_of(model=SmallCNN(), data=data, record=record, batch_size=1, lane_width=None)
+    assert "convolutions XLA's convolution as the flax module has it" in str(jt.plan(users, measure=False))
     images = jt.data.Arrays(x=np.zeros((4, 4, 4, 1), np.uint8), y=np.array([0, 1, 0, 1]))
     ours = sweep_of(
         model=jt.models.CNN((4, 4, 1), ((2,),), hidden=(), outputs=2),
         data=images,
         record=record,
         batch_size=1,
+        lane_width=None,
     )
     assert "convolutions im2col" in str(jt.plan(ours, measure=False))
+    for sweep in (users, ours):
+        assert {c.width for c in planning.cohorts(sweep, platform="cpu")} == {1}
+        assert {c.width for c in planning.cohorts(sweep, platform="gpu")} == {256}
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ BAD = {
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
     "optimizer argument": ("refuses these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
-    "width": ("lane_width = 1: give a whole number of at least 2", lambda: sweep_of(lane_width=1)),
+    "width": ("lane_width = 0: give a whole number of at least 1", lambda: sweep_of(lane_width=0)),
     "huge": ("the grid has 300,000 runs .*set max_runs=300000", lambda: sweep_of(seed=range(75_000))),
     "huge axis": ("seed = range.*has 1,000,000 values", lambda: sweep_of(seed=range(1_000_000))),
     "vary unknown": ("TwoLayer has no 'depth'", lambda: sweep_of(vary={"model.depth": (1, 2)})),
@@ -250,6 +250,7 @@ def test_the_id_of_a_sweep_is_golden():
     [
         (jt.log_steps(6), 100, (0, 1, 3, 10, 32, 100)),
         (jt.log_steps(20), 8, tuple(range(9))),
+        (jt.log_steps(2), 100, (0, 100)),
         (jt.every(30), 100, (0, 30, 60, 90, 100)),
         (jt.every(200), 100, (0, 100)),
     ],

@@ -1,0 +1,96 @@
+"""jthermo's engines beside what one would write in their place, on this machine, in turns.
+
+Every contestant of a case lives in a process of its own: it compiles, finds a number of steps that takes long enough
+to be timed, then all of them are timed in turns and the median counts. A contestant's time is nanoseconds of wall time
+per step of one run on the whole machine, and of the processors' time, which others on the machine disturb less; the first
+call, which compiles, and the peak memory of the process, libraries included, stand apart.
+
+    python scripts/benchmark                     every case → results/benchmark.json and its tables
+    python scripts/benchmark --missing           go on where that was stopped
+    python scripts/benchmark --only small wide   some cases anew
+    python scripts/benchmark --into README.md    the JSON that is there → the page's tables and their figure
+    python scripts/benchmark --table             … → the terminal
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import figure
+import measure
+import report
+from cases import CASES, EVERYONE, TORCH
+from contestants import ROOT, taking_part
+
+from jthermo import figures
+from jthermo.files import write_whole
+
+
+def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:
+    """Measure cases and keep what is found after each; returns what went wrong."""
+    failed, began = [], time.monotonic()
+    for case in cases:
+        try:
+            who, turns = taking_part(case, given.without), given.turns or CASES[case].turns
+            found["cases"][case] = measure.compare(case, who, turns, given.seconds)
+        except RuntimeError as error:  # the others may still run
+            failed.append(str(error))
+            continue
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(given.out, (json.dumps(found, indent=1) + "\n").encode())
+        times = ", ".join(f"{name} {row['ns']:,.4g}" for name, row in found["cases"][case].items())
+        print(f"{time.monotonic() - began:5.0f} s  {case}: {times} ns", file=sys.stderr, flush=True)
+    return failed
+
+
+def main() -> None:
+    """Measure, write the JSON, print the tables."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--missing", action="store_true", help="only cases that the JSON lacks")
+    parser.add_argument("--without", nargs="*", choices=EVERYONE, default=[], help="leave these out")
+    parser.add_argument("--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves")
+    parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn takes")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark.json")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="write tables and figure; measures nothing")
+    parser.add_argument("--table", action="store_true", help="print the tables; measures nothing")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        case, name, seconds = given.worker
+        measure.work(case, name, float(seconds))
+        return
+    failed: list[str] = []
+    if given.into or given.table:
+        found = json.loads(given.out.read_text())
+    else:
+        here = measure.machine()
+        found = {"machine": here, "cases": {}}
+        if given.out.exists() and (given.missing or given.only):
+            found = json.loads(given.out.read_text())
+            if any(found["machine"].get(k) != here[k] for k in ("cpu", "cores", "versions")):
+                parser.error(
+                    f"{given.out} is of another machine or other versions: leave --only and --missing away"
+                )
+        cases = [c for c in given.only or CASES if not (given.missing and c in found["cases"])]
+        if "torch" not in here["versions"] and set(TORCH) - set(given.without):
+            print("PyTorch is not installed (pip install '.[bench]'): left out", file=sys.stderr)
+        failed = run(cases, found, given)
+    if given.into:
+        figures.save({"benchmark": figure.draw(found)}, ROOT / "results" / "figures")
+        report.write(found, given.into)
+    else:
+        print(report.page(found), report.table(found), sep="\n\n")
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What is measured, and who takes part in it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TORCH = ("torch-loop", "torch-func", "torch-batched")
+JTHERMO = ("jthermo-xla", "jthermo-fused")
+EVERYONE = (*TORCH, "plain-jax", *JTHERMO, "limit")
+VARIANCE = ("batch-gradient", "moments", "vmap-grad")
+
+
+class Net(NamedTuple):
+    """Training `runs` nets on fresh examples, or on pictures where `channels` are given.
+
+    Attributes:
+        runs: how many at once.
+        inputs: components of x.
+        hidden: widths of the hidden dense layers.
+        batch: examples a step.
+        bias: whether layers have one.
+        data: the law of x.
+        channels: blocks of convolutions.
+        records: of jthermo, which are part of its time; the others record nothing.
+        probe: examples that a record looks at.
+        least: steps of a sweep of jthermo; 20/η² at η = 0.025 are 32,000.
+        exactly: whether so many steps are timed, however long they take.
+        turns: how often each contestant is timed.
+        who: the contestants.
+    """
+
+    runs: int
+    inputs: int
+    hidden: tuple[int, ...]
+    batch: int = 1
+    bias: bool = True
+    data: str = "gaussian"
+    channels: tuple[tuple[int, ...], ...] = ()
+    records: int = 120
+    probe: int = 256
+    least: int = 2_000
+    exactly: bool = False
+    turns: int = 5
+    who: tuple[str, ...] = EVERYONE
+
+
+class Call(NamedTuple):
+    """One call at a time: a gradient variance, a fit, a sweep with a folder.
+
+    Attributes:
+        what: the function of ``calls.py``.
+        who: its first argument, a contestant each.
+        size: its second one.
+        turns: how often each contestant is timed.
+    """
+
+    what: str
+    who: tuple[str, ...]
+    size: int = 0
+    turns: int = 5
+
+
+_BOTH = ("plain-jax", *JTHERMO)
+_CNN = Net(
+    8, 784, (128,), channels=((16, 16), (32, 32)), records=2, probe=16, who=("plain-jax", "jthermo-xla")
+)
+NETS = {
+    "small": Net(512, 10, (10,), least=32_000),
+    "uniform": Net(512, 10, (10,), bias=False, data="uniform", records=12, least=32_000),
+    "batch": Net(512, 10, (10,), batch=32, least=2_000, who=(*_BOTH, "limit")),
+    "wide": Net(64, 100, (100,), least=20_000),
+    "wide-batch": Net(64, 100, (100,), batch=32, records=12, least=500, who=_BOTH),
+    "mlp6": Net(32, 100, (100,) * 5, records=4),
+    "cnn": _CNN._replace(least=100),
+    "cnn-batch": _CNN._replace(runs=4, batch=8, least=40),
+}
+RUNS = {  # as many steps as a run takes, fewer where the runs are many
+    f"runs-{n}": Net(n, 10, (10,), records=12, least=min(32_000, 8_000_000 // n), turns=3, who=_BOTH)
+    for n in (16, 64, 256, 1024, 2048, 4096)
+}
+WIDTHS = {
+    f"width-{n}": Net(64, 10, (n,), records=12, least=8_000, turns=3, who=_BOTH) for n in (10, 32, 100, 316)
+}
+STEPS = {
+    f"steps-{n}": Net(128, 10, (10,), records=12, least=n, exactly=True, turns=3, who=JTHERMO)
+    for n in (4_000, 16_000, 64_000, 256_000)
+}
+MEMORY = {
+    f"memory-{n}": Net(n, 100, (100,), records=2, least=8, exactly=True, turns=3, who=JTHERMO)
+    for n in (512, 1024, 2048, 4096)
+}
+CALLS = {
+    "gradient-variance-mlp6": Call("gradient_variance", VARIANCE, size=0),
+    "gradient-variance-cnn": Call("gradient_variance", VARIANCE, size=1),
+    **{f"fit-{n}": Call("fit", ("fit_collapse",), n) for n in (16, 64, 256)},
+    "checkpoint": Call("checkpoint", ("in-memory", "folder"), 200_000, turns=3),
+    "resume": Call("resume", ("anew", "resume", "open", "resume-process"), 2_000),
+}
+CASES: dict[str, Net | Call] = NETS | RUNS | WIDTHS | STEPS | MEMORY | CALLS
+LIMITS = tuple(case for case, net in NETS.items() if "limit" in net.who)  # the cases of limit.cc

@@ -1,0 +1,103 @@
+"""The same training in plain JAX: `lax.scan` over `vmap(grad)`, jax.random and optax, as a good user would write it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cases import Net
+from contestants import ETA, Contestant, images
+
+
+def plain_jax(net: Net) -> Contestant:
+    """All runs at once, their batches drawn step by step; it records nothing."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    init, apply = flax_cnn(net) if net.channels else dense(net)
+    optimizer = optax.sgd(ETA)
+    if net.channels:
+        held = images().load().arrays
+        x_all, y_all = jnp.asarray(held["x"]), jnp.asarray(held["y"], jnp.int32)
+
+    def draw(key: Any) -> Any:
+        key_x, key_y = jax.random.split(key)
+        if net.channels:
+            index = jax.random.randint(key_x, (net.batch,), 0, len(x_all))
+            return (x_all[index] / 255.0 - 0.286) / 0.353, y_all[index]
+        law = jax.random.normal if net.data == "gaussian" else jax.random.uniform
+        return law(key_x, (net.batch, net.inputs)), jax.random.bernoulli(key_y, 0.5, (net.batch,)) * 1.0
+
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        outputs = apply(params, x)
+        if net.channels:
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean()
+        return optax.sigmoid_binary_cross_entropy(outputs, y).mean()
+
+    def train(params: Any, opt_state: Any, keys: Any) -> Any:
+        def step(carry: Any, key: Any) -> Any:
+            params, opt_state = carry
+            grads = jax.grad(loss)(params, *draw(key))
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(step, (params, opt_state), keys)[0]
+
+    chunk = 2 if net.channels else 256
+    advance = jax.jit(jax.vmap(train), donate_argnums=(0, 1))
+    split = jax.jit(jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i), chunk), (0, None)))
+    keys = jax.random.split(jax.random.key(0), net.runs)
+    state = jax.jit(jax.vmap(lambda key: (p := init(key), optimizer.init(p))))(keys)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        for i in range(-(-steps // chunk)):
+            state = advance(*state, split(keys, i))
+        jax.block_until_ready(state)
+
+    return Contestant(run, net.runs, unit=chunk)
+
+
+def dense(net: Net) -> Any:
+    """A ReLU net as a list of (W, b)."""
+    import jax
+    import jax.numpy as jnp
+
+    widths = (net.inputs, *net.hidden, 1)
+
+    def init(key: Any) -> Any:
+        keys = jax.random.split(key, len(widths) - 1)
+        shapes = zip(keys, widths[:-1], widths[1:], strict=True)
+        return [
+            {"w": jax.random.normal(k, (n, m)) / n**0.5} | ({"b": jnp.zeros(m)} if net.bias else {})
+            for k, n, m in shapes
+        ]
+
+    def apply(params: Any, x: Any) -> Any:
+        for i, layer in enumerate(params):
+            x = x @ layer["w"] + layer.get("b", 0.0)
+            x = jax.nn.relu(x) if i < len(params) - 1 else x
+        return x[:, 0]
+
+    return init, apply
+
+
+def flax_cnn(net: Net) -> Any:
+    """The CNN with flax's own convolution."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    class Module(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            for block in net.channels:
+                for width in block:
+                    x = nn.relu(nn.Conv(width, (3, 3))(x))
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            x = x.reshape(len(x), -1)
+            for width in net.hidden:
+                x = nn.relu(nn.Dense(width)(x))
+            return nn.Dense(10)(x)
+
+    module = Module()
+    return lambda key: module.init(key, jnp.zeros((1, 28, 28, 1))), module.apply

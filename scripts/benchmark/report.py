@@ -1,0 +1,271 @@
+"""The JSON in words: the README's tables, what the benchmark has to show, and how cost grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from cases import CALLS, CASES, LIMITS, Net
+
+from jthermo.files import write_between
+
+Found = Mapping[str, Any]
+FILLED = 64  # runs from which the lanes of two cores are full
+COLUMNS = {
+    "small": "10-10-1, 512 runs",
+    "uniform": "without bias, U(0, 1)",
+    "wide": "100-100-1, 64 runs",
+    "mlp6": "100-100×5-1, 32 runs",
+    "cnn": "6-layer CNN, 8 runs",
+}
+ROWS = {
+    "torch-loop": "PyTorch, one run in a loop",
+    "torch-func": "torch.func vmap of grad",
+    "torch-batched": "PyTorch, batched by hand",
+    "plain-jax": "plain JAX, `lax.scan` of `vmap(grad)`",
+    "jthermo-xla": 'jthermo `engine="xla"`',
+    "jthermo-fused": 'jthermo `engine="fused"`',
+    "limit": "the kernel's arithmetic alone, sizes compiled in",
+}
+
+
+class Line(NamedTuple):
+    """A curve y = fixed + each·x, fitted with equal weight to every relative deviation.
+
+    Attributes:
+        fixed: what is spent whatever x.
+        each: what one more x costs.
+        slope: of log(y − fixed) against log x; 1 is linear.
+        misfit: the largest |y/(fixed + each·x) − 1|.
+        points: how many.
+    """
+
+    fixed: float
+    each: float
+    slope: float
+    misfit: float
+    points: int
+
+
+class Bar(NamedTuple):
+    """A row of what the benchmark has to show: `value` is None where it was not measured."""
+
+    what: str
+    measured: str
+    asked: str = ""
+    met: bool | None = None
+
+
+def page(found: Found) -> str:
+    """What stands in the README between its markers."""
+    here = found["machine"]
+    where = f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+    words = (
+        "Nanoseconds of wall time per step of one run at B = 1, records of jthermo included and nothing recorded by the "
+        f"others: medians of contestants that take turns, on {where}.\nFrom "
+        "[results/benchmark.json](results/benchmark.json), which `python scripts/benchmark` writes; `--table` shows "
+        "processors' time, compilation and memory too."
+    )
+    picture = (
+        "![How often each engine goes in the time of plain JAX, case by case; time against runs, steps and width; memory "
+        "against runs.](results/figures/benchmark.png)"
+    )
+    return "\n\n".join([summary(found), words, picture, verdicts(found)])
+
+
+def write(found: Found, path: Path) -> None:
+    """Put the page's part between its markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``."""
+    write_between(path, {"benchmark": page(found)})
+
+
+def summary(found: Found) -> str:
+    """Wall time per run-step of every contestant, a column a case."""
+    lines = [
+        f"| ns per run-step | {' | '.join(COLUMNS.values())} |",
+        f"|---|{'---:|' * len(COLUMNS)}",
+    ]
+    for name, words in ROWS.items():
+        each = (found["cases"].get(case, {}).get(name) for case in COLUMNS)
+        cells = ("–" if row is None else f"{row['ns']:,.0f}" for row in each)
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def table(found: Found) -> str:
+    """Everything, nanoseconds per run-step or per call."""
+    lines = [
+        "| case | contestant | wall, ns | lowest … highest | processors, ns | 1st call, s | peak, MB |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for case, each in found["cases"].items():
+        for name, row in each.items():
+            span = f"{row['ns_low']:,.4g} … {row['ns_high']:,.4g}"
+            times = (
+                f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g} | {row['first_call_seconds']:.2f}"
+            )
+            lines.append(f"| {case} | {name} | {times} | {row['peak_bytes'] / 1e6:,.0f} |")
+    return "\n".join(lines)
+
+
+def verdicts(found: Found) -> str:
+    """What the benchmark has to show, as a Markdown table."""
+    lines = ["| what it has to show | measured | asked |", "|---|---|---|"]
+    for bar in bars(found):
+        asked = bar.asked + {True: ": met", False: ": **not met**", None: ""}[bar.met]
+        lines.append(f"| {bar.what} | {bar.measured} | {asked or '–'} |")
+    return "\n".join(lines)
+
+
+def bars(found: Found) -> list[Bar]:
+    """Every claim of speed with its number and the number that was asked for."""
+    small, wide, deep = (COLUMNS[c].partition(",")[0] for c in ("small", "wide", "mlp6"))
+    return [
+        _times(found, f"{small}, fused against plain JAX", "small", "plain-jax", "jthermo-fused", 10),
+        _times(found, f"{small}, fused against torch.func", "small", "torch-func", "jthermo-fused", 40),
+        _times(found, f"{small}, fused against a PyTorch loop", "small", "torch-loop", "jthermo-fused", 4000),
+        _times(found, f"{wide}, fused against plain JAX", "wide", "plain-jax", "jthermo-fused", 5),
+        _times(found, f"{deep}, fused against plain JAX", "mlp6", "plain-jax", "jthermo-fused", 3),
+        _times(found, f"{deep}, XLA alone against plain JAX", "mlp6", "plain-jax", "jthermo-xla", 1.3),
+        _times(found, f"{small}, XLA alone against plain JAX", "small", "plain-jax", "jthermo-xla", 2),
+        _times(found, "CNN, B = 1, against plain JAX with `lax.conv`", "cnn", "plain-jax", "jthermo-xla", 3),
+        _times(
+            found, "CNN, B = 8, against plain JAX with `lax.conv`", "cnn-batch", "plain-jax", "jthermo-xla", 3
+        ),
+        _never_slower(found),
+        _limit(found),
+        *_growth(found),
+        *_calls(found),
+    ]
+
+
+def ratio(found: Found, case: str, slow: str, fast: str) -> float | None:
+    """Wall time of one contestant in that of another, None where either is missing."""
+    rows = found["cases"].get(case, {})
+    return rows[slow]["ns"] / rows[fast]["ns"] if slow in rows and fast in rows else None
+
+
+def _times(found: Found, what: str, case: str, slow: str, fast: str, least: float) -> Bar:
+    value = ratio(found, case, slow, fast)
+    if value is None:
+        return Bar(what, "not measured", f"≥ {least:g} ×")
+    return Bar(what, f"{_number(value)} ×", f"≥ {least:g} ×", value >= least)
+
+
+def _number(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _never_slower(found: Found) -> Bar:
+    each = {case: ratio(found, case, "plain-jax", "jthermo-xla") for case in found["cases"]}
+    known = {case: value for case, value in each.items() if value is not None}
+    what, asked = "XLA alone against plain JAX, the worst case", "never slower"
+    if not known:
+        return Bar(what, "not measured", asked)
+    worst = min(known, key=lambda case: known[case])
+    return Bar(what, f"{known[worst]:.2f} × (`{worst}`, of {len(known)})", asked, known[worst] >= 1)
+
+
+def _limit(found: Found) -> Bar:
+    each = {case: ratio(found, case, "jthermo-fused", "limit") for case in LIMITS}
+    known = {case: value for case, value in each.items() if value is not None}
+    what, asked = "fused in the time of its arithmetic alone (`limit.cc`), the worst case", "≤ 2"
+    if not known:
+        return Bar(what, "not measured", asked)
+    worst = max(known, key=lambda case: known[case])
+    return Bar(what, f"{known[worst]:.2f} (`{worst}`, of {len(known)})", asked, known[worst] <= 2)
+
+
+def _growth(found: Found) -> list[Bar]:
+    made = []
+    for what, curve, least in (("time", "runs", FILLED), ("time", "steps", 0), ("memory", "memory", 0)):
+        for name in ("jthermo-xla", "jthermo-fused"):
+            x, y = curves(found, curve, name)
+            line = linear(x[x >= least], y[x >= least])
+            of = "steps" if curve == "steps" else "runs"
+            words = f"{what} against {of}{f' from {least}' if least else ''}, {name.removeprefix('jthermo-')}"
+            if line is None:
+                made.append(Bar(words, "not measured", "linear"))
+                continue
+            each = {
+                "runs": f"{line.each:,.3g} ns a run-step",
+                "steps": f"{line.fixed:.2f} s and {1e6 * line.each:.3g} µs a step",
+                "memory": f"{line.fixed / 1e6:,.0f} MB and {line.each / 1e3:,.0f} kB a run",
+            }[curve]
+            measured = f"log–log slope {line.slope:.2f}, misfit {100 * line.misfit:.0f} % ({each})"
+            made.append(Bar(words, measured, "linear", max(abs(line.slope - 1), line.misfit) <= 0.1))
+    return made
+
+
+def _calls(found: Found) -> list[Bar]:
+    made = []
+    for case, words in (("gradient-variance-mlp6", "784-100×5-10 net"), ("gradient-variance-cnn", "CNN")):
+        values = [ratio(found, case, name, "batch-gradient") for name in ("moments", "vmap-grad")]
+        if None not in values:
+            ours, plain = values
+            made.append(
+                Bar(
+                    f"gradient variance of 256 examples, {words}",
+                    f"{ours:.2f} batch gradients; `vmap(grad)` {plain:.0f}",
+                )
+            )
+    seconds = {
+        case: rows[n]["ns"] / 1e9 for case, rows in found["cases"].items() for n in rows if case in CALLS
+    }
+    fits = {case: s for case, s in seconds.items() if case.startswith("fit-")}
+    if fits:
+        told = ", ".join(f"{s:.2g} s for {case.removeprefix('fit-')}" for case, s in fits.items())
+        made.append(Bar("`jt.fit_collapse`, 6 curves of 60 records by seeds", told))
+    share = ratio(found, "checkpoint", "folder", "in-memory")
+    if share is not None:
+        rows = found["cases"]["checkpoint"]
+        spent = (rows["folder"]["ns"] - rows["in-memory"]["ns"]) * rows["folder"]["run_steps"] / 1e9
+        whole = rows["in-memory"]["ns"] * rows["folder"]["run_steps"] / 1e9
+        made.append(Bar(f"a results folder with checkpoints, to a sweep of {whole:.1f} s", f"{spent:+.2f} s"))
+    if "resume" in found["cases"]:
+        rows = {name: row["ns"] / 1e9 for name, row in found["cases"]["resume"].items()}
+        told = (
+            f"{rows['resume']:.2f} s, in a new process {rows['resume-process']:.1f} s; anew {rows['anew']:.2f} s; "
+            f"a finished folder opens in {rows['open']:.2f} s"
+        )
+        made.append(Bar("a sweep of 512 runs resumed from a checkpoint and ended", told))
+    return made
+
+
+def curves(found: Found, what: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A scaling curve of one contestant: runs → ns a step of all, steps → seconds, width → ns, runs → peak bytes."""
+    x, y = [], []
+    for case, rows in found["cases"].items():
+        net = CASES.get(case)
+        if not isinstance(net, Net) or not case.startswith(f"{what}-") or name not in rows:
+            continue
+        row = rows[name]
+        x.append({"runs": net.runs, "memory": net.runs, "steps": net.least, "width": net.hidden[0]}[what])
+        y.append(
+            {
+                "runs": row["ns"] * net.runs,
+                "memory": row["peak_bytes"],
+                "steps": row["ns"] * row["run_steps"] / 1e9,
+                "width": row["ns"],
+            }[what]
+        )
+    order = np.argsort(x)
+    return np.array(x, float)[order], np.array(y, float)[order]
+
+
+def linear(x: np.ndarray, y: np.ndarray) -> Line | None:
+    """The straight line of a curve and how far from straight it is; None for less than three points.
+
+    >>> import numpy as np
+    >>> linear(np.array([1.0, 2.0, 4.0]), np.array([3.0, 5.0, 9.0])).each
+    2.0
+    """
+    if len(x) < 3:
+        return None
+    (fixed, each), *_ = np.linalg.lstsq(np.stack([1 / y, x / y], 1), np.ones(len(x)), rcond=None)
+    misfit = float(np.abs(y / (fixed + each * x) - 1).max())
+    above = np.maximum(y - fixed, 1e-3 * y)
+    slope = float(np.polyfit(np.log(x), np.log(above), 1)[0])
+    return Line(float(fixed), round(float(each), 12), slope, misfit, len(x))
