@@ -313,18 +313,30 @@ def verdicts(known: Mapping[str, Any]) -> str:
     lines = ["| | the paper claims | verdict | exponents or evidence |", "|---|---|---|---|"]
     for name, entry in known.items():
         rows = [row for found in entry["experiments"].values() for row in found["rows"]]
-        fits = [row for row in rows if row.get("exponent") is not None]
-        values = [row["exponent"] for row in fits]
+        fits = [(row["claimed"], row["exponent"]) for row in rows if row.get("exponent") is not None]
         if not rows:
             lines.append(f"| {name} | {entry['text']} | {entry['verdict']} | |")
             continue
         span = f"{len(rows)} measured values" if not fits else ""
         if fits:
             number = "1 fit" if len(fits) == 1 else f"{len(fits)} fits"
-            reach = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(values), max(values))))
-            span = f"{reach} (paper {fits[0]['claimed']}), {number}"
+            span = f"{reach(fits)}, {number}"
         lines.append(f"| {name} | {entry['text']} | {counted(rows)} | {span} |")
     return "\n".join(lines)
+
+
+def reach(fits: Sequence[tuple[str, float]]) -> str:
+    """From which exponent to which the fits go, for each exponent that the paper claims.
+
+    >>> reach([("2", 1.6), ("2", 1.9), ("-1", -0.7)])
+    '1.60 … 1.90 (paper 2) and -0.70 (paper -1)'
+    """
+    told = []
+    for claimed in dict.fromkeys(c for c, _ in fits):
+        found = [exponent for c, exponent in fits if c == claimed]
+        ends = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(found), max(found))))
+        told.append(f"{ends} (paper {claimed})")
+    return " and ".join(told)
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> str:

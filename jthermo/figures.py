@@ -155,19 +155,13 @@ def theory(x: Any, y: Any, *, ax: Axes | None = None, label: str = "theory", **l
 
 
 def collapse(fit: CollapseFit, *, ax: Axes | None = None) -> Axes:
-    """The means on the fitted clock τ, over the common curve with its band.
-
-    Drawn by :meth:`jthermo.collapse.CollapseFit.plot`.
-    """
+    """The means on the fitted clock τ, over the common curve with its band: :meth:`jthermo.collapse.CollapseFit.plot`."""
     with style():
         return fit.plot(_axes(ax))
 
 
 def residuals(fit: CollapseFit, *, ax: Axes | None = None) -> Axes:
-    """The means minus the common curve against τ, with the curve's band at 0.
-
-    Drawn by :meth:`jthermo.collapse.CollapseFit.plot_residuals`.
-    """
+    """The means minus the common curve against τ: :meth:`jthermo.collapse.CollapseFit.plot_residuals`."""
     with style():
         return fit.plot_residuals(_axes(ax))
 

@@ -196,7 +196,13 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         for name in (name for name in names if name not in new):
             before.setdefault(shown[name], []).append(name)
         parts.append({"told": each, "rows": made, "new": new})
-    _draw_intervals([row for row in rows if "claimed_exponent" in row])
+    tables = []
+    for control in dict.fromkeys(row["control"] for row in rows if "control" in row):
+        fits = [row for row in rows if row.get("control") == control]
+        _draw_intervals(fits)
+        lines = [(part["told"], [row for row in part["rows"] if row["control"] == control]) for part in parts]
+        axis = next((row["axis"] for row in fits if "axis" in row), None)
+        tables.append({"control": control, "claimed": fits[0]["claimed"], "axis": axis, "lines": lines})
     count = {v: sum(row["verdict"] == v for row in rows) for v in (*SIGNS, UNSUPPORTED)}
     return {
         "id": claim,
@@ -206,7 +212,7 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         "before": before,
         "rows": rows,
         "count": {verdict: number for verdict, number in count.items() if number},
-        "axis": next((row["axis"] for row in rows if "axis" in row), None),
+        "tables": tables,  # of exponents, one for each control
         "span": _span(rows),
     }
 
@@ -253,7 +259,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
-    """Where each interval, its middle and the claimed range lie on one axis for all rows of a claim, in per cent."""
+    """Where each interval, its middle and the claimed range lie on one axis for all rows of a table, in per cent."""
     if not (numbers := [n for row in rows if row["numbers"] for n in row["numbers"]]):
         return
     target = rows[0]["claimed_exponent"]
@@ -272,11 +278,9 @@ def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
 
 def _span(rows: Sequence[Mapping[str, Any]]) -> str:
     """The exponents of a claim in one phrase."""
-    values = [row["numbers"][0] for row in rows if row.get("numbers")]
-    if not values:
-        return f"{len(rows)} measured values" if rows and "quantity" in rows[0] else ""
-    reach = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(values), max(values))))
-    return f"{reach} (paper {rows[0]['claimed']})"
+    if rows and "quantity" in rows[0]:
+        return f"{len(rows)} measured values"
+    return claims.reach([(row["claimed"], row["numbers"][0]) for row in rows if row.get("numbers")])
 
 
 def _sensitivity(told: Experiment) -> dict[str, Any]:
