@@ -250,6 +250,12 @@ def _group(table: Table, usable: np.ndarray, names: tuple[str, ...], time: str) 
             table.value_name,
             "no replicate of it is finite; there is nothing to fit: check the column",
         )
+    if len(conditions) == 1 and len(conditions[0].labels) == 1:
+        raise InputError(
+            "data",
+            "one curve",
+            f"there is nothing for it to fall on: give several values of {', '.join(names)}",
+        )
     return Curves(
         controls=names,
         time=time,

@@ -143,6 +143,11 @@ def test_single_curves_need_no_replicate_name():
             "learning_rate = -.*> 0",
         ),
         (lambda t: t.assign(value=np.nan), {}, "value = 'value': no replicate of it is finite"),
+        (
+            lambda t: t[(t.learning_rate == t.learning_rate[0]) & (t.seed == t.seed[0])],
+            {},
+            "data = 'one curve': .*several values of learning_rate",
+        ),
         (lambda t: t.assign(value="x"), {}, "value = .*is not numeric"),
         (lambda t: pd.concat([t, t]), {}, "two values.*something else varies"),
         (lambda t: t.to_numpy(), {}, "data = 'ndarray': .*DataArray"),
