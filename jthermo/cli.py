@@ -300,16 +300,17 @@ def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tu
         print(f"{page}: written")
 
 
-def report(results: Path = Path("results"), out: Path = Path("report.html"), published: bool = False) -> None:
+def report(results: Path = Path("results"), out: Path | None = None, published: bool = False) -> None:
     """Write the replication report: one page on every claim, from what was found in the records that are there.
 
     Args:
         results: the folder that reproduce wrote into.
-        out: the page; it needs no other file and no network.
+        out: the page, which needs no other file and no network; report.html in that folder if not given.
         published: show the published claims.json in place of what was found here.
     """
     from jthermo.report import report
 
+    out = out or results / "report.html"
     told = report(results, out, published)
     print(f"{out}: {len(told['found'])} experiments found, {len(told['not run'])} not run")
 

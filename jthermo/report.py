@@ -64,7 +64,7 @@ class Experiment:
 
 
 def report(
-    results: str | Path = "results", out: str | Path = "report.html", published: bool = False
+    results: str | Path = "results", out: str | Path = "results/report.html", published: bool = False
 ) -> dict[str, list[str]]:
     """Write the replication report: one HTML file that needs no other and no network.
 
