@@ -254,7 +254,7 @@ def heatmap(
         ax.set_xticks(np.arange(len(columns)) + 0.5, [words.get(c, c) for c in columns])
         ax.set_yticks(np.arange(len(rows)) + 0.5, [words.get(r, r) for r in rows])
         ax.set_ylim(len(rows), 0)
-        ax.tick_params(length=0)
+        ax.tick_params(which="both", length=0)
         ax.spines[:].set_visible(False)
     return ax
 
