@@ -178,7 +178,8 @@ def _made(told: Experiment) -> Mapping[str, Any]:
 
 def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dict[str, Any]:
     """A claim with its experiments, their rows as they are printed, and the figures that stand under it."""
-    parts, rows, absent = [], [], []
+    parts: list[dict[str, Any]] = []
+    rows, absent = [], []
     before: dict[str, list[str]] = {}
     for each in told:
         if claim not in each.tested:
@@ -200,7 +201,9 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
     for control in dict.fromkeys(row["control"] for row in rows if "control" in row):
         fits = [row for row in rows if row.get("control") == control]
         _draw_intervals(fits)
-        lines = [(part["told"], [row for row in part["rows"] if row["control"] == control]) for part in parts]
+        lines = [
+            (part["told"], [row for row in part["rows"] if row.get("control") == control]) for part in parts
+        ]
         axis = next((row["axis"] for row in fits if "axis" in row), None)
         tables.append({"control": control, "claimed": fits[0]["claimed"], "axis": axis, "lines": lines})
     count = {v: sum(row["verdict"] == v for row in rows) for v in (*SIGNS, UNSUPPORTED)}
