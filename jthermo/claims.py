@@ -267,7 +267,7 @@ def table(known: Mapping[str, Any]) -> str:
         for experiment, found in entry["experiments"].items():
             for row in (r for r in found["rows"] if "exponent" in r):
                 choice = ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items()) or "–"
-                exponent = _interval(row)
+                exponent = interval(row)
                 lines.append(
                     f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
                     f"| {100 * row['misfit']:.1f} % | {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
@@ -299,11 +299,12 @@ def line(claim: str, row: Mapping[str, Any]) -> str:
 def _case_line(row: Mapping[str, Any]) -> str:
     symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(row["control"], row["control"])
     choice = " ".join(str(v) for v in row["choice"].values())
-    return f"{choice:<10} exponent of {symbol}: {_interval(row)}  paper {row['claimed']:<4} {row['verdict']}"
+    return f"{choice:<10} exponent of {symbol}: {interval(row)}  paper {row['claimed']:<4} {row['verdict']}"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    if row["exponent"] is None:
+def interval(row: Mapping[str, Any]) -> str:
+    """The exponent of a row with its interval, as it is printed wherever it is."""
+    if None in (row["exponent"], row["low"], row["high"]):
         return "not identifiable"
     return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 

@@ -248,7 +248,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     known = row["exponent"] is not None and low is not None and high is not None
     return {
         **made,
-        "number": f"{row['exponent']:.2f} [{low:.2f}, {high:.2f}]" if known else "not identifiable",
+        "number": claims.interval(row),
         "numbers": (row["exponent"], low, high) if known else None,
         "claimed_exponent": float(row["claimed"].removeprefix("> ")),
         "variable": row["variable"],
