@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 bad input, 75 interrupted (the same command again goes on)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tyro.conf import Positional, arg
 
 from jthermo.errors import InputError, Interrupted, StorageError
 from jthermo.launch import launch
-from jthermo.options import Changes, How, Source, Target, powers, read_table, replicate_column
+from jthermo.options import Changes, How, Source, Target, is_table, powers, read_table, replicate_column
 
 BAD_INPUT, INTERRUPTED = 2, 75
 DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch sizes, record what the
@@ -120,6 +121,7 @@ def fit(
     rescale: tuple[str, ...] = (),
     correction: tuple[str, ...] = (),
     confidence: float = 0.95,
+    advice: bool = False,
     as_json: bool = False,
 ) -> None:
     """Fit the exponents of τ = t·Π control^p by data collapse.
@@ -127,15 +129,17 @@ def fit(
     Args:
         target: results folder or table.
         value: the variable to fit; the column of a table.
-        controls: controls with an exponent each; those with one value only are left out for a results folder.
+        controls: controls c with an exponent p each; those with one value only are left out for a results folder.
         time: the column of t.
         replicate: the column that tells replicates apart; none where each curve was recorded once.
-        where: only runs with NAME=VALUE, such as model.init=torch; else each further axis gets a fit per value.
+        where: only runs, or rows of a table, with NAME=VALUE, such as model.init=torch; each further axis of a results
+            folder gets a fit per value.
         window: first and last t to use.
         fixed: exponents held at a value as NAME=POWER, such as batch_size=-1.
         rescale: controls that scale the value too, value = c^q·F(τ).
         correction: leading corrections as NAME=POWER, τ = t·c^p·exp(a·(c/c₀)^POWER).
         confidence: of the intervals.
+        advice: say too what would narrow the intervals: replicates, control values, later or denser records.
         as_json: print JSON in place of text.
     """
     from jthermo.claims import fit_choices
@@ -152,8 +156,8 @@ def fit(
         "confidence": confidence,
     }
     found: list[tuple[dict[str, Any], Any]]
-    if target.is_file():
-        found = [({}, fit_collapse(read_table(target), controls, value=value, **options))]
+    if is_table(target):
+        found = [({}, fit_collapse(read_table(target, where), controls, value=value, **options))]
     else:
         ds = select(open_results(target), where)
         several = [c for c in controls if len(set(variable(ds, c, "controls").values.tolist())) > 1]
@@ -161,12 +165,17 @@ def fit(
         chosen = fit_choices(ds, value, several or controls, **options)
         found = [(each.choice, each.fit) for each in chosen]
     if as_json:
-        print(json.dumps([{"choice": choice, **fit.to_dict()} for choice, fit in found], indent=1))
+        told = [{"choice": choice, **each.to_dict()} for choice, each in found]
+        for row, (_, each) in zip(told if advice else (), found if advice else (), strict=True):
+            row["advice"] = [dataclasses.asdict(change) for change in each.advice()]
+        print(json.dumps(told, indent=1))
         return
     for choice, each in found:
         if choice:
             print(", ".join(f"{k} = {v}" for k, v in choice.items()))
         print(each.summary())
+        for change in each.advice() if advice else ():
+            print(f"  advice: {change}")
 
 
 def plot(
@@ -223,7 +232,7 @@ def explore(
     from jthermo.exploration import explore
     from jthermo.results import open_results, select
 
-    data = read_table(target) if target.is_file() else select(open_results(target), where)
+    data = read_table(target, where) if is_table(target) else select(open_results(target), where)
     path = out or (target.parent if target.is_file() else target) / "explore.html"
     column = replicate_column(replicate)
     said = explore(

@@ -251,14 +251,44 @@ def powers(field: str, texts: tuple[str, ...]) -> dict[str, float]:
     return out
 
 
-def read_table(path: Path) -> Any:
-    """A CSV or parquet file as a pandas table."""
+def is_table(path: Path) -> bool:
+    """Whether a file is meant, be it there or not; else it is a results folder."""
+    return path.is_file() or (bool(path.suffix) and not path.is_dir())
+
+
+def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
+    """The rows of a CSV or parquet file that meet every ``"column=value"``, as a pandas table."""
     import pandas as pd
 
     readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
+    if not path.is_file():
+        raise InputError("table", str(path), "there is no such file; check the path")
     try:
-        return readers[path.suffix](path)
+        table = readers[path.suffix](path)
+    except ImportError:
+        remedy = "reading parquet takes pyarrow; pip install pyarrow, or export the table as CSV"
+        raise InputError("table", str(path), remedy) from None
     except (ValueError, OSError) as error:
-        raise InputError("table", str(path), f"can't be read ({error}); export it again") from None
+        raise InputError("table", str(path), f"can't be read ({' '.join(str(error).split())})") from None
+    for text in where:
+        table = _rows(table, text)
+    return table
+
+
+def _rows(table: Any, text: str) -> Any:
+    name, _, wanted = text.partition("=")
+    if name not in table.columns:
+        raise InputError("where", text, f"name a column: {', '.join(map(str, table.columns))}")
+    column = table[name]
+    numeric = column.dtype.kind in "iuf"
+    try:
+        kept = table[(column if numeric else column.astype(str)) == (float(wanted) if numeric else wanted)]
+    except ValueError:
+        raise InputError("where", text, f"{name} takes numbers") from None
+    if kept.empty:
+        raise InputError(
+            "where", text, f"leaves no row; {name} takes {', '.join(map(str, column.unique()[:8]))}"
+        )
+    return kept

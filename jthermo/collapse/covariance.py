@@ -196,12 +196,15 @@ def kernels(
     *,
     paired: bool,
     offsets: bool = True,
+    unit: tuple[float, float] | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The K_m of one block, (m, n, n), on the scale of the data."""
+    """The K_m of one block, (m, n, n), on the scale of the data, or on that of the length and variance given."""
     length = np.median([np.ptp(x[condition == k]) for k in np.unique(condition)]) or 1.0
+    level = np.mean(sd**2)
+    if unit is not None:
+        length, level = unit
     same = condition[:, None] == condition[None, :]
     scale = np.outer(sd, sd)
-    level = np.mean(sd**2)
     apart = np.abs(x[:, None] - x[None, :]) / length
     start = np.array([x[condition == k].min() for k in condition]) if len(x) else x
     walked = (x - start) / length

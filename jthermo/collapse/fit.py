@@ -179,6 +179,8 @@ def _result(
         curves=curves,
         model=found.model,
         solution=found.best,
+        ready=ready,
+        ways=ways,
         corrections=corrections,
         drift=tuple(
             row.counted_from(centre[row.control] if row.kind == "between" else ahead)

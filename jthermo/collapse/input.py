@@ -97,6 +97,12 @@ def read_curves(
             "give an xarray.DataArray (one variable, such as ds.activation_rate) or a tidy pandas.DataFrame",
         )
     low, high = _window(window)
+    if not len(table.values):
+        raise InputError(
+            "data", "0 rows", "there is nothing to fit; give raw replicates, a row a recorded value"
+        )
+    if not (table.time > 0).any():
+        raise InputError(time, "no value > 0", "τ needs log t; name the column of t by time=")
     usable = (table.time > 0) & (table.time >= low) & (table.time <= high)
     if not usable.any():
         raise InputError("window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}")
@@ -133,8 +139,17 @@ def _window(window: tuple[float, float] | None) -> tuple[float, float]:
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise InputError(name, str(error), "is not numeric; convert it to numbers first") from None
+    except (TypeError, ValueError):
+        text = next(v for v in np.ravel(np.asarray(values, dtype=object)) if not _is_number(v))
+        raise InputError(name, text, "is not a number; convert the column or drop such rows") from None
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _from_frame(

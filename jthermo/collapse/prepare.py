@@ -89,6 +89,10 @@ class Directions:
     shifts: np.ndarray
     heights: np.ndarray
 
+    def position(self, name: str) -> int:
+        """Which component of θ a known unknown is."""
+        return int(np.argmax(np.abs(self.basis[self.free.index(name)])))
+
 
 def directions(unknown: tuple[Term, ...], fixed: dict[str, float]) -> Directions:
     """Rank of the free terms; a constant control, or two that only vary together, lose a direction."""
@@ -105,13 +109,15 @@ def directions(unknown: tuple[Term, ...], fixed: dict[str, float]) -> Directions
 
 
 def _row_space(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (P, r); the identity where the rank is full."""
+    """Orthonormal basis (P, r), with an axis of its own for each column that is independent of all others."""
     number = columns.shape[1]
     if not number:
         return np.zeros((0, 0))
     _, singular, rows = np.linalg.svd(columns, full_matrices=False)
     rank = int(np.sum(singular > 1e-9 * max(singular.max(initial=0.0), 1e-9)))
-    return np.eye(number) if rank == number else rows[:rank].T
+    alone = np.sum(rows[:rank] ** 2, axis=0) > 1 - 1e-12
+    mixed = np.linalg.svd(rows[:rank] * ~alone)[2][: rank - alone.sum()]
+    return np.column_stack([np.eye(number)[:, alone], mixed.T])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .curve import Model, Solution
     from .design import Advice
     from .drift import Local
-    from .prepare import Correction
+    from .prepare import Correction, Directions, Prepared
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class CollapseFit:
         log_tau: grid of the curve, with its `curve` and `curve_error`.
         curves: the data that were used.
         model: the objective that was minimised, with its `solution`, in the fit's own units.
+        ready: the averaged data behind it, with `ways`, the directions of its unknowns.
         corrections: leading corrections that were fitted.
         drift: effective exponents between neighbouring values of each control and in windows of τ.
         drift_p_values: control → p-value of its effective exponents being equal.
@@ -112,6 +113,8 @@ class CollapseFit:
     curves: Curves = field(repr=False)
     model: Model = field(repr=False)
     solution: Solution = field(repr=False)
+    ready: Prepared = field(repr=False)
+    ways: Directions = field(repr=False)
     corrections: tuple[Correction, ...] = field(repr=False)
     drift: tuple[Local, ...] = field(repr=False)
     drift_p_values: dict[str, float] = field(repr=False)
@@ -150,8 +153,8 @@ class CollapseFit:
     def profile(self, name: str, values: np.ndarray) -> np.ndarray:
         """Log likelihood lost when one exponent is held at each of the values and all else is fitted again."""
         self._testable(name)
-        theta = self.solution.theta
-        rest, position = np.delete(theta, self.free.index(name)), self.free.index(name)
+        position = self.ways.position(name)
+        rest = np.delete(self.solution.theta, position)
         lost = []
         for value in np.asarray(values, dtype=float):
             held = replace(self.model, means=self.model.means.holding(position, value))
@@ -161,7 +164,7 @@ class CollapseFit:
         return np.array(lost)
 
     def advice(self) -> tuple[Advice, ...]:
-        """What would narrow the intervals: more replicates, or a further value of a control."""
+        """What would narrow the intervals: replicates, a further value of a control, later or denser records."""
         from .design import advice
 
         return advice(self)
@@ -215,13 +218,13 @@ class CollapseFit:
         for known in self.combinations:
             sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
             lines.append(f"  {sum_} = {known.value:.4g} [{known.low:.4g}, {known.high:.4g}]")
-        low, high = self.num_replicates
+        number, (low, high) = len(self.curves.conditions), self.num_replicates
         used = f"{low}" if low == high else f"{low} to {high}"
         lines.append(
             f"  verdict: {verdict} (p = {self.p_value:.3g}, misfit {100 * self.misfit:.2g} % of the range)"
         )
         lines.append(
-            f"  {len(self.curves.conditions)} conditions, {used} replicates each, "
+            f"  {number} condition{'s' * (number > 1)}, {used} replicate{'s' * (high > 1)} each, "
             f"{self.curves.time} {self.window[0]:g} to {self.window[1]:g}, "
             f"{100 * self.confidence:g} % intervals"
         )
@@ -233,13 +236,13 @@ class CollapseFit:
                 part = [row for row in self.drift if row.control == name and row.kind == kind]
                 if not part:  # a control of two values has no neighbouring pairs to compare
                     continue
-                where = (
-                    f"{name} {part[0].low:.3g} to {part[-1].high:.3g}"
-                    if kind == "between"
-                    else "thirds of log τ"
-                )
+                where = {
+                    "between": f"from {name} = {part[0].low:.3g} to {part[-1].high:.3g}",
+                    "window": "in thirds of log τ",
+                }[kind]
                 locals_ = ", ".join(f"{row.value:.3g} ± {row.standard_error:.2g}" for row in part)
-                lines.append(f"  local exponents along {where}: {locals_} (drift: p = {p_value:.2g})")
+                lines.append(f"  local p({name}) {where}: {locals_}")
+            lines.append(f"  drift of p({name}): p = {p_value:.2g}")
         lines += [f"  note {note.code}: {note.message}" for note in self.notes]
         return "\n".join(lines)
 

@@ -148,7 +148,7 @@ def test_single_curves_need_no_replicate_name():
             {},
             "data = 'one curve': .*several values of learning_rate",
         ),
-        (lambda t: t.assign(value="x"), {}, "value = .*is not numeric"),
+        (lambda t: t.assign(value="x"), {}, "value = 'x': is not a number"),
         (lambda t: pd.concat([t, t]), {}, "two values.*something else varies"),
         (lambda t: t.to_numpy(), {}, "data = 'ndarray': .*DataArray"),
     ],

@@ -1,6 +1,7 @@
 """Finite-size scaling: the value's own exponent, a leading correction, a textbook model, and what to measure next."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,19 @@ def test_joint_region_and_profile_agree_with_the_test():
     assert 1.0 < low == pytest.approx(high, rel=0.1)  # 1.92 for a normal with known noise
 
 
+def cut(table, low, high):
+    """The records between two times, both kept."""
+    return table[(table.step >= 0.999 * low) & (table.step <= 1.001 * high)]
+
+
+def advised(fit):
+    return {advice.change: advice for advice in fit.advice()}
+
+
 def test_advice_is_what_happens():
     levels = {"c": [0.5, 1.0, 2.0]}
     fit = fit_collapse(planted(CURVES["decay"], [0.5], levels, sd=0.03), ["c"])
-    more, further = fit.advice()
+    more, further = advised(fit)["replicates"], advised(fit)["value"]
     width = fit.exponents["c"].standard_error
     four = fit_collapse(
         planted(CURVES["decay"], [0.5], levels, sd=0.03, num_replicates=int(more.value)), ["c"]
@@ -97,11 +107,56 @@ def test_advice_is_what_happens():
     assert further.ratio < 0.7
 
 
+def test_records_to_a_later_time_narrow_the_interval_as_predicted():
+    """The curve falls at τ = e⁴; up to step 40 only the fastest condition has seen it."""
+    predicted, found = [], []
+    for seed in range(3):
+        whole = planted(CURVES["decay"], [2], {"c": [0.5, 1.0, 2.0]}, sd=0.03, seed=seed)
+        short = fit_collapse(cut(whole, 1, 40), ["c"])
+        later = advised(short)["end"]
+        longer = fit_collapse(cut(whole, 1, later.value), ["c"])
+        predicted.append(later.ratio)
+        found.append(longer.exponents["c"].standard_error / short.exponents["c"].standard_error)
+    assert np.mean(predicted) == pytest.approx(np.mean(found), rel=0.15)
+    assert np.mean(predicted) < 0.55
+    over = fit_collapse(cut(whole, 1, 6000), ["c"])  # all conditions are flat by then: later tells nothing
+    assert advised(over)["end"].ratio > 0.98
+    all_ = fit_collapse(whole, ["c"])
+    assert all_.exponents["c"].standard_error == pytest.approx(over.exponents["c"].standard_error, rel=0.05)
+
+
+def test_more_records_help_where_the_curve_falls_and_not_against_leads():
+    levels = {"c": [0.5, 1.0, 2.0]}
+    table = planted(CURVES["decay"], [1.2], levels, sd=0.03)
+    fit = fit_collapse(table, ["c"])
+    error = fit.exponents["c"].standard_error
+    records = advised(fit)["records"]
+    low, high = records.window
+    alone = fit_collapse(table, ["c"], window=(0.999 * low, 1.001 * high))
+    assert alone.exponents["c"].standard_error / error < 1.2
+    elsewhere = fit_collapse(cut(table, high, 3e4), ["c"])
+    assert not elsewhere.identifiable["c"] or elsewhere.exponents["c"].standard_error > 2 * error
+    twice = fit_collapse(planted(CURVES["decay"], [1.2], levels, sd=0.03, num_steps=139), ["c"])
+    assert twice.exponents["c"].standard_error / error == pytest.approx(records.ratio, rel=0.25)
+    assert records.ratio < 0.85
+    leads = fit_collapse(planted(CURVES["decay"], [1.2], levels, sd=0.01, lag=0.2), ["c"])
+    assert advised(leads)["records"].ratio > 0.95
+    assert "records a curve, the new ones between" in str(records)
+
+
+def test_a_control_with_one_value_spoils_neither_advice_nor_profile():
+    table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}).assign(d=3.0)
+    both, alone = fit_collapse(table, ["d", "c"]), fit_collapse(table, ["c"])
+    assert both.advice() == alone.advice()
+    at = np.array([1.95, 2.05])
+    assert both.profile("c", at) == pytest.approx(alone.profile("c", at))
+
+
 def test_drift_table_and_curve_are_in_the_users_units():
     fit = fit_collapse(planted(CURVES["decay"], [2], {"c": [5.0, 10.0, 20.0]}), ["c"])
     between = [(row.low, row.high) for row in fit.drift if row.kind == "between"]
     assert np.allclose(between, [(5, 10), (10, 20)])
-    assert "local exponents along c 5 to 20" in fit.summary()
+    assert "local p(c) from c = 5 to 20: " in fit.summary()
     condition = fit.curves.conditions[0]
     at = np.log(fit.tau(np.exp(condition.log_time), c=5.0))
     assert np.abs(condition.values.mean(axis=0) - np.interp(at, fit.log_tau, fit.curve)).max() < 0.02
@@ -110,9 +165,9 @@ def test_drift_table_and_curve_are_in_the_users_units():
 def test_a_control_of_two_values_beside_others_is_told_in_words():
     table = planted(CURVES["decay"], [2, -1], {"c": [1.0, 2.0, 4.0], "d": [1.0, 4.0]})
     said = fit_collapse(table, ["c", "d"]).summary()
-    assert "along c 1 to 4" in said
-    assert "along d" not in said
-    assert said.count("thirds of log τ") == 2
+    assert "local p(c) from c = 1 to 4: " in said
+    assert "local p(d) from" not in said
+    assert said.count("local p(c) in thirds of log τ: ") == said.count("local p(d) in thirds of log τ: ") == 1
 
 
 def test_all_pictures_draw_what_they_say():
@@ -151,3 +206,50 @@ def test_the_command_line_knows_the_options(tmp_path, capsys):
     assert "p(c) = 2 [2, 2]  (fixed)" in held
     cli.main(plain)
     assert f"p(c) = {fit_collapse(table, ['c'], replicate=None).exponents['c']}" in capsys.readouterr().out
+    cli.main([*plain, "--advice", "--as-json"])
+    (said,) = json.loads(capsys.readouterr().out)
+    assert [advice["change"] for advice in said["advice"]] == ["replicates", "value", "end", "records"]
+    cli.main([*plain, "--advice"])
+    assert capsys.readouterr().out.count("  advice: ") == 4
+
+
+def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monkeypatch):
+    from jthermo import cli
+
+    table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=2)
+    table.to_csv(tmp_path / "good.csv", index=False)
+    table.iloc[:0].to_csv(tmp_path / "empty.csv", index=False)
+    table.assign(step=-1).to_csv(tmp_path / "before.csv", index=False)
+    table.assign(value="high").to_csv(tmp_path / "words.csv", index=False)
+    (tmp_path / "ragged.csv").write_text("a\n1\n1,2\n")
+    (tmp_path / "junk.parquet").write_text("none")
+    (tmp_path / "table.txt").write_text("c,step\n")
+    wanted = {
+        ("absent.csv",): "no such file",
+        ("empty.csv",): "data = '0 rows'",
+        ("before.csv",): "step = 'no value > 0'",
+        ("words.csv",): "value = 'high': is not a number",
+        ("ragged.csv",): "can't be read",
+        ("junk.parquet",): "can't be read",
+        ("table.txt",): "give a .csv or .parquet file",
+        ("good.csv", "--where", "d=1"): "name a column: c, seed",
+        ("good.csv", "--where", "c=9"): "leaves no row; c takes 0.5, 1.0, 2.0",
+        ("good.csv", "--where", "c=x"): "c takes numbers",
+        ("good.csv", "--correction", "c=x"): "write NAME=POWER",
+        ("good.csv", "--rescale", "d"): "rescale = 'd'",
+    }
+    for (name, *rest), message in wanted.items():
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["fit", str(tmp_path / name), "--value", "value", "--controls", "c", *rest])
+        said = capsys.readouterr().err
+        assert (stopped.value.code, said.count("\n")) == (2, 1)
+        assert message in said
+
+    def missing(_):
+        raise ImportError("Missing optional dependency 'pyarrow'")
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["fit", str(tmp_path / "junk.parquet"), "--value", "value", "--controls", "c"])
+    assert stopped.value.code == 2
+    assert "pip install pyarrow" in capsys.readouterr().err
