@@ -239,15 +239,16 @@ def replicate_column(name: str) -> str | None:
     return None if name == "none" else name
 
 
-def powers(field: str, texts: tuple[str, ...]) -> dict[str, float]:
-    """NAME=POWER as a dictionary."""
-    out = {}
+def powers(field: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=POWER as a number by name, NAME=LOW:HIGH as a pair."""
+    out: dict[str, Any] = {}
     for text in texts:
         name, _, power = text.partition("=")
         try:
-            out[name] = float(power)
+            found = tuple(float(part) for part in power.split(":"))
         except ValueError:
             raise InputError(field, text, "write NAME=POWER, such as batch_size=-1") from None
+        out[name] = found[0] if len(found) == 1 else found
     return out
 
 

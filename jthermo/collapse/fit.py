@@ -14,6 +14,7 @@ from jthermo.errors import InputError
 
 from .inference import Inference, determined, infer
 from .input import Curves, read_curves
+from .power import best_power, check_power, power_ends, power_interval, with_power
 from .prepare import Correction, Directions, Prepared, Term, directions, prepare, terms, without_outliers
 from .result import CollapseFit, Combination, Exponent, Note
 
@@ -32,7 +33,7 @@ def fit_collapse(
     window: tuple[float, float] | None = None,
     fixed: Mapping[str, float] | None = None,
     rescale: Sequence[str] = (),
-    correction: Mapping[str, float] | None = None,
+    correction: Mapping[str, float | tuple[float, float]] | None = None,
 ) -> CollapseFit:
     """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
 
@@ -58,7 +59,9 @@ def fit_collapse(
         rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling; q is the
             exponent ``"value_<control>"``.
         correction: control → w for a leading correction to its scaling, τ = t·c^p·exp(a·(c/c₀)^w), with c₀ the
-            recorded value where (c/c₀)^w is largest; the amplitude a is ``"correction_<control>"``.
+            recorded value where (c/c₀)^w is largest; the amplitude a is ``"correction_<control>"``. A pair of
+            powers of one sign, e.g. ``{"L": (-4, -0.25)}``, fits w between them as ``"power_<control>"``; this takes
+            four values of the control.
 
     Returns:
         CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable, notes.
@@ -87,14 +90,25 @@ def fit_collapse(
     curves = without_outliers(curves)
     scaled = (rescale,) if isinstance(rescale, str) else tuple(rescale)
     _among("rescale", scaled, curves.controls)
-    corrections = _corrections(correction or {}, curves)
+    corrections, ends = _corrections(correction or {}, curves)
     unknown = terms(curves, scaled, corrections)
     held = _powers("fixed", fixed or {}, [term.name for term in unknown])
     ways = directions(unknown, held)
     with threadpool_limits(1, "blas"):  # a few hundred rows: threads gain nothing and stall on a busy machine
+        if ends:
+            check_power(corrections[-1], ends, ways, curves)
+            last = best_power(curves, scaled, corrections[-1], corrections[:-1], held, ends)
+            corrections = (*corrections[:-1], last)
+            unknown = terms(curves, scaled, corrections)
+            ways = directions(unknown, held)
         ready = prepare(curves, unknown, ways, held)
         found = infer(ready, ways, confidence, np.random.default_rng(seed))
-    return _result(curves, unknown, corrections, held, confidence, ways, ready, found)
+        t = float(stats.t.ppf(0.5 + confidence / 2, found.degrees))
+        power = (
+            power_interval(found.model, found.best, ways, curves, corrections[-1], ends, t) if ends else None
+        )
+    fit = _result(curves, unknown, corrections, held, confidence, ways, ready, found)
+    return fit if power is None else with_power(fit, power, t)
 
 
 def _among(field: str, names: Iterable[str], known: Sequence[str]) -> None:
@@ -111,15 +125,25 @@ def _powers(field: str, given: Mapping[str, float], known: Sequence[str]) -> dic
     return {name: float(power) for name, power in given.items()}
 
 
-def _corrections(given: Mapping[str, float], curves: Curves) -> tuple[Correction, ...]:
+def _corrections(
+    given: Mapping[str, float | tuple[float, float]], curves: Curves
+) -> tuple[tuple[Correction, ...], tuple[float, float] | None]:
+    """The corrections, and the two ends between which the power of the last one is to be fitted."""
+    known = {name: power for name, power in given.items() if isinstance(power, int | float | np.number)}
+    ranges = {name: power_ends(name, pair) for name, pair in given.items() if name not in known}
+    if len(ranges) > 1:
+        raise InputError(
+            "correction", dict(given), "fit the power of one control only, give those of the others"
+        )
+    powers = {**known, **{name: low for name, (low, _) in ranges.items()}}
     out = []
-    for name, power in _powers("correction", given, curves.controls).items():
+    for name, power in _powers("correction", powers, curves.controls).items():
         if power == 0:
             raise InputError(f"correction[{name!r}]", power, "give a power that is not 0, such as -1")
         column = curves.controls.index(name)
         values = np.exp([c.log_controls[column] for c in curves.conditions])
         out.append(Correction(name, power, float(values.max() if power > 0 else values.min())))
-    return tuple(out)
+    return tuple(out), next(iter(ranges.values()), None)
 
 
 def _result(

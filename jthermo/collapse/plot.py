@@ -84,7 +84,7 @@ def plot_profile(fit: CollapseFit, name: str, ax: Axes | None = None) -> Axes:
     ax.plot(values, fit.profile(name, values), color="0.2", lw=1.2)
     ax.axvspan(exponent.low, exponent.high, color="0.9", lw=0)
     ax.axvline(exponent.value, color="0.5", lw=0.8)
-    ax.set(xlabel=f"p({name})", ylabel="log likelihood lost", title=f"p({name}) = {exponent}")
+    ax.set(xlabel=fit.symbol(name), ylabel="log likelihood lost", title=f"{fit.symbol(name)} = {exponent}")
     return ax
 
 
@@ -97,5 +97,5 @@ def plot_region(fit: CollapseFit, first: str, second: str, ax: Axes | None = Non
         x.value, y.value, [[y.value - y.low], [y.high - y.value]], [[x.value - x.low], [x.high - x.value]],
         fmt="o", ms=4, color="0.2", lw=1,
     )  # fmt: skip
-    ax.set(xlabel=f"p({first})", ylabel=f"p({second})", title=f"{100 * fit.confidence:g} % jointly")
+    ax.set(xlabel=fit.symbol(first), ylabel=fit.symbol(second), title=f"{100 * fit.confidence:g} % jointly")
     return ax

@@ -36,10 +36,9 @@ def terms(curves: Curves, rescale: tuple[str, ...], corrections: tuple[Correctio
     """The exponent of every control, then amplitudes of corrections, then exponents of the value's scale."""
     logs = np.array([c.log_controls for c in curves.conditions])
     column = dict(zip(curves.controls, (logs - logs.mean(axis=0)).T, strict=True))
-    small = {c.name: c.size(np.exp(logs[:, curves.controls.index(c.control)])) for c in corrections}
     return (
         *(Term(name, column[name]) for name in curves.controls),
-        *(Term(name, size - size.mean()) for name, size in small.items()),
+        *(Term(each.name, each.column(curves)) for each in corrections),
         *(Term(f"value_{name}", column[name], height=True) for name in rescale),
     )
 
@@ -50,7 +49,7 @@ class Correction:
 
     Attributes:
         control: c.
-        power: w, known.
+        power: w.
         reference: c₀, the value where the correction is largest.
     """
 
@@ -63,9 +62,21 @@ class Correction:
         """The name of a among the exponents."""
         return f"correction_{self.control}"
 
-    def size(self, control: np.ndarray | float) -> np.ndarray:
-        """(c/c₀)ʷ."""
-        return (np.asarray(control, dtype=float) / self.reference) ** self.power
+    @property
+    def power_name(self) -> str:
+        """The name of w among the exponents, where it is fitted."""
+        return f"power_{self.control}"
+
+    def size(self, control: np.ndarray | float, power: float | None = None) -> np.ndarray:
+        """(c/c₀)ʷ, with another w where one is given."""
+        ratio = np.asarray(control, dtype=float) / self.reference
+        return ratio ** (self.power if power is None else power)
+
+    def column(self, curves: Curves, power: float | None = None) -> np.ndarray:
+        """Its size at the conditions, centred, (K,)."""
+        column = curves.controls.index(self.control)
+        size = self.size(np.exp([c.log_controls[column] for c in curves.conditions]), power)
+        return size - size.mean()
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class CollapseFit:
     """The answer of :func:`fit_collapse`.
 
     Attributes:
-        exponents: control → :class:`Exponent`.
+        exponents: control → :class:`Exponent`; also ``value_<control>`` of the value's scale, ``correction_<control>``
+            and ``power_<control>`` of a correction.
         collapsed: True, False where the p-value is below 0.005, None when the data cannot say.
         p_value: of the lack-of-fit test; uniform when the curves do collapse.
         misfit: root mean square distance of the curves from the common one beyond their noise, in units of
@@ -82,13 +83,13 @@ class CollapseFit:
         num_replicates: used, smallest and largest number over the conditions.
         left_out: replicates not used, with the reason.
         notes: caveats.
-        covariance: of the free exponents, with `degrees` of freedom.
+        covariance: of the free exponents, with `degrees` of freedom, at the fitted power of a correction.
         free: names of the exponents that were fitted.
         log_tau: grid of the curve, with its `curve` and `curve_error`.
         curves: the data that were used.
         model: the objective that was minimised, with its `solution`, in the fit's own units.
         ready: the averaged data behind it, with `ways`, the directions of its unknowns.
-        corrections: leading corrections that were fitted.
+        corrections: leading corrections that were fitted, with the power that was used.
         drift: effective exponents between neighbouring values of each control and in windows of τ.
         drift_p_values: control → p-value of its effective exponents being equal.
     """
@@ -119,6 +120,11 @@ class CollapseFit:
     drift: tuple[Local, ...] = field(repr=False)
     drift_p_values: dict[str, float] = field(repr=False)
 
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """Names of all exponents that were not held: those in `free`, and a correction's power where it was fitted."""
+        return self.free + tuple(c.power_name for c in self.corrections if c.power_name in self.exponents)
+
     def test(self, **exponents: float) -> TestResult:
         """Are these the exponents? Wald F test, p-value against any other values.
 
@@ -132,10 +138,16 @@ class CollapseFit:
             raise InputError("exponents", {}, "name at least one, such as fit.test(learning_rate=2)")
         for name in exponents:
             self._testable(name)
-        gap = np.array([self.exponents[name].value - value for name, value in exponents.items()])
-        statistic = float(gap @ np.linalg.solve(self._covariance(tuple(exponents)), gap)) / len(gap)
-        p_value = float(stats.f.sf(statistic, len(gap), self.degrees))
-        return TestResult(p_value, statistic, (len(gap), self.degrees))
+        number = len(exponents)
+        if self.fitted == self.free:
+            gap = np.array([self.exponents[name].value - value for name, value in exponents.items()])
+            square = float(gap @ np.linalg.solve(self._covariance(tuple(exponents)), gap))
+        else:
+            from .power import joint_statistic
+
+            square = joint_statistic(self, exponents)
+        p_value = float(stats.f.sf(square / number, number, self.degrees))
+        return TestResult(p_value, square / number, (number, self.degrees))
 
     def region(self, first: str, second: str, num_points: int = 200) -> np.ndarray:
         """Boundary of the joint confidence region of two exponents, (num_points, 2).
@@ -144,6 +156,9 @@ class CollapseFit:
         """
         for name in (first, second):
             self._testable(name)
+        if self.fitted != self.free:
+            remedy = "has no ellipse beside a fitted power; use test, or give the correction one power"
+            raise InputError("region", (first, second), remedy)
         centre = [self.exponents[first].value, self.exponents[second].value]
         radius = np.sqrt(2 * stats.f.ppf(self.confidence, 2, self.degrees))
         angle = np.linspace(0, 2 * np.pi, num_points)
@@ -151,8 +166,19 @@ class CollapseFit:
         return centre + (radius * np.linalg.cholesky(self._covariance((first, second))) @ circle).T
 
     def profile(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Log likelihood lost when one exponent is held at each of the values and all else is fitted again."""
+        """Log likelihood lost when one exponent is held at each of the values and all else is fitted again.
+
+        The power of a correction stays as it is, unless it is the one that is held.
+        """
+        from .power import follow
+
         self._testable(name)
+        for each in self.corrections:
+            if name == each.power_name:
+                found = [
+                    follow(self.model, self.solution, self.ways, self.curves, each, float(v)) for v in values
+                ]
+                return np.array([other.objective for other in found]) - self.solution.objective
         position = self.ways.position(name)
         rest = np.delete(self.solution.theta, position)
         lost = []
@@ -170,9 +196,9 @@ class CollapseFit:
         return advice(self)
 
     def _testable(self, name: str) -> None:
-        if name not in self.free:
-            raise InputError("exponents", name, f"is not one of the fitted exponents {list(self.free)}")
-        if not math.isfinite(self.exponents[name].value):
+        if name not in self.fitted:
+            raise InputError("exponents", name, f"is not one of the fitted exponents {list(self.fitted)}")
+        if not math.isfinite(self.exponents[name].standard_error):
             raise InputError(
                 "exponents", name, "is not identifiable, so no value of it can be tested; see combinations"
             )
@@ -202,19 +228,22 @@ class CollapseFit:
         found = self.exponents.get(name)
         return found.value if found is not None and math.isfinite(found.value) else 0.0
 
+    def symbol(self, name: str) -> str:
+        """How an exponent is written: p(c), q(c) of the value, a(c) and w(c) of a correction."""
+        kind, _, control = name.partition("_")
+        letter = {"value": "q", "correction": "a", "power": "w"}.get(kind)
+        return f"p({name})" if name in self.curves.controls or letter is None else f"{letter}({control})"
+
     def summary(self) -> str:
         """The fit in a few lines of text."""
         verdict = {True: "collapse", False: "NO collapse", None: "cannot be said"}[self.collapsed]
         scaled = [c for c in self.curves.controls if f"value_{c}" in self.exponents]
         value = "/".join([self.curves.value, *(f"{c}^q" for c in scaled)])
         clock = "·".join([self.curves.time, *(f"{c}^p" for c in self.curves.controls)])
-        grown = "".join(f"·exp(a·({x.control}/{x.reference:.4g})^{x.power:g})" for x in self.corrections)
+        grown = "".join(f"·exp(a·({x.control}/{x.reference:.4g})^{x.power:.3g})" for x in self.corrections)
         lines = [f"{value} against τ = {clock}{grown}"]
         for name, exponent in self.exponents.items():
-            kind, _, control = name.partition("_")
-            letters = {"value": f"q({control})", "correction": f"a({control})"}
-            letter = f"p({name})" if name in self.curves.controls else letters[kind]
-            lines.append(f"  {letter} = {exponent}" + ("" if name in self.free else "  (fixed)"))
+            lines.append(f"  {self.symbol(name)} = {exponent}" + ("" if name in self.fitted else "  (fixed)"))
         for known in self.combinations:
             sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
             lines.append(f"  {sum_} = {known.value:.4g} [{known.low:.4g}, {known.high:.4g}]")
@@ -261,11 +290,14 @@ class CollapseFit:
                     "low": number(e.low),
                     "high": number(e.high),
                     "standard_error": number(e.standard_error),
-                    "fixed": name not in self.free,
+                    "fixed": name not in self.fitted,
                     "identifiable": self.identifiable[name],
                 }
                 for name, e in self.exponents.items()
             },
+            "corrections": [
+                {"control": c.control, "power": c.power, "reference": c.reference} for c in self.corrections
+            ],
             "combinations": [
                 {"weights": c.weights, "value": number(c.value), "low": number(c.low), "high": number(c.high)}
                 for c in self.combinations

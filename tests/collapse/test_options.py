@@ -12,14 +12,16 @@ from jthermo.collapse import fit_collapse
 from jthermo.errors import InputError
 from tests.collapse.test_fit import CURVES, planted
 
+SIZES = (8.0, 12.0, 16.0, 32.0, 64.0, 128.0)
 
-def sized(height, correction, *, sizes=(8.0, 16.0, 32.0, 64.0), sd=0.004, seed=0):
-    """Value = L^height·F(t·L^0.75·exp(correction·8/L)) with eight replicates."""
+
+def sized(height, correction, *, power=-1, sizes=(8.0, 16.0, 32.0, 64.0), sd=0.004, seed=0):
+    """Value = L^height·F(t·L^0.75·exp(correction·(L/8)^power)) with eight replicates."""
     rng = np.random.default_rng(seed)
     times = np.geomspace(0.3, 300, 40)
     frames = []
     for size in sizes:
-        u = np.log(times) + 0.75 * np.log(size) + correction * 8 / size
+        u = np.log(times) + 0.75 * np.log(size) + correction * (size / 8) ** power
         for r in range(8):
             value = size**height * (0.2 + CURVES["decay"](u)) + sd * rng.standard_normal(40)
             frames.append(pd.DataFrame({"L": size, "seed": f"{size}-{r}", "step": times, "value": value}))
@@ -57,6 +59,59 @@ def test_a_leading_correction_takes_the_drift_away():
     assert "drifting_exponent" not in {note.code for note in corrected.notes}
     with pytest.raises(InputError, match="a power that is not 0"):
         fit_collapse(table, ["L"], correction={"L": 0.0})
+
+
+def test_the_power_of_a_correction_is_fitted_within_a_range():
+    table = sized(0.0, 0.6, sizes=SIZES, sd=0.01)
+    fit = fit_collapse(table, ["L"], correction={"L": (-4, -0.25)})
+    truth = {"L": 0.75, "correction_L": 0.6, "power_L": -1.0}
+    for name, value in truth.items():
+        assert fit.exponents[name].low < value < fit.exponents[name].high
+    assert fit.exponents["power_L"].high - fit.exponents["power_L"].low < 0.8
+    assert fit.collapsed
+    assert fit.test(**truth).p_value > 0.01
+    assert fit.test(L=0.75, correction_L=0.6).p_value > 0.01
+    assert fit.test(L=0.75, correction_L=0.3).p_value < 1e-3
+    assert fit.test(power_L=-3.5).p_value < 1e-3
+    w = fit.exponents["power_L"]
+    low, middle, high = fit.profile("power_L", np.array([w.low, w.value, w.high]))
+    assert middle == pytest.approx(0.0, abs=1e-3)
+    assert low == pytest.approx(high, abs=0.1)  # both ends lose the same
+    assert f"w(L) = {w}" in fit.summary()
+    assert fit.to_dict()["corrections"][0]["power"] == fit.corrections[0].power == w.value
+    known = fit_collapse(table, ["L"], correction={"L": w.value}).exponents["L"]
+    assert (
+        fit.exponents["L"].standard_error > 1.2 * known.standard_error
+    )  # ŵ taken as known promises too much
+    wrong = fit_collapse(table, ["L"], correction={"L": -3.5})
+    assert not wrong.collapsed
+    assert "drifting_exponent" in {note.code for note in wrong.notes}
+
+
+def test_a_power_that_nothing_tells_is_not_given():
+    fit = fit_collapse(sized(0.0, 0.0, sizes=SIZES, sd=0.01), ["L"], correction={"L": (-3, -0.3)})
+    assert not fit.identifiable["power_L"]
+    assert "w(L) = not identifiable" in fit.summary()
+    assert "correction_power" in {note.code for note in fit.notes}
+    assert fit.exponents["L"].low < 0.75 < fit.exponents["L"].high
+    with pytest.raises(InputError, match="not identifiable"):
+        fit.test(power_L=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"correction": {"L": (-1, 2)}}, "of one sign"),
+        ({"correction": {"L": "free"}}, "of one sign"),
+        ({"correction": {"L": (-4, -1)}, "sizes": SIZES[:3]}, "takes four values of L, here are 3"),
+        ({"correction": {"L": (-4, -1)}, "fixed": {"correction_L": 1}}, "is held by fixed="),
+        ({"correction": {"M": (-4, -1)}}, "'M': is not one of"),
+    ],
+)
+def test_a_power_that_cannot_be_fitted_is_refused(options, message):
+    table = sized(0.0, 0.5, sizes=options.pop("sizes", SIZES))
+    with pytest.raises(InputError, match=message):
+        fit_collapse(table, ["L"], **options)
 
 
 def test_percolation_has_its_exact_exponent():
@@ -236,6 +291,7 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
         ("good.csv", "--where", "c=9"): "leaves no row; c takes 0.5, 1.0, 2.0",
         ("good.csv", "--where", "c=x"): "c takes numbers",
         ("good.csv", "--correction", "c=x"): "write NAME=POWER",
+        ("good.csv", "--correction", "c=-2:-1"): "takes four values of c, here are 3",
         ("good.csv", "--rescale", "d"): "rescale = 'd'",
     }
     for (name, *rest), message in wanted.items():
