@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .result import CollapseFit
+
+
+WINDOWS = 12  # of log τ, in which residuals are averaged
 
 
 def axes(ax: Axes | None) -> Axes:
@@ -44,34 +47,78 @@ def plot_collapse(fit: CollapseFit, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_residuals(fit: CollapseFit, ax: Axes | None = None) -> Axes:
-    """Each condition's mean minus the curve ± standard error against τ, with the curve's band at 0."""
+def plot_residuals(fit: CollapseFit, ax: Axes | None = None, by: str | None = None) -> Axes:
+    """Each condition's mean minus the curve ± standard error against τ, with the curve's band at 0.
+
+    By a control: averages over windows of log τ and over all replicates at each of its values.
+    """
     ax = axes(ax)
     ax.fill_between(np.exp(fit.log_tau), -2 * fit.curve_error, 2 * fit.curve_error, color="0.85", lw=0)
     ax.axhline(0.0, color="0.4", lw=1)
-    _draw(fit, ax, lambda tau, mean: mean - np.interp(np.log(tau), fit.log_tau, fit.curve))
+    if by is None:
+        _draw(fit, ax, lambda tau, mean: mean - np.interp(np.log(tau), fit.log_tau, fit.curve))
+    else:
+        _draw_windows(fit, ax, by)
     ax.set(
         ylabel=f"{fit.curves.value} − curve", title=f"p = {fit.p_value:.2g}, misfit {100 * fit.misfit:.2g} %"
     )
     return ax
 
 
+def _rescaled(fit: CollapseFit) -> Iterator[tuple[dict[str, float], np.ndarray, np.ndarray]]:
+    """Setting, τ and rescaled values of each condition."""
+    for condition in fit.curves.conditions:
+        setting = dict(zip(fit.curves.controls, np.exp(condition.log_controls), strict=True))
+        tau = fit.tau(np.exp(condition.log_time), **setting)
+        yield setting, tau, fit.rescaled(condition.values, **setting)
+
+
 def _draw(fit: CollapseFit, ax: Axes, shown: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     """Means with error bars, one colour a condition in the order of the controls."""
+    number = len(fit.curves.conditions)
+    for colour, (setting, tau, values) in zip(_colours(number), _rescaled(fit), strict=True):
+        mean, error = _mean(values)
+        label = ", ".join(f"{name} {value:g}" for name, value in setting.items())
+        ax.errorbar(tau, shown(tau, mean), error, fmt=".", ms=3, lw=0.6, color=colour, label=label)
+    _log_tau(ax)
+
+
+def _draw_windows(fit: CollapseFit, ax: Axes, by: str) -> None:
+    """Residuals in windows of log τ, a line for each value of a control."""
+    edges = np.linspace(fit.log_tau[0], fit.log_tau[-1], WINDOWS + 1)
+    found: dict[float, list[np.ndarray]] = {}
+    for setting, tau, values in _rescaled(fit):
+        residual = values - np.interp(np.log(tau), fit.log_tau, fit.curve)
+        place = np.clip(np.searchsorted(edges, np.log(tau)) - 1, 0, WINDOWS - 1)
+        parts = [_mean(residual[:, place == k], axis=1)[0] for k in range(WINDOWS)]
+        found.setdefault(float(f"{setting[by]:.9g}"), []).append(np.stack(parts, axis=1))
+    middle = np.exp(0.5 * (edges[1:] + edges[:-1]))
+    for colour, value in zip(_colours(len(found)), sorted(found), strict=True):
+        mean, error = _mean(np.concatenate(found[value]))
+        label = f"{by} {value:g}"
+        ax.errorbar(middle, mean, error, fmt=".-", ms=4, lw=0.8, color=colour, label=label)
+    ax.legend(fontsize="x-small", frameon=False)
+    _log_tau(ax)
+
+
+def _mean(rows: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error of what is finite; NaN where nothing is."""
+    number = np.isfinite(rows).sum(axis=axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(rows, axis=axis) / number
+        spread = np.nansum((rows - np.expand_dims(mean, axis)) ** 2, axis=axis)
+        return mean, np.sqrt(spread / (number * np.maximum(number - 1, 1)))
+
+
+def _colours(number: int) -> list[tuple[float, ...]]:
     from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.82 * k / max(number - 1, 1)) for k in range(number)]
+
+
+def _log_tau(ax: Axes) -> None:
     from matplotlib.ticker import NullFormatter
 
-    conditions = fit.curves.conditions
-    for number, condition in enumerate(conditions):
-        setting = dict(zip(fit.curves.controls, np.exp(condition.log_controls), strict=True))
-        values = fit.rescaled(condition.values, **setting)
-        count = np.maximum(np.isfinite(values).sum(axis=0), 1)
-        error = np.nanstd(values, axis=0) / np.sqrt(np.maximum(count - 1, 1))
-        tau = fit.tau(np.exp(condition.log_time), **setting)
-        label = ", ".join(f"{name} {value:g}" for name, value in setting.items())
-        colour = colormaps["viridis"](0.82 * number / max(len(conditions) - 1, 1))
-        height = shown(tau, np.nanmean(values, axis=0))
-        ax.errorbar(tau, height, error, fmt=".", ms=3, lw=0.6, color=colour, label=label)
     ax.set(xscale="log", xlabel="τ")
     ax.xaxis.set_minor_formatter(NullFormatter())  # over less than two decades they would overlap
 

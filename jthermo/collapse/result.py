@@ -335,11 +335,21 @@ class CollapseFit:
 
         return plot_collapse(self, ax)
 
-    def plot_residuals(self, ax: Axes | None = None) -> Axes:
-        """Every condition's mean minus the curve against τ: what does not collapse stands out."""
+    def plot_residuals(self, ax: Axes | None = None, *, by: str | None = None) -> Axes:
+        """Every condition's mean minus the curve against τ: what does not collapse stands out.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            by: a control: averages over windows of log τ at each of its values, in which a drift along it shows.
+
+        Raises:
+            InputError: `by` is none of the controls.
+        """
+        if by is not None and by not in self.curves.controls:
+            raise InputError("by", by, f"name one of the controls {list(self.curves.controls)}")
         from .plot import plot_residuals
 
-        return plot_residuals(self, ax)
+        return plot_residuals(self, ax, by)
 
     def plot_profile(self, name: str, ax: Axes | None = None) -> Axes:
         """Log likelihood lost against one exponent, with its interval."""

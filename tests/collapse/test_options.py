@@ -234,6 +234,18 @@ def test_all_pictures_draw_what_they_say():
     residuals = fit.plot_residuals()
     heights = np.concatenate([c.lines[0].get_ydata() for c in residuals.containers])
     assert np.abs(heights).max() < 0.05
+    table = planted(CURVES["decay"], [2, -1], {"a": [0.5, 1, 2], "b": [1, 2]}, sd=0.02)
+    table["value"] += 0.03 * np.log2(table.a)  # a level that follows a, not b
+    bent = fit_collapse(table, ["a", "b"], fixed={"a": 2, "b": -1})
+    spread = {}
+    for by in ("a", "b"):
+        lines = [c.lines[0].get_ydata() for c in bent.plot_residuals(by=by).containers]
+        assert len(lines) == {"a": 3, "b": 2}[by]
+        spread[by] = np.nanmean(lines[-1]) - np.nanmean(lines[0])
+    assert spread["a"] > 0.04
+    assert abs(spread["b"]) < 0.02
+    with pytest.raises(InputError, match=r"by = 'c': name one of the controls \['a', 'b'\]"):
+        bent.plot_residuals(by="c")
     profile = fit.plot_profile("a")
     x, y = profile.lines[0].get_data()
     assert x[np.argmin(y)] == pytest.approx(fit.exponents["a"].value, abs=np.diff(x)[0])
