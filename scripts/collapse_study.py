@@ -3,6 +3,7 @@
 
 python scripts/collapse_study.py --draws 20 --salt 1 --families white_3 false_plateau
 python scripts/collapse_study.py --draws 5 --salt 1 --rivals
+python scripts/collapse_study.py --draws 40 --salt 1 --powers
 """
 
 import argparse
@@ -13,7 +14,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from jthermo.collapse import fit_collapse
 from tests.collapse.families import FAMILIES
+from tests.collapse.planted import Noise, Planted, random_curve
 from tests.collapse.rivals import RULES, rival
 from tests.collapse.scoring import ours, score_family, table
 
@@ -36,6 +39,36 @@ def compare(families: list[str], draws: int, salt: int) -> None:
         )
 
 
+def powers(draws: int, salt: int) -> None:
+    """Coverage where the power of a correction is fitted, and where the one found is taken as known."""
+    sizes = np.array([8.0, 12.0, 16.0, 32.0, 64.0, 128.0])
+    hits = dict.fromkeys(("L", "correction_L", "power_L", "power taken as known: L"), 0)
+    unbounded = 0
+    for draw in range(draws):
+        rng = np.random.default_rng([salt, draw])
+        p, w, a = rng.uniform(-1, 1), rng.uniform(-2, -0.7), rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
+        log_tau = p * np.log(sizes) + a * (sizes / 8) ** w
+        plan = Planted(
+            curve=random_curve(rng, log_tau.mean() + 3.5, 7.0),
+            powers=np.ones(1),
+            log_controls=log_tau[:, None],
+            log_times=(np.linspace(0, 7, 50),) * len(sizes),
+            num_replicates=(8,) * len(sizes),
+            noise=Noise(point=float(rng.uniform(0.005, 0.02)), offset=0.005),
+            names=("shift",),
+        )
+        table = plan.table(rng)
+        nearest = np.abs(np.log(table["shift"].to_numpy())[:, None] - log_tau).argmin(axis=1)
+        table["L"] = sizes[nearest]
+        fit = fit_collapse(table, ["L"], correction={"L": (-4, -0.25)})
+        known = fit_collapse(table, ["L"], correction={"L": fit.corrections[0].power}).exponents["L"]
+        answers = (*fit.exponents.values(), known)
+        for name, exponent, truth in zip(hits, answers, (p, a, w, p), strict=True):
+            hits[name] += exponent.low <= truth <= exponent.high
+        unbounded += "correction_power" in {note.code for note in fit.notes}
+    print({name: hit / draws for name, hit in hits.items()}, "unbounded:", unbounded / draws)
+
+
 def main() -> None:
     """Print one row a family and the bars."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -45,7 +78,11 @@ def main() -> None:
     parser.add_argument(
         "--rivals", action="store_true", help="the quality S beside, where there is one control"
     )
+    parser.add_argument("--powers", action="store_true", help="coverage with a fitted power of a correction")
     args = parser.parse_args()
+    if args.powers:
+        powers(args.draws, args.salt)
+        return
     if args.rivals:
         compare([name for name in args.families if name in ONE_CONTROL], args.draws, args.salt)
         return

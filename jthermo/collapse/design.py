@@ -6,7 +6,8 @@ curve's splines B and the gradient G of the curve along the exponents the inform
     I = G'Ω⁻¹G − C'M⁻¹C,   C = B'Ω⁻¹G,   M = B'Ω⁻¹B + λD'D,
 
 once at the records that there are and once with others added. A new record is taken to be as noisy as the one
-nearest to it, and counts only where the curve is known: what lies beyond may tell more than is promised, never less.
+nearest to it, and counts only where the curve is known: what lies beyond may tell more than is promised. The law is taken
+to hold wherever it would be measured, and the power of a correction to be known.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jthermo.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -30,7 +32,11 @@ def title(fit: CollapseFit) -> str:
     verdict = {True: "", False: "  (does not collapse)", None: "  (undecided)"}[fit.collapsed]
     known = {name: fit.exponents[name].value for name in fit.curves.controls}
     powers = [f"{name}^{power:.3g}" for name, power in known.items() if np.isfinite(power)]
-    return "τ = " + "·".join([fit.curves.time, *powers]) + verdict
+    grown = [
+        f"exp({fit.exponents[c.name].value:.3g}·({c.control}/{c.reference:g})^{c.power:.3g})"
+        for c in fit.corrections
+    ]
+    return "τ = " + "·".join([fit.curves.time, *powers, *grown]) + verdict
 
 
 def plot_collapse(fit: CollapseFit, ax: Axes | None = None) -> Axes:
@@ -125,13 +131,18 @@ def _log_tau(ax: Axes) -> None:
 
 def plot_profile(fit: CollapseFit, name: str, ax: Axes | None = None) -> Axes:
     """Log likelihood lost when one exponent is held and all else fitted again, over three intervals' width."""
+    if name not in fit.fitted or not np.isfinite(fit.exponents[name].standard_error):
+        remedy = f"has no interval to draw; name one of {list(fit.fitted)} that is identifiable"
+        raise InputError("exponents", name, remedy)
     ax = axes(ax)
     exponent = fit.exponents[name]
     values = np.linspace(-1.5, 1.5, 31) * (exponent.high - exponent.low) + exponent.value
     ax.plot(values, fit.profile(name, values), color="0.2", lw=1.2)
     ax.axvspan(exponent.low, exponent.high, color="0.9", lw=0)
     ax.axvline(exponent.value, color="0.5", lw=0.8)
-    ax.set(xlabel=fit.symbol(name), ylabel="log likelihood lost", title=f"{fit.symbol(name)} = {exponent}")
+    held = [c for c in fit.corrections if c.power_name in fit.fitted and c.power_name != name]
+    label = fit.symbol(name) + "".join(f" at {fit.symbol(c.power_name)} = {c.power:.3g}" for c in held)
+    ax.set(xlabel=label, ylabel="log likelihood lost", title=f"{fit.symbol(name)} = {exponent}")
     return ax
 
 

@@ -250,6 +250,8 @@ def test_all_pictures_draw_what_they_say():
     x, y = profile.lines[0].get_data()
     assert x[np.argmin(y)] == pytest.approx(fit.exponents["a"].value, abs=np.diff(x)[0])
     assert len(fit.plot_region("a", "b").patches) == 1
+    with pytest.raises(InputError, match="has no interval to draw"):
+        bent.plot_profile("a")
     matplotlib.pyplot.close("all")
 
 
