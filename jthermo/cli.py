@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -375,12 +376,16 @@ def main(args: list[str] | None = None) -> None:
     matplotlib.use("Agg")
     try:
         tyro.extras.subcommand_cli_from_dict(VERBS, prog="jthermo", description=DESCRIPTION, args=args)
+        sys.stdout.flush()
     except StorageError as error:
         sys.exit(_say(f"error: {error}", INTERRUPTED))
     except InputError as error:
         sys.exit(_say(f"error: {error}", BAD_INPUT))
     except Interrupted as stopped:
         sys.exit(_say(str(stopped), INTERRUPTED))
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; the same command again goes on from what is saved", INTERRUPTED))
 

@@ -67,6 +67,10 @@ class Placement:
             return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("runs")))
         return jax.tree.map(lambda a: a.reshape(len(self.devices), -1, *a.shape[1:]), tree)
 
+    def tell(self, *numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Host arrays (blocks,) as a mapped function takes them: jit places these few bytes sooner than `put` would."""
+        return numbers if self.kind == "sharding" else self.put(numbers)
+
     def get(self, tree: Any) -> Any:
         """Device arrays back to the host as (blocks, …)."""
         host = jax.tree.map(np.asarray, tree)

@@ -84,13 +84,7 @@ class Cohort:
     @property
     def record_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every recorded variable of one run at one record."""
-
-        def record(run: train.Run, held: train.HeldArrays) -> dict[str, Any]:
-            state = train.init(self.model, self.program.optimizer, run)
-            return train.observe(self.program, run, state, jnp.int32(0), jnp.int32(0), held)
-
-        data = self.program.data
-        return jax.eval_shape(record, self.example, data.abstract() if isinstance(data, Held) else {})
+        return _record_shapes(self.program, self.model, tuple(self.runs.hyper))
 
     @functools.cached_property
     def record_costs(self) -> dict[str, tuple[float, int]]:
@@ -161,6 +155,7 @@ def cohorts(
     shard: tuple[int, int] = (0, 1),
     platform: str | None = None,
     engine: str = "xla",
+    widths: Mapping[str, int] | None = None,
 ) -> list[Cohort]:
     """The sweep's runs in groups that share a program, in the order of the sweep.
 
@@ -170,21 +165,22 @@ def cohorts(
         shard: (I, N): of all lane blocks of the sweep, those whose number is I modulo N.
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
         engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.settle`.
+        widths: W by key of those configurations that have begun with one; the rule gives it to the others.
     """
-    grouped: dict[tuple[train.Program, Model], list[_Member]] = {}
+    grouped: dict[tuple[train.Program, Model, int], list[_Member]] = {}
     clocks: dict[
         tuple[int, ...], int
     ] = {}  # numbered, since a long tuple of steps is slow to compare for every run
     for config, (_, seeds) in sweep.groups.items():
         program, hyper = train.split(config, sweep.record, engine)
-        # None and a float of the same field are different programs, since only the float is traced
-        members = grouped.setdefault((program, config.model), [])
         key, steps = sweep.key_of(config), sweep.steps_of(config)
+        width = (widths or {}).get(key) or _width(sweep, program, platform)
+        # None and a float of the same field are different programs, since only the float is traced
+        members = grouped.setdefault((program, config.model, width), [])
         clock = clocks.setdefault(steps, len(clocks))
         members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in seeds)
     made, first = [], 0
-    for (program, model), members in grouped.items():
-        width = sweep.lane_width or lane_width(program, platform or jax.default_backend())
+    for (program, model, width), members in grouped.items():
         # the blocks of the whole sweep, so that a shard's runs do not depend on what is done already
         blocks = _blocks([m.clock for m in members], width)
         mine = [
@@ -243,6 +239,16 @@ def _cohort(
     return Cohort(program, model, width, key, runs, steps, filled, real, progress)
 
 
+def widths(sweep: Sweep, engine: str) -> dict[str, int]:
+    """W of every configuration, by its key, as the sweep begins on this machine."""
+    programs = {sweep.key_of(c): train.split(c, sweep.record, engine)[0] for c in sweep.groups}
+    return {key: _width(sweep, program) for key, program in programs.items()}
+
+
+def _width(sweep: Sweep, program: train.Program, platform: str | None = None) -> int:
+    return sweep.lane_width or lane_width(program, platform or jax.default_backend())
+
+
 def lane_width(program: train.Program, platform: str) -> int:
     """W by rule: on a CPU 32 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
@@ -262,6 +268,21 @@ def lane_width(program: train.Program, platform: str) -> int:
     if small:
         return 32
     return 16 if size <= SMALL or program.engine == "fused" else 4
+
+
+@functools.lru_cache(maxsize=256)
+def _record_shapes(
+    program: train.Program, model: Model, hyper: tuple[str, ...]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """See :attr:`Cohort.record_shapes`; traced once for equal programs."""
+    number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.uint32))
+
+    def record(run: train.Run, held: train.HeldArrays) -> dict[str, Any]:
+        state = train.init(model, program.optimizer, run)
+        return train.observe(program, run, state, jnp.int32(0), jnp.int32(0), held)
+
+    held = program.data.abstract() if isinstance(program.data, Held) else {}
+    return jax.eval_shape(record, train.Run(word, word, number, dict.fromkeys(hyper, number)), held)
 
 
 @functools.lru_cache(maxsize=256)

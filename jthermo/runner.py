@@ -127,7 +127,7 @@ def run(
             (key, seed): saved[key, seed].progress if (key, seed) in saved else (0, 0)
             for key, seed in sweep.runs - store.done
         }
-        planned = cohorts(sweep, wanted, shard=mine, engine=store.engine)
+        planned = cohorts(sweep, wanted, shard=mine, engine=store.engine, widths=store.widths)
         todo: collections.deque[Cohort] = collections.deque()
         for cohort in planned:
             keeper.heed()

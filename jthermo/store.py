@@ -24,7 +24,7 @@ import numpy as np
 from jthermo import values
 from jthermo.errors import InputError
 from jthermo.files import import_file, write_whole, writing
-from jthermo.planning import Cohort
+from jthermo.planning import Cohort, widths
 from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
 from jthermo.spec import Sweep, diff
 
@@ -62,6 +62,7 @@ class Store:
         self._name = MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}-of-{shard[1]}.json"
         self.manifest: dict[str, Any] = {"parts": {}, "attrs": {}}
         self.parts: dict[str, dict[str, np.ndarray]] = {}  # record files by name
+        self.widths: dict[str, int] = {}  # W by configuration, where a folder holds it
         if self.directory is not None:
             self._open(self.directory, extend, engine)
         else:
@@ -126,6 +127,7 @@ class Store:
             if there["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, there, self.description, extend)
             self.engine = engine(there.get("engine", "xla"))
+            self.widths = {run["key"]: run["lane_width"] for run in there["runs"] if "lane_width" in run}
             if there["id"] != self.description["id"]:
                 self._describe(directory, self.engine)
         if (directory / self._name).exists():
@@ -137,7 +139,10 @@ class Store:
                 self._set_aside(directory, name, error)
 
     def _describe(self, directory: Path, engine: str) -> None:
-        described = self.description | {"engine": engine}
+        """Write what is settled once: W and the engine decide a run's rounding, so whoever goes on keeps them."""
+        self.widths = widths(self.sweep, engine) | self.widths
+        runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
+        described = self.description | {"engine": engine, "runs": runs}
         write_whole(directory / SWEEP, json.dumps(described, indent=1).encode())
 
     def _set_aside(self, directory: Path, name: str, error: InputError) -> None:

@@ -78,7 +78,7 @@ def train_cohort(
             while (now < target).any():
                 until = pace.until(now, target)
                 clock = time.monotonic()
-                states = jax.block_until_ready(call.advance(runs, states, *place.put((now, until))))
+                states = jax.block_until_ready(call.advance(runs, states, *place.tell(now, until)))
                 seconds = time.monotonic() - clock
                 pace.took(int((until - now).max()), seconds)
                 bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
@@ -87,7 +87,7 @@ def train_cohort(
             due = (made <= k) & (steps[:, k] >= 0)
             if due.any():
                 number = np.full(len(lanes), k, np.int32)
-                values = place.get(call.observe(runs, states, *place.put((now, number))))
+                values = place.get(call.observe(runs, states, *place.tell(now, number)))
                 mine = lanes[due][real[due]]
                 recorded = {name: value[due][real[due]] for name, value in values.items()}
                 for name, value in recorded.items():

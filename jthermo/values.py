@@ -128,12 +128,13 @@ def canonical(value: Any, *, source: bool = False) -> Any:
     if isinstance(value, Mapping):
         return {str(k): canonical(v, source=source) for k, v in sorted(value.items())}
     if is_value(value):
-        defaults = value.defaults if hasattr(value, "defaults") else _defaults(type(value))
+        cls: Any = type(value)
+        defaults = value.defaults if hasattr(value, "defaults") else _defaults(cls)
         where = getattr(value, "unidentifying", ())  # arguments that say where a thing lies, not what it is
         named = {k: v for k, v in arguments(value).items() if k not in where}
         kept = {k: v for k, v in named.items() if k not in defaults or not _same(v, defaults[k])}
-        plain = {"type": reference(type(value)), **canonical(kept, source=source)}
-        return plain | _source(type(value)) if source else plain
+        plain = {"type": reference(cls), **canonical(kept, source=source)}
+        return plain | _source(cls) if source else plain
     if callable(value):
         plain = {"function": reference(value)}
         return plain | _source(value) if source else plain
@@ -150,6 +151,7 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
+@functools.lru_cache(maxsize=256)
 def _defaults(cls: type) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters.values()
     found = {p.name: p.default for p in parameters if p.default is not p.empty}

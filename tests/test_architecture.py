@@ -19,6 +19,7 @@ FLOW = (
     "planning", "measurement", "forecast", "progress", "sinks", "signals", "lock", "checkpoint", "training", "results",
     "store", "parameters", "runner", "collapse", "evidence", "claims", "findings", "figures", "pages", "exploration",
     "reproduction", "report", "distributed", "options", "launch", "diagnosis", "cli",
+    "__main__",
 )  # fmt: skip
 NO_JAX = (
     "errors",

@@ -1,7 +1,10 @@
 """The command line as a user types it: what is printed, what is written, exit codes, and no traceback for a mistake."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -50,6 +53,20 @@ def test_run_writes_what_the_python_call_writes(folder):
     assert ds.sizes["run"] == 72
     sweep = jt.Sweep.from_json(ds.attrs["sweep"])
     np.testing.assert_array_equal(ds.activation_rate, jt.run(sweep, progress=False).activation_rate)
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    said = subprocess.run(
+        [sys.executable, "-m", "jthermo", "list"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (said.returncode, said.stderr) == (1, "")
 
 
 def test_overrides_reach_every_field(own, tmp_path, capsys):

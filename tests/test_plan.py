@@ -1,5 +1,7 @@
 """The forecast counts what will be run, and its memory and time grow as they must."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -198,3 +200,21 @@ def test_a_machine_that_can_not_be_is_refused(field, options):
 def test_durations_read_well():
     words = {0.5: "0.5 s", 90.0: "90 s", 150.0: "2.5 min", 5400.0: "1.5 h", 200_000.0: "2.31 days"}
     assert {s: forecast.duration(s) for s in words} == words
+
+
+def test_a_folder_goes_on_at_the_lane_width_it_began_with(tmp_path, monkeypatch):
+    sweep = sweep_of(lane_width=None, batch_size=1, seed=range(12), num_steps=40)
+    monkeypatch.setattr(planning, "lane_width", lambda program, platform: 4)
+    jt.run(sweep, tmp_path, engine="xla", shard=(0, 2), progress=False)
+    monkeypatch.undo()  # as another version's rule would have it
+    wider = sweep.replace(learning_rate=(0.05, 0.1, 0.2))
+    ended = jt.run(sweep, tmp_path, engine="xla", progress=False)
+    assert ended.attrs["lane_width"] == 4
+    assert set(recorded_widths(tmp_path).values()) == {4}
+    jt.run(wider, tmp_path, engine="xla", extend=True, progress=False)
+    assert sorted(recorded_widths(tmp_path).values()) == [4, 4, 32]  # the new rate by the rule of now
+
+
+def recorded_widths(folder):
+    """W by configuration, as a results folder keeps it."""
+    return {run["key"]: run["lane_width"] for run in json.loads((folder / "sweep.json").read_text())["runs"]}

@@ -50,20 +50,15 @@ class Model:
         """Whether examples of this shape fit."""
         return tuple(shape) == self.input_shape
 
-    @functools.cached_property
+    @property
     def shapes(self) -> Any:
         """The parameters' shapes and dtypes, without making them."""
-        return jax.eval_shape(
-            lambda: self.init(jax.random.key(0))
-        )  # nothing is computed, no device is touched
+        return _shapes(self)
 
-    @functools.cached_property
+    @property
     def num_outputs(self) -> int:
         """Outputs per example."""
-        out = jax.eval_shape(
-            self.apply, self.shapes, jax.ShapeDtypeStruct((2, *self.input_shape), jnp.float32)
-        )
-        return 1 if out.ndim == 1 else out.shape[-1]
+        return _num_outputs(self)
 
     def step_model(self) -> Model:
         """The model as the update sees it: equal for models that differ only in how they are initialised."""
@@ -96,6 +91,18 @@ class Flax(Model):
         out = jnp.asarray(self.module.apply({"params": params}, x[None] if single else x))
         out = out[..., 0] if out.ndim == 2 and out.shape[-1] == 1 else out
         return out[0] if single else out
+
+
+@functools.lru_cache(maxsize=256)  # by value: equal models are traced once
+def _shapes(model: Model) -> Any:
+    return jax.eval_shape(lambda: model.init(jax.random.key(0)))  # nothing is computed, no device is touched
+
+
+@functools.lru_cache(maxsize=256)
+def _num_outputs(model: Model) -> int:
+    batch = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
+    out = jax.eval_shape(model.apply, model.shapes, batch)
+    return 1 if out.ndim == 1 else out.shape[-1]
 
 
 def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:

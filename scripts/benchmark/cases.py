@@ -24,7 +24,7 @@ class Net(NamedTuple):
         records: of jthermo, which are part of its time; the others record nothing.
         probe: examples that a record looks at.
         least: steps of a sweep of jthermo; 20/η² at η = 0.025 are 32,000.
-        exactly: whether so many steps are timed, however long they take.
+        exactly: whether jthermo is timed over so many steps, however long they take.
         turns: how often each contestant is timed.
         who: the contestants.
     """
@@ -74,8 +74,8 @@ NETS = {
     "cnn": _CNN._replace(least=100),
     "cnn-batch": _CNN._replace(runs=4, batch=8, least=40),
 }
-RUNS = {  # as many steps as a run takes, fewer where the runs are many
-    f"runs-{n}": Net(n, 10, (10,), records=12, least=min(32_000, 8_000_000 // n), turns=3, who=_BOTH)
+RUNS = {  # equally many steps, so that their fixed costs weigh alike
+    f"runs-{n}": Net(n, 10, (10,), records=12, least=16_000, exactly=True, who=_BOTH)
     for n in (16, 64, 256, 1024, 2048, 4096)
 }
 WIDTHS = {
