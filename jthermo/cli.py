@@ -138,8 +138,7 @@ def fit(
         window: first and last t to use.
         fixed: exponents held at a value as NAME=POWER, such as batch_size=-1.
         rescale: controls that scale the value too, value = c^q·F(τ).
-        correction: leading corrections as NAME=POWER, τ = t·c^p·exp(a·(c/c₀)^POWER); NAME=LOW:HIGH fits one power between
-            two of one sign, such as L=-4:-0.25.
+        correction: leading corrections as NAME=POWER, τ = t·c^p·exp(a·(c/c₀)^POWER); the power is fitted by NAME=LOW:HIGH.
         confidence: of the intervals.
         advice: say too what would narrow the intervals: replicates, control values, later or denser records.
         as_json: print JSON in place of text.
