@@ -210,6 +210,9 @@ def rows(
 def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     """Put what an experiment has found into ``claims.json``, in place of what it found earlier.
 
+    Who finds the same again changes nothing: ``made``, when and on what it was found, is that of the first time, and the
+    digests of records and code stay with the records.
+
     Args:
         path: the file.
         name: the experiment.
@@ -217,7 +220,8 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
             those that it has from a machine that could run it stay.
     """
     known = json.loads(path.read_text()) if path.exists() else {}
-    common = {k: v for k, v in made.items() if k not in ("rows", "sensitivity")}
+    common = {k: v for k, v in made.items() if k not in ("rows", "sensitivity", "code", "records")}
+    common["figures"] = list(made.get("figures", ()))
     for part, place in (("rows", "experiments"), ("sensitivity", "sensitivity")):
         rows = made.get(part, {})
         for claim in dict.fromkeys([*known, *rows]):
@@ -226,14 +230,21 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
             if "not_run" in made and (there or {}).get("rows"):
                 continue
             if claim in rows:
-                made_by = entry.get(place, {}) | {name: {**common, "rows": rows[claim]}}
-                entry[place] = dict(sorted(made_by.items()))  # whatever was run first
+                new = {**common, "rows": rows[claim]}
+                if there is None or _found(there) != _found(new):
+                    made_by = entry.get(place, {}) | {name: new}
+                    entry[place] = dict(sorted(made_by.items()))  # whatever was run first
             elif there:
                 del entry[place][name]
             entry["verdict"] = overall(entry)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
     return known
+
+
+def _found(entry: Mapping[str, Any]) -> str:
+    """What an experiment found, without when and on what, so that it can be compared."""
+    return json.dumps({**entry, "made": None}, sort_keys=True)
 
 
 def overall(entry: Mapping[str, Any]) -> str:

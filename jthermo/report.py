@@ -5,7 +5,6 @@ Only what experiments found in records that are still there is told; the rest is
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
 import re
@@ -135,17 +134,13 @@ def _published(results: Path) -> list[Experiment]:
             told.append(Experiment(name, module, f"jthermo reproduce {name}", why=why))
             continue
         scale = found["command"].rpartition(" ")[2]
-        drawn = {each: results / "figures" / f"{each}.png" for each in found.get("figures", {})}
-        figures = {each: _image(each, png.read_bytes()) for each, png in drawn.items() if png.exists()}
+        drawn = {each: results / findings.FIGURES / f"{each}.svg" for each in found["figures"]}
+        figures = {each: svg.read_text() for each, svg in drawn.items() if svg.exists()}
         sweep = None
         if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == found["sweep_id"]:
             sweep = json.loads(now.to_json())
         told.append(Experiment(name, module, found["command"], scale, "", found, sweep, figures))
     return told
-
-
-def _image(name: str, png: bytes) -> str:
-    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _page(told: Sequence[Experiment], published: bool) -> dict[str, Any]:

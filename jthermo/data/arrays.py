@@ -165,7 +165,9 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             )
         y = _labels(f"data.y{ending}", y, len(x))
         if y.dtype != made.get("y", y).dtype or y.shape[1:] != made.get("y", y).shape[1:]:
-            raise InputError(f"data.y{ending}", (y.shape, y.dtype), "is of another kind than y of the training set")
+            raise InputError(
+                f"data.y{ending}", (y.shape, y.dtype), "is of another kind than y of the training set"
+            )
         if y.dtype == np.int32 and y.max() > max(made.get("y", y).max(), 1):
             raise InputError(f"data.y{ending}", int(y.max()), "is no class of the training set")
         made |= {f"x{ending}": x, f"y{ending}": y}
@@ -185,7 +187,9 @@ def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
     if not np.isfinite(y).all():
         raise InputError(field, y.shape, "has values that are not finite; drop those examples")
     if y.ndim == 1 and (y == np.rint(y)).all():
-        remedy = "are whole numbers: give y.astype(int) if they are classes, y[:, None] if they are real targets"
+        remedy = (
+            "are whole numbers: give y.astype(int) if they are classes, y[:, None] if they are real targets"
+        )
         raise InputError(field, y.dtype, remedy)
     y = y.astype(np.float32)
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # as a net with one output gives them
