@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jthermo import evidence
-from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.errors import InputError
 from jthermo.evidence import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence
 from jthermo.files import write_between, write_whole
@@ -21,6 +20,8 @@ from jthermo.results import axes_of, tau
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from jthermo.collapse import CollapseFit
 
 TOLERANCE = 0.15  # "reproduced": the whole interval lies within 15 % of the paper's exponent …
 MISFIT = 0.05  # … and the curves miss each other by at most 5 % of their range
@@ -83,6 +84,10 @@ def fit_choices(ds: xr.Dataset, variable: str, controls: Sequence[str], **option
         controls: the controls that get an exponent.
         options: further arguments of :func:`jthermo.fit_collapse`.
     """
+    from jthermo.collapse import (
+        fit_collapse,
+    )  # here: it takes SciPy, which the tables and the messages do without
+
     found = []
     for choice, runs in choices(ds, [*controls, "seed"]):
         found.append(Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options)))

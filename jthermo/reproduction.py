@@ -99,8 +99,6 @@ def reproduce(
 
 def _reproduce(name: str, scale: str, out: Path, progress: bool) -> tuple[xr.Dataset, dict[str, Any], bool]:
     """Results, what was found in them, and whether that was there already."""
-    import matplotlib.pyplot as plt
-
     from jthermo import figures
     from jthermo.runner import run
 
@@ -127,6 +125,8 @@ def _reproduce(name: str, scale: str, out: Path, progress: bool) -> tuple[xr.Dat
         raise
     if sweep is None:
         findings.keep(folder, ds)
+    import matplotlib.pyplot as plt  # here: absent data are told of before it is loaded
+
     trained = time.monotonic()
     windows, fit = getattr(module, "WINDOWS", None), getattr(module, "FIT", ())
     fits = claims.fit_claims(ds, fit, windows)
