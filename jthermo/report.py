@@ -46,6 +46,11 @@ class Experiment:
         return (self.module.__doc__ or "").strip()
 
     @property
+    def title(self) -> str:
+        """The first sentence of it."""
+        return self.about.partition("\n\n")[0]
+
+    @property
     def tested(self) -> tuple[str, ...]:
         """The claims it is counted for; none for a study of what their exponents depend on."""
         return () if hasattr(self.module, "WINDOWS") else tested(self.module)
@@ -129,13 +134,17 @@ def _published(results: Path) -> list[Experiment]:
                 if made := entry.get(place, {}).get(name):
                     found = {**made, "rows": found["rows"], "sensitivity": found["sensitivity"]}
                     found[part][claim] = made["rows"]
+        drawn = {each: results / findings.FIGURES / f"{each}.svg" for each in found.get("figures", [name])}
+        figures = {each: svg.read_text() for each, svg in drawn.items() if svg.exists()}
+        beyond = not tested(module) and not hasattr(module, "WINDOWS")
+        if beyond and figures:  # it has no claims that could be published, but a figure
+            told.append(Experiment(name, module, f"jthermo reproduce {name}", found=found, figures=figures))
+            continue
         if not any([*found["rows"].values(), *found["sensitivity"].values()]):
             why = found.get("not_run", "nothing is published on it")
             told.append(Experiment(name, module, f"jthermo reproduce {name}", why=why))
             continue
         scale = found["command"].rpartition(" ")[2]
-        drawn = {each: results / findings.FIGURES / f"{each}.svg" for each in found["figures"]}
-        figures = {each: svg.read_text() for each, svg in drawn.items() if svg.exists()}
         sweep = None
         if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == found["sweep_id"]:
             sweep = json.loads(now.to_json())

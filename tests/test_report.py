@@ -60,7 +60,7 @@ SMALL = {"seed": range(2)}
 
 
 def figure(ds, fits):
-    return {"net": jt.figures.clocks(ds, "loss", powers=(0,))}
+    return {"net_of_two": jt.figures.clocks(ds, "loss", powers=(0,))}
 '''
 ABSENT = '''"""Data that nobody has."""
 
@@ -112,7 +112,7 @@ def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch
         return {path.name: path.read_bytes() for path in files}
 
     before = published()
-    assert set(before) == {"claims.json", "planted.svg", "net.svg"}
+    assert set(before) == {"claims.json", "planted.svg", "net_of_two.svg"}
     later = {**findings.read(results / "planted-small")["made"], "date": "later", "wall_seconds": 99.0}
     monkeypatch.setattr(reproduction, "_made", lambda *_: later)
     shutil.rmtree(results / "planted-small")
@@ -253,6 +253,9 @@ def test_the_published_page_says_that_it_is(made, results):
     assert "<svg" in section(page, "C2").partition("<figure>")[2]
     assert jt.__version__ in section(page, "made")
     assert "cifar99 is not at hand" in section(page, "C8")
+    assert "<svg" in section(page, "beyond")  # which has a figure and no claim
+    (results / "figures" / "net_of_two.svg").unlink()
+    assert "nothing is published on it" in section(page_of(results, published=True), "beyond")
     (results / "claims.json").unlink()
     with pytest.raises(InputError, match=r"has no claims\.json"):
         page_of(results, published=True)
