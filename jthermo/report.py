@@ -128,7 +128,7 @@ def _published(results: Path) -> list[Experiment]:
     told = []
     for name in experiments():
         module = load(name)
-        found: dict[str, Any] = {"rows": {}, "sensitivity": {}}
+        found: dict[str, Any] = {"rows": {}, "sensitivity": {}, "made": {}}
         for claim, entry in known.items():
             for place, part in (("experiments", "rows"), ("sensitivity", "sensitivity")):
                 if made := entry.get(place, {}).get(name):
