@@ -108,7 +108,8 @@ def to_plain(value: Any) -> Any:
 def _made_by_default(value: Any, name: str, argument: Any) -> bool:
     """Whether an argument at its default is a function without an importable name, as flax's initialisers are."""
     nameless = callable(argument) and "<" in getattr(argument, "__qualname__", "")
-    return nameless and _same(argument, _defaults(type(value)).get(name))
+    made_by: Any = type(value)
+    return nameless and _same(argument, _defaults(made_by).get(name))
 
 
 def from_plain(plain: Any) -> Any:
