@@ -1,4 +1,4 @@
-"""Label redraw: activation rate on a finite set whose labels are drawn anew with probability p at each use."""
+"""Label redraw: the likelier a finite set's labels are drawn anew at each use, the lower the activation rate falls."""
 
 import jthermo as jt
 

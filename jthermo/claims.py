@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jthermo import evidence
-from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.errors import InputError
 from jthermo.evidence import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence
 from jthermo.files import write_between, write_whole
@@ -21,6 +20,8 @@ from jthermo.results import axes_of, tau
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from jthermo.collapse import CollapseFit
 
 TOLERANCE = 0.15  # "reproduced": the whole interval lies within 15 % of the paper's exponent …
 MISFIT = 0.05  # … and the curves miss each other by at most 5 % of their range
@@ -83,6 +84,10 @@ def fit_choices(ds: xr.Dataset, variable: str, controls: Sequence[str], **option
         controls: the controls that get an exponent.
         options: further arguments of :func:`jthermo.fit_collapse`.
     """
+    from jthermo.collapse import (
+        fit_collapse,
+    )  # here: it takes SciPy, which the tables and the messages do without
+
     found = []
     for choice, runs in choices(ds, [*controls, "seed"]):
         found.append(Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options)))
@@ -210,6 +215,9 @@ def rows(
 def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     """Put what an experiment has found into ``claims.json``, in place of what it found earlier.
 
+    Who finds the same again changes nothing: ``made``, when and on what it was found, is that of the first time, and the
+    digests of records and code stay with the records.
+
     Args:
         path: the file.
         name: the experiment.
@@ -217,7 +225,8 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
             those that it has from a machine that could run it stay.
     """
     known = json.loads(path.read_text()) if path.exists() else {}
-    common = {k: v for k, v in made.items() if k not in ("rows", "sensitivity")}
+    common = {k: v for k, v in made.items() if k not in ("rows", "sensitivity", "code", "records")}
+    common["figures"] = list(made.get("figures", ()))
     for part, place in (("rows", "experiments"), ("sensitivity", "sensitivity")):
         rows = made.get(part, {})
         for claim in dict.fromkeys([*known, *rows]):
@@ -226,14 +235,21 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
             if "not_run" in made and (there or {}).get("rows"):
                 continue
             if claim in rows:
-                made_by = entry.get(place, {}) | {name: {**common, "rows": rows[claim]}}
-                entry[place] = dict(sorted(made_by.items()))  # whatever was run first
+                new = {**common, "rows": rows[claim]}
+                if there is None or _found(there) != _found(new):
+                    made_by = entry.get(place, {}) | {name: new}
+                    entry[place] = dict(sorted(made_by.items()))  # whatever was run first
             elif there:
                 del entry[place][name]
             entry["verdict"] = overall(entry)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
     return known
+
+
+def _found(entry: Mapping[str, Any]) -> str:
+    """What an experiment found, without when and on what, so that it can be compared."""
+    return json.dumps({**entry, "made": None}, sort_keys=True)
 
 
 def overall(entry: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from jthermo.collapse.input import Condition
 
 MOST_RUNS = 300  # single curves drawn at a time: more are a blot, and the browser would stutter
-MOST_NUMBERS = 200_000  # recorded values of single curves on one page, 1 MB of it
+MOST_NUMBERS = 200_000  # recorded values of single curves on one page, 1 MB of it …
+MOST_IN_ALL = 600_000  # … and together with what the objectives need, so that a page stays below 5 MB
 MOST_COLUMNS = 8  # an observable with more numbers a record, such as one for each unit, has to be asked for
 REACH = 3.0  # a slider goes from −3 to 3, further where the fit does
 CLOCKS: dict[str, dict[str, float]] = {
@@ -121,7 +122,9 @@ def explore(
             views.append(View(label, choice, fit))
     if not views:
         raise InputError("value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused))
-    most = min(MOST_RUNS, MOST_NUMBERS // sum(_longest(view) for view in views))
+    needed = sum(len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.model.whiten.blocks)
+    room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
+    most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
     said = [_said(views, most), *refused]
     curves = views[0].fit.curves
     named = [{"name": name, "symbol": SYMBOL.get(name, name)} for name in curves.controls]

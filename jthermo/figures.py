@@ -297,7 +297,7 @@ def save(made: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] 
 
 
 def svg(fig: Figure, name: str) -> bytes:
-    """A figure as SVG that can stand in a page: text as text, no background, darker or lighter with the reader's scheme.
+    """A figure as SVG that can stand in a page or alone: text as text, darker or lighter with the reader's scheme.
 
     Args:
         fig: the figure, which stays open.
@@ -323,13 +323,14 @@ def svg(fig: Figure, name: str) -> bytes:
     text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
     text = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1)", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
-    shades = dict.fromkeys(["000000", *re.findall(r"var\(--c(\w+)\)", text)])
+    shades = dict.fromkeys(["000000", "ffffff", *re.findall(r"var\(--c(\w+)\)", text)])
     light, dark = (
         "".join(f"--c{c}:{shade(f'#{c}')};" for c in shades) for shade in (str, _on_dark)
     )  # a colour has one name wherever it stands, so that figures in one page agree
     scheme = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     head += (
-        f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif" style="fill: var(--c000000)"'
+        f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif"'
+        ' style="fill: var(--c000000); background: var(--paper, var(--cffffff))"'  # a page's own paper, where it has one
     )
     return f"{head}{text.replace('<defs>', scheme + '<defs>', 1)}".encode()
 

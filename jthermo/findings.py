@@ -36,12 +36,18 @@ def write(folder: Path, found: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
         What was written: `found` with the digests of the records and the figures.
     """
     made = {**found, "records": digest(folder), "figures": {k: _sha256(v) for k, v in drawn.items()}}
+    draw(folder, drawn)
+    with writing(folder):
+        write_whole(folder / FINDING, (json.dumps(made, indent=1) + "\n").encode())
+    return made
+
+
+def draw(folder: Path, drawn: Mapping[str, bytes]) -> None:
+    """Write figures, SVG by name, below a folder."""
     with writing(folder):
         (folder / FIGURES).mkdir(exist_ok=True)
         for name, body in drawn.items():
             write_whole(folder / FIGURES / f"{name}.svg", body)
-        write_whole(folder / FINDING, (json.dumps(made, indent=1) + "\n").encode())
-    return made
 
 
 def read(folder: Path) -> dict[str, Any]:

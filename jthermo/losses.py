@@ -1,8 +1,8 @@
 """Losses of the paper as a value and its derivative with respect to the network's outputs.
 
-Labels are class indices, or real numbers where a teacher gives them. The printed pair L = y ln p + (1−y) ln(1−p),
-p = 1/(1+eᶠ) gives Eq. 15 only because two sign slips cancel, and descending it anti-learns; here L = softplus(f) − y f
-with p = 1/(1+e⁻ᶠ), so dL/df = p − y.
+Labels are class indices, or real numbers where a teacher or the user's own data give them. The printed pair
+L = y ln p + (1−y) ln(1−p), p = 1/(1+eᶠ) gives Eq. 15 only because two sign slips cancel, and descending it anti-learns;
+here L = softplus(f) − y f with p = 1/(1+e⁻ᶠ), so dL/df = p − y.
 """
 
 from __future__ import annotations

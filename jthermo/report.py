@@ -5,7 +5,6 @@ Only what experiments found in records that are still there is told; the rest is
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
 import re
@@ -45,6 +44,11 @@ class Experiment:
     def about(self) -> str:
         """What it is, in a sentence."""
         return (self.module.__doc__ or "").strip()
+
+    @property
+    def title(self) -> str:
+        """The first sentence of it."""
+        return self.about.partition("\n\n")[0]
 
     @property
     def tested(self) -> tuple[str, ...]:
@@ -124,28 +128,28 @@ def _published(results: Path) -> list[Experiment]:
     told = []
     for name in experiments():
         module = load(name)
-        found: dict[str, Any] = {"rows": {}, "sensitivity": {}}
+        found: dict[str, Any] = {"rows": {}, "sensitivity": {}, "made": {}}
         for claim, entry in known.items():
             for place, part in (("experiments", "rows"), ("sensitivity", "sensitivity")):
                 if made := entry.get(place, {}).get(name):
                     found = {**made, "rows": found["rows"], "sensitivity": found["sensitivity"]}
                     found[part][claim] = made["rows"]
+        drawn = {each: results / findings.FIGURES / f"{each}.svg" for each in found.get("figures", [name])}
+        figures = {each: svg.read_text() for each, svg in drawn.items() if svg.exists()}
+        beyond = not tested(module) and not hasattr(module, "WINDOWS")
+        if beyond and figures:  # it has no claims that could be published, but a figure
+            told.append(Experiment(name, module, f"jthermo reproduce {name}", found=found, figures=figures))
+            continue
         if not any([*found["rows"].values(), *found["sensitivity"].values()]):
             why = found.get("not_run", "nothing is published on it")
             told.append(Experiment(name, module, f"jthermo reproduce {name}", why=why))
             continue
         scale = found["command"].rpartition(" ")[2]
-        drawn = {each: results / "figures" / f"{each}.png" for each in found.get("figures", {})}
-        figures = {each: _image(each, png.read_bytes()) for each, png in drawn.items() if png.exists()}
         sweep = None
         if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == found["sweep_id"]:
             sweep = json.loads(now.to_json())
         told.append(Experiment(name, module, found["command"], scale, "", found, sweep, figures))
     return told
-
-
-def _image(name: str, png: bytes) -> str:
-    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _page(told: Sequence[Experiment], published: bool) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def reproduce(
     say(f"{name}: {load(name).__doc__}")
     ds, found, done = _reproduce(name, scale, Path(out), progress)
     for figure in found["figures"]:
-        say(f"  figure {Path(out) / 'figures' / figure}.png")
+        say(f"  figure {Path(out) / findings.FIGURES / figure}.svg")
     for part in ("rows", "sensitivity"):
         for claim, rows in found[part].items():
             for row in rows:
@@ -125,6 +125,8 @@ def _reproduce(name: str, scale: str, out: Path, progress: bool) -> tuple[xr.Dat
         raise
     if sweep is None:
         findings.keep(folder, ds)
+    import matplotlib.pyplot as plt  # here: absent data are told of before it is loaded
+
     trained = time.monotonic()
     windows, fit = getattr(module, "WINDOWS", None), getattr(module, "FIT", ())
     fits = claims.fit_claims(ds, fit, windows)
@@ -132,7 +134,9 @@ def _reproduce(name: str, scale: str, out: Path, progress: bool) -> tuple[xr.Dat
     made = module.figure(ds, fits)
     drawn = {name: figures.svg(fig, name) for name, fig in made.items()}
     shows = {name: str(fig.get_label()) for name, fig in made.items()}
-    figures.save(made, out / "figures")
+    for fig in made.values():
+        plt.close(fig)
+    findings.draw(out, drawn)
     seconds = ds.attrs.get("wall_seconds", trained - began) + time.monotonic() - trained
     found = {
         **about,
@@ -151,7 +155,7 @@ def done(name: str, scale: str, out: str | Path = "results") -> dict[str, Any] |
     """What an experiment has found, if this very code found it in records that are still there; else None."""
     with contextlib.suppress(InputError):
         found = findings.read(Path(out) / f"{name}-{scale}")
-        drawn = all((Path(out) / "figures" / f"{figure}.png").exists() for figure in found["figures"])
+        drawn = all((Path(out) / findings.FIGURES / f"{figure}.svg").exists() for figure in found["figures"])
         if drawn and _identity(name, scale).items() <= found.items():
             return found
     return None

@@ -87,7 +87,8 @@ class Sweep:
         record: when and what to record.
         noise: ``"full"``, ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
         optimizer: ``jt.sgd()`` or ``jt.Optimizer(optax_factory, **hyper)``.
-        loss: ``"auto"`` (logistic for one output, softmax for several), ``"bce"``, ``"softmax"`` or ``"squared"``.
+        loss: ``"auto"`` (logistic for one output, softmax for several, squared for real targets), ``"bce"``,
+            ``"softmax"`` or ``"squared"``.
         vary: further axes by dotted name, ``{"model.hidden": (10, 20), "optimizer.momentum": (0.0, 0.9)}``.
         points: a list of dicts in place of a product, ``[{"learning_rate": .1, "batch_size": 1}, …]``; crossed
             with the axes that the points don't name.
@@ -349,7 +350,9 @@ def _check(sweep: Sweep, config: Config) -> None:
             )
         names |= new
     if isinstance(config.noise, LabelAveraged) and getattr(config.data, "num_targets", None):
-        raise InputError("noise", config.noise, "averages class labels; for a teacher's use label_noise=0.0")
+        raise InputError(
+            "noise", config.noise, "averages class labels, and these are real numbers; use 'full'"
+        )
     size = config.data.num_samples
     if size is not None and config.data.sampling == "epochs" and config.batch_size > size:
         raise InputError(

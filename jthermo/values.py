@@ -81,7 +81,7 @@ def dereference(ref: str) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """A spec value as JSON-able dicts, lists and scalars."""
+    """A spec value as JSON-able dicts, lists and scalars, complete with the defaults that have a name."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -94,8 +94,8 @@ def to_plain(value: Any) -> Any:
         return value.tolist()
     if is_value(value):
         plain = {"type": reference(type(value))}
-        plain.update((k, to_plain(v)) for k, v in arguments(value).items())
-        return plain
+        kept = {k: v for k, v in arguments(value).items() if not _made_by_default(value, k, v)}
+        return plain | {k: to_plain(v) for k, v in kept.items()}
     if callable(value):
         return {"function": reference(value)}
     raise InputError(
@@ -103,6 +103,13 @@ def to_plain(value: Any) -> Any:
         value,
         "can't be written as JSON; use numbers, strings, dataclasses or functions",
     )
+
+
+def _made_by_default(value: Any, name: str, argument: Any) -> bool:
+    """Whether an argument at its default is a function without an importable name, as flax's initialisers are."""
+    nameless = callable(argument) and "<" in getattr(argument, "__qualname__", "")
+    made_by: Any = type(value)
+    return nameless and _same(argument, _defaults(made_by).get(name))
 
 
 def from_plain(plain: Any) -> Any:

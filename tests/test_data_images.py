@@ -12,7 +12,9 @@ import sys
 import tarfile
 from pathlib import Path
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -567,16 +569,78 @@ def test_a_users_arrays_are_a_source_in_memory_and_as_npz(tmp_path):
         jt.Sweep.from_json(sweep(file).to_json())
 
 
+class Line(nn.Module):
+    """f(x) = W x + b."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.outputs)(x)
+
+
+def weights(model, params, probe):
+    """W and b in one row."""
+    return jnp.concatenate([params["Dense_0"]["kernel"].ravel(), params["Dense_0"]["bias"]])
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_real_targets_are_regressed_on_as_a_direct_loop_does(outputs):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, outputs))
+    data = jt.data.Arrays(x, y, x[:4], y[:4], sampling="epochs")  # a batch is all of it
+    if outputs == 1:
+        assert data == jt.data.Arrays(x, y[:, 0], x[:4], y[:4, 0], sampling="epochs")
+    sweep = jt.Sweep(
+        model=Line(outputs), data=data, learning_rate=0.3, batch_size=12, seed=range(2), num_steps=20,
+        record=jt.Record(steps=(0, 20), observables=(weights, jt.loss(), jt.loss("test"))),
+    )  # fmt: skip
+    assert jt.Sweep.from_json(sweep.to_json()) == sweep
+    ds = jt.run(sweep, progress=False)
+    for start, end in ds.weights.values:
+        w, b = start[: 3 * outputs].reshape(3, outputs).astype(float), start[3 * outputs :].astype(float)
+        for _ in range(20):
+            residual = x @ w + b - y
+            w, b = w - 0.3 * x.T @ residual / 12, b - 0.3 * residual.mean(0)
+        np.testing.assert_allclose(end, [*w.ravel(), *b], rtol=1e-4, atol=1e-5)
+    other = jt.run(sweep.replace(data=jt.data.Arrays(x, -y, x, y, sampling="epochs")), progress=False)
+    assert np.abs(other.weights.values[:, 1] - ds.weights.values[:, 1]).max() > 0.1
+
+
+def test_loss_and_targets_have_to_agree():
+    x, y = np.eye(4), np.array([0.2, 1.5, 0.1, 2.0])
+    given = {
+        "model": Line(1), "data": jt.data.Arrays(x, y), "learning_rate": 0.1, "num_steps": 1,
+        "record": jt.Record(steps=(1,), observables=jt.loss()),
+    }  # fmt: skip
+    for changes, text in (
+        ({"loss": "bce"}, "the labels are real numbers; use 'squared'"),
+        ({"model": Line(2)}, "the labels are 1 real numbers"),
+        ({"noise": "label_averaged"}, "averages class labels, and these are real numbers"),
+        ({"record": jt.Record(steps=(1,), observables=jt.accuracy())}, "are real numbers, not classes"),
+    ):
+        with pytest.raises(InputError, match=text):
+            jt.Sweep(**{**given, **changes})
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
         ({"x": np.ones((3, 2))}, "together"),
         ({"x": np.ones(3), "y": np.zeros(3)}, "shape"),
         ({"x": np.ones((3, 2)), "y": np.zeros(2)}, "3 whole class labels"),
-        ({"x": np.ones((3, 2)), "y": np.array([0, 0.5, 1])}, "3 whole class labels"),
-        ({"x": np.full((3, 2), np.nan), "y": np.zeros(3)}, "not finite"),
+        ({"x": np.ones((3, 2)), "y": np.array(["a", "b", "c"])}, "or real targets of shape"),
+        ({"x": np.ones((3, 2)), "y": np.array([0.0, 2.0, 1.0])}, "if they are classes"),
+        ({"x": np.ones((3, 2)), "y": np.array([0.5, np.nan, 1])}, "not finite"),
+        ({"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "labels": "random"}, "is for classes"),
+        ({"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "num_classes": 2}, "is for classes"),
+        (
+            {"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "x_test": np.ones((2, 2)), "y_test": [0, 1]},
+            "of another kind",
+        ),
+        ({"x": np.full((3, 2), np.nan), "y": np.zeros(3, int)}, "not finite"),
         ({"x": np.ones((3, 2)), "y": np.array([0, -1, 1])}, "no class"),
-        ({"x": np.ones((3, 2)), "y": np.zeros(3), "num_samples": 4}, "there are 3"),
+        ({"x": np.ones((3, 2)), "y": np.zeros(3, int), "num_samples": 4}, "there are 3"),
         ({"x": "absent.npz"}, "is no file"),
         ({"x": __file__}, "no .npz file"),
     ],

@@ -85,7 +85,7 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_
         module, "SMALL", {"seed": range(3), "num_steps.value": 0.3, "vary": {"model.init": ("torch",)}}
     )
     jt.reproduce("fig5_6", out=tmp_path)
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"fig5.png", "fig6.png", "fig5_collapse.png"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"fig5.svg", "fig6.svg", "fig5_collapse.svg"}
     assert (tmp_path / "fig5_6-small" / "manifest.json").exists()
     known = json.loads((tmp_path / "claims.json").read_text())
     assert set(known) == {"C3", "C5"}

@@ -123,6 +123,19 @@ def test_of_many_runs_all_are_in_the_means_and_a_sample_is_drawn(tmp_path, monke
         assert [int(name) for name in drawn["replicates"]] == [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
 
 
+def test_single_curves_get_the_room_that_the_objectives_leave(tmp_path, monkeypatch):
+    table = planted(sizes=(1,))
+    jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
+    (view,) = content_of(tmp_path / "page.html")["views"]
+    needed = sum(size * (size + 1) // 2 for size in view["objective"]["sizes"])
+    monkeypatch.setattr(exploration, "MOST_IN_ALL", needed + 6 * len(STEPS))
+    said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
+    assert said.endswith("all are in the means, a sample of 6 single curves is drawn")
+    monkeypatch.setattr(exploration, "MOST_IN_ALL", 0)  # one of each condition stays
+    said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
+    assert said.endswith("a sample of 3 single curves is drawn")
+
+
 def test_mistakes_are_one_message(tmp_path):
     table = planted(seeds=2, sizes=(1,))
     with pytest.raises(InputError, match="name the columns to draw; there are learning_rate"):

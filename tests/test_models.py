@@ -97,3 +97,22 @@ def test_a_module_that_is_no_value_is_told_what_to_change():
     with pytest.raises(jt.InputError, match="has a list or a dict as a field; give a tuple"):
         jt.models.as_model(nn.Sequential([nn.Dense(2), nn.tanh]), (5,))
     assert jt.models.as_model(nn.Sequential((nn.Dense(2), nn.tanh)), (5,)).num_outputs == 2
+
+
+def test_layers_in_a_row_are_read_back_from_the_spec_with_their_own_initialisers():
+    def sweep(module):
+        return jt.Sweep(
+            model=module, data=jt.data.Gaussian(dim=5), learning_rate=0.1, num_steps=1,
+            record=jt.Record(steps=(1,), observables=jt.loss()),
+        )  # fmt: skip
+
+    made = sweep(nn.Sequential((nn.Dense(3), nn.tanh, nn.Dense(1, bias_init=nn.initializers.ones))))
+    again = jt.Sweep.from_json(made.to_json())
+    assert again == made
+    params, other = (s.configs[0].model.init(jax.random.key(0)) for s in (again, made))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
+    assert params["layers_2"]["bias"] == 1
+    nameless = sweep(nn.Sequential((nn.Dense(3), nn.Dense(1, kernel_init=nn.initializers.normal(0.1)))))
+    assert nameless != made
+    with pytest.raises(jt.InputError, match="can't be imported"):  # never the default in its place
+        jt.Sweep.from_json(nameless.to_json())

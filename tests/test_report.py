@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import cli, figures, findings, reproduction
+from jthermo import claims, cli, figures, findings, reproduction
 from jthermo.errors import InputError
 from jthermo.report import report
 
@@ -60,7 +60,7 @@ SMALL = {"seed": range(2)}
 
 
 def figure(ds, fits):
-    return {"net": jt.figures.clocks(ds, "loss", powers=(0,))}
+    return {"net_of_two": jt.figures.clocks(ds, "loss", powers=(0,))}
 '''
 ABSENT = '''"""Data that nobody has."""
 
@@ -106,6 +106,28 @@ def section(page, claim):
     return re.search(f'<section id="{claim}">.*?</section>', page, re.DOTALL)[0]
 
 
+def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch):
+    def published():
+        files = [results / "claims.json", *sorted((results / "figures").iterdir())]
+        return {path.name: path.read_bytes() for path in files}
+
+    before = published()
+    assert set(before) == {"claims.json", "planted.svg", "net_of_two.svg"}
+    later = {**findings.read(results / "planted-small")["made"], "date": "later", "wall_seconds": 99.0}
+    monkeypatch.setattr(reproduction, "_made", lambda *_: later)
+    shutil.rmtree(results / "planted-small")
+    reproduction.reproduce("planted", out=results, progress=False)
+    assert findings.read(results / "planted-small")["made"] == later  # with its records
+    assert published() == before
+    known = json.loads(before["claims.json"])["C2"]["experiments"]["planted"]
+    assert not {"code", "records"} & set(known)
+    known["rows"][0]["misfit"] += 1e-9  # a number that differs is another finding
+    claims.update(
+        results / "claims.json", "planted", {**known, "rows": {"C2": known["rows"]}, "made": {"date": "now"}}
+    )
+    assert b'"now"' in published()["claims.json"]
+
+
 def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     results, outcomes = made
     assert {o.name: o.state for o in outcomes} == {
@@ -113,7 +135,7 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     }  # fmt: skip
     assert "division by zero" in outcomes[0].why
     assert "cifar99" in outcomes[1].why
-    assert (results / "figures" / "planted.png").exists()
+    assert (results / "figures" / "planted.svg").exists()
     with pytest.raises(SystemExit) as stopped:
         cli.main(["reproduce", "all", "--out", str(results)])
     told = capsys.readouterr()
@@ -228,8 +250,12 @@ def test_the_published_page_says_that_it_is(made, results):
     page = page_of(results, published=True)
     assert "<strong>Published results.</strong>" in page
     assert "1.5 [1.25, 1.75]" in section(page, "C9")
-    assert 'src="data:image/png;base64,' in section(page, "C2")
+    assert "<svg" in section(page, "C2").partition("<figure>")[2]
+    assert jt.__version__ in section(page, "made")
     assert "cifar99 is not at hand" in section(page, "C8")
+    assert "<svg" in section(page, "beyond")  # which has a figure and no claim
+    (results / "figures" / "net_of_two.svg").unlink()
+    assert "nothing is published on it" in section(page_of(results, published=True), "beyond")
     (results / "claims.json").unlink()
     with pytest.raises(InputError, match=r"has no claims\.json"):
         page_of(results, published=True)

@@ -2,6 +2,8 @@
 
 import logging
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -85,7 +87,7 @@ def test_what_is_no_callback_is_refused_before_anything_is_trained():
 
 
 def test_a_sink_that_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"wandb = 'wandb': isn't at hand .*jthermo\[wandb\]"):
         Execution(wandb=str(tmp_path)).options()
 
@@ -116,3 +118,43 @@ def test_tensorboard_files_hold_the_aggregates(tmp_path):
         assert found[place] == pytest.approx(value, rel=1e-6)
     assert found["learning_rate=1000000.0", "finite", 40] == 0
     assert found["sweep", "run_steps_per_second", 400] > 0
+
+
+def test_weights_and_biases_gets_the_aggregates_in_one_run_that_is_ended(monkeypatch, tmp_path):
+    told, rows, ended = [], [], []
+
+    class Run:
+        """What the library documents of a run, and nothing else."""
+
+        def define_metric(self, name, *, step_metric=None):
+            told.append((name, step_metric))
+
+        def log(self, data, step=None):
+            assert not ended
+            rows.append(data)
+
+        def finish(self, exit_code=None):
+            ended.append(exit_code)
+
+    def init(*, project=None, dir=None, mode=None):
+        told.append((project, dir, mode))
+        return Run()
+
+    fake = types.ModuleType("wandb")
+    fake.init = init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    seen, folder = [], tmp_path / "logs"
+    (sink,) = Execution(wandb=str(folder)).options()["callbacks"]
+    assert folder.is_dir()
+    jt.run(SWEEP, engine="xla", progress=False, callbacks=(sink, seen.append))
+    assert told == [("jthermo", str(folder), "offline"), ("*", "run_steps")]
+    assert ended == [None]
+    assert [row["run_steps"] for row in rows] == [0, 30, 400]
+    for row, update in zip(rows, seen, strict=True):
+        for group in update.groups:
+            assert row[f"t/{group.name}"] == group.step
+            assert row[f"finite/{group.name}"] == group.finite
+            for statistic, value in group.values["weight_norm_V"]._asdict().items():
+                np.testing.assert_equal(row[f"weight_norm_V/{statistic}/{group.name}"], value)
+    assert rows[-1]["finite/learning_rate=1000000.0"] == 0
+    assert rows[0]["weight_norm_V/mean/learning_rate=0.1"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -20,7 +21,7 @@ _SEEN: dict[
 
 
 class Arrays(Held):
-    """Examples and class labels of the user's own.
+    """Examples of the user's own with class labels, or with real targets for regression.
 
     Identity is the SHA-256 of the arrays, not where they lie. A sweep's JSON names an .npz file by its path; arrays given
     in memory are named by their digest and have to be given again in another process.
@@ -28,10 +29,11 @@ class Arrays(Held):
     Args:
         x: (n, …) examples, of any real dtype and used as they are; or the path of an .npz file with x, y and, if
             wanted, x_test and y_test.
-        y: (n,) whole class labels from 0.
+        y: (n,) whole class labels from 0; or real targets, (n,) for a net with one output, (n, C) for one with C. Real
+            targets go with the loss ½(f − y)² alone.
         x_test: examples of the test split.
-        y_test: their labels.
-        labels: ``"real"``, ``"random"`` (once for each example) or ``"redrawn"`` (each time it is seen).
+        y_test: their labels or targets.
+        labels: ``"real"``, ``"random"`` (once for each example) or ``"redrawn"`` (each time it is seen); targets are real.
         num_classes: for random labels; None counts the real ones.
         num_samples: train on the first n examples; None takes all.
         sampling: ``"replacement"`` or ``"epochs"``.
@@ -44,6 +46,8 @@ class Arrays(Held):
     >>> data = Arrays(np.eye(4), np.array([0, 1, 1, 2]))
     >>> data.shape, data.num_classes
     ((4,), 3)
+    >>> Arrays(np.eye(4), np.array([0.2, 1.5, 0.1, 2.0])).num_targets
+    1
     """
 
     unidentifying = ("x",)
@@ -72,13 +76,15 @@ class Arrays(Held):
         if sha256 is not None and sha256 != self.sha256:
             raise InputError("data.x", path or "arrays", "holds other arrays than when the sweep was made")
         _SEEN[f"sha256:{self.sha256}"] = arrays
-        self.real_classes = int(arrays["y"].max()) + 1
+        y = arrays["y"]
+        self.num_targets = None if y.dtype == np.int32 else math.prod(y.shape[1:])
+        self.real_classes = max(2, int(y.max()) + 1) if self.num_targets is None else 0
         self.labels, self.sampling, self.num_samples = labels, sampling, num_samples
-        self.num_classes = max(2, self.real_classes) if num_classes is None else num_classes
+        self.num_classes = self.real_classes if num_classes is None else num_classes
         self.arguments = {
             "x": path if path is not None and not path.startswith("sha256:") else f"sha256:{self.sha256}",
             "labels": labels,
-            "num_classes": self.num_classes,
+            "num_classes": self.num_classes or None,
             "num_samples": num_samples,
             "sampling": sampling,
             "sha256": self.sha256,
@@ -93,8 +99,8 @@ class Arrays(Held):
         return self._split.arrays["x"].shape[1:]
 
     def real_labels(self) -> int:
-        """Largest label + 1, at least 2."""
-        return max(2, self.real_classes)
+        """Largest label + 1, at least 2; 0 for real targets."""
+        return self.real_classes
 
     def load(self) -> Split:
         """The arrays."""
@@ -137,7 +143,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays as they are held: x as bytes or float32, labels as int32; of matching lengths and finite."""
+    """The arrays as they are held: x as bytes or float32, labels as int32, real targets as float32; matching and finite."""
     for name in ("x", "y"):
         if name not in arrays:
             raise InputError(f"data.{name}", sorted(arrays), "x and y have to be given together")
@@ -157,15 +163,36 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise InputError(
                 f"data.x{ending}", x.shape, "has values that are not finite; drop those examples"
             )
-        whole = (y.ndim == 1 and y.dtype.kind in "uib") or (y.dtype.kind == "f" and (y == np.rint(y)).all())
-        if not whole or y.shape != x.shape[:1]:
-            raise InputError(f"data.y{ending}", (y.shape, y.dtype), f"give {len(x)} whole class labels")
-        if y.min() < 0 or y.max() > max(arrays["y"].max(), 1):
+        y = _labels(f"data.y{ending}", y, len(x))
+        if y.dtype != made.get("y", y).dtype or y.shape[1:] != made.get("y", y).shape[1:]:
             raise InputError(
-                f"data.y{ending}", int(y.min() if y.min() < 0 else y.max()), "is no class of the training set"
+                f"data.y{ending}", (y.shape, y.dtype), "is of another kind than y of the training set"
             )
-        made |= {f"x{ending}": x, f"y{ending}": y.astype(np.int32)}
+        if y.dtype == np.int32 and y.max() > max(made.get("y", y).max(), 1):
+            raise InputError(f"data.y{ending}", int(y.max()), "is no class of the training set")
+        made |= {f"x{ending}": x, f"y{ending}": y}
     return made
+
+
+def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
+    """Class labels as int32 (n,), real targets as float32 (n,) or (n, C); refuses what could be either."""
+    real = y.dtype.kind == "f" and y.ndim in (1, 2)
+    if len(y) != number or not (real or (y.ndim == 1 and y.dtype.kind in "uib")):
+        remedy = f"give {number} whole class labels, or real targets of shape ({number},) or ({number}, C)"
+        raise InputError(field, (y.shape, y.dtype), remedy)
+    if not real:
+        if y.min() < 0:
+            raise InputError(field, int(y.min()), "is no class; count them from 0")
+        return y.astype(np.int32)
+    if not np.isfinite(y).all():
+        raise InputError(field, y.shape, "has values that are not finite; drop those examples")
+    if y.ndim == 1 and (y == np.rint(y)).all():
+        remedy = (
+            "are whole numbers: give y.astype(int) if they are classes, y[:, None] if they are real targets"
+        )
+        raise InputError(field, y.dtype, remedy)
+    y = y.astype(np.float32)
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # as a net with one output gives them
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

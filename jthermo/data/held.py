@@ -1,7 +1,8 @@
 """Sets of examples that are held whole, once per device, and gathered by index: what a step sees of them.
 
-The label of an example is its own (``"real"``), one drawn for it once (``"random"``, a function of the seed's data set
-and the example's index, so that no table of labels is kept), or one drawn anew each time (``"redrawn"``).
+The label of an example is its own (``"real"``: a class, or real numbers for regression), one drawn for it once
+(``"random"``, a function of the seed's data set and the example's index, so that no table of labels is kept), or one
+drawn anew each time (``"redrawn"``).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Held:
 
     labels: str
     num_classes: int
+    num_targets: int | None = None  # real numbers that an example has in place of a class
     num_samples: int | None
     sampling: str
     unidentifying: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class Held:
     def gather(
         self, held: Mapping[str, Array], index: Array, dataset: Array, fresh: Array, test: bool = False
     ) -> tuple[Array, Array]:
-        """Examples by index: x (B, …) float32 and labels (B,) int32.
+        """Examples by index: x (B, …) float32 and labels (B,) int32, or real targets as they are held.
 
         Args:
             held: the arrays.
@@ -88,7 +90,7 @@ class Held:
         """
         x, y = (held["x_test"], held["y_test"]) if test else (held["x"], held["y"])
         if self.labels == "real":
-            labels = y[index].astype(jnp.int32)
+            labels = y[index] if self.num_targets else y[index].astype(jnp.int32)
         elif self.labels == "redrawn":
             labels = jax.random.randint(fresh, index.shape, 0, self.num_classes, jnp.int32)
         else:
@@ -115,7 +117,11 @@ class Held:
             raise InputError("data.labels", self.labels, f"use one of {', '.join(LABELS)}")
         if self.sampling not in SAMPLINGS:
             raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
-        for name, least in (("num_classes", 2), ("num_samples", 1)):
+        if self.num_targets and (self.labels != "real" or self.num_classes):
+            named = "labels" if self.labels != "real" else "num_classes"
+            remedy = "is for classes, but y holds real numbers; leave it out, or give whole labels"
+            raise InputError(f"data.{named}", getattr(self, named), remedy)
+        for name, least in (("num_classes", 0 if self.num_targets else 2), ("num_samples", 1)):
             value = getattr(self, name)
             if value is None and name == "num_samples":
                 continue

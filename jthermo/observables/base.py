@@ -33,7 +33,7 @@ class Probe(NamedTuple):
 
     Attributes:
         x: fresh inputs, (M, ...): from the distribution of a synthetic source, from the training split of a held set.
-        y: their labels, (M,) class indices.
+        y: their labels, (M,) class indices; or real targets, (M,) or (M, C).
         data: the data source.
         loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
         learning_rate: η of the run.

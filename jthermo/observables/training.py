@@ -98,7 +98,9 @@ class Accuracy(_OnSplit):
         """Labels have to be classes."""
         super().check(model, data, loss)
         if getattr(data, "num_targets", None):
-            raise InputError("record.observables", "accuracy", "a teacher's labels are no classes; use loss")
+            raise InputError(
+                "record.observables", "accuracy", "the labels are real numbers, not classes; use loss"
+            )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean 1[predicted class = y]."""
