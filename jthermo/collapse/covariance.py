@@ -217,7 +217,8 @@ def kernels(
         out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
         out["lead"] = np.outer(slope, slope) * same
         counts = (np.minimum.outer(curve, curve) - np.outer(curve, curve)) * same
-        out["counts"] = counts + RARE * np.trace(counts) / len(counts) * np.eye(len(counts))
+        own = np.diag(counts)
+        out["counts"] = counts + np.diag(np.maximum(RARE * own.mean() - own, 0.0))
     if paired:
         apart_tau = np.abs(log_tau[:, None] - log_tau[None, :]) / length
         for memory in MEMORIES[1:]:

@@ -202,6 +202,10 @@ class Model:
         value = 0.5 * (power - moment @ beta + log_det - (number - 2) * np.log(stiffness))
         return value, beta, factor
 
+    def evidence(self, solution: Solution) -> float:
+        """−log marginal likelihood up to a constant: f with ½ log|Ω|, to compare noises by."""
+        return solution.objective - sum(float(np.log(np.diag(block)).sum()) for block in self.whiten.blocks)
+
     def with_best_stiffness(self, theta: np.ndarray) -> Model:
         """λ at its marginal maximum for this θ (golden section over fourteen decades)."""
         basis, span = self._basis(theta)
@@ -258,25 +262,44 @@ class Model:
 
     def slope(self, solution: Solution) -> np.ndarray:
         """∂f/∂θ, (P,): the misfit moved along the curve's slope, and the change of the log-determinant."""
+        resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
+        inner = linalg.solve(solution.factor, solution.whitened_basis.T)
+        pulled = self.whiten.transposed(inner.T)  # (N, q): Ω⁻¹ B M⁻¹
+        force = self.whiten.transposed(resid)
+        return np.array(
+            [np.sum(pulled * move) - force @ (move @ solution.beta) for move in self._moves(solution)]
+        )
+
+    def _moves(self, solution: Solution) -> list[np.ndarray]:
+        """∂B/∂θ of each component of θ, (N, q)."""
         means = self.means
         log_tau = means.log_tau(solution.theta)
         rate = self.lattice.design(log_tau, solution.span, slope=True)
         height = means.height(solution.theta)[:, None]
-        resid = self.whiten(means.mean) - solution.whitened_basis @ solution.beta
-        inner = linalg.solve(solution.factor, solution.whitened_basis.T)
-        pulled = self.whiten.transposed(inner.T)  # (N, q): Ω⁻¹ B M⁻¹
-        force = self.whiten.transposed(resid)
         moves = [means.binned(rate * column[:, None]) * height for column in means.controls.T]
         if len(means.heights.T):
             basis = means.basis(self.lattice, solution.theta, solution.span)
             moves += [basis * column[:, None] for column in means.heights.T]
-        return np.array([np.sum(pulled * move) - force @ (move @ solution.beta) for move in moves])
+        return moves
 
     def information(self, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
         """Information on θ, (P, P), and the whitened gradient that the curve cannot follow, (N, P)."""
         white = self.whiten(self.gradient(solution))
         free = self.project_out_curve(solution, white)
         return white.T @ free, free
+
+    def slope_noise(self, solution: Solution) -> np.ndarray:
+        """What the sampling noise of the curve's slope adds to :meth:`information`, (P, P).
+
+        The gradient is that of the fitted curve, ĝ = g + δ, so ĝ'Ω⁻¹Pĝ has the mean g'Ω⁻¹Pg + tr(Ω⁻¹P cov δ): the
+        second term tells nothing of θ. cov δ is that of β̂ = M⁻¹B'Ω⁻¹m at the noise of m.
+        """
+        gram = solution.whitened_basis.T @ solution.whitened_basis
+        half = linalg.solve(solution.factor, gram)
+        sampling = linalg.solve(solution.factor, half.T)  # M⁻¹ G M⁻¹
+        white = [self.whiten(move) for move in self._moves(solution)]
+        free = [self.project_out_curve(solution, part) for part in white]
+        return np.array([[np.sum((a.T @ b) * sampling) for b in free] for a in white])
 
     def minimise(self, start: Solution, bounds: np.ndarray, *, tolerance: float = 1e-6) -> Solution:
         """The nearest local minimum of f: Gauss–Newton with the exact slope and step halving."""

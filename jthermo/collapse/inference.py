@@ -17,8 +17,9 @@ from .result import Exponent
 from .scan import starts
 from .verdict import UNSEEN, LackOfFit, contrasts, lack_of_fit
 
-BASINS = 4  # minima that are followed to their bottom
+BASINS = 5  # minima that are followed to their bottom
 REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
+MOST_DECEIT = 0.5  # of the information, that may be the noise of the slope
 WIDEST = 12.0  # largest exponent looked for
 HIGHEST = 4.0  # largest exponent of the value's scale looked for
 
@@ -80,6 +81,7 @@ def search(ready: Prepared) -> Fitted:
         noise, share = noises.learn_noise(ready, model, best, noise)
         model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
         model = model.with_best_stiffness(best.theta)
+        model, noise = noises.with_common_noise(model, best, noise, share)
         best = model.minimise(model.solve(best.theta), bounds)
     rivals = [model.minimise(model.solve(r.theta), bounds) for r in rivals[1:]]
     return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)
@@ -143,6 +145,8 @@ def infer(
         known_by = scatter.mixed(influence)
         degrees = known_by.degrees
         spread = known_by.covariance + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
+        wider = _undeceived(hessian, model.slope_noise(best))
+        spread = wider @ spread @ wider.T
     t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
     identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
     powers = ways.basis @ best.theta
@@ -176,6 +180,16 @@ def infer(
         curve=curve,
         curve_error=curve_error,
     )
+
+
+def _undeceived(information: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """(I − T)⁻¹·I, (P, P): by how much the errors of θ grow when the information T is only the slope's noise."""
+    size, turn = np.linalg.eigh(information)
+    root = turn * np.sqrt(np.maximum(size, 1e-12 * size.max()))
+    half = np.linalg.inv(root)
+    share, axes = np.linalg.eigh(half @ noise @ half.T)
+    kept = axes / (1 - np.clip(share, 0, MOST_DECEIT)) @ axes.T
+    return half.T @ kept @ root.T
 
 
 def _sides(ways: Directions, identified: Identified) -> np.ndarray:
