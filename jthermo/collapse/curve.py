@@ -202,10 +202,6 @@ class Model:
         value = 0.5 * (power - moment @ beta + log_det - (number - 2) * np.log(stiffness))
         return value, beta, factor
 
-    def evidence(self, solution: Solution) -> float:
-        """−log marginal likelihood up to a constant: f with ½ log|Ω|, to compare noises by."""
-        return solution.objective - sum(float(np.log(np.diag(block)).sum()) for block in self.whiten.blocks)
-
     def with_best_stiffness(self, theta: np.ndarray) -> Model:
         """λ at its marginal maximum for this θ (golden section over fourteen decades)."""
         basis, span = self._basis(theta)

@@ -81,7 +81,6 @@ def search(ready: Prepared) -> Fitted:
         noise, share = noises.learn_noise(ready, model, best, noise)
         model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
         model = model.with_best_stiffness(best.theta)
-        model, noise = noises.with_common_noise(model, best, noise, share)
         best = model.minimise(model.solve(best.theta), bounds)
     rivals = [model.minimise(model.solve(r.theta), bounds) for r in rivals[1:]]
     return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from . import covariance as cov
-from .curve import Lattice, Model, Solution, Whitener
+from .curve import Lattice, Model, Solution
 from .prepare import Prepared
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
 SINGLE_DEGREES = (4.0, 60.0)  # least and most that a single replicate's residuals tell of its noise
-COMMON_PARTS = (0.03, 0.1, 0.3, 1.0)  # of the means' variance, that may be common to all replicates
-PLAIN_GAIN = 3.0  # log likelihood: a true model without it gains as much once in a hundred fits
 COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates
 
 
@@ -103,28 +101,6 @@ def learn_noise(
     noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR**2)
     share = [ready.share[np.ix_(rows, rows)] for rows in groups]
     return noise, share
-
-
-def with_common_noise(
-    model: Model, best: Solution, noise: cov.Noise, share: list[np.ndarray]
-) -> tuple[Model, cov.Noise]:
-    """The noise with what replicates share and no curve explains, where that is plain.
-
-    A staircase of the clock, a lattice's parity or rounding are the same in every replicate of a condition, so their
-    scatter says nothing of it, and a curve that must pass through takes every step for a feature, whose slope then
-    tells of the exponent what is not so. As point noise of the means it grows by factors for as long as the
-    evidence does, and is there only when that gains `PLAIN_GAIN`.
-    """
-    typical = float(np.mean(np.concatenate([np.diag(omega) for omega in noise.covariances(share)])))
-    found, least = (model, noise), model.evidence(model.solve(best.theta)) - PLAIN_GAIN
-    for part in COMMON_PARTS:
-        trial = replace(noise, floor=FLOOR**2 + part * typical)
-        with_it = replace(model, whiten=Whitener.of(trial.covariances(share))).with_best_stiffness(best.theta)
-        evidence = with_it.evidence(with_it.solve(best.theta))
-        if evidence >= least:
-            break
-        found, least = (with_it, trial), evidence
-    return found
 
 
 def _complement(basis: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ class CollapseFit:
     Attributes:
         exponents: control → :class:`Exponent`; also ``value_<control>`` of the value's scale, ``correction_<control>``
             and ``power_<control>`` of a correction.
-        collapsed: True, False where the p-value is below 0.005, None when the data cannot say.
+        collapsed: True, False where the p-value is below 0.0075, None when the data cannot say.
         p_value: of the lack-of-fit test; uniform when the curves do collapse.
         misfit: root mean square distance of the curves from the common one beyond their noise, in units of
             its range.

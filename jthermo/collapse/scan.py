@@ -78,9 +78,7 @@ def _resolution(num_controls: int) -> int:
     return {1: 601, 2: 121, 3: 41}.get(num_controls, max(3, int(60_000 ** (1 / num_controls))))
 
 
-def _pair_tables(
-    means: Means, variance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _pair_tables(means: Means, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Mismatch of each pair against the shift: ½χ² where they overlap, and a fixed cost where not."""
     number = int(means.condition.max()) + 1
     x = means.binned(means.x)
