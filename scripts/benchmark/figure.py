@@ -68,6 +68,7 @@ def _ratios(ax: Axes, found: Mapping[str, Any]) -> None:
     ax.axvline(1, color=LOOK["plain-jax"][1], linewidth=0.8)
     ax.set_xscale("log")
     ax.set_yticks(range(len(cases)), [NAMES[case] for case in cases])
+    ax.tick_params(axis="y", which="both", left=False)  # cases, not numbers
     ax.set_ylim(len(cases) - 0.5, -0.5)
     ax.set_xlabel("times as fast as plain JAX (wall time)")
     ax.grid(axis="y", linewidth=0.3)

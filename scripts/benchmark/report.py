@@ -228,7 +228,7 @@ def _calls(found: Found) -> list[Bar]:
         rows = {name: row["ns"] / 1e9 for name, row in found["cases"]["resume"].items()}
         told = (
             f"{rows['resume']:.2f} s, in a new process {rows['resume-process']:.1f} s; anew {rows['anew']:.2f} s; "
-            f"a finished folder opens in {rows['open']:.2f} s"
+            f"a finished folder opens in {1000 * rows['open']:.0f} ms"
         )
         made.append(Bar("a sweep of 512 runs resumed from a checkpoint and ended", told))
     return made
