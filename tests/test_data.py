@@ -138,7 +138,7 @@ def test_a_teacher_that_makes_no_sense_is_refused():
         "2 real numbers; make them equal": lambda: sweep_of(model=jt.models.TwoLayer(3, 4)),
         "loss = 'softmax': the labels are real": lambda: sweep_of(loss="softmax"),
         "noise = .*averages class labels": lambda: sweep_of(noise="label_averaged"),
-        "accuracy.*no classes": lambda: sweep_of(record=jt.Record(steps=(3,), observables=jt.accuracy())),
+        "accuracy.*not classes": lambda: sweep_of(record=jt.Record(steps=(3,), observables=jt.accuracy())),
     }.items():
         with pytest.raises(InputError, match=told):
             make()
