@@ -84,9 +84,8 @@ def fit_choices(ds: xr.Dataset, variable: str, controls: Sequence[str], **option
         controls: the controls that get an exponent.
         options: further arguments of :func:`jthermo.fit_collapse`.
     """
-    from jthermo.collapse import (
-        fit_collapse,
-    )  # here: it takes SciPy, which the tables and the messages do without
+    # here, since it takes SciPy, which the tables and the messages do without
+    from jthermo.collapse import fit_collapse
 
     found = []
     for choice, runs in choices(ds, [*controls, "seed"]):

@@ -13,7 +13,7 @@ to hold wherever it would be measured, and the power of a correction to be known
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,8 +96,7 @@ class Records:
     def at(self, rows: np.ndarray, moved: np.ndarray | float = 0.0) -> Records:
         """Some of them, each `moved` along log t."""
         picked = Records(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-        parts = {"log_time": picked.log_time + moved, "log_tau": picked.log_tau + moved}
-        return Records(**{**vars(picked), **parts})
+        return replace(picked, log_time=picked.log_time + moved, log_tau=picked.log_tau + moved)
 
     def __add__(self, other: Records) -> Records:
         parts = {
@@ -180,7 +179,7 @@ class Planner:
         """A condition `move` in log c away from the outermost one, recorded at the same times."""
         fit = self.fit
         position = fit.ways.position(name)
-        new = self.now.at(self.now.condition == end, 0.0)
+        new = self.now.at(self.now.condition == end)
         columns = np.zeros(len(fit.solution.theta))
         columns[position] = move
         for each in fit.corrections:
@@ -191,14 +190,14 @@ class Planner:
             columns[fit.ways.position(f"value_{name}")] = move
         shifts = fit.model.num_shifts
         reach, lift = columns[:shifts], columns[shifts:]
-        changed = {
-            "condition": np.full(len(new.condition), len(fit.curves.conditions)),
-            "log_tau": new.log_tau + reach @ fit.solution.theta[:shifts],
-            "controls": new.controls + reach,
-            "heights": new.heights + lift,
-            "height": new.height * np.exp(lift @ fit.solution.theta[shifts:]),
-        }
-        return Records(**{**vars(new), **changed})
+        return replace(
+            new,
+            condition=np.full(len(new.condition), len(fit.curves.conditions)),
+            log_tau=new.log_tau + reach @ fit.solution.theta[:shifts],
+            controls=new.controls + reach,
+            heights=new.heights + lift,
+            height=new.height * np.exp(lift @ fit.solution.theta[shifts:]),
+        )
 
     def later(self, factor: float) -> tuple[float, Records]:
         """Every curve recorded up to `factor` times the last time of all, as densely as before; that time."""

@@ -133,12 +133,8 @@ def lack_of_fit(
     if np.isfinite(degrees):
         draws *= np.sqrt(degrees / rng.chisquare(degrees, size=(DRAWS, 1)))
     scores = np.concatenate([np.where(alive, values / unit, 0.0)[None], draws])
-    weights = np.concatenate(
-        [
-            np.full(kind.stop - kind.start, share / max(kind.stop - kind.start, 1))
-            for kind, share in zip(kinds, SHARES, strict=True)
-        ]
-    )
+    sizes = [kind.stop - kind.start for kind in kinds]
+    weights = np.repeat(np.divide(SHARES, np.maximum(sizes, 1)), sizes)
     with np.errstate(over="ignore"):  # infinite is as far out as can be
         ratio = np.exp(0.5 * SHRINK * scores**2) @ weights
     return float(np.sum(ratio >= ratio[0]) / (DRAWS + 1))

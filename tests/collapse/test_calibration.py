@@ -61,7 +61,7 @@ def test_intervals_are_as_sharp_as_the_bound_allows(true_scores):
 
 def test_true_collapses_are_accepted_with_uniform_p_values(true_scores):
     draws = sum(score.draws for score in true_scores)
-    assert sum(score.refused for score in true_scores) <= stats.binom.ppf(0.999, draws, 0.0075)
+    assert sum(score.refused for score in true_scores) <= stats.binom.ppf(0.999, draws, 0.005)
     p_values = [p for score in true_scores for p in score.p_values]
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
     false = [p for name in FALSE for p in scored(name, FEW).p_values]
