@@ -66,7 +66,7 @@ def powers(draws: int, salt: int) -> None:
         for name, exponent, truth in zip(hits, answers, (p, a, w, p), strict=True):
             hits[name] += exponent.low <= truth <= exponent.high
         unbounded += "correction_power" in {note.code for note in fit.notes}
-    print({name: hit / draws for name, hit in hits.items()}, "unbounded:", unbounded / draws)
+    print({name: float(hit / draws) for name, hit in hits.items()}, "unbounded:", unbounded / draws)
 
 
 def main() -> None:

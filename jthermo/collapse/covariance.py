@@ -5,9 +5,11 @@ The unit of information is the replicate, not the point. Its deviation is modell
 
     Ω = Σ_m a_m K_m,   a_m ≥ 0,
 
-with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); a constant offset; a random walk;
-a lead of replicates that run ahead of their fellows, ∝ F′(log τ);
-the noise of counts, where F is the share of many things that have changed by τ: min(F, F′) − F·F′;
+with K_m: independent point noise; short and long memory exp(−|Δ log t|/ℓ); memory in τ itself, as of anything
+that relaxes, min(σ², σ′²)·exp(−|Δτ|/T), which grows by independent steps while it is younger than T; a constant
+offset; a random walk; a lead of replicates that run ahead of their fellows, ∝ F′(log τ);
+the noise of counts, where F is the share of many things that have changed by τ: min(F, F′) − F·F′ where it is
+known from none to all, with min(F, F′) or min(1 − F, 1 − F′) beside it where it only comes down to none or up to all;
 and, where the same replicate appears at several controls, the same kinds shared between controls, as a
 function of τ (shared start) or of t (shared data). The memory terms are scaled by the local standard
 deviation of the replicates, point noise by that of their local differences. The a_m maximise the Gaussian
@@ -29,6 +31,7 @@ import numpy as np
 from . import linalg
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
+AGES = (0.35, 0.5, 0.65)  # T of memory in τ itself, as places on the records' length in log τ
 RARE = 0.05  # of the mean variance of counts that single points have: the tails are never exact
 LEAST = 0.01  # of the mean variance: no point is believed to be more exact, a few equal values prove nothing
 REACHES = (100.0, 0.3, 0.1, 0.04)  # smoothness of the noise's course, as fractions of the length; 100 is flat
@@ -71,14 +74,20 @@ class Noise:
     blocks: tuple[np.ndarray, ...]  # rows of each block of Ω
     components: tuple[np.ndarray, ...]  # per block (m, n, n)
     information: np.ndarray  # Fisher information of the weights
-    floor: float
+    floor: float  # least standard error of a mean
+    common: float = 0.0  # standard deviation of what all replicates share, independent from record to record
+
+    @property
+    def of_means(self) -> float:
+        """Variance that every mean has besides that of its replicates."""
+        return self.floor**2 + self.common**2
 
     def covariances(self, share: list[np.ndarray]) -> list[np.ndarray]:
         """Blocks of the covariance of the means: Ω ∘ share, share_ij = n_ij/(n_i n_j)."""
         out = []
         for kernel, part in zip(self.components, share, strict=True):
             omega = np.tensordot(self.weights, kernel, axes=1) * part
-            omega[np.diag_indices(len(omega))] += self.floor
+            omega[np.diag_indices(len(omega))] += self.of_means
             out.append(omega)
         return out
 
@@ -185,6 +194,11 @@ def _local_noise(rows: np.ndarray) -> np.ndarray:
     return np.r_[inner[:1], inner, inner[-1:]]
 
 
+def ages_of(log_tau: np.ndarray) -> np.ndarray:
+    """The log T of memory in τ, for records at these log τ."""
+    return log_tau.min() + np.ptp(log_tau) * np.array(AGES)
+
+
 def kernels(
     x: np.ndarray,
     log_tau: np.ndarray,
@@ -194,11 +208,13 @@ def kernels(
     slope: np.ndarray,
     curve: np.ndarray,
     *,
+    ages: np.ndarray,
     paired: bool,
-    offsets: bool = True,
     unit: tuple[float, float] | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The K_m of one block, (m, n, n), on the scale of the data, or on that of the length and variance given."""
+    """The K_m of one block, (m, n, n), on the scale of the data, or on that of the length and variance given; `ages`
+    are the log T of memory in τ.
+    """
     length = np.median([np.ptp(x[condition == k]) for k in np.unique(condition)]) or 1.0
     level = np.mean(sd**2)
     if unit is not None:
@@ -209,16 +225,25 @@ def kernels(
     start = np.array([x[condition == k].min() for k in condition]) if len(x) else x
     walked = (x - start) / length
     out: dict[str, np.ndarray] = {"point": np.diag(point_sd**2), "point_scaled": np.diag(sd**2)}
-    for memory in MEMORIES[: None if offsets else 2]:
+    for memory in MEMORIES:
         out[f"memory_{memory}"] = scale * np.exp(-apart / memory) * same
-    if offsets:
-        out["offset"] = level * same
-        out["offset_scaled"] = scale * same
-        out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
-        out["lead"] = np.outer(slope, slope) * same
-        counts = (np.minimum.outer(curve, curve) - np.outer(curve, curve)) * same
-        own = np.diag(counts)
-        out["counts"] = counts + np.diag(np.maximum(RARE * own.mean() - own, 0.0))
+    grown = np.minimum.outer(sd**2, sd**2) * same
+    for place, age in zip(AGES, ages, strict=True):
+        tau = np.exp(np.minimum(log_tau - age, 50.0))  # in units of T; beyond e⁵⁰ all is forgotten
+        out[f"age_{place}"] = grown * np.exp(-np.abs(tau[:, None] - tau[None, :]))
+    out["offset"] = level * same
+    out["offset_scaled"] = scale * same
+    out["walk"] = level * np.minimum(walked[:, None], walked[None, :]) * same
+    out["lead"] = np.outer(slope, slope) * same
+    fewer = np.minimum.outer(curve, curve)
+    counts = {
+        "": fewer - np.outer(curve, curve),
+        "_low": fewer,
+        "_high": np.minimum.outer(1 - curve, 1 - curve),
+    }
+    for end, kernel in counts.items():
+        own = np.diag(kernel)
+        out[f"counts{end}"] = kernel * same + np.diag(np.maximum(RARE * own.mean() - own, 0.0))
     if paired:
         apart_tau = np.abs(log_tau[:, None] - log_tau[None, :]) / length
         for memory in MEMORIES[1:]:

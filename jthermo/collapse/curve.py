@@ -202,6 +202,10 @@ class Model:
         value = 0.5 * (power - moment @ beta + log_det - (number - 2) * np.log(stiffness))
         return value, beta, factor
 
+    def evidence(self, solution: Solution) -> float:
+        """−log marginal likelihood up to a constant: f with ½ log|Ω|, to compare noises by."""
+        return solution.objective - sum(float(np.log(np.diag(block)).sum()) for block in self.whiten.blocks)
+
     def with_best_stiffness(self, theta: np.ndarray) -> Model:
         """λ at its marginal maximum for this θ (golden section over fourteen decades)."""
         basis, span = self._basis(theta)
@@ -298,7 +302,7 @@ class Model:
         return np.array([[np.sum((a.T @ b) * sampling) for b in free] for a in white])
 
     def minimise(self, start: Solution, bounds: np.ndarray, *, tolerance: float = 1e-6) -> Solution:
-        """The nearest local minimum of f: Gauss–Newton with the exact slope and step halving."""
+        """The nearest local minimum of f: Gauss–Newton with the exact slope, step halving and bounds that hold."""
         solution = start
         if not len(solution.theta):
             return solution
@@ -306,12 +310,16 @@ class Model:
             slope = self.slope(solution)
             hessian, _ = self.information(solution)
             ridge = 1e-9 * max(np.trace(hessian), 1e-12) * np.eye(len(slope))
-            move = -np.linalg.solve(hessian + ridge, slope)
+            out = np.where(slope > 0, solution.theta <= bounds[:, 0], solution.theta >= bounds[:, 1])
+            inside = np.flatnonzero(~out)  # the others would leave the bounds
+            move = np.zeros(len(slope))
+            move[inside] = -np.linalg.solve((hessian + ridge)[np.ix_(inside, inside)], slope[inside])
+            last = -0.5 * slope @ move < tolerance  # what the step promises: nothing is left to halve it for
             shift = np.abs(self.means.controls @ move[: self.num_shifts]).max(initial=1e-300)
             height = np.abs(self.means.heights @ move[self.num_shifts :]).max(initial=1e-300)
             move *= min(1.0, 2 * self.lattice.spacing / shift, MOST_HEIGHT / height)
             scale = 1.0
-            while scale > 1e-3:
+            while scale > (0.5 if last else 1e-3):
                 trial = self.solve(np.clip(solution.theta + scale * move, *bounds.T))
                 if trial.objective < solution.objective:
                     break
@@ -320,7 +328,7 @@ class Model:
                 return solution
             gain = solution.objective - trial.objective
             solution = trial
-            if gain < tolerance:
+            if last or gain < tolerance:
                 return solution
         return solution
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from .covariance import kernels
+from .covariance import ages_of, kernels
 from .curve import penalty
 from .noise import learn_noise
 
@@ -114,7 +114,8 @@ class Planner:
 
     def __init__(self, fit: CollapseFit) -> None:
         self.fit = fit
-        self.noise, _ = learn_noise(fit.ready, fit.model, fit.solution)
+        noise, _ = learn_noise(fit.ready, fit.model, fit.solution)
+        self.noise = replace(noise, common=fit.common_noise)
         self.sd, self.point_sd = np.zeros((2, len(fit.solution.fitted)))
         for rows, kernel in zip(self.noise.blocks, self.noise.components, strict=True):
             diagonal = dict(zip(self.noise.names, np.einsum("mii->mi", kernel), strict=True))
@@ -161,6 +162,7 @@ class Planner:
                 self.point_sd[source],
                 slope[rows],
                 progress[rows],
+                ages=ages_of(self.now.log_tau),
                 paired=reps.paired and reps.counts.min() > 1,
                 unit=(float(length) or 1.0, float(np.mean(self.sd[old] ** 2))),
             )
@@ -168,7 +170,7 @@ class Planner:
                 np.tensordot(self.noise.weights, kernel, axes=1)
                 * self.fit.ready.share[np.ix_(source, source)]
             )
-            yield rows, omega + self.noise.floor * np.eye(len(rows))
+            yield rows, omega + self.noise.of_means * np.eye(len(rows))
 
     def ratio(self, name: str, spread: np.ndarray) -> float:
         """Standard error of an exponent over the present one."""

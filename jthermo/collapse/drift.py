@@ -18,7 +18,10 @@ from .curve import Model, Solution
 from .noise import Spread
 
 MOST_PIECES = 4
-SIGNIFICANT = 0.01  # of the drift, for the note and the wider interval
+SIGNIFICANT = 0.05  # of the drift, for the note
+WIDENS = (0.01, 0.03)  # p-values at which the interval takes in all of the drift, and nothing
+SHARES = {"between": 3.0, "window": 1.0}  # what is thought of them beforehand: corrections go with a control
+SUSPECT = 10.0  # how much likelier a drift is beforehand, where the curves do not collapse
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,32 @@ class Local:
 
 @dataclass(frozen=True)
 class Drift:
-    """Table of local exponents and the p-value of their being equal, by control."""
+    """Table of local exponents and the p-value of their being equal, by control; `refused` where the curves do
+    not collapse.
+    """
 
     table: tuple[Local, ...]
     p_values: dict[str, float]
+    refused: bool
 
-    def drifting(self, control: str) -> bool:
-        """Whether the exponent of a control changes beyond chance."""
-        return self.p_values.get(control, 1.0) < SIGNIFICANT
+    def caveat(self, control: str) -> str | None:
+        """That the exponent of a control changes beyond chance, or may where the curves do not collapse."""
+        if self._doubt(control) >= SIGNIFICANT:
+            return None
+        along = f"along the data (p = {self.p_values[control]:.2g}); see drift"
+        if self.p_values[control] < SIGNIFICANT:
+            return f"the exponent of {control} changes {along}"
+        return f"the curves do not collapse, and the exponent of {control} may change {along}"
+
+    def _doubt(self, control: str) -> float:
+        """The p-value, less where a drift is likely beforehand."""
+        return self.p_values.get(control, 1.0) / (SUSPECT if self.refused else 1.0)
 
     def spread(self, control: str) -> float:
-        """Standard deviation of the local exponents beyond their errors; 0 unless it is significant."""
-        if not self.drifting(control):
+        """Standard deviation of the local exponents beyond their errors, by as much as the drift is plain."""
+        whole, nothing = np.log(WIDENS)
+        plain = np.clip((nothing - np.log(self._doubt(control) + 1e-300)) / (nothing - whole), 0.0, 1.0)
+        if not plain:
             return 0.0
         out = 0.0
         for kind in ("between", "window"):
@@ -72,7 +89,7 @@ class Drift:
             centre = weight @ value / weight.sum()
             excess = weight @ (value - centre) ** 2 - (len(part) - 1)
             out = max(out, excess / (weight.sum() - weight @ weight / weight.sum()))
-        return float(np.sqrt(out))
+        return float(plain * np.sqrt(out))
 
 
 SpreadOf = Callable[[np.ndarray], Spread]
@@ -85,6 +102,7 @@ def drift(
     powers: np.ndarray,
     logs: list[np.ndarray],
     spread_of: SpreadOf,
+    refused: bool,
 ) -> Drift:
     """Local exponents of the named controls.
 
@@ -95,6 +113,7 @@ def drift(
         powers: their exponents, (P,).
         logs: their centred logs at the conditions, (K,) each.
         spread_of: rows (G, N) → the spread of rows·means.
+        refused: whether the curves do not collapse.
     """
     means = model.means
     at = means.binned(means.log_tau(best.theta))
@@ -103,7 +122,7 @@ def drift(
     table: list[Local] = []
     p_values: dict[str, float] = {}
     for name, power, level in zip(names, powers, logs, strict=True):
-        found = []
+        found: dict[str, float] = {}
         for kind, pieces, edges in (
             ("between", *_between(level, means.condition)),
             ("window", *_windows(level, means.condition, at)),
@@ -116,14 +135,15 @@ def drift(
             error = np.sqrt(np.maximum(np.diag(spread.covariance), 0.0))
             if not np.all(np.isfinite(error)) or np.any(error <= 0):
                 continue
-            found.append(_p_value(local, spread.covariance, spread.degrees))
+            found[kind] = _p_value(local, spread.covariance, spread.degrees)
             table += [
                 Local(name, kind, float(np.exp(a)), float(np.exp(b)), float(power + x), float(e))
                 for a, b, x, e in zip(edges[:-1], edges[1:], local, error, strict=True)
             ]
         if found:
-            p_values[name] = float(min(1.0, len(found) * min(found)))
-    return Drift(tuple(table), p_values)
+            shares = {kind: SHARES[kind] / sum(SHARES[each] for each in found) for kind in found}
+            p_values[name] = float(min(1.0, *(p / shares[kind] for kind, p in found.items())))
+    return Drift(tuple(table), p_values, refused)
 
 
 def _between(level: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,6 @@ from .power import best_power, check_power, power_ends, power_interval, with_pow
 from .prepare import Correction, Directions, Prepared, Term, directions, prepare, terms, without_outliers
 from .result import CollapseFit, Combination, Exponent, Note
 
-SIGNIFICANCE = 0.0075  # of the verdict: of 130 true collapses one is refused
-
 
 def fit_collapse(
     data: xr.DataArray | pd.DataFrame,
@@ -211,6 +209,7 @@ def _result(
             for row in found.drift.table
         ),
         drift_p_values=found.drift.p_values,
+        common_noise=found.common_noise,
     )
 
 
@@ -224,7 +223,7 @@ def _verdict(curves: Curves, found: Inference) -> bool | None:
     if len(curves.conditions) < 2:
         return None
     codes = {note.code for note in found.identified.notes}
-    if found.outcome.p_value >= SIGNIFICANCE:
+    if not found.outcome.refused:
         return None if "poor_overlap" in codes and not found.identified.known.all() else True
     if max(len(c.values) for c in curves.conditions) == 1:
         return None  # one replicate: an offset of its own looks like a curve of its own
@@ -269,14 +268,17 @@ def _notes(curves: Curves, ways: Directions, found: Inference) -> tuple[Note, ..
             )
         )
     notes += found.identified.notes
-    for name, p_value in found.drift.p_values.items():
-        if found.drift.drifting(name):
-            notes.append(
-                Note(
-                    "drifting_exponent",
-                    f"the exponent of {name} changes along the data (p = {p_value:.2g}); see drift",
-                )
+    notes += [
+        Note("drifting_exponent", said) for said in map(found.drift.caveat, found.drift.p_values) if said
+    ]
+    if found.common_noise:
+        notes.append(
+            Note(
+                "common_noise",
+                f"the records scatter by {100 * found.common_noise:.2g} % of the curve's range alike in all replicates, "
+                "as steps or rounding do; the intervals count it",
             )
+        )
     outliers = sum(run.reason == "outlier" for run in curves.left_out)
     if outliers:
         notes.append(Note("outliers", f"{outliers} replicates lie far from their fellows and were left out"))

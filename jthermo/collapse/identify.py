@@ -24,6 +24,7 @@ RIVAL = 30.0  # log likelihood lost, beyond which a rival is none: less overlap 
 EXTRAPOLATED = 4.0  # ratio of standard errors without and with the penalty
 FREE_CELLS = 24  # of the curve without penalty, on the length of one record
 OVERLAP = 0.25  # of a curve that must lie over others
+APART = 0.1  # of all records, over which others must lie: curves that hardly touch fit at any exponent
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,15 @@ def identify(
             reach = _reach(model, best, axis, t * error, bounds)
             known[d] = reach is not None
             reaches[d] = reach or (0.0, 0.0)
-    overlap = _overlap(model, best)
-    if overlap < OVERLAP:
+    overlaps = _overlaps(model, best)
+    if overlaps.min() < OVERLAP:
         notes.append(
             Note(
                 "poor_overlap",
-                f"a curve has only {100 * overlap:.0f} % of its length in common with others at the best fit",
+                f"a curve has only {100 * overlaps.min():.0f} % of its length in common with others at the best fit",
             )
         )
+        known &= overlaps.mean() > APART
     width = np.ptp(bounds, axis=1)
     if np.any(np.minimum(best.theta - bounds[:, 0], bounds[:, 1] - best.theta) < 1e-3 * width):
         notes.append(Note("at_bound", f"an exponent ran to the end of the range searched, {bounds.tolist()}"))
@@ -156,13 +158,11 @@ def _without_penalty(model: Model, best: Solution) -> np.ndarray:
     return left.T @ left
 
 
-def _overlap(model: Model, best: Solution) -> float:
-    """Least share of a curve's records that lie within the span of another curve."""
+def _overlaps(model: Model, best: Solution) -> np.ndarray:
+    """Share of each curve's records that lie within the span of another curve, (K,)."""
     at = model.means.binned(model.means.log_tau(best.theta))
     condition = model.means.condition
     parts = [at[condition == k] for k in np.unique(condition)]
-    if len(parts) < 2:
-        return 0.0
     shares = []
     for k, mine in enumerate(parts):
         covered = np.zeros(len(mine), bool)
@@ -170,7 +170,7 @@ def _overlap(model: Model, best: Solution) -> float:
             if j != k:
                 covered |= (mine >= other.min()) & (mine <= other.max())
         shares.append(covered.mean())
-    return float(min(shares))
+    return np.array(shares)
 
 
 def _fits_as_well(model: Model, best: Solution, rival: Solution) -> bool:
@@ -186,7 +186,7 @@ def _fits_as_well(model: Model, best: Solution, rival: Solution) -> bool:
     condition = model.means.condition
     spans = [(at[condition == k].min(), at[condition == k].max()) for k in np.unique(condition)]
     shared = np.sum([(at >= low) & (at <= high) for low, high in spans], axis=0) >= 2
-    if _overlap(model, rival) < OVERLAP or not shared.any():
+    if _overlaps(model, rival).min() < OVERLAP or not shared.any():
         return False
     return bool(np.ptp(rival.fitted[shared]) > 0.5 * np.ptp(rival.fitted))
 

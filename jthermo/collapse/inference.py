@@ -18,6 +18,7 @@ from .scan import starts
 from .verdict import UNSEEN, LackOfFit, contrasts, lack_of_fit
 
 BASINS = 5  # minima that are followed to their bottom
+HOPELESS = 150.0  # log likelihood behind the best, from which no minimum comes near it under a better noise
 REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
 MOST_DECEIT = 0.5  # of the information, that may be the noise of the slope
 WIDEST = 12.0  # largest exponent looked for
@@ -36,6 +37,7 @@ class Inference:
     outcome: LackOfFit
     identified: Identified
     drift: Drift
+    common_noise: float
     grid: np.ndarray
     curve: np.ndarray
     curve_error: np.ndarray
@@ -75,14 +77,16 @@ def search(ready: Prepared) -> Fitted:
     noise, share = noises.learn_noise(ready, white, basins[0])
     model = Model(means, lattice, Whitener.of(noise.covariances(share)), white.stiffness)
     model = model.with_best_stiffness(basins[0].theta)
-    rivals = distinct([model.minimise(model.solve(b.theta), bounds) for b in basins], lattice)
-    best = rivals[0]
+    basins = distinct([model.minimise(model.solve(b.theta), bounds, tolerance=0.1) for b in basins], lattice)
+    best = basins[0]
     for _ in range(2):  # the noise of leads must follow the slope that the fit uses, to its last digits
         noise, share = noises.learn_noise(ready, model, best, noise)
         model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
         model = model.with_best_stiffness(best.theta)
+        model, noise = noises.with_common_noise(model, best, noise, share)
         best = model.minimise(model.solve(best.theta), bounds)
-    rivals = [model.minimise(model.solve(r.theta), bounds) for r in rivals[1:]]
+    near = [b for b in basins[1:] if b.objective < best.objective + HOPELESS]
+    rivals = [model.minimise(model.solve(b.theta), bounds, tolerance=0.1) for b in near]
     return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)
 
 
@@ -152,6 +156,7 @@ def infer(
     errors = np.sqrt(np.maximum(np.diag(ways.basis @ spread @ ways.basis.T), 0.0))
     sure = determined(ways, identified)
     known = [i for i, name in enumerate(ways.free) if sure[i] and name in ready.levels]
+    outcome = _outcome(fitted, influence, scatter, rng)
     moved = drift(
         model,
         best,
@@ -159,6 +164,7 @@ def infer(
         powers[known],
         [ready.levels[ways.free[i]] for i in known],
         scatter.mixed,
+        outcome.refused,
     )
     for i in known:  # where the exponent drifts, its interval takes in how much
         errors[i] = np.hypot(errors[i], moved.spread(ways.free[i]))
@@ -172,9 +178,10 @@ def infer(
         ],
         covariance=spread,
         degrees=degrees,
-        outcome=_outcome(fitted, influence, scatter, rng),
+        outcome=outcome,
         identified=identified,
         drift=moved,
+        common_noise=fitted.noise.common,
         grid=grid,
         curve=curve,
         curve_error=curve_error,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import covariance as cov
-from .curve import Lattice, Model, Solution
+from .curve import Lattice, Model, Solution, Whitener
 from .prepare import Prepared
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model
 SINGLE_DEGREES = (4.0, 60.0)  # least and most that a single replicate's residuals tell of its noise
+COMMON_PARTS = (0.03, 0.1, 0.3, 1.0)  # of the means' variance, that may be common to all replicates
+PLAIN_GAIN = 3.0  # log likelihood: a true model without it gains as much once in a hundred fits
+FEWEST_SCATTERED = 4  # records at which replicates differ, from which on the others are not asked
 COARSER = 2.5  # lattice of the curve whose residuals tell the noise of single replicates
 
 
@@ -47,6 +50,7 @@ def learn_noise(
     slope = model.pace(best)
     progress = (best.fitted - best.fitted.min()) / max(float(np.ptp(best.fitted)), 1e-300)
     log_tau = means.binned(at)
+    ages = cov.ages_of(log_tau)
     if several:
         sd, point_sd = cov.profiles(reps, condition, log_tau, means.log_time, FLOOR**2)
         groups = (
@@ -73,11 +77,15 @@ def learn_noise(
             point_sd[rows],
             slope[rows],
             progress[rows],
+            ages=ages,
             paired=several and reps.paired,
         )
         full.append(kernel)
-        step = int(np.ceil(len(rows) / cov.MAX_ROWS))
-        pick = slice(None, None, step)
+        told = np.arange(len(rows))
+        if several:  # where all replicates are equal, as counts of none are, they tell no size of the noise
+            scattered = np.flatnonzero(deviations[:, rows].any(axis=0))
+            told = scattered if len(scattered) >= FEWEST_SCATTERED else told
+        pick = told[:: int(np.ceil(len(told) / cov.MAX_ROWS))]
         few = rows[pick]
         if several:
             here = reps.present[:, few].any(axis=1)
@@ -87,20 +95,42 @@ def learn_noise(
             pairs = np.maximum(together.T @ together, 1.0)
             root = np.sqrt(np.outer(reps.counts[few], reps.counts[few]))
             samples.append(part.T @ part / root * np.where(pairs < root - 1e-9, root / pairs, 1.0))
-            thinned.append(kernel[:, pick, pick])
+            thinned.append(kernel[:, pick[:, None], pick])
         else:
             left = _complement(np.column_stack([basis, model.gradient(best)])[few])
             part = left.T @ means.mean[few]
             samples.append(np.outer(part, part))
-            thinned.append(np.array([left.T @ k[pick, pick] @ left for k in kernel]))
+            thinned.append(np.array([left.T @ k[np.ix_(pick, pick)] @ left for k in kernel]))
             degrees = 1.0
         numbers.append(degrees)
     weights, information = cov.estimate_weights(
         thinned, samples, numbers, names, None if before is None else before.weights
     )
-    noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR**2)
+    noise = cov.Noise(names, weights, tuple(groups), tuple(full), information, FLOOR)
     share = [ready.share[np.ix_(rows, rows)] for rows in groups]
     return noise, share
+
+
+def with_common_noise(
+    model: Model, best: Solution, noise: cov.Noise, share: list[np.ndarray]
+) -> tuple[Model, cov.Noise]:
+    """The noise with what replicates share and no curve explains, where that is plain.
+
+    A staircase of the clock, a lattice's parity or rounding are the same in every replicate of a condition, so their
+    scatter says nothing of it, and a curve that must pass through takes every step for a feature, whose slope then
+    tells of the exponent what is not so. As point noise of the means it grows by factors for as long as the
+    evidence does, and is there only when that gains `PLAIN_GAIN`.
+    """
+    typical = float(np.mean(np.concatenate([np.diag(omega) for omega in noise.covariances(share)])))
+    found, least = (model, noise), model.evidence(model.solve(best.theta)) - PLAIN_GAIN
+    for part in COMMON_PARTS:
+        trial = replace(noise, common=float(np.sqrt(part * typical)))
+        with_it = replace(model, whiten=Whitener.of(trial.covariances(share))).with_best_stiffness(best.theta)
+        evidence = with_it.evidence(with_it.solve(best.theta))
+        if evidence >= least:
+            break
+        found, least = (with_it, trial), evidence
+    return found
 
 
 def _complement(basis: np.ndarray) -> np.ndarray:

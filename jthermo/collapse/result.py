@@ -72,7 +72,7 @@ class CollapseFit:
     Attributes:
         exponents: control → :class:`Exponent`; also ``value_<control>`` of the value's scale, ``correction_<control>``
             and ``power_<control>`` of a correction.
-        collapsed: True, False where the p-value is below 0.0075, None when the data cannot say.
+        collapsed: True, False where the p-value is below 0.01, None when the data cannot say.
         p_value: of the lack-of-fit test; uniform when the curves do collapse.
         misfit: root mean square distance of the curves from the common one beyond their noise, in units of
             its range.
@@ -92,6 +92,8 @@ class CollapseFit:
         corrections: leading corrections that were fitted, with the power that was used.
         drift: effective exponents between neighbouring values of each control and in windows of τ.
         drift_p_values: control → p-value of its effective exponents being equal.
+        common_noise: standard deviation, in units of the curve's range, of scatter that all replicates share and no
+            curve explains (a staircase, rounding); 0 where there is none to be seen.
     """
 
     exponents: dict[str, Exponent]
@@ -119,6 +121,7 @@ class CollapseFit:
     corrections: tuple[Correction, ...] = field(repr=False)
     drift: tuple[Local, ...] = field(repr=False)
     drift_p_values: dict[str, float] = field(repr=False)
+    common_noise: float = field(repr=False)
 
     @property
     def fitted(self) -> tuple[str, ...]:
@@ -305,6 +308,7 @@ class CollapseFit:
             "collapsed": self.collapsed,
             "p_value": number(self.p_value),
             "misfit": number(self.misfit),
+            "common_noise": self.common_noise,
             "confidence": self.confidence,
             "degrees": number(self.degrees),
             "window": list(self.window),

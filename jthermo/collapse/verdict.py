@@ -27,11 +27,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SIGNIFICANCE = 0.01  # its p-values are cautious ones: of 200 true collapses one is refused
 LEVELS = (1, 2, 4, 8)  # windows a curve is cut into
 TREND_LEVELS = 3  # of them whose windows are followed along the controls
 ENDS = 20  # the curve's level at an end is that of this part of the records
 DRAWS = 8000
-SHARES = (2.0, 1.0, 1.0)  # what is thought of distortions, trends and windows beforehand
+SHARES = (3.0, 1.0, 1.0)  # what is thought of distortions, trends and windows beforehand
 SHRINK = 0.7  # κ = τ²/(1 + τ²), of failures that move a contrast by τ = 1.5 standard deviations
 UNSEEN = 1e-5  # of a contrast's variance: when the fit takes out all but this, nothing is left to test
 
@@ -42,6 +43,11 @@ class LackOfFit:
 
     p_value: float
     misfit: float
+
+    @property
+    def refused(self) -> bool:
+        """Whether the curves are not one beyond chance."""
+        return self.p_value < SIGNIFICANCE
 
 
 @dataclass(frozen=True)

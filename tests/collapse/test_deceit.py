@@ -1,13 +1,16 @@
-"""What deceives a fitter: the noise of its own curve's slope looks like information on the exponents."""
+"""What deceives a fitter: noise of its own curve's slope, steps that all replicates share, curves that hardly meet."""
 
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from jthermo.collapse import fit_collapse
+from jthermo.collapse import fit_collapse, noise
 from jthermo.collapse.curve import Whitener
+from tests.collapse.families import FAMILIES
+from tests.collapse.scoring import ours, source
 
 
 def test_the_noise_of_the_slope_is_told_from_information():
@@ -38,3 +41,37 @@ def test_the_noise_of_the_slope_is_told_from_information():
     error = drawn.std() / np.sqrt(len(drawn))
     assert abs(drawn.mean() - exact - said) < 4 * error
     assert drawn.mean() - exact > 8 * error  # without the term the information would be believed too large
+
+
+STAIRCASES = (15, 28)  # walkers whose shares fall in steps, since a lattice of 8 sites has its own parity
+
+
+def holds(number):
+    """Whether the interval holds L², and the notes."""
+    draw = FAMILIES["physics_first_passage"](source("physics_first_passage", number, salt=81))
+    fit = ours(draw)
+    return fit.exponents["size"].low < -2 < fit.exponents["size"].high, {note.code for note in fit.notes}
+
+
+@pytest.mark.parametrize("number", STAIRCASES)
+def test_steps_that_all_replicates_share_tell_nothing_of_the_exponent(number, monkeypatch):
+    right, notes = holds(number)
+    assert right
+    assert "common_noise" in notes
+    monkeypatch.setattr(noise, "PLAIN_GAIN", np.inf)
+    wrong, notes = holds(number)
+    assert not wrong
+    assert "common_noise" not in notes
+
+
+def test_noise_of_each_replicate_is_not_called_common():
+    notes = {note.code for n in range(6) for note in ours(FAMILIES["memory_3"](source("memory_3", n))).notes}
+    assert "common_noise" not in notes
+
+
+def test_curves_pushed_apart_until_they_hardly_meet_tell_no_exponent():
+    draw = FAMILIES["correction_value"](source("correction_value", 95, salt=104))
+    fit = ours(draw)
+    assert "poor_overlap" in {note.code for note in fit.notes}
+    assert not fit.identifiable["rate"]
+    assert fit.collapsed is None

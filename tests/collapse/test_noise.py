@@ -1,11 +1,13 @@
-"""The noise model doubts what chance would show, and finds what is there; the rivals' S is what its paper says."""
+"""The noise model doubts what chance would show and finds what is there; the rivals' S is what its paper says."""
 
 import numpy as np
 import pytest
 
-from jthermo.collapse import covariance
-from jthermo.collapse.covariance import estimate_weights, kernels
+from jthermo.collapse import covariance, noise
+from jthermo.collapse.covariance import ages_of, estimate_weights, kernels
+from tests.collapse.families import FAMILIES
 from tests.collapse.rivals import quality
+from tests.collapse.scoring import ours, source
 
 
 def lead_weight(size, draws=10, replicates=6, sd=0.02):
@@ -13,7 +15,7 @@ def lead_weight(size, draws=10, replicates=6, sd=0.02):
     x = np.linspace(0, 6, 60)
     curve, slope = 1 / (1 + np.exp(x - 3)), np.exp(x - 3) / (1 + np.exp(x - 3)) ** 2
     level, where = np.full(60, sd), np.zeros(60, int)
-    names, kernel = kernels(x, x, where, level, level, slope, curve, paired=False)
+    names, kernel = kernels(x, x, where, level, level, slope, curve, ages=ages_of(x), paired=False)
     found = []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
@@ -33,6 +35,40 @@ def test_a_lead_must_show(monkeypatch):
     assert lead_weight(0.1) == pytest.approx(0.1**2, rel=0.5)
     monkeypatch.setattr(covariance, "DOUBT", 0.0)
     assert by_chance < 0.5 * lead_weight(0.0)
+
+
+SHARE = 0.45  # of lattices that span at the threshold: no share comes near all
+
+
+def counted(names=None):
+    """How far the model is from the exact covariance of a share that goes from 0.45 to none, in units of that."""
+    x = np.linspace(0, 6, 40)
+    curve = 1 - x / 6.5
+    slope, where = np.gradient(curve, x), np.zeros(40, int)
+    share = SHARE * curve
+    exact = np.minimum.outer(share, share) - np.outer(share, share)
+    level = np.full(40, np.sqrt(np.trace(exact) / 40))
+    every, kernel = kernels(x, x, where, level, level, slope, curve, ages=ages_of(x), paired=False)
+    kept = [i for i, name in enumerate(every) if names is None or name in names]
+    kernel, every = kernel[kept], [every[i] for i in kept]
+    weights, _ = estimate_weights([kernel], [exact], [1000.0], every, iterations=400)
+    return np.linalg.norm(np.tensordot(weights, kernel, axes=1) - exact) / np.linalg.norm(exact)
+
+
+def test_counts_of_a_share_that_starts_below_one():
+    assert counted() < 0.05
+    assert counted({"point", "point_scaled", "memory_0.05", "memory_0.17", "memory_0.6", "counts"}) > 0.15
+
+
+def test_records_at_which_all_replicates_are_equal_tell_no_size_of_the_noise(monkeypatch):
+    """Percolation: far from the threshold no lattice spans, and every replicate says 0."""
+    name = "physics_percolation"
+    draws = [
+        FAMILIES[name](source(name, n, salt=salt)) for n, salt in ((25, 129), (3, 130), (15, 130), (6, 131))
+    ]
+    assert all(ours(draw).collapsed for draw in draws)
+    monkeypatch.setattr(noise, "FEWEST_SCATTERED", np.inf)
+    assert not any(ours(draw).collapsed for draw in draws)
 
 
 def test_quality_of_exact_lines_is_zero_and_of_shifted_ones_is_not():
