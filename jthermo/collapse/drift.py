@@ -21,7 +21,7 @@ MOST_PIECES = 4
 SIGNIFICANT = 0.05  # of the drift, for the note
 WIDENS = (0.01, 0.03)  # p-values at which the interval takes in all of the drift, and nothing
 SHARES = {"between": 3.0, "window": 1.0}  # what is thought of them beforehand: corrections go with a control
-SUSPECT = 10.0  # how much likelier a drift is beforehand, where the curves do not collapse
+SUSPECT = 10.0  # how much likelier a drift is beforehand, where the curves miss each other
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Local:
 
 @dataclass(frozen=True)
 class Drift:
-    """Table of local exponents and the p-value of their being equal, by control; `refused` where the curves do
-    not collapse.
+    """Table of local exponents and the p-value of their being equal, by control; `refused` where the curves
+    miss each other beyond chance.
     """
 
     table: tuple[Local, ...]
@@ -61,13 +61,13 @@ class Drift:
     refused: bool
 
     def caveat(self, control: str) -> str | None:
-        """That the exponent of a control changes beyond chance, or may where the curves do not collapse."""
+        """That the exponent of a control changes beyond chance, or may where the curves miss each other."""
         if self._doubt(control) >= SIGNIFICANT:
             return None
         along = f"along the data (p = {self.p_values[control]:.2g}); see drift"
         if self.p_values[control] < SIGNIFICANT:
             return f"the exponent of {control} changes {along}"
-        return f"the curves do not collapse, and the exponent of {control} may change {along}"
+        return f"the curves miss each other, and the exponent of {control} may change {along}"
 
     def _doubt(self, control: str) -> float:
         """The p-value, less where a drift is likely beforehand."""
@@ -113,7 +113,7 @@ def drift(
         powers: their exponents, (P,).
         logs: their centred logs at the conditions, (K,) each.
         spread_of: rows (G, N) → the spread of rows·means.
-        refused: whether the curves do not collapse.
+        refused: whether the curves miss each other beyond chance.
     """
     means = model.means
     at = means.binned(means.log_tau(best.theta))

@@ -275,8 +275,8 @@ def _notes(curves: Curves, ways: Directions, found: Inference) -> tuple[Note, ..
         notes.append(
             Note(
                 "common_noise",
-                f"the records scatter by {100 * found.common_noise:.2g} % of the curve's range alike in all replicates, "
-                "as steps or rounding do; the intervals count it",
+                f"the records scatter by {100 * found.common_noise:.2g} % of the curve's range beyond what tells "
+                "replicates apart, as steps or rounding do; the intervals count it",
             )
         )
     outliers = sum(run.reason == "outlier" for run in curves.left_out)

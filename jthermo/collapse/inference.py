@@ -83,8 +83,8 @@ def search(ready: Prepared) -> Fitted:
         noise, share = noises.learn_noise(ready, model, best, noise)
         model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
         model = model.with_best_stiffness(best.theta)
-        model, noise = noises.with_common_noise(model, best, noise, share)
-        best = model.minimise(model.solve(best.theta), bounds)
+        model, start, noise = noises.with_common_noise(model, best, noise, share)
+        best = model.minimise(start, bounds)
     near = [b for b in basins[1:] if b.objective < best.objective + HOPELESS]
     rivals = [model.minimise(model.solve(b.theta), bounds, tolerance=0.1) for b in near]
     return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)

@@ -113,8 +113,8 @@ def learn_noise(
 
 def with_common_noise(
     model: Model, best: Solution, noise: cov.Noise, share: list[np.ndarray]
-) -> tuple[Model, cov.Noise]:
-    """The noise with what replicates share and no curve explains, where that is plain.
+) -> tuple[Model, Solution, cov.Noise]:
+    """The noise with what replicates share and no curve explains, where that is plain; with its model and solution.
 
     A staircase of the clock, a lattice's parity or rounding are the same in every replicate of a condition, so their
     scatter says nothing of it, and a curve that must pass through takes every step for a feature, whose slope then
@@ -122,14 +122,16 @@ def with_common_noise(
     evidence does, and is there only when that gains `PLAIN_GAIN`.
     """
     typical = float(np.mean(np.concatenate([np.diag(omega) for omega in noise.covariances(share)])))
-    found, least = (model, noise), model.evidence(model.solve(best.theta)) - PLAIN_GAIN
+    without = model.solve(best.theta)
+    found, least = (model, without, noise), model.evidence(without) - PLAIN_GAIN
     for part in COMMON_PARTS:
         trial = replace(noise, common=float(np.sqrt(part * typical)))
         with_it = replace(model, whiten=Whitener.of(trial.covariances(share))).with_best_stiffness(best.theta)
-        evidence = with_it.evidence(with_it.solve(best.theta))
+        solution = with_it.solve(best.theta)
+        evidence = with_it.evidence(solution)
         if evidence >= least:
             break
-        found, least = (with_it, trial), evidence
+        found, least = (with_it, solution, trial), evidence
     return found
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIGNIFICANCE = 0.01  # its p-values are cautious ones: of 200 true collapses one is refused
+SIGNIFICANCE = 0.01  # its p-values are cautious ones: of 150 true collapses one is refused
 LEVELS = (1, 2, 4, 8)  # windows a curve is cut into
 TREND_LEVELS = 3  # of them whose windows are followed along the controls
 ENDS = 20  # the curve's level at an end is that of this part of the records
