@@ -26,6 +26,50 @@ from jthermo.errors import InputError
 
 _FLAX_OWN = ("parent", "name")  # bookkeeping fields of flax.linen.Module
 
+# Every class and function of jthermo that sweep ids, random streams or JSON name: the name written, then where the
+# object is defined today. The written names are permanent: changing one changes ids and random numbers and makes
+# existing results folders unreadable. When code moves, only the right-hand side changes.
+STABLE_NAMES = {
+    "jthermo.models:Model": "jthermo.models.model:Model",
+    "jthermo.models:Flax": "jthermo.models.model:Flax",
+    "jthermo.models:TwoLayer": "jthermo.models.two_layer:TwoLayer",
+    "jthermo.models:MLP": "jthermo.models.deep:MLP",
+    "jthermo.models:CNN": "jthermo.models.deep:CNN",
+    "jthermo.data.synthetic:Gaussian": "jthermo.data.synthetic:Gaussian",
+    "jthermo.data.synthetic:Uniform": "jthermo.data.synthetic:Uniform",
+    "jthermo.data.synthetic:Sphere": "jthermo.data.synthetic:Sphere",
+    "jthermo.data.teacher:Teacher": "jthermo.data.teacher:Teacher",
+    "jthermo.data.images:FashionMNIST": "jthermo.data.images:FashionMNIST",
+    "jthermo.data.images:CIFAR10": "jthermo.data.images:CIFAR10",
+    "jthermo.data.arrays:Arrays": "jthermo.data.arrays:Arrays",
+    "jthermo.noise:Full": "jthermo.noise:Full",
+    "jthermo.noise:Unbiased": "jthermo.noise:Unbiased",
+    "jthermo.noise:LabelAveraged": "jthermo.noise:LabelAveraged",
+    "jthermo.optimizer:Optimizer": "jthermo.optimizer:Optimizer",
+    "jthermo.optimizer:stepped_sgd": "jthermo.optimizer:stepped_sgd",
+    "jthermo.schedule:LogSteps": "jthermo.schedule:LogSteps",
+    "jthermo.schedule:Every": "jthermo.schedule:Every",
+    "jthermo.schedule:RescaledSteps": "jthermo.schedule:RescaledSteps",
+    "jthermo.spec:Record": "jthermo.spec:Record",
+    "jthermo.spec:Config": "jthermo.spec:Config",
+    "jthermo.spec:Sweep": "jthermo.spec:Sweep",
+    "jthermo.observables:ActivationRate": "jthermo.observables.activation:ActivationRate",
+    "jthermo.observables:UnitActivation": "jthermo.observables.activation:UnitActivation",
+    "jthermo.observables:Custom": "jthermo.observables.base:Custom",
+    "jthermo.observables:Kappa": "jthermo.observables.curvature:Kappa",
+    "jthermo.observables:HessianTrace": "jthermo.observables.curvature:HessianTrace",
+    "jthermo.observables:TraceBound": "jthermo.observables.curvature:TraceBound",
+    "jthermo.observables:TopEigenvalues": "jthermo.observables.curvature:TopEigenvalues",
+    "jthermo.observables:GradientVariance": "jthermo.observables.gradient:GradientVariance",
+    "jthermo.observables:Accuracy": "jthermo.observables.training:Accuracy",
+    "jthermo.observables:Loss": "jthermo.observables.training:Loss",
+    "jthermo.observables:MeanSquaredResidual": "jthermo.observables.training:MeanSquaredResidual",
+    "jthermo.observables:WeightNorm": "jthermo.observables.training:WeightNorm",
+    "jthermo.observables:LayerStatistics": "jthermo.observables.layers:LayerStatistics",
+    "jthermo.observables:Sparse": "jthermo.observables.sparse:Sparse",
+}
+_WRITTEN = {place: name for name, place in STABLE_NAMES.items()}
+
 
 def is_value(value: object) -> bool:
     """Whether `value` has constructor arguments that `arguments` can read."""
@@ -60,8 +104,10 @@ def loaded(module: str) -> ModuleType | None:
 
 
 def reference(obj: Any) -> str:
-    """``module:name`` of a class or function, the shortest public one."""
+    """The name of a class or function in ids and JSON: its stable name, else the shortest public ``module:name``."""
     module, name = obj.__module__, obj.__qualname__
+    if (written := _WRITTEN.get(f"{module}:{name}")) is not None:
+        return written
     if module == "__main__":
         module = main_name()
     root = module.partition(".")[0]
@@ -71,8 +117,8 @@ def reference(obj: Any) -> str:
 
 
 def dereference(ref: str) -> Any:
-    """The object behind ``module:name``."""
-    module, _, name = ref.partition(":")
+    """The class or function that :func:`reference` wrote as `ref`."""
+    module, _, name = STABLE_NAMES.get(ref, ref).partition(":")
     try:
         return functools.reduce(getattr, name.split("."), loaded(module) or importlib.import_module(module))
     except (ImportError, AttributeError) as error:

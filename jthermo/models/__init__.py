@@ -5,7 +5,4 @@ from jthermo.models.layers import INITS
 from jthermo.models.model import Flax, Model, as_model
 from jthermo.models.two_layer import TwoLayer
 
-for _kind in (Model, Flax, TwoLayer, MLP, CNN):
-    _kind.__module__ = __name__  # their name is part of a run's identity, the file they stand in is not
-
 __all__ = ["CNN", "INITS", "MLP", "Flax", "Model", "TwoLayer", "as_model"]

@@ -32,24 +32,6 @@ from jthermo.observables.training import (
     weight_norm,
 )
 
-for _kind in (
-    ActivationRate,
-    UnitActivation,
-    Custom,
-    Kappa,
-    HessianTrace,
-    TraceBound,
-    TopEigenvalues,
-    GradientVariance,
-    Accuracy,
-    Loss,
-    MeanSquaredResidual,
-    WeightNorm,
-    LayerStatistics,
-    Sparse,
-):
-    _kind.__module__ = __name__  # their name is part of a sweep's identity, the file they stand in is not
-
 __all__ = [
     "Accuracy",
     "ActivationRate",
