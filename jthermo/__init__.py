@@ -11,27 +11,27 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "claims",
-    "collapse",
-    "data",
-    "errors",
-    "figures",
-    "gradients",
-    "models",
-    "noise",
-    "observables",
-    "reproduction",
-    "results",
-    "sinks",
-    "store",
-    "theory",
-)
+_MODULES = {
+    "claims": "claims",
+    "collapse": "collapse",
+    "data": "data",
+    "errors": "errors",
+    "figures": "figures",
+    "gradients": "gradients",
+    "models": "models",
+    "noise": "update_rule.residual_noise",
+    "observables": "observables",
+    "reproduction": "reproduction",
+    "results": "results",
+    "sinks": "sinks",
+    "store": "store",
+    "theory": "theory",
+}
 _NAMES = {
     "Claim": "claims",
     "InputError": "errors",
     "Interrupted": "errors",
-    "Optimizer": "optimizer",
+    "Optimizer": "update_rule.optimizer",
     "Record": "spec",
     "RescaledSteps": "schedule",
     "Sweep": "spec",
@@ -55,7 +55,7 @@ _NAMES = {
     "plan": "forecast",
     "reproduce": "reproduction",
     "run": "runner",
-    "sgd": "optimizer",
+    "sgd": "update_rule.optimizer",
     "sparse": "observables",
     "status": "results",
     "tau": "results",
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"jthermo.{name}")
+        value = importlib.import_module(f"jthermo.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}")
     globals()[name] = value

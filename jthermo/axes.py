@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number, whole_number
 
 
 def read_axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
@@ -40,9 +39,9 @@ def _coordinate(name: str, value: Any) -> Any:
         else value
     )
     if name == "learning_rate":
-        return checks.finite(name, value, above=0)
+        return finite_number(name, value, above=0)
     if name in ("batch_size", "seed"):
-        return checks.whole(name, value, least=int(name == "batch_size"), most=2**32 - 1)
+        return whole_number(name, value, least=int(name == "batch_size"), most=2**32 - 1)
     if value is not None and not isinstance(value, bool | int | float | str):
         raise InputError(f"vary[{name!r}]", value, "give numbers, strings, booleans or None")
     return value

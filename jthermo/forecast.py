@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jthermo import checks, engines, memory, planning, train
+from jthermo import engines, memory, planning, train
 from jthermo import placement as placing
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number, whole_number
 from jthermo.measurement import Measured, measure
 from jthermo.planning import Cohort
 from jthermo.spec import Sweep
@@ -200,11 +200,11 @@ def plan(
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
     if rate is not None:
-        rate = checks.finite("rate", rate, above=0)
-    hosts = checks.whole("hosts", hosts)
-    every = checks.finite("checkpoint_every", checkpoint_every, above=0)
+        rate = finite_number("rate", rate, above=0)
+    hosts = whole_number("hosts", hosts)
+    every = finite_number("checkpoint_every", checkpoint_every, above=0)
     here = placing.Placement(placement, placing.devices())
-    count = len(here.devices) if devices is None else checks.whole("devices", devices)
+    count = len(here.devices) if devices is None else whole_number("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
     programs = train.programs(sweep)
@@ -292,7 +292,7 @@ def _mean_costs(groups: Sequence[Cohort], watched: Sequence[dict[str, np.ndarray
 def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:
     """Bytes of one device: stated, or asked where the devices at hand are those of the forecast."""
     if stated is not None:
-        return int(checks.finite("memory", stated, above=0))
+        return int(finite_number("memory", stated, above=0))
     return memory.limit(here.devices) if devices is None else None
 
 

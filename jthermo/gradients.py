@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
 
-from jthermo import losses, tape
+from jthermo import tape
 from jthermo.errors import InputError
 from jthermo.models import Model
+from jthermo.update_rule import losses
 
 METHODS = ("auto", "tape", "vmap")
 CHUNK = {

@@ -20,7 +20,7 @@ from jthermo import engines, train
 from jthermo.data.held import Held, Split
 from jthermo.errors import InputError
 from jthermo.models import Model
-from jthermo.optimizer import Optimizer
+from jthermo.update_rule.optimizer import Optimizer
 
 PLACEMENTS = ("sharding", "pmap")
 

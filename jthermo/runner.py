@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jthermo import checks, engines, lock, signals, train
+from jthermo import engines, lock, signals, train
 from jthermo import placement as placing
 from jthermo.data.held import Held
-from jthermo.errors import InputError, Interrupted
+from jthermo.errors import InputError, Interrupted, finite_number, whole_number
 from jthermo.files import writing
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
@@ -94,8 +94,8 @@ def run(
         raise InputError("sweep", sweep, "give a jt.Sweep")
     engines.check(engine)
     callbacks = as_callbacks(callbacks)
-    seconds = checks.finite("checkpoint_seconds", checkpoint_seconds, above=0)
-    every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
+    seconds = finite_number("checkpoint_seconds", checkpoint_seconds, above=0)
+    every = None if checkpoint_steps is None else whole_number("checkpoint_steps", checkpoint_steps)
     if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
     for data in {c.data for c in sweep.configs if isinstance(c.data, Held)}:

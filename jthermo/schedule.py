@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number, is_whole, whole_number
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class LogSteps:
     n: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", checks.whole("log_steps", self.n, least=2))
+        object.__setattr__(self, "n", whole_number("log_steps", self.n, least=2))
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
         """The recorded steps of a run of `num_steps`, strictly increasing."""
@@ -43,7 +42,7 @@ class Every:
     k: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", checks.whole("every", self.k))
+        object.__setattr__(self, "k", whole_number("every", self.k))
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
         """The recorded steps of a run of `num_steps`, strictly increasing."""
@@ -77,7 +76,7 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
             "record.steps", steps, "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps"
         )
     given = list(steps)
-    if not given or any(not checks.is_whole(s) or s < 0 for s in given):
+    if not given or any(not is_whole(s) or s < 0 for s in given):
         raise InputError(
             "record.steps", tuple(given), "give whole numbers of at least 0, at least one of them"
         )
@@ -110,7 +109,7 @@ class RescaledSteps:
         for name in ("value", "learning_rate", "batch_size"):
             above = 0 if name == "value" else -math.inf
             object.__setattr__(
-                self, name, checks.finite(f"num_steps.{name}", getattr(self, name), above=above)
+                self, name, finite_number(f"num_steps.{name}", getattr(self, name), above=above)
             )
         if self.at_most is not None:
             object.__setattr__(self, "at_most", _steps("num_steps.at_most", self.at_most))
@@ -139,4 +138,4 @@ def as_num_steps(num_steps: Any) -> int | RescaledSteps:
 
 def _steps(field: str, value: Any) -> int:
     remedy = f"give a whole number from 1 to {MAX_STEPS}, or jt.RescaledSteps(value)"
-    return checks.whole(field, value, most=MAX_STEPS, remedy=remedy)
+    return whole_number(field, value, most=MAX_STEPS, remedy=remedy)

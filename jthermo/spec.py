@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jthermo import checks, losses, values
+from jthermo import values
 from jthermo.axes import read_axis, read_list, read_point
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.models import as_model
-from jthermo.noise import LabelAveraged, Noise, as_noise
 from jthermo.observables import as_observable
-from jthermo.optimizer import Optimizer, sgd
 from jthermo.schedule import Every, LogSteps, RescaledSteps, as_num_steps, as_steps
+from jthermo.update_rule import losses
+from jthermo.update_rule.optimizer import Optimizer, sgd
+from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
 
 AXES = ("learning_rate", "batch_size", "seed")
 MAX_RUNS = 100_000
@@ -52,7 +53,7 @@ class Record:
             raise InputError("record.observables", observables, "names one observable twice; drop the repeat")
         object.__setattr__(self, "observables", observables)
         object.__setattr__(self, "steps", as_steps(self.steps))
-        object.__setattr__(self, "probe_size", checks.whole("record.probe_size", self.probe_size, 2))
+        object.__setattr__(self, "probe_size", whole_number("record.probe_size", self.probe_size, 2))
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ class Sweep:
         made = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
-            "lane_width": None if self.lane_width is None else checks.whole("lane_width", self.lane_width),
-            "max_runs": checks.whole("max_runs", self.max_runs, 1),
+            "lane_width": None if self.lane_width is None else whole_number("lane_width", self.lane_width),
+            "max_runs": whole_number("max_runs", self.max_runs, 1),
             "points": tuple(read_point(p) for p in read_list("points", self.points)),
             "vary": {str(k): v for k, v in dict(self.vary).items()},
         }

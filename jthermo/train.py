@@ -19,16 +19,17 @@ import numpy as np
 import optax
 from jax import Array
 
-from jthermo import losses, random
 from jthermo.data import Teacher, sampling
 from jthermo.data.held import Held
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
-from jthermo.optimizer import Optimizer
+from jthermo.randomness import threefry
 from jthermo.spec import Config, Record, Sweep
+from jthermo.update_rule import losses
+from jthermo.update_rule.optimizer import Optimizer
 from jthermo.values import float_fields
 
-KEY_IMPL = random.IMPL
+KEY_IMPL = threefry.IMPL
 HeldArrays = Mapping[
     str, Any
 ]  # the examples of a set that is held whole, shared by all runs; empty for the others

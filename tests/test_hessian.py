@@ -11,9 +11,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jthermo as jt
-from jthermo import losses
 from jthermo.errors import InputError
 from jthermo.theory import hessian
+from jthermo.update_rule import losses
 from tests import deep_oracles
 
 SHAPE, BLOCKS, M = (4, 5, 1), ((2,), (3,)), 9

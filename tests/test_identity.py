@@ -15,9 +15,10 @@ from flax import linen as nn
 
 import jthermo
 import jthermo as jt
-from jthermo import noise, values
+from jthermo import values
 from jthermo.models import Model, as_model
 from jthermo.observables import Observable
+from jthermo.update_rule import residual_noise
 
 X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 1, 0])
 VALUES = {
@@ -32,9 +33,9 @@ VALUES = {
     "FashionMNIST": jt.data.FashionMNIST(),
     "CIFAR10": jt.data.CIFAR10(),
     "Arrays": jt.data.Arrays(X, Y),
-    "Full": noise.Full(),
-    "Unbiased": noise.Unbiased(),
-    "LabelAveraged": noise.LabelAveraged(),
+    "Full": residual_noise.Full(),
+    "Unbiased": residual_noise.Unbiased(),
+    "LabelAveraged": residual_noise.LabelAveraged(),
     "sgd": jt.sgd(momentum=0.9),
     "stepped_sgd": jt.sgd(decay_at=1000.0),
     "adam": jt.Optimizer(optax.adam),

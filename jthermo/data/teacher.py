@@ -10,10 +10,10 @@ from typing import Any
 import jax
 from jax import Array
 
-from jthermo import checks, random
 from jthermo.data.synthetic import Gaussian, Sphere, Uniform
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number
 from jthermo.models import Model, as_model
+from jthermo.randomness import threefry
 
 PARAMETERS = 2**32 - 1  # folded into the key of a seed's data set; no example has this index
 
@@ -53,11 +53,11 @@ class Teacher:
             raise InputError(
                 "data.inputs.redraw", self.inputs.redraw, "a teacher gives the labels; use label_noise"
             )
-        noise = checks.finite("data.label_noise", self.label_noise)
+        noise = finite_number("data.label_noise", self.label_noise)
         if noise < 0:
             raise InputError("data.label_noise", self.label_noise, "give a number of at least 0")
         object.__setattr__(self, "label_noise", noise)
-        self.teacher  # noqa: B018  made once here, so that a misfit shows where it was given
+        self.teacher
 
     @functools.cached_property
     def teacher(self) -> Model:
@@ -101,4 +101,4 @@ class Teacher:
 
     def redrawn(self, labels: Array, key: Array) -> Array:
         """Labels as a step sees them, y + σ ξ."""
-        return labels + self.label_noise * random.normal(key, labels.shape)
+        return labels + self.label_noise * threefry.normal(key, labels.shape)

@@ -8,15 +8,16 @@ import jax
 import numpy as np
 from jax import Array
 
-from jthermo import noise, train
+from jthermo import train
 from jthermo.data import Gaussian, Uniform
 from jthermo.kernels.library import TARGET
 from jthermo.kernels.net import Net
+from jthermo.update_rule import residual_noise
 
 SOURCES = {Gaussian: 0, Uniform: 1}
 SAMPLING = {"fresh": 0, "replacement": 1, "epochs": 2}
 LOSSES = {"bce": 0, "squared": 1}
-NOISES = {noise.Full: 0, noise.Unbiased: 1, noise.LabelAveraged: 2}
+NOISES = {residual_noise.Full: 0, residual_noise.Unbiased: 1, residual_noise.LabelAveraged: 2}
 
 
 def block(

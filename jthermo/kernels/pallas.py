@@ -20,10 +20,12 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from jthermo import noise, random, train
+from jthermo import train
 from jthermo.data import Gaussian
 from jthermo.data.sampling import steps_per_epoch
 from jthermo.kernels.net import Net
+from jthermo.randomness import threefry
+from jthermo.update_rule import residual_noise
 
 LANES = 32  # runs of a program at most: the threads of a warp
 HELD = 3 << 14  # numbers that a program may hold: three quarters of the registers of a multiprocessor
@@ -121,7 +123,7 @@ def _steps(net: Net, program: train.Program, clock: Any, *refs: Any) -> None:
                 row = _fold_in(dataset_key, _index(program, batch, order, t, b))
                 x, y = _drawn(program, row, 0, low, high)
             inputs, f = _forward(_layers(net, before), x)
-            if isinstance(program.noise, noise.Unbiased):
+            if isinstance(program.noise, residual_noise.Unbiased):
                 residual = noise_scale * (2.0 * _coin(sign, b) - 1.0)
             else:
                 residual = program.noise.residual(program.loss, f, y, None)
@@ -170,7 +172,7 @@ def _drawn(program: train.Program, key: Key, number: Any, low: Array, high: Arra
     key_x, key_y = (_fold_in(key, i) for i in (0, 1))
     u = _uniform(_draw((key_x[0][None], key_x[1][None]), number * dim + unit))
     gaussian = isinstance(program.data, Gaussian)
-    x = low * random.from_uniform(2.0 * u + random.LOWEST) if gaussian else low + (high - low) * u
+    x = low * threefry.from_uniform(2.0 * u + threefry.LOWEST) if gaussian else low + (high - low) * u
     return jnp.where(unit < dim, x, 0.0), _coin(key_y, number)
 
 
@@ -185,7 +187,7 @@ def _index(program: train.Program, key: Key, order: Any, t: Array, b: Array) -> 
 
 
 def _fold_in(key: Key, data: Any) -> Key:
-    return random.threefry2x32(key, (jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
+    return threefry.threefry2x32(key, (jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
 
 
 def _draw(key: Key, count: Any) -> Array:

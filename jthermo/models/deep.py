@@ -9,8 +9,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.models.layers import INITS, Layer, bias_init, kernel_init, max_pool
 from jthermo.models.model import Model
 
@@ -92,7 +91,7 @@ class MLP(_Deep):
         bias: bool = True,
         init: str = "torch",
     ) -> None:
-        inputs, hidden = checks.whole("model.inputs", inputs), _widths("model.hidden", hidden)
+        inputs, hidden = whole_number("model.inputs", inputs), _widths("model.hidden", hidden)
         outputs = _check(hidden, outputs, bias, init)
         module = DeepModule((inputs,), (), hidden, outputs, bias, init)
         given = {"inputs": inputs, "hidden": hidden, "outputs": outputs, "bias": bias, "init": init}
@@ -168,13 +167,13 @@ def _check(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) -> int:
         raise InputError(
             "model.hidden", hidden, "paired_he copies the last hidden units in pairs; end in an even number"
         )
-    return checks.whole("model.outputs", outputs)
+    return whole_number("model.outputs", outputs)
 
 
 def _widths(field: str, given: Any) -> tuple[int, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(field, given, "give a tuple of positive whole numbers, such as (100, 100)")
-    return tuple(checks.whole(field, width) for width in given)
+    return tuple(whole_number(field, width) for width in given)
 
 
 def _example_ndim(shape: tuple[int, ...], size: int) -> int:

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.models.layers import INITS
 from jthermo.models.model import Model
 
@@ -57,7 +56,7 @@ class TwoLayer(Model):
     """
 
     def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
-        inputs, hidden = (checks.whole(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
+        inputs, hidden = (whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
         if init not in INITS:
             raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
         if init == "paired_he" and hidden % 2:

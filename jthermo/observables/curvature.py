@@ -8,8 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.models import MLP, Model, TwoLayer
 from jthermo.observables.base import Observable, Probe, Variable
 from jthermo.theory import hessian
@@ -42,7 +41,7 @@ class HessianTrace(Observable):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError("hessian_trace.method", self.method, f"use one of {', '.join(METHODS)}")
-        if checks.whole("hessian_trace.num_probes", self.num_probes) < 2:
+        if whole_number("hessian_trace.num_probes", self.num_probes) < 2:
             raise InputError("hessian_trace.num_probes", self.num_probes, "a standard error needs at least 2")
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -103,8 +102,8 @@ class TopEigenvalues(Observable):
     num_matvecs: int = 20
 
     def __post_init__(self) -> None:
-        number = checks.whole("top_eigenvalues.number", self.number)
-        if checks.whole("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
+        number = whole_number("top_eigenvalues.number", self.number)
+        if whole_number("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
             raise InputError(
                 "top_eigenvalues.num_matvecs", self.num_matvecs, f"needs at least {number}, one for each"
             )

@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import losses
 from jthermo.data.held import Held
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.observables.base import Observable, Probe, Variable, named, norm
+from jthermo.update_rule import losses
 
 
 @dataclass(frozen=True)

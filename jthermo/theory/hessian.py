@@ -15,9 +15,10 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import eigh_tridiagonal
 
-from jthermo import losses, tape
+from jthermo import tape
 from jthermo.errors import InputError
 from jthermo.models import MLP, Model, TwoLayer
+from jthermo.update_rule import losses
 
 CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}  # examples at once; bounds the memory
 HESSIAN_CHUNK = 16

@@ -26,7 +26,8 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
     import numpy as np
 
     import jthermo as jt
-    from jthermo import gradients, losses
+    from jthermo import gradients
+    from jthermo.update_rule import losses
 
     channels = ((16, 16), (32, 32))
     model = jt.models.CNN(channels=channels) if convolutional else jt.models.MLP(784, outputs=10)

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jthermo import checks
-from jthermo.errors import InputError
-from jthermo.values import float_fields, reference
+from jthermo.errors import InputError, finite_number
+from jthermo.update_rule.schedule import stepped_sgd
 
 
 class Optimizer:
@@ -36,7 +35,7 @@ class Optimizer:
         self.fn, self.hyper = fn, {**self.defaults, **hyper}
         try:
             self.build(0.1)
-            jax.eval_shape(self._one_update, 0.1, float_fields(self))
+            jax.eval_shape(self._one_update, 0.1, self._floats)
         except jax.errors.ConcretizationTypeError:
             remedy = f"{fn.__name__} branches on a float, but floats are traced; write it as a constant of the function"
             raise InputError("optimizer", self, remedy) from None
@@ -49,6 +48,10 @@ class Optimizer:
     def arguments(self) -> dict[str, Any]:
         """Factory and hyperparameters, as the constructor takes them."""
         return {"fn": self.fn, **self.hyper}
+
+    @property
+    def _floats(self) -> dict[str, float]:
+        return {k: v for k, v in self.hyper.items() if isinstance(v, float)}
 
     def build(
         self, learning_rate: Any, traced: Mapping[str, Any] | None = None
@@ -63,7 +66,8 @@ class Optimizer:
 
     def __repr__(self) -> str:
         given = {k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]}
-        return f"Optimizer({', '.join([reference(self.fn), *(f'{k}={v!r}' for k, v in given.items())])})"
+        name = f"{self.fn.__module__.partition('.')[0]}:{self.fn.__qualname__}"
+        return f"Optimizer({', '.join([name, *(f'{k}={v!r}' for k, v in given.items())])})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Optimizer) and (self.fn, self.hyper) == (other.fn, other.hyper)
@@ -93,29 +97,10 @@ def sgd(
     >>> sgd(momentum=0.9)
     Optimizer(optax:sgd, momentum=0.9)
     >>> sgd(decay_at=1000, decay=5)
-    Optimizer(jthermo.optimizer:stepped_sgd, decay_at=1000.0, decay=5.0)
+    Optimizer(jthermo:stepped_sgd, decay_at=1000.0, decay=5.0)
     """
     momentum = None if momentum is None else float(momentum)
     if decay_at is None:
         return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
-    at, by = (checks.finite(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay)))
+    at, by = (finite_number(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay)))
     return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)
-
-
-def stepped_sgd(
-    learning_rate: Any,
-    momentum: float | None = None,
-    nesterov: bool = False,
-    decay_at: float = 0.0,
-    decay: float = 10.0,
-) -> optax.GradientTransformation:
-    """SGD with η for the first `decay_at` updates and η/decay from then on; see :func:`sgd`."""
-    if checks.is_number(decay_at) and not 0 <= decay_at < 2**24:
-        raise InputError("optimizer.decay_at", decay_at, "give a number of steps from 0 to 2²⁴ − 1")
-    if checks.is_number(decay):
-        checks.finite("optimizer.decay", decay, above=0)
-
-    def schedule(count: Any) -> Any:
-        return jnp.where(count < decay_at, learning_rate, learning_rate / decay)
-
-    return optax.sgd(schedule, momentum, nesterov)

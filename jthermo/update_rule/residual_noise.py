@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks, losses
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number
+from jthermo.update_rule import losses
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Unbiased:
     scale: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", checks.finite("noise.scale", self.scale, above=0))
+        object.__setattr__(self, "scale", finite_number("noise.scale", self.scale, above=0))
 
     def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""
