@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jthermo import engines, train
-from jthermo.data.held import Held, Split
+from jthermo.data.in_memory import InMemory, Split
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.update_rule.optimizer import Optimizer
@@ -142,7 +142,7 @@ class Programs(NamedTuple):
 def programs(program: train.Program, placement: Placement) -> Programs:
     """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
     data = program.data
-    held = _held(data.load(), placement) if isinstance(data, Held) else {}
+    held = _held(data.load(), placement) if isinstance(data, InMemory) else {}
     update = replace(program, observables=(), probe_size=0)  # whatever is recorded, trained by one program
     return Programs(Bound(_advance(update, placement), held), Bound(_observe(program, placement), held))
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jthermo import memory, train, values
-from jthermo.data.held import Held
+from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError
 from jthermo.models import CNN, Model
 from jthermo.observables.counting import primitives
@@ -281,7 +281,7 @@ def _record_shapes(
         state = train.init(model, program.optimizer, run)
         return train.observe(program, run, state, jnp.int32(0), jnp.int32(0), held)
 
-    held = program.data.abstract() if isinstance(program.data, Held) else {}
+    held = program.data.abstract() if isinstance(program.data, InMemory) else {}
     return jax.eval_shape(record, train.Run(word, word, number, dict.fromkeys(hyper, number)), held)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from jthermo import engines, lock, signals, train
 from jthermo import placement as placing
-from jthermo.data.held import Held
+from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError, Interrupted, finite_number, whole_number
 from jthermo.files import writing
 from jthermo.measurement import fitting
@@ -98,7 +98,7 @@ def run(
     every = None if checkpoint_steps is None else whole_number("checkpoint_steps", checkpoint_steps)
     if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
-    for data in {c.data for c in sweep.configs if isinstance(c.data, Held)}:
+    for data in {c.data for c in sweep.configs if isinstance(c.data, InMemory)}:
         data.load()  # a set that is absent or damaged is told at once, before anything is made
     place = placing.Placement(placement, placing.devices())
     mine = _shard(shard, out)

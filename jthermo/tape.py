@@ -19,7 +19,7 @@ from flax import traverse_util
 from jax import Array
 
 from jthermo.models import Model
-from jthermo.models.layers import Layer
+from jthermo.models.layer import Layer
 
 Deltas = tuple[Array, ...]
 

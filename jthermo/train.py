@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from jthermo.data import Teacher, sampling
-from jthermo.data.held import Held
+from jthermo.data.in_memory import InMemory
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
 from jthermo.randomness import threefry
@@ -148,7 +148,7 @@ def observe(
     probe_key, test_key, estimate_key = (
         jax.random.fold_in(_stream(run, role), step) for role in (Role.PROBE, Role.TEST, Role.ESTIMATE)
     )
-    if isinstance(data, Held):
+    if isinstance(data, InMemory):
         dataset = _dataset(run)
         x, y = data.sample(held, probe_key, dataset, program.probe_size)
         test = data.sample(held, test_key, dataset, program.probe_size, test=True) if data.has_test else None
@@ -192,7 +192,7 @@ def _batch(
     else:
         index = sampling.by_epoch(order, t, program.batch_size)
     fresh = jax.random.fold_in(jax.random.fold_in(keys.batch, t), 1)
-    if isinstance(data, Held):
+    if isinstance(data, InMemory):
         return data.gather(held, index, keys.dataset, fresh)
     x, y = sampling.rows(data.draw, keys.dataset, index)
     return x, data.redrawn(y, fresh)
@@ -214,7 +214,7 @@ def _begins_epoch(program: Program, held: HeldArrays, t: Array) -> Array:
 
 def _set_size(program: Program, held: HeldArrays) -> int | None:
     """N of a finite set, None for fresh data."""
-    return program.data.size(held) if isinstance(program.data, Held) else program.data.num_samples
+    return program.data.size(held) if isinstance(program.data, InMemory) else program.data.num_samples
 
 
 def _key(seed: Array) -> Array:

@@ -173,6 +173,6 @@ def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
         and (issubclass(kind, Model | Observable) or hasattr(kind, "draw") or hasattr(kind, "residual"))
         and not inspect.isabstract(kind)
         and not kind.__name__.startswith("_")
-        and kind.__name__ != "Held"
+        and kind.__name__ != "InMemory"
     }
     assert found <= set(values.STABLE_NAMES.values())

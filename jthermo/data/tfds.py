@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from jthermo.data import cifar, idx
-from jthermo.data.source import ENVIRONMENT, Splits, missing
+from jthermo.data import cifar10_files, fashion_mnist_files
+from jthermo.data.image_files import ENVIRONMENT, Splits, missing
 from jthermo.files import write_whole
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -107,9 +107,11 @@ def _builder(name: str) -> tuple[Any, str]:
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
-                return idx.read_fashion_mnist(self.source, verify=False)
-            got = downloads.download({n: f"{self.URL}{n}.gz" for n in idx.FILES})
-            x, y, x_test, y_test = (idx.read_idx(Path(got[n]))[0] for n in idx.FILES)
+                return fashion_mnist_files.read_fashion_mnist(self.source, verify=False)
+            got = downloads.download({n: f"{self.URL}{n}.gz" for n in fashion_mnist_files.FILES})
+            x, y, x_test, y_test = (
+                fashion_mnist_files.read_idx(Path(got[n]))[0] for n in fashion_mnist_files.FILES
+            )
             return {"x": x[..., None], "y": y, "x_test": x_test[..., None], "y_test": y_test}
 
     class Cifar(WithoutTensorFlow, Cifar10, skip_registration=True):  # type: ignore[call-arg]
@@ -118,8 +120,10 @@ def _builder(name: str) -> tuple[Any, str]:
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
-                return cifar.read_cifar10(self.source)[0]
-            return cifar.read_cifar10(Path(downloads.download(CIFAR10_URL)), "cifar-10-binary.tar.gz")[0]
+                return cifar10_files.read_cifar10(self.source)[0]
+            return cifar10_files.read_cifar10(
+                Path(downloads.download(CIFAR10_URL)), "cifar-10-binary.tar.gz"
+            )[0]
 
     if name == "fashion_mnist":
         return Fashion, FashionMNIST.URL

@@ -6,16 +6,11 @@ times slower inside a loop on a CPU, and becomes a grouped one where runs with d
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-INITS = ("torch", "he", "unit", "paired_he")
-Init = Callable[[Array, tuple[int, ...]], Array]
+from jthermo.models.init import Init
 
 
 class Layer(nn.Module):
@@ -69,48 +64,3 @@ def max_pool(x: Array) -> Array:
     rows, columns = (n // 2 for n in x.shape[-3:-1])
     blocks = x[..., : 2 * rows, : 2 * columns, :]
     return blocks.reshape(*x.shape[:-3], rows, 2, columns, 2, x.shape[-1]).max((-4, -2))
-
-
-def kernel_init(scheme: str, fan_in: int, place: str) -> Init:
-    """The kernel's initializer: see :class:`jthermo.models.MLP`.
-
-    Args:
-        scheme: one of INITS.
-        fan_in: inputs of a unit.
-        place: ``"hidden"``, ``"last_hidden"`` or ``"output"``.
-    """
-    if scheme == "torch":
-        return _uniform(fan_in**-0.5)
-    variance = {"unit": (1 / fan_in, 1.0)}.get(scheme, (2 / fan_in, 1 / fan_in))[place == "output"]
-    normal = _normal(math.sqrt(variance))
-    if scheme != "paired_he" or place == "hidden":
-        return normal
-    axis, sign = (
-        (1, 1.0) if place == "last_hidden" else (0, -1.0)
-    )  # units twice, with opposite output weights
-
-    def paired(key: Array, shape: tuple[int, ...]) -> Array:
-        half = tuple(n // 2 if i == axis else n for i, n in enumerate(shape))
-        drawn = normal(key, half)
-        return jnp.concatenate([drawn, sign * drawn], axis=axis)
-
-    return paired
-
-
-def bias_init(scheme: str, fan_in: int) -> Init:
-    """The bias' initializer: U(±1/√fan_in) for ``"torch"``, else zero."""
-    return _uniform(fan_in**-0.5) if scheme == "torch" else _normal(0.0)
-
-
-def _uniform(bound: float) -> Init:
-    def init(key: Array, shape: tuple[int, ...]) -> Array:
-        return bound * jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
-
-    return init
-
-
-def _normal(scale: float) -> Init:
-    def init(key: Array, shape: tuple[int, ...]) -> Array:
-        return scale * jax.random.normal(key, shape, jnp.float32)
-
-    return init

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jthermo.data import cifar, idx
+from jthermo.data import cifar10_files, fashion_mnist_files
 from jthermo.errors import InputError, MissingData
 
 ENVIRONMENT = "JTHERMO_DATA"
@@ -26,18 +26,18 @@ _NESTED = {  # usual names of the folder, below the one that was named
     "cifar10": ("", "cifar10", "cifar-10"),
 }
 _FILES = {
-    "fashion_mnist": (*idx.FILES, *(f"{name}.gz" for name in idx.FILES)),
+    "fashion_mnist": (*fashion_mnist_files.FILES, *(f"{name}.gz" for name in fashion_mnist_files.FILES)),
     "cifar10": (
-        *cifar.LAYOUTS,
-        *(folder for folder, _ in cifar.LAYOUTS.values()),
-        *cifar.BATCHES,
-        *(f"{name}.bin" for name in cifar.BATCHES),
+        *cifar10_files.LAYOUTS,
+        *(folder for folder, _ in cifar10_files.LAYOUTS.values()),
+        *cifar10_files.BATCHES,
+        *(f"{name}.bin" for name in cifar10_files.BATCHES),
     ),
 }
 _HOW = {
     "fashion_mnist": (
         "install Debian's package (apt-get install dataset-fashion-mnist)",
-        f"put the four files {', '.join(f'{n}.gz' for n in idx.FILES)} into a folder and name it by {ENVIRONMENT}, "
+        f"put the four files {', '.join(f'{n}.gz' for n in fashion_mnist_files.FILES)} into a folder and name it by {ENVIRONMENT}, "
         "data_dir or --set data.data_dir=FOLDER",
     ),
     "cifar10": (
@@ -98,8 +98,8 @@ def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[st
 
         return tfds.load(name)
     if name == "fashion_mnist":
-        return idx.read_fashion_mnist(path, verify is not False)
-    splits, published = cifar.read_cifar10(path)
+        return fashion_mnist_files.read_fashion_mnist(path, verify is not False)
+    splits, published = cifar10_files.read_cifar10(path)
     if not published and verify is not False:
         text = f"{path} is not the published CIFAR-10, or can't be told from it by a digest"
         if verify:
@@ -110,7 +110,7 @@ def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[st
 
 def _search(name: str, folder: Path, field: str) -> Path | None:
     try:
-        if folder.is_file() and folder.name in cifar.LAYOUTS and name == "cifar10":
+        if folder.is_file() and folder.name in cifar10_files.LAYOUTS and name == "cifar10":
             return folder
         if not folder.is_dir():
             raise InputError(field, str(folder), "is no folder; name the one that holds the data files")

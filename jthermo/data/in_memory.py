@@ -33,7 +33,7 @@ class Split:
         self.arrays = dict(arrays)
 
 
-class Held:
+class InMemory:
     """Base of the sources that hold their examples; subclasses have the fields that it reads."""
 
     labels: str
