@@ -13,7 +13,7 @@ from jthermo import placement as placing
 from jthermo.errors import InputError, finite_number, whole_number
 from jthermo.measurement import Measured, measure
 from jthermo.planning import Cohort
-from jthermo.spec import Sweep
+from jthermo.sweep.sweep import Sweep
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_FILES = 5  # of one checkpoint: the archive, its seal and three of Orbax

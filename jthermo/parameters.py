@@ -11,9 +11,9 @@ import numpy as np
 from jthermo import train
 from jthermo.checkpoint import newest
 from jthermo.errors import InputError
-from jthermo.results import open_results
-from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS
+from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.reading import open_results
+from jthermo.sweep.sweep import Sweep
 from jthermo.training import STATE
 
 

@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jthermo import memory, train, values
+from jthermo import memory, train
 from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError
 from jthermo.models import CNN, Model
-from jthermo.observables.counting import primitives
-from jthermo.spec import Config, Sweep
+from jthermo.observables.cost import primitives
+from jthermo.sweep import identity
+from jthermo.sweep.run_config import RunConfig
+from jthermo.sweep.sweep import Sweep
 
 KEPT = 2  # checkpoints that a cohort keeps, each verified
 HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
@@ -73,7 +75,7 @@ class Cohort:
     @functools.cached_property
     def name(self) -> str:
         """Sixteen hex digits of the runs it holds."""
-        return values.digest([self.key.tolist(), self.runs.seed.tolist()])[:16]
+        return identity.json_digest([self.key.tolist(), self.runs.seed.tolist()])[:16]
 
     @property
     def state_bytes(self) -> int:
@@ -199,7 +201,7 @@ class _Member(NamedTuple):
     """A run before it has a lane."""
 
     key: str
-    config: Config
+    config: RunConfig
     hyper: dict[str, float]
     seed: int
     steps: tuple[int, ...]

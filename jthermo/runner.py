@@ -21,14 +21,15 @@ from jthermo import engines, lock, signals, train
 from jthermo import placement as placing
 from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError, Interrupted, finite_number, whole_number
-from jthermo.files import writing
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
-from jthermo.results import open_results
+from jthermo.results.atomic import writing
+from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.reading import open_results
+from jthermo.results.writing import Store
 from jthermo.sinks import Callback, Watch, as_callbacks
-from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS, Store
+from jthermo.sweep.sweep import Sweep
 from jthermo.training import RECORD, Saved, train_cohort
 
 if TYPE_CHECKING:

@@ -24,10 +24,12 @@ from jthermo.data.in_memory import InMemory
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
 from jthermo.randomness import threefry
-from jthermo.spec import Config, Record, Sweep
+from jthermo.sweep.record import Record
+from jthermo.sweep.run_config import RunConfig
+from jthermo.sweep.spec_value import float_fields
+from jthermo.sweep.sweep import Sweep
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer
-from jthermo.values import float_fields
 
 KEY_IMPL = threefry.IMPL
 HeldArrays = Mapping[
@@ -96,7 +98,7 @@ class State(NamedTuple):
     opt_state: Any
 
 
-def split(config: Config, record: Record, engine: str = "xla") -> tuple[Program, dict[str, float]]:
+def split(config: RunConfig, record: Record, engine: str = "xla") -> tuple[Program, dict[str, float]]:
     """A configuration's static part and its traced floats."""
     parts = {"data": config.data, "noise": config.noise, "optimizer": config.optimizer}
     hyper = {f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()}
@@ -266,7 +268,7 @@ def _bind(value: Any, floats: dict[str, Any]) -> Any:
 
 
 def as_runs(
-    configs: list[Config], hypers: list[dict[str, float]], seeds: np.ndarray, streams: np.ndarray
+    configs: list[RunConfig], hypers: list[dict[str, float]], seeds: np.ndarray, streams: np.ndarray
 ) -> Run:
     """A batch of runs as NumPy arrays with leading axis (R,)."""
     return Run(

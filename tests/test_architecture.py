@@ -13,7 +13,6 @@ PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
 NO_JAX = (
     "errors",
-    "files",
     "pages",
     "results",
     "figures",

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import claims, cli, files
+from jthermo import claims, cli
+from jthermo.sweep import user_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -27,7 +28,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CHEAP = ("list", "plan", "fit", "status", "plot", "export")
-notebook = files.import_file(ROOT / "scripts" / "notebook.py", "notebook_script", "script")
+notebook = user_file.import_file(ROOT / "scripts" / "notebook.py", "notebook_script", "script")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -6,7 +6,6 @@ its place in the published files, since the record files are shuffled.
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import urllib.parse
@@ -19,7 +18,6 @@ import numpy as np
 
 from jthermo.data import cifar10_files, fashion_mnist_files
 from jthermo.data.image_files import ENVIRONMENT, Splits, missing
-from jthermo.files import write_whole
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SPLITS = (("train", "x", "y"), ("test", "x_test", "y_test"))
@@ -49,9 +47,9 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
     builder.download_and_prepare(file_format="array_record")
     splits = read(builder)
     if source is None:
-        body = io.BytesIO()
-        np.savez(body, allow_pickle=False, **splits)
-        write_whole(kept, body.getvalue())
+        partial = kept.with_suffix(f".{os.getpid()}.npz")
+        np.savez(partial, allow_pickle=False, **splits)
+        partial.replace(kept)
     return splits
 
 

@@ -10,7 +10,8 @@ from jax import Array
 
 from jthermo.errors import InputError, whole_number
 from jthermo.models import MLP, Model, TwoLayer
-from jthermo.observables.base import Observable, Probe, Variable
+from jthermo.observables import curvature_estimators
+from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.theory import hessian
 
 METHODS = ("exact", "hutchinson")
@@ -61,7 +62,9 @@ class HessianTrace(Observable):
         names = tuple(self.variables(model, probe.data))
         if self.method == "exact":
             return {names[0]: _trace(model, params, probe)}
-        found = hessian.hutchinson(model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes)
+        found = curvature_estimators.hutchinson(
+            model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes
+        )
         return dict(zip(names, found, strict=True))
 
 
@@ -115,7 +118,7 @@ class TopEigenvalues(Observable):
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """(number,), the largest first; NaN where the net has fewer parameters."""
-        found = hessian.top_eigenvalues(
+        found = curvature_estimators.top_eigenvalues(
             model, params, probe.x, probe.y, probe.loss, probe.key, self.number, self.num_matvecs
         )
         return {"hessian_eigenvalue": jnp.pad(found, (0, self.number - len(found)), constant_values=jnp.nan)}

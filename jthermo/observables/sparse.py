@@ -11,7 +11,7 @@ from jax import Array
 
 from jthermo.errors import whole_number
 from jthermo.models import Model
-from jthermo.observables.base import Observable, Probe, Variable, as_observable
+from jthermo.observables.observable import Observable, Probe, Variable, as_observable
 
 
 @dataclass(frozen=True)

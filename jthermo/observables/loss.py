@@ -11,34 +11,8 @@ from jax import Array
 from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError
 from jthermo.models import Model
-from jthermo.observables.base import Observable, Probe, Variable, named, norm
+from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.update_rule import losses
-
-
-@dataclass(frozen=True)
-class WeightNorm(Observable):
-    """Frobenius norm of one parameter; see :func:`weight_norm`."""
-
-    parameter: str
-
-    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """``weight_norm_<parameter>``, with slashes of a nested name as underscores."""
-        return {
-            f"weight_norm_{self.parameter.replace('/', '_')}": Variable(f"Frobenius norm of {self.parameter}")
-        }
-
-    def check(self, model: Model, data: Any, loss: str) -> None:
-        """The parameter has to exist."""
-        names = list(named(model.shapes))
-        if self.parameter not in names:
-            raise InputError(
-                "weight_norm", self.parameter, f"{model!r} has the parameters {', '.join(names)}"
-            )
-
-    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """√Σ θ²."""
-        (name,) = self.variables(model, probe.data)
-        return {name: norm(named(params)[self.parameter].ravel())}
 
 
 @dataclass(frozen=True)
@@ -125,18 +99,6 @@ class MeanSquaredResidual(Observable):
         target = losses.targets(probe.loss, probe.y, model.num_outputs)
         residual = losses.prediction(probe.loss, model.apply(params, probe.x)) - target
         return {"mean_squared_residual": jnp.square(residual).mean()}
-
-
-def weight_norm(parameter: str) -> WeightNorm:
-    """‖θ‖ = √Σ θ² of one parameter; ``weight_norm("V")`` is recorded as ``weight_norm_V``.
-
-    Args:
-        parameter: its name; nested ones by path, ``"Dense_0/kernel"``.
-
-    >>> weight_norm("V")
-    WeightNorm(parameter='V')
-    """
-    return WeightNorm(parameter)
 
 
 def loss(split: str = "probe") -> Loss:

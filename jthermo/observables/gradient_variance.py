@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import gradients, tape
 from jthermo.errors import InputError
-from jthermo.models import Model
-from jthermo.observables.base import Observable, Probe, Variable
+from jthermo.models import Model, per_example
+from jthermo.observables import gradient_moments
+from jthermo.observables.observable import Observable, Probe, Variable
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class GradientVariance(Observable):
     def __post_init__(self) -> None:
         if self.by not in ("layer", "parameter"):
             raise InputError("gradient_variance.by", self.by, "use 'layer' or 'parameter'")
-        if self.method not in gradients.METHODS:
-            methods = ", ".join(gradients.METHODS)
+        if self.method not in gradient_moments.METHODS:
+            methods = ", ".join(gradient_moments.METHODS)
             raise InputError("gradient_variance.method", self.method, f"use one of {methods}")
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The total, its parts, the noise scale and the signal-to-noise ratio."""
-        names = ", ".join(gradients.groups(model, self.by))
+        names = ", ".join(gradient_moments.groups(model, self.by))
         each, dims = f"over the parameters of each {self.by}: {names}", (self.by,)
         return {
             "gradient_variance": Variable(
@@ -47,7 +47,7 @@ class GradientVariance(Observable):
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """The tape has to cover the model where it is asked for."""
-        if self.method == "tape" and not tape.covers(model):
+        if self.method == "tape" and not per_example.covers(model):
             raise InputError(
                 "gradient_variance.method",
                 self.method,
@@ -56,7 +56,9 @@ class GradientVariance(Observable):
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Unbiased estimates over the probe."""
-        found = gradients.moments(model, params, probe.x, probe.y, probe.loss, by=self.by, method=self.method)
+        found = gradient_moments.moments(
+            model, params, probe.x, probe.y, probe.loss, by=self.by, method=self.method
+        )
         total, sizes = found.total, jnp.array(found.sizes, jnp.float32)
         resolved = total.signal > 0
         return {

@@ -18,9 +18,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
 
-from jthermo import tape
 from jthermo.errors import InputError
-from jthermo.models import Model
+from jthermo.models import Model, per_example
 from jthermo.update_rule import losses
 
 METHODS = ("auto", "tape", "vmap")
@@ -38,7 +37,7 @@ Path = tuple[str, ...]
     meta_fields=("num_samples", "sizes"),
 )
 @dataclass(frozen=True)
-class Moments:
+class GradientMoments:
     """First and second moment of the per-sample gradient g of groups of parameters, over M examples.
 
     Attributes:
@@ -54,9 +53,11 @@ class Moments:
     square_mean: Array
 
     @property
-    def total(self) -> Moments:
+    def total(self) -> GradientMoments:
         """All parameters as one group, with scalars."""
-        return Moments(self.num_samples, (sum(self.sizes),), self.mean_square.sum(), self.square_mean.sum())
+        return GradientMoments(
+            self.num_samples, (sum(self.sizes),), self.mean_square.sum(), self.square_mean.sum()
+        )
 
     @property
     def trace(self) -> Array:
@@ -71,7 +72,7 @@ class Moments:
 
 def moments(
     model: Model, params: Any, x: Array, y: Array, loss: str, *, by: str = "layer", method: str = "auto"
-) -> Moments:
+) -> GradientMoments:
     """Moments of the per-sample gradient ∇L(f(x_i), y_i) over a batch, by groups of parameters.
 
     Args:
@@ -94,18 +95,18 @@ def moments(
         raise InputError("method", method, f"use one of {', '.join(METHODS)}")
     if x.shape[0] < 2:
         raise InputError("x", x.shape, "a variance needs at least two examples")
-    taped = tape.covers(model) if method == "auto" else method == "tape"
-    if taped and not tape.covers(model):
+    taped = per_example.covers(model) if method == "auto" else method == "tape"
+    if taped and not per_example.covers(model):
         raise InputError(
             "method",
             method,
             f"{model!r} has parameters outside dense and convolutional layers that are called once; use 'vmap'",
         )
-    kind = ("convolution" if tape.convolves(model) else "dense") if taped else "vmap"
+    kind = ("convolution" if per_example.convolves(model) else "dense") if taped else "vmap"
     each = _tape_sums(model, params, loss) if taped else _vmap_sums(model, params, loss)
     total = _over_chunks(each, x, y, min(CHUNK[kind], x.shape[0]))
     members, count = groups(model, by), x.shape[0]
-    return Moments(
+    return GradientMoments(
         count,
         tuple(sum(_size(model, path) for path in paths) for paths in members.values()),
         jnp.stack([sum(total[p][1] for p in paths) for paths in members.values()]) / count,
@@ -134,10 +135,10 @@ Sums = dict[Path, tuple[Array, Array]]  # (Σ_i g_i, Σ_i |g_i|²) by parameter
 
 def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
     def sums(x: Array, y: Array, weight: Array) -> Sums:
-        made = tape.record(model, params, x)
+        made = per_example.record(model, params, x)
         residual = losses.prediction(loss, made.outputs) - losses.targets(loss, y, model.num_outputs)
         weight = weight.reshape(-1, *(1,) * (residual.ndim - 1))
-        return tape.sums(made, made.pull_back(residual * weight), model)
+        return per_example.sums(made, made.pull_back(residual * weight), model)
 
     return sums
 

@@ -14,64 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jthermo import values
-from jthermo.axes import read_axis, read_list, read_point
 from jthermo.errors import InputError, whole_number
 from jthermo.models import as_model
-from jthermo.observables import as_observable
-from jthermo.schedule import Every, LogSteps, RescaledSteps, as_num_steps, as_steps
+from jthermo.sweep import identity, json_codec, spec_value
+from jthermo.sweep.axes import read_axis, read_list, read_point
+from jthermo.sweep.record import Record
+from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
+from jthermo.sweep.run_config import RunConfig
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
 from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
 
 AXES = ("learning_rate", "batch_size", "seed")
 MAX_RUNS = 100_000
-
-
-@dataclass(frozen=True)
-class Record:
-    """When and what to record; a record at step s is the state after s updates.
-
-    Args:
-        steps: ``jt.log_steps(n)``, ``jt.every(k)`` or an increasing tuple of steps.
-        observables: values such as ``jt.activation_rate()`` or functions ``(model, params, probe) -> array``.
-        probe_size: M, the number of fresh examples an observable may look at.
-
-    >>> import jthermo as jt
-    >>> Record(steps=jt.every(10), observables=jt.activation_rate()).observables
-    (ActivationRate(method='auto'),)
-    """
-
-    steps: LogSteps | Every | tuple[int, ...]
-    observables: tuple[Any, ...]
-    probe_size: int = 256
-
-    def __post_init__(self) -> None:
-        given = self.observables if isinstance(self.observables, Sequence) else (self.observables,)
-        observables = tuple(as_observable(o) for o in given)
-        if len(set(observables)) < len(observables):
-            raise InputError("record.observables", observables, "names one observable twice; drop the repeat")
-        object.__setattr__(self, "observables", observables)
-        object.__setattr__(self, "steps", as_steps(self.steps))
-        object.__setattr__(self, "probe_size", whole_number("record.probe_size", self.probe_size, 2))
-
-
-@dataclass(frozen=True)
-class Config:
-    """One run without its seed: what decides its law. Equal configurations are the same run in any sweep."""
-
-    model: Any
-    data: Any
-    noise: Noise
-    optimizer: Optimizer
-    loss: str
-    learning_rate: float
-    batch_size: int
-
-    @functools.cached_property
-    def stream(self) -> int:
-        """A hash of the configuration, folded into the run's data stream; never its place in the grid."""
-        return int(values.digest(values.canonical(self))[:8], 16)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -200,7 +155,7 @@ class Sweep:
         return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
 
     @functools.cached_property
-    def groups(self) -> dict[Config, tuple[dict[str, Any], tuple[int, ...]]]:
+    def groups(self) -> dict[RunConfig, tuple[dict[str, Any], tuple[int, ...]]]:
         """Configurations in sorted order, each with its coordinates and its sorted seeds."""
         axes: dict[str, tuple[Any, ...]] = self._axes  # type: ignore[attr-defined]
         found: dict[tuple[Any, ...], set[int]] = {}
@@ -216,7 +171,7 @@ class Sweep:
         order = sorted(
             found, key=lambda at: tuple((str(type(v)), v) if v is not None else ("", 0) for v in reversed(at))
         )
-        made: dict[Config, tuple[dict[str, Any], tuple[int, ...]]] = {}
+        made: dict[RunConfig, tuple[dict[str, Any], tuple[int, ...]]] = {}
         for where in order:
             coordinates = dict(zip(names, where, strict=True))
             config = self._config(coordinates)
@@ -228,7 +183,7 @@ class Sweep:
         return made
 
     @property
-    def configs(self) -> tuple[Config, ...]:
+    def configs(self) -> tuple[RunConfig, ...]:
         """Every distinct configuration."""
         return tuple(self.groups)
 
@@ -237,7 +192,7 @@ class Sweep:
         """Number of runs."""
         return sum(len(seeds) for _, seeds in self.groups.values())
 
-    def steps_of(self, config: Config) -> tuple[int, ...]:
+    def steps_of(self, config: RunConfig) -> tuple[int, ...]:
         """The recorded steps of a configuration; the last one is where training may stop."""
         if isinstance(self.num_steps, RescaledSteps):
             total = self.num_steps.resolve(config.learning_rate, config.batch_size)
@@ -255,10 +210,10 @@ class Sweep:
             )
         return kept
 
-    def key_of(self, config: Config) -> str:
+    def key_of(self, config: RunConfig) -> str:
         """Sixteen hex digits of what a run is, its seed apart: its configuration and its recorded steps."""
-        what = [values.canonical(config, source=True), list(self.steps_of(config))]
-        return values.digest(what)[:16]
+        what = [identity.canonical(config, source=True), list(self.steps_of(config))]
+        return identity.json_digest(what)[:16]
 
     @functools.cached_property
     def runs(self) -> frozenset[tuple[str, int]]:
@@ -270,36 +225,36 @@ class Sweep:
     def law(self) -> str:
         """Sixteen hex digits of what all runs share: what is recorded, from which data, at which lane width."""
         asked = sorted(
-            json.dumps(values.canonical(o, source=True), sort_keys=True) for o in self.record.observables
+            json.dumps(identity.canonical(o, source=True), sort_keys=True) for o in self.record.observables
         )
         names = sorted(set(self.axes) - set(AXES))
         shared = [asked, self.record.probe_size, self.common_data, self.lane_width, names]
-        return values.digest(shared)[:16]
+        return identity.json_digest(shared)[:16]
 
     @functools.cached_property
     def id(self) -> str:
         """Sixteen hex digits, equal exactly when the results must be equal: the order of a grid doesn't count."""
         runs = sorted([self.key_of(c), list(seeds)] for c, (_, seeds) in self.groups.items())
-        return values.digest([runs, self.law])[:16]
+        return identity.json_digest([runs, self.law])[:16]
 
     def to_json(self) -> str:
         """The sweep as JSON text, complete with defaults."""
-        plain = {k: values.to_plain(v) for k, v in values.arguments(self).items()}
+        plain = {k: json_codec.to_plain(v) for k, v in spec_value.arguments(self).items()}
         return json.dumps(plain, indent=2, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Sweep:
         """The sweep that `to_json` wrote."""
-        return Sweep(**{k: values.from_plain(v) for k, v in json.loads(text).items()})
+        return Sweep(**{k: json_codec.from_plain(v) for k, v in json.loads(text).items()})
 
     def replace(self, **changes: Any) -> Sweep:
         """A copy with fields changed; dotted names reach inside: ``replace(**{"model.hidden": 20})``."""
-        given = values.arguments(self)
+        given = spec_value.arguments(self)
         for path, new in changes.items():  # all of them before the copy is validated: some only fit together
             field, _, rest = path.partition(".")
-            values.get(self, field)
-            given[field] = values.put(given[field], rest, new) if rest else new
-        return values.replace(self, **given)
+            spec_value.get(self, field)
+            given[field] = spec_value.put(given[field], rest, new) if rest else new
+        return spec_value.replace(self, **given)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sweep) and self.id == other.id
@@ -307,7 +262,7 @@ class Sweep:
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def _config(self, at: Mapping[str, Any]) -> Config:
+    def _config(self, at: Mapping[str, Any]) -> RunConfig:
         """The configuration at a point of the grid."""
         parts: dict[str, Any] = {k: getattr(self, k) for k in ("model", "data", "noise", "optimizer", "loss")}
         nested: dict[str, dict[str, Any]] = {}
@@ -321,14 +276,14 @@ class Sweep:
             deep = {k: v for k, v in changes.items() if "." in k}
             shallow = {k: v for k, v in changes.items() if "." not in k}
             for k in shallow:
-                values.get(parts[part], k)
-            parts[part] = values.replace(parts[part], **shallow)
+                spec_value.get(parts[part], k)
+            parts[part] = spec_value.replace(parts[part], **shallow)
             for k, v in deep.items():
-                parts[part] = values.put(parts[part], k, v)
+                parts[part] = spec_value.put(parts[part], k, v)
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
         num_targets = getattr(data, "num_targets", None)
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, num_targets)
-        return Config(
+        return RunConfig(
             model,
             data,
             as_noise(parts["noise"]),
@@ -339,7 +294,7 @@ class Sweep:
         )
 
 
-def _check(sweep: Sweep, config: Config) -> None:
+def _check(sweep: Sweep, config: RunConfig) -> None:
     """Refuse what can't run: observables the model lacks, batches larger than the data set, records past the end."""
     names: set[str] = set()
     for observable in sweep.record.observables:
@@ -362,12 +317,3 @@ def _check(sweep: Sweep, config: Config) -> None:
             f"an epoch has {size} examples; lower it or use sampling='replacement'",
         )
     sweep.steps_of(config)
-
-
-def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Field by field, where two sweeps' JSON differ."""
-    return [
-        f"{k}: {json.dumps(a.get(k))[:120]} → {json.dumps(b.get(k))[:120]}"
-        for k in sorted({*a, *b})
-        if a.get(k) != b.get(k)
-    ]

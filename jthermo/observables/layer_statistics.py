@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jthermo.models import Model
-from jthermo.observables.base import Observable, Probe, Variable, needs_preactivations
+from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations
 
 VANISHED = 0.01  # of the layer's root mean square activation
 IDENTICAL = 0.999  # cosine between the activations of two units over the probe

@@ -20,7 +20,7 @@ from jax import Array
 from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError
 from jthermo.models import Model
-from jthermo.observables import counting
+from jthermo.observables import cost
 
 LAPACK = {
     "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr",
@@ -128,7 +128,7 @@ def _lane_by_lane(measure: Callable[[], Array]) -> Array:
     threads it waits for ever. One matrix at a time it is computed where it is.
     """
     closed = jax.make_jaxpr(measure)()
-    if jax.default_backend() != "cpu" or not LAPACK & counting.primitives(closed.jaxpr):
+    if jax.default_backend() != "cpu" or not LAPACK & cost.primitives(closed.jaxpr):
         return measure()
     evaluate = jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0])
     return evaluate(*closed.consts)
@@ -142,7 +142,7 @@ def _cost(observable: Observable, model: Model, data: Any, size: int, loss: str)
         outputs, pull_back = jax.vjp(lambda p: model.apply(p, x), params)
         return pull_back(outputs)
 
-    made, unit = (counting.operations(jax.make_jaxpr(f)(*shapes).jaxpr) for f in (measure, gradient))
+    made, unit = (cost.operations(jax.make_jaxpr(f)(*shapes).jaxpr) for f in (measure, gradient))
     return made / (unit / size)
 
 

@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo import values
 from jthermo.errors import InputError
-from jthermo.files import import_file, write_whole, writing
 from jthermo.planning import Cohort, widths
-from jthermo.results import MANIFEST, RECORDS, SWEEP, assemble, read_json, read_manifests, read_part
-from jthermo.spec import Sweep, diff
+from jthermo.results.atomic import write_whole, writing
+from jthermo.results.layout import MANIFEST, RECORDS, SWEEP
+from jthermo.results.reading import assemble, read_json, read_manifests, read_part
+from jthermo.sweep import stable_names
+from jthermo.sweep.json_codec import diff
+from jthermo.sweep.sweep import Sweep
+from jthermo.sweep.user_file import import_file
 
 if TYPE_CHECKING:
     import xarray as xr
-
-CHECKPOINTS = "checkpoints"
 
 
 class Store:
@@ -205,7 +206,7 @@ def _description(sweep: Sweep) -> dict[str, Any]:
 
 def _file(module: str) -> str:
     """Where a module of the user's is; empty for those of installed packages."""
-    file = getattr(values.loaded(module), "__file__", None)
+    file = getattr(stable_names.loaded(module), "__file__", None)
     return (
         ""
         if file is None or "site-packages" in file or module.startswith("jthermo")
