@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jthermo import engines, memory, planning, train
+from jthermo import memory, planning
 from jthermo import placement as placing
+from jthermo.engines import choice as engines
+from jthermo.engines import step_program
 from jthermo.errors import InputError, finite_number, whole_number
 from jthermo.measurement import Measured, measure
 from jthermo.planning import Cohort
@@ -207,7 +209,7 @@ def plan(
     count = len(here.devices) if devices is None else whole_number("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
-    programs = train.programs(sweep)
+    programs = step_program.programs(sweep)
     chosen = engines.settle(engine, None, programs, lambda _: None) if measure else "xla"
     groups = planning.cohorts(sweep, platform=platform, engine=chosen)
     found = [_measured(c, here, count, rate) if measure else None for c in groups]

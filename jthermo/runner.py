@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jthermo import engines, lock, signals, train
+from jthermo import lock, signals
 from jthermo import placement as placing
-from jthermo.data.in_memory import InMemory
+from jthermo.engines import choice as engines
+from jthermo.engines import step_program
 from jthermo.errors import InputError, Interrupted, finite_number, whole_number
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
@@ -99,8 +100,9 @@ def run(
     every = None if checkpoint_steps is None else whole_number("checkpoint_steps", checkpoint_steps)
     if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
-    for data in {c.data for c in sweep.configs if isinstance(c.data, InMemory)}:
-        data.load()  # a set that is absent or damaged is told at once, before anything is made
+    # an absent or damaged data set is reported before anything is created
+    for data in {config.data for config in sweep.configs}:
+        data.load()
     place = placing.Placement(placement, placing.devices())
     mine = _shard(shard, out)
     bar = Progress(show=progress and (shard is not None or mine[0] == 0))
@@ -113,7 +115,7 @@ def run(
                 Path(out).mkdir(parents=True, exist_ok=True)
                 held = stack.enter_context(lock.held(Path(out), mine))
             stop = stack.enter_context(signals.watched())
-        programs = train.programs(sweep)
+        programs = step_program.programs(sweep)
         store = Store(
             sweep,
             out,

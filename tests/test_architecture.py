@@ -93,7 +93,7 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
     assert {"jthermo/pages/style.css", "jthermo/pages/page.html", "jthermo/pages/report.html"} <= set(names)
-    assert {"jthermo/kernels/engine.cc", "jthermo/kernels/dense.h"} <= set(names)
+    assert {"jthermo/engines/fused/ffi.cc", "jthermo/engines/fused/dense.h"} <= set(names)
     assert {"jthermo/pages/explore.html", "jthermo/pages/explore.js"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})

@@ -317,7 +317,7 @@ def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
 
     def labels(kind, fresh, **more):
         return np.asarray(
-            small(fashion, labels=kind).gather(arrays, index, dataset, jax.random.key(fresh), **more)[1]
+            small(fashion, labels=kind).rows(arrays, index, dataset, jax.random.key(fresh), **more)[1]
         )
 
     np.testing.assert_array_equal(labels("real", 0), made["y"][index])
@@ -328,7 +328,7 @@ def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
     assert (drawn[:, 0] != drawn[:, 2]).any()
     assert np.abs(np.bincount(drawn.ravel(), minlength=10) - 120).max() < 5 * np.sqrt(120)
     everywhere = np.asarray(
-        small(fashion, labels="random").gather(arrays, np.arange(40), dataset, jax.random.key(0))[1]
+        small(fashion, labels="random").rows(arrays, np.arange(40), dataset, jax.random.key(0))[1]
     )
     assert (everywhere != made["y"]).any()
     with pytest.raises(InputError, match="10 classes"):
@@ -341,7 +341,7 @@ def test_batches_and_probes_are_rows_of_their_splits(fashion):
     arrays = {k: jax.numpy.asarray(v) for k, v in made.items()}
 
     def rows(test, samples=None):
-        x, _ = small(fashion, num_samples=samples).sample(
+        x, _ = small(fashion, num_samples=samples).probe(
             arrays, jax.random.key(3), jax.random.key(4), 300, test=test
         )
         pixels = np.rint((np.asarray(x, float) * 0.3530 + 0.2860) * 255).astype(int)

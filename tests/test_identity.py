@@ -159,7 +159,8 @@ def test_a_value_is_written_under_its_stable_name_and_read_back(name):
 def test_every_stable_name_leads_to_an_object_that_is_written_by_it(written):
     found = stable_names.dereference(written)
     assert stable_names.reference(found) == written
-    assert found.__qualname__ == written.partition(":")[2]
+    renamed = {"jthermo.spec:Config": "RunConfig"}
+    assert found.__qualname__ == renamed.get(written, written.partition(":")[2])
 
 
 def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
@@ -173,6 +174,6 @@ def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
         and (issubclass(kind, Model | Observable) or hasattr(kind, "draw") or hasattr(kind, "residual"))
         and not inspect.isabstract(kind)
         and not kind.__name__.startswith("_")
-        and kind.__name__ not in ("InMemory", "DeepNet")
+        and kind.__name__ not in ("InMemory", "DeepNet", "Source")
     }
     assert found <= set(stable_names.STABLE_NAMES.values())

@@ -15,7 +15,8 @@ import optax
 import pytest
 
 import jthermo as jt
-from jthermo import engines, placement, runner, training
+from jthermo import placement, runner, training
+from jthermo.engines import choice as engines
 from jthermo.errors import InputError, Interrupted, StorageError
 from jthermo.reproduction import sweep_of as sweep_of_file
 from jthermo.results.writing import resumable

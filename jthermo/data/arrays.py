@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jthermo.data.in_memory import InMemory, Split
+from jthermo.data.in_memory import InMemory
+from jthermo.data.source import Split
 from jthermo.errors import InputError
 
 _SEEN: dict[

@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array
 
 from jthermo.data import image_files
-from jthermo.data.in_memory import InMemory, Split
+from jthermo.data.in_memory import InMemory
+from jthermo.data.source import Split
 
 
 @dataclass(frozen=True)

@@ -16,45 +16,17 @@ import numpy as np
 from jax import Array
 
 from jthermo.data.sampling import SAMPLINGS
+from jthermo.data.source import Source
 from jthermo.errors import InputError
+from jthermo.randomness import streams
 
 LABELS = ("real", "random", "redrawn")
-TEST_OFFSET = 2**31  # indices of the test split, where a number is drawn for an example by its index
 
 
-class Split:
-    """A set's arrays on the host; equal only to itself, so that it can stand for its copies on devices.
-
-    Args:
-        arrays: x, y and, where there is a test split, x_test and y_test.
-    """
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.arrays = dict(arrays)
-
-
-class InMemory:
-    """Base of the sources that hold their examples; subclasses have the fields that it reads."""
+class InMemory(Source):
+    """Base of the sources that hold their examples in memory; subclasses load the arrays and have `labels`."""
 
     labels: str
-    num_classes: int
-    num_targets: int | None = None  # real numbers that an example has in place of a class
-    num_samples: int | None
-    sampling: str
-    unidentifying: tuple[str, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
-        raise NotImplementedError
-
-    def load(self) -> Split:
-        """The arrays, read once and kept."""
-        raise NotImplementedError
-
-    def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of the arrays, without reading them."""
-        raise NotImplementedError
 
     def real_labels(self) -> int:
         """Number of classes of the real labels."""
@@ -76,7 +48,7 @@ class InMemory:
             raise InputError("data.num_samples", self.num_samples, f"there are {there:,} training examples")
         return self.num_samples or there
 
-    def gather(
+    def rows(
         self, held: Mapping[str, Array], index: Array, dataset: Array, fresh: Array, test: bool = False
     ) -> tuple[Array, Array]:
         """Examples by index: x (B, …) float32 and labels (B,) int32, or real targets as they are held.
@@ -94,23 +66,24 @@ class InMemory:
         elif self.labels == "redrawn":
             labels = jax.random.randint(fresh, index.shape, 0, self.num_classes, jnp.int32)
         else:
-            place = index.astype(jnp.uint32) + jnp.uint32(TEST_OFFSET if test else 0)
-            keys = jax.vmap(lambda i: jax.random.fold_in(dataset, i))(place)
+            place = index.astype(jnp.uint32) + jnp.uint32(streams.TEST_SPLIT if test else 0)
+            keys = jax.vmap(lambda i: streams.example_key(dataset, i))(place)
             labels = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.num_classes, jnp.int32))(keys)
         return self.standardised(x[index]), labels
 
-    def sample(
+    def probe(
         self, held: Mapping[str, Array], key: Array, dataset: Array, size: int, test: bool = False
     ) -> tuple[Array, Array]:
         """`size` examples drawn with replacement, for a probe."""
-        key_index, key_fresh = (jax.random.fold_in(key, i) for i in (0, 1))
+        key_index, key_fresh = streams.two_keys(key)
         number = held["x_test"].shape[0] if test else self.size(held)
         index = jax.random.randint(key_index, (size,), 0, number, jnp.int32)
-        return self.gather(held, index, dataset, key_fresh, test)
+        return self.rows(held, index, dataset, key_fresh, test)
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
         """`size` training examples drawn with replacement, from the host's arrays."""
-        return self.sample(self.load().arrays, key, jax.random.fold_in(key, 2), size)  # type: ignore[arg-type]
+        arrays: Any = self.load().arrays
+        return self.probe(arrays, key, streams.own_dataset_key(key), size)
 
     def _check_fields(self) -> None:
         if self.labels not in LABELS:

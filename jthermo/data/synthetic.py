@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jthermo.data.sampling import SAMPLINGS
+from jthermo.data.source import Source
 from jthermo.errors import InputError, finite_number, whole_number
-from jthermo.randomness import threefry
+from jthermo.randomness import streams, threefry
 
 
 @dataclass(frozen=True)
-class _Synthetic:
+class _Synthetic(Source):
     """What the synthetic sources share.
 
     Args:
@@ -66,14 +67,14 @@ class _Synthetic:
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
         """`size` independent examples: x (size, dim) float32 and class labels (size,) int32."""
-        key_x, key_y = (jax.random.fold_in(key, i) for i in (0, 1))
+        key_x, key_y = streams.two_keys(key)
         return self.inputs(key_x, size), self._random_labels(key_y, size)
 
-    def redrawn(self, labels: Array, key: Array) -> Array:
+    def step_labels(self, labels: Array, key: Array) -> Array:
         """Labels (B,) of a finite set as a step sees them, each drawn anew with probability `redraw`."""
         if self.redraw is None:
             return labels
-        key_whether, key_y = (jax.random.fold_in(key, i) for i in (0, 1))
+        key_whether, key_y = streams.two_keys(key)
         anew = jax.random.bernoulli(key_whether, self.redraw, labels.shape)
         return jnp.where(anew, self._random_labels(key_y, labels.shape[0]), labels)
 

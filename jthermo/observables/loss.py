@@ -8,7 +8,6 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable
@@ -27,7 +26,7 @@ class _OnSplit(Observable):
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """The test split has to be there."""
-        if self.split == "test" and not (isinstance(data, InMemory) and data.has_test):
+        if self.split == "test" and not data.has_test:
             raise InputError(
                 "split", self.split, f"{data!r} has no test split; use the probe, which is fresh"
             )

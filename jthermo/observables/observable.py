@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.data.in_memory import InMemory
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.observables import cost
@@ -152,7 +151,7 @@ def _on_shapes(
     """An observable as a function of parameters, x and y, and their shapes for a probe of so many examples."""
 
     def measure(params: Any, x: Array, y: Array) -> dict[str, Array]:
-        test = (x, y) if isinstance(data, InMemory) and data.has_test else None
+        test = (x, y) if data.has_test else None
         probe = Probe(x, y, data, loss, jnp.float32(0.1), 1, test, jax.random.key(0), jnp.int32(0))
         return observable(model, params, probe)
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jthermo.data.source import Source
 from jthermo.errors import InputError, whole_number
 from jthermo.models import as_model
 from jthermo.sweep import identity, json_codec, spec_value
@@ -91,8 +92,9 @@ class Sweep:
                     getattr(self, name),
                     f"give a jt.{kind.__name__}" + (" such as jt.sgd()" if name == "optimizer" else ""),
                 )
-        if not hasattr(self.data, "draw"):
-            raise InputError("data", self.data, "give a jt.data source such as jt.data.Gaussian(dim=10)")
+        if not isinstance(self.data, Source):
+            remedy = "give a jt.data source such as jt.data.Gaussian(dim=10), or one of your own that extends jt.data.Source"
+            raise InputError("data", self.data, remedy)
         made = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
@@ -281,8 +283,7 @@ class Sweep:
             for k, v in deep.items():
                 parts[part] = spec_value.put(parts[part], k, v)
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
-        num_targets = getattr(data, "num_targets", None)
-        loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, num_targets)
+        loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
         return RunConfig(
             model,
             data,
@@ -305,7 +306,7 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
                 "record.observables", observable, f"records {', '.join(new & names)} a second time; drop one"
             )
         names |= new
-    if isinstance(config.noise, LabelAveraged) and getattr(config.data, "num_targets", None):
+    if isinstance(config.noise, LabelAveraged) and config.data.num_targets:
         raise InputError(
             "noise", config.noise, "averages class labels, and these are real numbers; use 'full'"
         )

@@ -20,7 +20,7 @@ import jax
 import jaxlib
 
 HERE = Path(__file__).parent
-SOURCES = ("engine.cc", "dense.h")
+SOURCES = ("ffi.cc", "dense.h")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-w")
 # a compiler or a linker that can't choose a function when the library is loaded builds the plain one
 VARIANTS = ((), ("-DJTHERMO_NO_CLONES",))

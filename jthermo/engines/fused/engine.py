@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jthermo import train
 from jthermo.data.sampling import steps_per_epoch
-from jthermo.kernels import native
-from jthermo.kernels.library import Unavailable, load
-from jthermo.kernels.native import LOSSES, NOISES, SOURCES
-from jthermo.kernels.net import by_layer, net_of
+from jthermo.engines import batches, run_state, step_program
+from jthermo.engines.fused import native
+from jthermo.engines.fused.build import Unavailable, load
+from jthermo.engines.fused.native import LOSSES, NOISES, SOURCES
+from jthermo.engines.fused.supported_nets import by_layer, net_of
+from jthermo.randomness import streams
 
 __all__ = ["Unavailable", "advance", "load", "refusal"]
 
 
-def refusal(program: train.Program, engine: str) -> str | None:
+def refusal(program: step_program.Program, engine: str) -> str | None:
     """What of a program the kernel of this name lacks; None where it can train it."""
     model, data, optimizer = program.model, program.data, program.optimizer
     net = net_of(model)
@@ -47,16 +48,16 @@ def refusal(program: train.Program, engine: str) -> str | None:
 
 
 def advance(
-    program: train.Program,
-    runs: train.Run,
-    state: train.State,
+    program: step_program.Program,
+    runs: step_program.Run,
+    state: run_state.State,
     start: Array,
     stop: Array,
-    held: train.HeldArrays,
-) -> train.State:
+    held: step_program.HeldArrays,
+) -> run_state.State:
     """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
     data, batch = program.data, program.batch_size
-    keys = jax.vmap(train.streams)(runs)
+    keys = jax.vmap(streams.streams)(runs)
     zero = jnp.zeros_like(runs.learning_rate)
     low = runs.hyper.get("data.scale", runs.hyper.get("data.low", zero))
     traced = (runs.learning_rate, low, runs.hyper.get("data.high", zero), runs.hyper.get("noise.scale", zero))
@@ -77,19 +78,19 @@ def advance(
 
         def epoch(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
             t, leaves = carry
-            order = jax.vmap(lambda k: train.epoch_order(program, held, k, t))(keys)
+            order = jax.vmap(lambda k: batches.epoch_order(program, held, k, t))(keys)
             assert order is not None
             end = jnp.minimum(stop, (t // length + 1) * length)
             return end, trained(leaves, order, t, end)
 
         leaves = jax.lax.while_loop(lambda carry: carry[0] < stop, epoch, (start, leaves))[1]
-    return train.State(jax.tree.unflatten(tree, leaves), state.opt_state)
+    return run_state.State(jax.tree.unflatten(tree, leaves), state.opt_state)
 
 
 def _kernel(engine: str) -> Any:
     """The module of a kernel, by the engine's name in the results. Pallas is loaded where it is used only."""
     if engine == "fused":
         return native
-    from jthermo.kernels import pallas
+    from jthermo.engines.fused import pallas
 
     return pallas

@@ -1,4 +1,4 @@
-"""The fused engine on CPUs: the C++ kernel of ``dense.h``, called from XLA through ``engine.cc``."""
+"""The fused engine on CPUs: the C++ kernel of ``dense.h``, called from XLA through ``ffi.cc``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax import Array
 
-from jthermo import train
 from jthermo.data import Gaussian, Uniform
-from jthermo.kernels.library import TARGET
-from jthermo.kernels.net import Net
+from jthermo.engines import step_program
+from jthermo.engines.fused.build import TARGET
+from jthermo.engines.fused.supported_nets import Net
 from jthermo.update_rule import residual_noise
 
 SOURCES = {Gaussian: 0, Uniform: 1}
@@ -22,7 +22,7 @@ NOISES = {residual_noise.Full: 0, residual_noise.Unbiased: 1, residual_noise.Lab
 
 def block(
     net: Net,
-    program: train.Program,
+    program: step_program.Program,
     keys: Sequence[Array],
     traced: Sequence[Array],
     start: Array,
@@ -51,8 +51,8 @@ def block(
     return list(call(*keys, *traced, start, stop, order, *leaves, **static))
 
 
-def _options(net: Net, program: train.Program) -> np.ndarray:
-    """The fields of ``Net`` and ``Block`` that are static, in the order in which ``engine.cc`` reads them."""
+def _options(net: Net, program: step_program.Program) -> np.ndarray:
+    """The fields of ``Net`` and ``Block`` that are static, in the order in which ``ffi.cc`` reads them."""
     data = program.data
     sampling = SAMPLING["fresh" if data.num_samples is None else data.sampling]
     kinds = (SOURCES[type(data)], sampling, LOSSES[program.loss], NOISES[type(program.noise)])

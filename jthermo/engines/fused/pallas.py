@@ -20,10 +20,10 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from jthermo import train
 from jthermo.data import Gaussian
 from jthermo.data.sampling import steps_per_epoch
-from jthermo.kernels.net import Net
+from jthermo.engines import step_program
+from jthermo.engines.fused.supported_nets import Net
 from jthermo.randomness import threefry
 from jthermo.update_rule import residual_noise
 
@@ -45,7 +45,7 @@ def lanes(net: Net, batch_size: int) -> int:
 
 def block(
     net: Net,
-    program: train.Program,
+    program: step_program.Program,
     keys: Sequence[Array],
     traced: Sequence[Array],
     start: Array,
@@ -53,7 +53,7 @@ def block(
     order: Array,
     leaves: Sequence[Array],
 ) -> list[Array]:
-    """The parameters of a block of runs after steps `start` … `stop` − 1; see :func:`jthermo.kernels.native.block`."""
+    """The parameters of a block of runs after steps `start` … `stop` − 1; see :func:`jthermo.engines.fused.native.block`."""
     group, runs = lanes(net, program.batch_size), len(leaves[0])
     whole = pl.cdiv(runs, group) * group
 
@@ -104,7 +104,7 @@ def block(
     return [outside(*each) for each in zip(made, leaves, net.shapes, strict=True)]
 
 
-def _steps(net: Net, program: train.Program, clock: Any, *refs: Any) -> None:
+def _steps(net: Net, program: step_program.Program, clock: Any, *refs: Any) -> None:
     """The kernel: steps clock[0] … clock[1] − 1 of the runs of one program of the grid."""
     batch_key, noise_key, dataset_key = ((ref[0, :], ref[1, :]) for ref in refs[:3])
     learning_rate, low, high, noise_scale = (ref[...] for ref in refs[3:7])
@@ -165,7 +165,9 @@ def _gradients(layers: Layers, inputs: list[Array], delta: Array) -> list[Array]
     return found
 
 
-def _drawn(program: train.Program, key: Key, number: Any, low: Array, high: Array) -> tuple[Array, Array]:
+def _drawn(
+    program: step_program.Program, key: Key, number: Any, low: Array, high: Array
+) -> tuple[Array, Array]:
     """Example `number` of those that a key draws: x (units, runs), zero where there is no input, and labels (runs,)."""
     dim = program.data.dim
     unit = jax.lax.broadcasted_iota(jnp.int32, (_room(dim), 1), 0)
@@ -176,7 +178,7 @@ def _drawn(program: train.Program, key: Key, number: Any, low: Array, high: Arra
     return jnp.where(unit < dim, x, 0.0), _coin(key_y, number)
 
 
-def _index(program: train.Program, key: Key, order: Any, t: Array, b: Array) -> Array:
+def _index(program: step_program.Program, key: Key, order: Any, t: Array, b: Array) -> Array:
     """Which row of the finite set example b of step t is, (runs,)."""
     size = program.data.num_samples
     if program.data.sampling == "epochs":

@@ -12,25 +12,25 @@ from typing import Any
 
 import jax
 
-from jthermo import train
+from jthermo.engines import run_state, step_program, xla
 from jthermo.errors import InputError
 
 ENGINES = ("auto", "xla", "fused")
 FUSED = {"cpu": "fused", "gpu": "pallas"}  # what results call the fused engine of each kind of device
 
 
-def advance(program: train.Program) -> Callable[..., train.State]:
+def advance(program: step_program.Program) -> Callable[..., run_state.State]:
     """The update of a block by the program's engine; see :func:`jthermo.train.advance`."""
     if program.engine == "xla":
-        return train.advance
-    from jthermo import kernels
+        return xla.advance
+    from jthermo.engines import fused
 
     if program.engine == "fused":
-        kernels.load()
-    return kernels.advance
+        fused.load()
+    return fused.advance
 
 
-def settle(wanted: str, begun_with: str | None, programs: Iterable[train.Program], say: Any) -> str:
+def settle(wanted: str, begun_with: str | None, programs: Iterable[step_program.Program], say: Any) -> str:
     """The engine of a sweep, as its results name it: ``"xla"``, ``"fused"`` on CPUs or ``"pallas"`` on GPUs.
 
     Args:
@@ -78,22 +78,22 @@ def answers(wanted: str, engine: str) -> bool:
     return wanted in ("auto", "fused" if engine in FUSED.values() else engine)
 
 
-def refusal(programs: Iterable[train.Program] = ()) -> str | None:
+def refusal(programs: Iterable[step_program.Program] = ()) -> str | None:
     """Why the fused engine can't train these programs here; None where it can."""
-    if importlib.util.find_spec("jthermo.kernels") is None:
+    if importlib.util.find_spec("jthermo.engines.fused") is None:
         return "this installation has no fused engine"
     engine = at_hand()
     if engine is None:
         return f"the fused engine runs on CPUs and GPUs, not on a {jax.default_backend()}"
-    from jthermo import kernels
+    from jthermo.engines import fused
 
     for program in programs:
-        if (what := kernels.refusal(program, engine)) is not None:
+        if (what := fused.refusal(program, engine)) is not None:
             return f"the fused engine lacks {what}"
     if engine == "fused":
         try:
-            kernels.load()
-        except kernels.Unavailable as error:
+            fused.load()
+        except fused.Unavailable as error:
             return f"the fused engine can't be built: {error}"
     return None
 
