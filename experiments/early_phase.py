@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
 from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import above, equals
 from jthermo.theory import drift
 
 SWEEP = jt.Sweep(
@@ -47,10 +47,8 @@ def judge(ds):
         ends = [np.quantile(v, [0.025, 0.975]) for v in (ratio[:, 0], power)]
         more: dict[str, Any] = {"choice": {"η": eta}, "num_seeds": size}
         rows += [
-            evidence.above(
-                "C9", "early slope over late, η²t/B < 0.05 over 1 … 2", 1, ratio[0, 0], *ends[0], **more
-            ),
-            evidence.equals(
+            above("C9", "early slope over late, η²t/B < 0.05 over 1 … 2", 1, ratio[0, 0], *ends[0], **more),
+            equals(
                 "C9",
                 "power of s² in the slope, from early to late",
                 1,

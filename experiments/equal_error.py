@@ -3,8 +3,8 @@
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
 from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import below
 from jthermo.theory.meanfield import excess_loss
 
 INITS = ("torch", "he", "unit")  # a paired init starts at the least loss that random labels allow
@@ -62,7 +62,7 @@ def judge(ds):
                     "choice": {"init": init, "at loss": f"ln 2 + {level:.2g}"},
                     "num_seeds": len(np.unique(ds.seed.values)),
                 }
-                rows.append(evidence.below("C10", quantity, 0, difference[0], low, high, **more))
+                rows.append(below("C10", quantity, 0, difference[0], low, high, **more))
     return rows
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from jthermo import evidence
+from jthermo.paper.evidence import equals
 from jthermo.theory import flow, properties, walk
 
 ETA = 0.05
@@ -71,18 +71,16 @@ def judge(ds):
     drift = at.flux.values / (1.5 * 0.5)
     found = [
         # a finite η adds a relative (η g')² and the patch of a flux is two steps wide: half a per cent together
-        evidence.equals("C11", "1-D drift of Eq. 10, J/(η² g g' ρ)", -1, *drift, tolerance=0.005),
-        evidence.equals("C11", "1-D drift with c of Eq. 11, J/(η² g g' ρ)", -0.5, *drift, tolerance=0.005),
-        evidence.equals("C11", "1-D drift of A.4, J/(η² g g' ρ)", 0.5, *drift, tolerance=0.005),
-        evidence.equals(
-            "C11", "diffusion of Eq. 10, J/(η² g² ρ')", -1, *at.diffusion.values, tolerance=0.005
-        ),
-        evidence.equals("C11", "a of the stationary ρ ~ g^a under Eq. 10", -1, *at.exponent.values),
+        equals("C11", "1-D drift of Eq. 10, J/(η² g g' ρ)", -1, *drift, tolerance=0.005),
+        equals("C11", "1-D drift with c of Eq. 11, J/(η² g g' ρ)", -0.5, *drift, tolerance=0.005),
+        equals("C11", "1-D drift of A.4, J/(η² g g' ρ)", 0.5, *drift, tolerance=0.005),
+        equals("C11", "diffusion of Eq. 10, J/(η² g² ρ')", -1, *at.diffusion.values, tolerance=0.005),
+        equals("C11", "a of the stationary ρ ~ g^a under Eq. 10", -1, *at.exponent.values),
     ]
     for form, sign in (("eq10", 1), ("psi", -1)):
         printed = sign * float(flow.projected(1.0, 0.0, form=form))
         name = f"{LABELS[form]} of a unit, J·ĝ/(η² ρ) at (V, b) = (1, 0)"
-        found.append(evidence.equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
+        found.append(equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
     return found + [_search(claim, law) for claim, law in ((1, "normal"), (1, "uniform"), (2, "uniform"))]
 
 
@@ -98,7 +96,7 @@ def _search(number, law):
     ]
     number = sum(b is not None for b in broken)
     name = f"data sets with a counter-example to {claim.name}, of 20 with x {law}, 10 000 tries each"
-    return evidence.equals("C12", name, 0, number, 0.0)
+    return equals("C12", name, 0, number, 0.0)
 
 
 def figure(ds, fits):

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import stats
 
 import jthermo as jt
-from jthermo import evidence
 from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import above, below
 from jthermo.theory import hessian
 
 
@@ -47,7 +47,7 @@ def looseness(layers):
 def judge(ds):
     ratio = ds.trace_bound_ratio.values
     name = "bound over trace, median [least, greatest] of all records"  # every one has to keep to it
-    rows = [evidence.above("C13", name, 1, np.nanmedian(ratio), np.nanmin(ratio), np.nanmax(ratio))]
+    rows = [above("C13", name, 1, np.nanmedian(ratio), np.nanmin(ratio), np.nanmax(ratio))]
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=ds.learning_rate.values == eta)
         bound, found = runs.trace_bound.values, runs.factors.values[:, -1]
@@ -57,7 +57,7 @@ def judge(ds):
             rank = [stats.spearmanr(bound[p, -1], factor[p]).statistic for p in picks]
             measured[f"rank correlation of bound and {name}, over seeds"] = np.array(rank)
         for name, value in measured.items():
-            test, limit = (evidence.below, 1) if "end" in name else (evidence.above, 0)
+            test, limit = (below, 1) if "end" in name else (above, 0)
             span = np.quantile(value, [0.025, 0.975])
             choice, seeds = {"η": float(eta)}, len(bound)
             rows.append(test("C13", name, limit, value[0], *span, choice=choice, num_seeds=seeds))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
 from jthermo.engines import run_state, step_program
+from jthermo.paper.evidence import equals
 from jthermo.theory import drift, flow, meanfield
 
 NOISES = {"full": "full SGD", "label_averaged": "label-averaged", "unbiased": "unbiased walk"}
@@ -68,7 +68,7 @@ def judge(ds):
         more: dict[str, Any] = {"choice": {"noise": noise}, "num_seeds": len(shift)}
         error = shift.std(ddof=1) / np.sqrt(len(shift))
         quantity = "shift of b by thermophoresis, of (V, b) at η²t/B = 1"
-        rows.append(evidence.equals("C11", quantity, claimed, shift.mean(), error, **more))
+        rows.append(equals("C11", quantity, claimed, shift.mean(), error, **more))
     return rows
 
 

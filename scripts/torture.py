@@ -82,7 +82,7 @@ def kill(file, whole, folder, number, rng):
 
 def damage(file, whole, folder, number, rng):
     """Damage the newest checkpoint in four ways, `number` times each, and restore from the one before."""
-    from jthermo.checkpoint import Checkpoints
+    from jthermo.execution.checkpoint import Checkpoints
 
     out = folder / "damage"
     process = start("run", file, "--out", out, *OFTEN)

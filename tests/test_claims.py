@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 import jthermo as jt
-from jthermo import claims, evidence
 from jthermo.errors import InputError
+from jthermo.paper import claims, claims_json, claims_tables, verdicts
+from jthermo.paper.evidence import above, equals
 
 RATES, SEEDS = (0.05, 0.1, 0.2), 12
 
@@ -76,21 +77,21 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
         {"model.init": "he"},
         {"model.init": "unit"},
     ]
-    known = claims.update(path, "fig3_4", {"command": "x", "rows": claims.rows([C2], fits)})
+    known = claims_json.update(path, "fig3_4", {"command": "x", "rows": claims.rows([C2], fits)})
     assert json.loads(path.read_text()) == known
     verdict = known["C2"]["verdict"]
     assert verdict.startswith("depends on an unstated choice")
     assert "reproduced for fig3_4 he" in verdict
     assert "not reproduced for fig3_4 unit" in verdict
     rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
-    again = claims.update(path, "fig3_4", {"command": "x", "rows": rows})
+    again = claims_json.update(path, "fig3_4", {"command": "x", "rows": rows})
     assert again["C2"]["verdict"] == "reproduced"  # the old rows are gone
     assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
-    summary = claims.summary(again)
+    summary = claims_tables.summary(again)
     assert "C2  the activation rate collapses on η²t: reproduced" in summary
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n")
-    claims.write_tables(path, page)
+    claims_tables.write_tables(path, page)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
@@ -99,7 +100,7 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     assert f"| {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}] |" in text
     (tmp_path / "bare.md").write_text("no markers")
     with pytest.raises(InputError, match="has no lines"):
-        claims.write_tables(path, tmp_path / "bare.md")
+        claims_tables.write_tables(path, tmp_path / "bare.md")
 
 
 def test_a_claim_names_its_row_and_one_statement():
@@ -112,24 +113,28 @@ def test_a_claim_names_its_row_and_one_statement():
 
 def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
     path, absent = tmp_path / "claims.json", {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"}
-    known = claims.update(path, "fig11_12", absent)
+    known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
-    for made in (claims.table(known), claims.summary(known), claims.verdicts(known)):
+    for made in (
+        claims_tables.table(known),
+        claims_tables.summary(known),
+        claims_tables.verdict_table(known),
+    ):
         assert "not run: cifar10 is not at hand" in made
         assert "**reproduced**" not in made
     row = {"choice": {}, "variable": "activation_rate", "control": "learning_rate", "verdict": "undecided"}
-    claims.update(path, "fig11_12", {"rows": {"C8": [row]}})
-    known = claims.update(path, "fig11_12", absent)
+    claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
+    known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "undecided"
-    known = claims.update(path, "fig11_12", {"rows": {}})  # it puts no such claim to the test any more
+    known = claims_json.update(path, "fig11_12", {"rows": {}})  # it puts no such claim to the test any more
     assert known["C8"]["verdict"] == "not run"
 
 
 def test_a_verdict_is_supported_by_the_numbers_of_its_row_or_it_is_not():
     (chosen,) = claims.fit_choices(results(2), "value", ("learning_rate",))
     fitted = claims.judge(C2, chosen)
-    measured = evidence.above("C9", "ratio", 1, 1.4, 1.2, 1.6).row()
-    agreeing = evidence.equals("C11", "flux", -1.0, -1.01, 0.004, tolerance=0.002).row()
+    measured = above("C9", "ratio", 1, 1.4, 1.2, 1.6).row()
+    agreeing = equals("C11", "flux", -1.0, -1.01, 0.004, tolerance=0.002).row()
     for row, tampered in (
         (fitted, {"low": 0.9, "exponent": 1.0, "high": 1.1}),
         (fitted, {"exponent": 2.4}),
@@ -144,10 +149,10 @@ def test_a_verdict_is_supported_by_the_numbers_of_its_row_or_it_is_not():
         (agreeing, {"target": -0.5}),
     ):
         assert row["verdict"] == "reproduced"
-        assert claims.supported(json.loads(json.dumps(row)))
-        assert not claims.supported({**row, **tampered}), tampered
+        assert verdicts.supported(json.loads(json.dumps(row)))
+        assert not verdicts.supported({**row, **tampered}), tampered
     del fitted["first"]
-    assert not claims.supported(fitted)
+    assert not verdicts.supported(fitted)
 
 
 def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():

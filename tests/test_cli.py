@@ -107,7 +107,7 @@ def test_progress_is_line_wise_when_not_a_terminal(own, tmp_path, capsys):
 def test_progress_counts_and_forecasts():
     import io
 
-    from jthermo.progress import Progress
+    from jthermo.execution.progress import Progress
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -179,14 +179,14 @@ def test_plot_export_plan_status_list_doctor(folder, own, capsys):
 
 
 def test_doctor_names_the_remedy_for_a_full_or_read_only_disk(tmp_path, monkeypatch):
-    from jthermo import diagnosis
+    from jthermo.cli import doctor
 
-    monkeypatch.setattr(diagnosis.os, "access", lambda *_: False)
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
     disk = jt.doctor(tmp_path)[-1]
     assert not disk.ok
     assert "choose another folder with --out" in disk.text
     monkeypatch.undo()
-    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     assert "make room" in jt.doctor(tmp_path)[-1].text
 
 

@@ -382,7 +382,7 @@ def image_sweep(fashion, **changes):
 def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
     fashion, sampling, width, monkeypatch
 ):
-    from jthermo import placement, training
+    from jthermo.execution import placement, train_cohort
 
     sweep = image_sweep(
         fashion, data=small(fashion, sampling=sampling), lane_width=None if width == 1 else width
@@ -393,7 +393,9 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
     with monkeypatch.context() as patch:
         patch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
         patch.setattr(
-            training._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
+            train_cohort._Pace,
+            "until",
+            lambda self, now, target: np.minimum(target, now + 2).astype(np.int32),
         )
         np.testing.assert_array_equal(jt.run(sweep, progress=False).flat.values, ds.flat.values)
     if sampling == "epochs":
@@ -444,10 +446,11 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
     fashion, tmp_path, monkeypatch, capsys
 ):
     """A real SIGTERM between two pieces of work: exit 75, then `jthermo resume` at the lane width of the rule."""
-    from jthermo import cli, placement, training
+    from jthermo import cli
+    from jthermo.execution import placement, train_cohort
 
     monkeypatch.setattr(
-        training._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
+        train_cohort._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
     )
     out, calls = tmp_path / "o", []
     whole = jt.run(image_sweep(fashion), progress=False)
@@ -504,18 +507,18 @@ def test_where_the_files_lie_is_no_part_of_the_identity(fashion, tmp_path):
 
 
 def test_examples_are_held_once_per_device_and_not_in_the_program(fashion):
-    from jthermo import placement, planning
+    from jthermo.execution import cohorts, placement
 
     sweep = image_sweep(fashion, batch_size=(2, 3))
     place = placement.Placement("sharding", placement.devices())
-    bound = [placement.programs(c.program, place).advance for c in planning.cohorts(sweep)]
+    bound = [placement.programs(c.program, place).advance for c in cohorts.cohorts(sweep)]
     assert bound[0].held["x"] is bound[1].held["x"]
     assert len(bound[0].held["x"].addressable_shards) == len(place.devices)
     assert bound[0].held["x"].dtype == np.uint8
 
 
 def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_place():
-    from jthermo import placement, planning
+    from jthermo.execution import cohorts, placement
 
     place, working = placement.Placement("sharding", placement.devices()), []
     for n in (100, 20_000):
@@ -530,7 +533,7 @@ def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_p
             lane_width=8,
         )
         with placement.pinned():
-            (cohort,) = planning.cohorts(sweep)
+            (cohort,) = cohorts.cohorts(sweep)
             lanes, _, _ = cohort.deal(len(place.devices))
             runs = place.put(jax.tree.map(lambda a, lanes=lanes: a[lanes], cohort.runs))
             state = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)

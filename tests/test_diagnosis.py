@@ -7,8 +7,9 @@ import jax
 import pytest
 
 import jthermo as jt
-from jthermo import diagnosis, memory, placement
+from jthermo.cli import doctor
 from jthermo.engines import fused
+from jthermo.execution import memory, placement
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_slurms_own_count_is_read_where_no_option_was_given(monkeypatch):
 @pytest.mark.parametrize(("device", "extra"), [("nvidia0", "jthermo[cuda12]"), ("accel0", "jthermo[tpu]")])
 def test_an_accelerator_without_its_extra_is_named(device, extra, tmp_path, monkeypatch):
     (tmp_path / device).touch()
-    monkeypatch.setattr(diagnosis, "DEV", tmp_path)
+    monkeypatch.setattr(doctor, "DEV", tmp_path)
     found = check("devices")
     assert not found.ok
     assert extra in found.text
@@ -105,7 +106,7 @@ def test_the_compile_cache_is_named_and_tried(tmp_path, monkeypatch):
         assert "JAX_COMPILATION_CACHE_DIR" in check("cache").text
         jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
         assert str(tmp_path / "cache") in check("cache").text
-        monkeypatch.setattr(diagnosis.tempfile, "TemporaryFile", full)
+        monkeypatch.setattr(doctor.tempfile, "TemporaryFile", full)
         assert not check("cache").ok
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
@@ -125,7 +126,7 @@ def full(**_):
 
 def test_a_quota_that_only_writing_finds_is_named(tmp_path, monkeypatch):
     assert check("disk", tmp_path).ok
-    monkeypatch.setattr(diagnosis.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", full)
     found = check("disk", tmp_path)
     assert not found.ok
     assert "Disk quota exceeded; make room or choose another folder" in found.text

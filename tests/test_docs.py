@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import claims, cli
+from jthermo import cli
+from jthermo.paper import claims_tables
 from jthermo.sweep import user_file
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,10 @@ def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
 
 def test_the_claims_on_the_pages_are_those_of_the_json():
     known = json.loads((ROOT / "results" / "claims.json").read_text())
-    for page, made in (("README.md", claims.verdicts(known)), ("experiments/README.md", claims.table(known))):
+    for page, made in (
+        ("README.md", claims_tables.verdict_table(known)),
+        ("experiments/README.md", claims_tables.table(known)),
+    ):
         assert made in (ROOT / page).read_text(), "run: jthermo claims --into README.md experiments/README.md"
 
 

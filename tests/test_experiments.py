@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import claims, reproduction
 from jthermo.errors import InputError
+from jthermo.paper import claims, reproduce
 
-NAMES = tuple(reproduction.experiments())
+NAMES = tuple(reproduce.experiments())
 FIGURES = {
     "fig2_top": ("C1", "C2", "C4"),
     "fig3_4": ("C1", "C2", "C4"),
@@ -29,8 +29,8 @@ def test_the_papers_experiments_are_there():
 def test_an_experiment_is_a_short_file(name):
     # a figure of the two-layer nets is a sweep, its claims and its panels; evidence that is no exponent needs more words
     most = 40 if name in FIGURES else 160
-    assert len(reproduction.experiments()[name].read_text().splitlines()) <= most
-    module = reproduction.load(name)
+    assert len(reproduce.experiments()[name].read_text().splitlines()) <= most
+    module = reproduce.load(name)
     assert module.__doc__.strip().endswith(".")
     if hasattr(module, "SWEEP"):
         assert module.SWEEP.replace(**module.SMALL).num_runs <= module.SWEEP.num_runs
@@ -38,7 +38,7 @@ def test_an_experiment_is_a_short_file(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_an_experiment_runs_from_sweep_to_figures(name):
-    module = reproduction.load(name)
+    module = reproduce.load(name)
     tiny = {"seed": range(4), "num_steps.value": 0.5}
     if "model.init" in module.SWEEP.vary:
         tiny["vary"] = {"model.init": ("torch", "he")}
@@ -61,7 +61,7 @@ def test_an_experiment_runs_from_sweep_to_figures(name):
 )
 def test_what_goes_beyond_the_paper_runs_from_sweep_to_figure(name, variable, most, monkeypatch):
     """A rank and a fraction in their ranges, and panels with a curve for each arm."""
-    module = reproduction.load(name)
+    module = reproduce.load(name)
     tiny = {"seed": range(2), "num_steps": 20, "record.steps": jt.every(4)}
     if name == "quartic_well":
         monkeypatch.setattr(module, "NOISE", np.array([0.0, 1.0, 2.0]))
@@ -79,8 +79,8 @@ def test_what_goes_beyond_the_paper_runs_from_sweep_to_figure(name, variable, mo
 
 
 def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
-    module = reproduction.load("fig5_6")
-    monkeypatch.setattr(reproduction, "load", lambda name: module)
+    module = reproduce.load("fig5_6")
+    monkeypatch.setattr(reproduce, "load", lambda name: module)
     monkeypatch.setattr(
         module, "SMALL", {"seed": range(3), "num_steps.value": 0.3, "vary": {"model.init": ("torch",)}}
     )
@@ -101,7 +101,7 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_
 
 
 def test_the_study_of_choices_draws_every_combination():
-    module = reproduction.load("sensitivity")
+    module = reproduce.load("sensitivity")
     tiny = {"seed": range(4), "vary": {"model.init": ("torch",), "data.num_samples": (None, 100)}}
     ds = jt.run(module.SWEEP.replace(**tiny, **{"num_steps.value": 1.0}), progress=False)
     fits = claims.fit_claims(ds, module.FIT[:1], dict.fromkeys(module.WINDOWS, (0, 1)))
@@ -123,7 +123,7 @@ def test_bad_names_are_named(tmp_path):
     empty = tmp_path / "nothing_here.py"
     empty.write_text("x = 1\n")
     with pytest.raises(InputError, match="defines no SWEEP"):
-        reproduction.load(str(empty))
+        reproduce.load(str(empty))
     for number, (text, told) in enumerate(
         (
             ("SWEEP = 3\n", "has SWEEP = 3; give SWEEP = jt.Sweep"),
@@ -135,8 +135,8 @@ def test_bad_names_are_named(tmp_path):
         wrong = tmp_path / f"wrong_file_{number}.py"
         wrong.write_text(text)
         with pytest.raises(InputError, match=told):
-            reproduction.load(str(wrong))
+            reproduce.load(str(wrong))
     clash = tmp_path / "json.py"
     clash.write_text("SWEEP = 1\n")
     with pytest.raises(InputError, match="rename the file"):
-        reproduction.load(str(clash))
+        reproduce.load(str(clash))

@@ -12,9 +12,8 @@ import pytest
 import xarray as xr
 
 import jthermo as jt
-from jthermo import exploration
 from jthermo.errors import InputError
-from jthermo.pages import plots
+from jthermo.figures import explore, plots
 
 RATES, SIZES, SEEDS = (0.025, 0.05, 0.1), (1, 4), 6
 STEPS = np.unique(np.geomspace(1, 3000, 26).round())
@@ -107,7 +106,7 @@ def test_nothing_comes_from_a_network_and_names_are_text(made):
 
 
 def test_of_many_runs_all_are_in_the_means_and_a_sample_is_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(exploration, "MOST_RUNS", 30)
+    monkeypatch.setattr(explore, "MOST_RUNS", 30)
     table = planted(seeds=20, sizes=(1,))
     said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     assert said == "1 collapse of 60 curves; all are in the means, a sample of 30 single curves is drawn"
@@ -128,10 +127,10 @@ def test_single_curves_get_the_room_that_the_objectives_leave(tmp_path, monkeypa
     jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     (view,) = content_of(tmp_path / "page.html")["views"]
     needed = sum(size * (size + 1) // 2 for size in view["objective"]["sizes"])
-    monkeypatch.setattr(exploration, "MOST_IN_ALL", needed + 6 * len(STEPS))
+    monkeypatch.setattr(explore, "MOST_IN_ALL", needed + 6 * len(STEPS))
     said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     assert said.endswith("all are in the means, a sample of 6 single curves is drawn")
-    monkeypatch.setattr(exploration, "MOST_IN_ALL", 0)  # one of each condition stays
+    monkeypatch.setattr(explore, "MOST_IN_ALL", 0)  # one of each condition stays
     said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     assert said.endswith("a sample of 3 single curves is drawn")
 
@@ -266,7 +265,7 @@ def test_in_a_browser(browser, made):
 def the_quality_is_the_objective_of_the_fit(browser, fit):
     for powers in ((2.0, -1.0), (0.0, 0.0), (-1.5, 2.25)):
         browser.slide(*powers)
-        model = exploration.rounded(fit.model)
+        model = explore.rounded(fit.model)
         expected = model.objective(np.array(powers)) - model.objective(fit.solution.theta)
         assert browser.number("lost") == pytest.approx(expected, rel=1e-6, abs=1e-6)
         exact = fit.model.objective(np.array(powers)) - fit.solution.objective

@@ -7,8 +7,9 @@ import xarray as xr
 from matplotlib.colors import to_rgb
 
 import jthermo as jt
-from jthermo import claims, figures
+from jthermo import figures
 from jthermo.errors import InputError
+from jthermo.paper import claims
 
 RATES = np.repeat([0.05, 0.1], 8)
 STEP = np.array([0, 1, 10, 100, 1000])

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import placement, training
 from jthermo.engines import choice as engines
 from jthermo.engines import fused, step_program
 from jthermo.engines.fused import library
+from jthermo.execution import placement, train_cohort
 from tests.test_placement import differing_bits
 from tests.test_train import CASES, params, sweep_of
 
@@ -60,7 +60,9 @@ def test_nothing_about_the_grid_changes_a_bit(case, monkeypatch):
     assert differing_bits(whole, ends(sweep.replace(learning_rate=0.1, seed=(7,)), "fused")) == 0
     with monkeypatch.context() as patch:
         patch.setattr(
-            training._Pace, "until", lambda self, now, target: np.minimum(target, now + 37).astype(np.int32)
+            train_cohort._Pace,
+            "until",
+            lambda self, now, target: np.minimum(target, now + 37).astype(np.int32),
         )
         assert differing_bits(whole, ends(sweep, "fused")) == 0
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 import jthermo as jt
-from jthermo import cli, launch
-from jthermo.options import Job, Overrides
+from jthermo import cli
+from jthermo.cli import job
+from jthermo.cli.options import Job, Overrides
 
 CLOUD = {
     "slurm": {},
@@ -54,13 +55,13 @@ def own(tmp_path_factory):
 
 
 def sweep_of(path):
-    from jthermo.reproduction import sweep_of
+    from jthermo.paper.reproduce import sweep_of
 
     return sweep_of(str(path))
 
 
 def rendered(kind, own, **options):
-    return launch.render(kind, str(own), sweep_of(own), Job(**{**CLOUD[kind], "gpus": 0, **options}))
+    return job.render(kind, str(own), sweep_of(own), Job(**{**CLOUD[kind], "gpus": 0, **options}))
 
 
 def put(folder, name, text):
@@ -109,9 +110,9 @@ def parses(kind, text):
     return text
 
 
-@pytest.mark.parametrize("kind", launch.TEMPLATES)
+@pytest.mark.parametrize("kind", job.TEMPLATES)
 def test_templates_and_jobs_parse_with_few_and_with_many_options(kind, own):
-    assert parses(kind, (launch.templates() / launch.TEMPLATES[kind]).read_text())
+    assert parses(kind, (job.templates() / job.TEMPLATES[kind]).read_text())
     many = {"setup": "module load python\nsource 'my env/bin/activate'", "cpus": 4}
     more = {
         "slurm": {
@@ -132,7 +133,7 @@ def test_templates_and_jobs_parse_with_few_and_with_many_options(kind, own):
     for options in ({}, {**many, **more}):
         text = rendered(kind, own, **options)
         assert parses(kind, text)
-        assert not launch.PLACEHOLDER.findall(text)
+        assert not job.PLACEHOLDER.findall(text)
         assert "8 runs" in text
         assert "75" in text
         assert "jax-cache" in text

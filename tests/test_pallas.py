@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import diagnosis, placement, planning
+from jthermo.cli import doctor
 from jthermo.data import sampling
 from jthermo.engines import choice as engines
 from jthermo.engines import run_state, step_program
 from jthermo.engines.fused import pallas
 from jthermo.engines.fused.supported_nets import net_of
+from jthermo.execution import cohorts, placement
 from jthermo.randomness import streams
 from tests.test_train import NO_BIAS, TWO_LAYER, UNIFORM, sweep_of
 
@@ -37,7 +38,7 @@ class Trained:
     """A case by one engine, at the level of a block: forty runs, which are two programs of the kernel's grid."""
 
     def __init__(self, case, engine):
-        (cohort,) = planning.cohorts(sweep_of(**CASES[case]), engine=engine)
+        (cohort,) = cohorts.cohorts(sweep_of(**CASES[case]), engine=engine)
         program = replace(cohort.program, observables=(), probe_size=0)
         self.update = jax.jit(functools.partial(engines.advance(program), program))
         self.runs = jax.tree.map(lambda a: np.resize(a, 40), cohort.runs)
@@ -195,14 +196,14 @@ def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
         engines.settle("fused", None, step_program.programs(wide), None)
     fits = sweep_of(model=jt.models.TwoLayer(100, 100), data=jt.data.Gaussian(dim=100), batch_size=32)
     assert engines.settle("fused", None, step_program.programs(fits), None) == "pallas"
-    (text,) = (check.text for check in diagnosis.doctor() if check.name == "engine")
+    (text,) = (check.text for check in doctor.doctor() if check.name == "engine")
     assert "checked in interpret mode only" in text
 
 
 def test_lanes_fill_a_gpu():
     small, wide = ({"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100))
     for model, runs, width in ((small, 32, 4096), (wide, 2, 256)):
-        (cohort,) = planning.cohorts(sweep_of(**model), platform="gpu", engine="pallas")
+        (cohort,) = cohorts.cohorts(sweep_of(**model), platform="gpu", engine="pallas")
         net = net_of(cohort.model)
         assert (pallas.lanes(net, 1), cohort.width) == (runs, width)
         assert cohort.width // runs == 128  # programs, about the multiprocessors of a large GPU

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import placement
 from jthermo.engines import choice as engines
+from jthermo.execution import placement
 
 
 class DeepNet(nn.Module):

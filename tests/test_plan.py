@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import forecast, memory, placement, planning
+from jthermo.execution import cohorts, forecast, memory, placement
 
 
 def sweep_of(**changes):
@@ -37,7 +37,7 @@ def test_counts():
 
 
 def test_every_run_has_one_lane_and_padding_is_marked():
-    for cohort in planning.cohorts(sweep_of()):
+    for cohort in cohorts.cohorts(sweep_of()):
         assert sorted(cohort.blocks[cohort.real]) == list(range(cohort.num_runs))
         for lanes in cohort.blocks:  # one clock for a block
             assert (cohort.steps[lanes] == cohort.steps[lanes[0]]).all()
@@ -51,7 +51,7 @@ def test_every_run_has_one_lane_and_padding_is_marked():
 def test_width_follows_from_the_cohort_alone():
     def widths(engine="xla", **changes):
         sweep = sweep_of(lane_width=None, **changes)
-        return {c.width for c in planning.cohorts(sweep, platform="cpu", engine=engine)}
+        return {c.width for c in cohorts.cohorts(sweep, platform="cpu", engine=engine)}
 
     assert widths() == widths(seed=range(300)) == widths(seed=0, learning_rate=0.3) == {32}
     big = {"model": jt.models.TwoLayer(inputs=100, hidden=100), "data": jt.data.Gaussian(dim=100)}
@@ -72,7 +72,7 @@ def test_measured_memory_and_time_grow_with_the_runs():
     ratio = [large.record_costs[name] / cost for name, cost in counted.record_costs.items()]
     assert min(ratio) == pytest.approx(max(ratio))
     assert "measured together" in str(large)
-    one = planning.cohorts(sweep_of())[0]
+    one = cohorts.cohorts(sweep_of())[0]
     parameters = 10 * 10 + 10 + 10
     assert one.state_bytes == one.blocks.size * 4 * parameters
     assert np.isfinite(large.seconds)
@@ -81,19 +81,19 @@ def test_measured_memory_and_time_grow_with_the_runs():
 def test_rounds_fit_the_device_and_no_fewer_would():
     for blocks in (1, 7, 100):
         for limit in (3_000, 12_000, 10**6):
-            count = planning.rounds(1_000, blocks, limit, fixed_bytes=500)
-            assert 500 + 1_000 * -(-blocks // count) <= limit * planning.HEADROOM
-            assert count == 1 or 500 + 1_000 * -(-blocks // (count - 1)) > limit * planning.HEADROOM
-    assert planning.rounds(1_000, 10**6, None) == 1
+            count = memory.rounds(1_000, blocks, limit, fixed_bytes=500)
+            assert 500 + 1_000 * -(-blocks // count) <= limit * memory.HEADROOM
+            assert count == 1 or 500 + 1_000 * -(-blocks // (count - 1)) > limit * memory.HEADROOM
+    assert memory.rounds(1_000, 10**6, None) == 1
     with pytest.raises(jt.InputError, match="lower lane_width"):
-        planning.rounds(1_000, 4, 900)
+        memory.rounds(1_000, 4, 900)
 
 
 def test_memory_beyond_the_sample_is_that_of_the_program_itself():
-    from jthermo.measurement import measure
+    from jthermo.execution.timing import measure
 
     place = placement.Placement("sharding", placement.devices())
-    (cohort,) = planning.cohorts(sweep_of(batch_size=1, learning_rate=0.1, seed=range(4 * 2 * 12)))
+    (cohort,) = cohorts.cohorts(sweep_of(batch_size=1, learning_rate=0.1, seed=range(4 * 2 * 12)))
     lanes, _, _ = cohort.deal(2)
     zero = np.zeros(len(lanes), np.int32)
     call = placement.programs(cohort.program, place)
@@ -153,7 +153,7 @@ def test_the_forecast_holds_the_observables_and_their_schedules():
     sweep = sweep_of(batch_size=2, record=record, seed=range(8))
     counted = jt.plan(sweep, measure=False, rate=1000.0)
     blocks = {0.05: 800, 0.1: 200}  # steps of the runs of each rate
-    (program,) = {c.program for c in planning.cohorts(sweep)}
+    (program,) = {c.program for c in cohorts.cohorts(sweep)}
     due = {o: [-(-(n // 10 + 1) // o.period) for n in blocks.values()] for o in program.observables}
     stated = {o: o.cost(program.model, program.data, program.probe_size) / 2 for o in due}
     steps = 4 * sum(stated[o] * sum(n) for o, n in due.items())  # a block of each rate for both devices
@@ -179,8 +179,8 @@ def test_the_forecast_says_how_convolutions_are_vectorised():
     )
     assert "convolutions im2col" in str(jt.plan(ours, measure=False))
     for sweep in (users, ours):
-        assert {c.width for c in planning.cohorts(sweep, platform="cpu")} == {1}
-        assert {c.width for c in planning.cohorts(sweep, platform="gpu")} == {256}
+        assert {c.width for c in cohorts.cohorts(sweep, platform="cpu")} == {1}
+        assert {c.width for c in cohorts.cohorts(sweep, platform="gpu")} == {256}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_durations_read_well():
 
 def test_a_folder_goes_on_at_the_lane_width_it_began_with(tmp_path, monkeypatch):
     sweep = sweep_of(lane_width=None, batch_size=1, seed=range(12), num_steps=40)
-    monkeypatch.setattr(planning, "lane_width", lambda program, platform: 4)
+    monkeypatch.setattr(cohorts, "lane_width", lambda program, platform: 4)
     jt.run(sweep, tmp_path, engine="xla", shard=(0, 2), progress=False)
     monkeypatch.undo()  # as another version's rule would have it
     wider = sweep.replace(learning_rate=(0.05, 0.1, 0.2))

@@ -9,9 +9,11 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import claims, cli, figures, findings, reproduction
+from jthermo import cli, figures
 from jthermo.errors import InputError
-from jthermo.report import report
+from jthermo.paper import claims_json, experiment_folder, reproduce
+from jthermo.paper.report import report
+from jthermo.results import layout, reading, writing
 
 PLANTED = '''"""Planted curves <script>alert(1)</script> & a number."""
 
@@ -84,9 +86,9 @@ def made(tmp_path_factory):
         (folder / f"{name}.py").write_text(source)
     with pytest.MonkeyPatch.context() as patch:
         known = {name: folder / f"{name}.py" for name in sources}
-        patch.setattr(reproduction, "experiments", lambda: known)
+        patch.setattr(reproduce, "experiments", lambda: known)
         patch.setattr("jthermo.report.experiments", lambda: known)
-        yield folder / "results", reproduction.reproduce_all(out=folder / "results", progress=False)
+        yield folder / "results", reproduce.reproduce_all(out=folder / "results", progress=False)
     plt.close("all")
 
 
@@ -113,16 +115,20 @@ def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch
 
     before = published()
     assert set(before) == {"claims.json", "planted.svg", "net_of_two.svg"}
-    later = {**findings.read(results / "planted-small")["made"], "date": "later", "wall_seconds": 99.0}
-    monkeypatch.setattr(reproduction, "_made", lambda *_: later)
+    later = {
+        **experiment_folder.read(results / "planted-small")["made"],
+        "date": "later",
+        "wall_seconds": 99.0,
+    }
+    monkeypatch.setattr(reproduce, "_made", lambda *_: later)
     shutil.rmtree(results / "planted-small")
-    reproduction.reproduce("planted", out=results, progress=False)
-    assert findings.read(results / "planted-small")["made"] == later  # with its records
+    reproduce.reproduce("planted", out=results, progress=False)
+    assert experiment_folder.read(results / "planted-small")["made"] == later  # with its records
     assert published() == before
     known = json.loads(before["claims.json"])["C2"]["experiments"]["planted"]
     assert not {"code", "records"} & set(known)
     known["rows"][0]["misfit"] += 1e-9  # a number that differs is another finding
-    claims.update(
+    claims_json.update(
         results / "claims.json", "planted", {**known, "rows": {"C2": known["rows"]}, "made": {"date": "now"}}
     )
     assert b'"now"' in published()["claims.json"]
@@ -147,15 +153,15 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
 
 
 def test_what_another_code_found_is_found_again(made, results, monkeypatch):
-    assert reproduction.done("planted", "small", results)
-    assert reproduction.done("planted", "paper", results) is None
-    monkeypatch.setattr(reproduction, "_identity", lambda *_: {"sweep_id": "", "code": "other"})
-    assert reproduction.done("planted", "small", results) is None
+    assert reproduce.done("planted", "small", results)
+    assert reproduce.done("planted", "paper", results) is None
+    monkeypatch.setattr(reproduce, "_identity", lambda *_: {"sweep_id": "", "code": "other"})
+    assert reproduce.done("planted", "small", results) is None
 
 
 def test_the_page_says_what_was_found_and_how_to_do_it_again(made, results):
     page = page_of(results)
-    (row,) = findings.read(results / "planted-small")["rows"]["C2"]
+    (row,) = experiment_folder.read(results / "planted-small")["rows"]["C2"]
     assert row["verdict"] == "reproduced"
     c2 = section(page, "C2")
     assert f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in c2
@@ -203,7 +209,7 @@ def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, result
 @pytest.mark.parametrize("harm", ["folder", "json", "record", "records", "manifest"])
 def test_what_is_deleted_or_changed_is_not_run_and_no_old_number_stays(made, results, harm):
     folder = results / "planted-small"
-    record = folder / "records" / findings.DATASET
+    record = folder / "records" / layout.DATASET
     if harm == "folder":
         shutil.rmtree(folder)
     elif harm == "json":
@@ -221,14 +227,14 @@ def test_what_is_deleted_or_changed_is_not_run_and_no_old_number_stays(made, res
         assert 'class="chip not-run"' in section(page, claim)
         assert "<pre>jthermo reproduce planted</pre>" in section(page, claim)
         assert "chip reproduced" not in section(page, claim)
-    assert reproduction.done("planted", "small", results) is None
+    assert reproduce.done("planted", "small", results) is None
 
 
 def test_records_of_other_runs_do_not_carry_the_old_verdicts(made, results):
     folder = results / "planted-small"
-    findings.keep(folder, findings.kept(folder).isel(record=slice(20)))  # sound, but others
+    writing.write_dataset(folder, reading.read_dataset(folder).isel(record=slice(20)))  # sound, but others
     with pytest.raises(InputError, match="holds other records than its verdicts were found in"):
-        findings.read(folder)
+        experiment_folder.read(folder)
 
 
 def test_a_verdict_that_its_numbers_do_not_give_is_flagged(made, results):

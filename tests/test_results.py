@@ -126,7 +126,7 @@ def test_an_unknown_format_is_refused(ds, tmp_path):
 
 
 def test_the_same_call_again_returns_what_is_there(folder, monkeypatch):
-    from jthermo import placement
+    from jthermo.execution import placement
 
     monkeypatch.setattr(placement, "programs", None)  # nothing is trained
     xr.testing.assert_identical(jt.run(sweep_of(), folder, progress=False), jt.open_results(folder))

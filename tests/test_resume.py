@@ -15,10 +15,10 @@ import optax
 import pytest
 
 import jthermo as jt
-from jthermo import placement, runner, training
 from jthermo.engines import choice as engines
 from jthermo.errors import InputError, Interrupted, StorageError
-from jthermo.reproduction import sweep_of as sweep_of_file
+from jthermo.execution import placement, runner, train_cohort
+from jthermo.paper.reproduce import sweep_of as sweep_of_file
 from jthermo.results.writing import resumable
 from tests.test_placement import NETS, differing_bits, params
 
@@ -62,7 +62,7 @@ def stop_after(monkeypatch):
         monkeypatch.setattr(runner.signals, "watched", Watched)
 
     monkeypatch.setattr(
-        training._Pace, "until", lambda self, now, target: np.minimum(target, now + 7).astype(np.int32)
+        train_cohort._Pace, "until", lambda self, now, target: np.minimum(target, now + 7).astype(np.int32)
     )
     return arm
 
@@ -104,7 +104,7 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
 
 @pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
 def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
-    from jthermo.checkpoint import Checkpoints
+    from jthermo.execution.checkpoint import Checkpoints
 
     watched = runner.signals.watched
     stop_after(10**9)  # for its short pieces
@@ -280,7 +280,7 @@ def test_a_damaged_record_file_is_rebuilt_from_its_checkpoint(tmp_path, capsys, 
     flip(path, np.random.default_rng(0))
     with pytest.raises(InputError, match="run the same sweep again to rebuild it"):
         jt.open_results(out)
-    monkeypatch.setattr(training._Pace, "until", None)  # nothing is trained again
+    monkeypatch.setattr(train_cohort._Pace, "until", None)  # nothing is trained again
     same(whole, jt.run(sweep, out))
     assert "set aside, its runs are restored" in capsys.readouterr().err
     assert list((out / "records").glob("bad-*.npz"))
@@ -309,7 +309,7 @@ def test_nan_in_two_lanes_touches_no_other(tmp_path, stop_after):
     stop_after(5)
     with pytest.raises(Interrupted):
         jt.run(sweep, out, progress=False)
-    from jthermo.checkpoint import DIGEST, META, digest
+    from jthermo.execution.checkpoint import DIGEST, META, digest
 
     with np.load(newest(out)) as archive:
         rows = dict(archive)
@@ -342,7 +342,7 @@ with lock.held(Path(sys.argv[1]), (0, 1)):
 
 
 def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
-    from jthermo import lock
+    from jthermo.execution import lock
 
     out = tmp_path / "o"
     jt.run(sweep_of(seed=range(2)), out, progress=False)
@@ -389,7 +389,7 @@ def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
     tmp_path, stop_after, monkeypatch
 ):
-    from jthermo import checkpoint
+    from jthermo.execution import checkpoint
 
     sweep, out = sweep_of(learning_rate=0.1), tmp_path / "o"
     whole = jt.run(sweep, progress=False)
@@ -414,7 +414,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
 
 
 def test_the_loopback_of_several_hosts_is_refused():
-    from jthermo.distributed import refuse_loopback
+    from jthermo.execution.processes import refuse_loopback
 
     for address in ("127.0.0.1:1234", "localhost:1", "[::1]:1"):
         with pytest.raises(InputError, match=r"coordinator = .*the job has 4"):
@@ -426,15 +426,15 @@ def test_the_loopback_of_several_hosts_is_refused():
 
 
 def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_once(monkeypatch, capsys):
-    from jthermo import measurement
+    from jthermo.execution import timing
 
     sweep = sweep_of()
     whole = jt.run(sweep, progress=False)
-    one = measurement.measure(
+    one = timing.measure(
         runner.cohorts(sweep)[0], placement.Placement("sharding", placement.devices()), 3, burst=False
     )
-    monkeypatch.setattr(measurement, "ROOMY", 1e9)
-    monkeypatch.setattr(measurement.memory, "limit", lambda devices: int(one.peak(2) / 0.9) + 2)
+    monkeypatch.setattr(timing, "ROOMY", 1e9)
+    monkeypatch.setattr(timing.memory, "limit", lambda devices: int(one.peak(2) / 0.9) + 2)
     same(whole, jt.run(sweep))
     assert "trained in 2 rounds" in capsys.readouterr().err
     monkeypatch.undo()

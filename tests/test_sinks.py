@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jthermo as jt
+from jthermo.cli.options import Execution
 from jthermo.errors import InputError
-from jthermo.options import Execution
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=4, hidden=6),

@@ -195,14 +195,14 @@ def test_common_data_shows_every_rate_the_same_examples():
 
 
 def test_splitting_the_steps_changes_no_bit(monkeypatch):
-    from jthermo import training
+    from jthermo.execution import train_cohort
 
     for case in ("plain", "epochs"):
         sweep = sweep_of(**CASES[case])
         whole = jt.run(sweep, progress=False)
         with monkeypatch.context() as patch:
             patch.setattr(
-                training._Pace,
+                train_cohort._Pace,
                 "until",
                 lambda self, now, target: np.minimum(target, now + 5).astype(np.int32),
             )

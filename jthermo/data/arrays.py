@@ -73,7 +73,7 @@ class Arrays(InMemory):
         else:
             arrays = _SEEN[path] if path in _SEEN else _read(path)
         arrays = _checked(arrays)
-        self.sha256 = _digest(arrays)
+        self.sha256 = _arrays_digest(arrays)
         if sha256 is not None and sha256 != self.sha256:
             raise InputError("data.x", path or "arrays", "holds other arrays than when the sweep was made")
         _SEEN[f"sha256:{self.sha256}"] = arrays
@@ -196,7 +196,7 @@ def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # as a net with one output gives them
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def _arrays_digest(arrays: dict[str, np.ndarray]) -> str:
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

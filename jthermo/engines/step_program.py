@@ -33,7 +33,7 @@ class Program:
     """
 
     model: Model
-    data: Source
+    data: Any
     noise: Any
     optimizer: Optimizer
     loss: str

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.results.layout import MANIFESTS, RECORDS, SWEEP
+from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP
 from jthermo.results.tables import axes_of, num_diverged
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -185,3 +188,10 @@ def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
         for a in arrays
     ]
     return np.concatenate(padded)
+
+
+def read_dataset(folder: Path) -> xr.Dataset:
+    """What :func:`jthermo.results.writing.write_dataset` wrote."""
+    import xarray as xr
+
+    return xr.load_dataset(folder / RECORDS / DATASET, engine="scipy")

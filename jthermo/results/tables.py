@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,10 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -129,3 +134,16 @@ def columns(array: xr.DataArray) -> dict[str, xr.DataArray]:
         f"{array.name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
         for i in range(stacked.sizes["_own"])
     }
+
+
+def choices(ds: xr.Dataset, kept: Sequence[str]) -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """Every combination of the swept axes that are not `kept` and take several values, with its runs."""
+    open_axes = [a for a in axes_of(ds) if a not in kept and len(np.unique(ds[a].values)) > 1]
+    found = []
+    for combination in itertools.product(*(np.unique(ds[a].values) for a in open_axes)):
+        runs = ds
+        for axis, value in zip(open_axes, combination, strict=True):
+            runs = runs.isel(run=runs[axis].values == value)
+        if runs.sizes["run"]:
+            found.append(({a: v.item() for a, v in zip(open_axes, combination, strict=True)}, runs))
+    return found

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 import jthermo as jt
-from jthermo import claims, evidence, reproduction
 from jthermo.errors import InputError
-from jthermo.paper import curve_statistics
+from jthermo.paper import claims, claims_json, claims_tables, curve_statistics, reproduce
+from jthermo.paper.evidence import above, below, equals
 from jthermo.theory import meanfield
 
 
@@ -60,10 +60,10 @@ def test_local_slopes_of_planted_curves():
 
 
 def test_verdicts_follow_the_interval():
-    agrees = evidence.equals("C11", "flux", -1.0, -1.01, 0.004)
+    agrees = equals("C11", "flux", -1.0, -1.01, 0.004)
     assert agrees.verdict == "reproduced"
-    assert evidence.equals("C11", "flux", -0.5, -1.01, 0.004).verdict == "not reproduced"
-    for make, sign in ((evidence.above, 1), (evidence.below, -1)):
+    assert equals("C11", "flux", -0.5, -1.01, 0.004).verdict == "not reproduced"
+    for make, sign in ((above, 1), (below, -1)):
         ends = {v: sorted((sign * (v - 0.2), sign * (v + 0.2))) for v in (1, 0.1, -1)}
         verdicts = [make("C9", "x", 0, sign * v, *span).verdict for v, span in ends.items()]
         assert verdicts == ["reproduced", "undecided", "not reproduced"]
@@ -72,25 +72,25 @@ def test_verdicts_follow_the_interval():
 def test_claims_file_holds_evidence_beside_fits(tmp_path):
     path = tmp_path / "claims.json"
     found = [
-        evidence.equals("C11", "drift, J/ρ", -1, -1.0, 0.01),
-        evidence.equals("C11", "diffusion", -1, -0.5, 0.01),
-        evidence.equals("C12", "counter-examples, of 20 data sets", 0, 0, 0.0),
+        equals("C11", "drift, J/ρ", -1, -1.0, 0.01),
+        equals("C11", "diffusion", -1, -0.5, 0.01),
+        equals("C12", "counter-examples, of 20 data sets", 0, 0, 0.0),
     ]
     for _ in range(2):  # in place of its earlier rows
-        claims.update(path, "fig1", {"rows": claims.rows((), {}, found)})
+        claims_json.update(path, "fig1", {"rows": claims.rows((), {}, found)})
     known = json.loads(path.read_text())
     assert known["C12"]["verdict"] == "reproduced"
     assert known["C11"]["verdict"] == "not reproduced for diffusion; reproduced for drift"
     assert len(known["C11"]["experiments"]["fig1"]["rows"]) == 2
-    made = claims.table(known)
+    made = claims_tables.table(known)
     assert "| C11 | fig1 | diffusion | – | -1 | -0.5 [-0.5196, -0.4804] | – | **not reproduced** |" in made
     assert set(claims.CLAIMS) >= {"C9", "C10", "C11", "C12"}
 
 
 def test_an_experiment_without_networks_has_no_sweep():
-    assert "fig1" in reproduction.experiments()
+    assert "fig1" in reproduce.experiments()
     with pytest.raises(InputError, match="trains no networks"):
-        reproduction.sweep_of("fig1")
+        reproduce.sweep_of("fig1")
 
 
 def test_excess_loss_is_the_loss_averaged_over_both_labels():
@@ -109,7 +109,7 @@ def test_excess_loss_is_the_loss_averaged_over_both_labels():
 @pytest.mark.parametrize("name", ["mechanism", "early_phase", "equal_error", "hessian_bound"])
 def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     """A handful of seeds and the first part of the clock: every piece of the experiment is gone through."""
-    module = reproduction.load(name)
+    module = reproduce.load(name)
     tiny = {"seed": range(16), "learning_rate": (0.025, 0.05), "num_steps": jt.RescaledSteps(2.0)}
     if name == "mechanism":  # the programs of the `trained` runs
         tiny |= {"seed": range(512), "learning_rate": 0.05}
