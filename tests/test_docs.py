@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import cli
+from jthermo.cli import verbs
 from jthermo.paper import claims_tables
 from jthermo.sweep import user_file
 
@@ -56,9 +56,9 @@ def run(words, monkeypatch):
     made_elsewhere = words[2:] and words[2].startswith("results/") and not Path(words[2]).exists()
     with monkeypatch.context() as patched:
         if "--print" not in words and (words[1] not in CHEAP or made_elsewhere):
-            stubs = {name: functools.wraps(verb)(lambda *_, **__: None) for name, verb in cli.VERBS.items()}
-            patched.setattr(cli, "VERBS", stubs)
-        cli.main(words[1:])
+            stubs = {name: functools.wraps(verb)(lambda *_, **__: None) for name, verb in verbs.VERBS.items()}
+            patched.setattr(verbs, "VERBS", stubs)
+        verbs.main(words[1:])
 
 
 def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Where an image set comes from: local files first, then tensorflow-datasets; never anything in their place.
+"""The local files of an image set: where they are looked for, and how they are read.
 
 One place says where: ``data_dir=`` of the source, or the environment variable ``JTHERMO_DATA``. Each may be the folder
 of the files itself or one that holds it under its usual name.
@@ -79,8 +79,8 @@ def missing(name: str, why: str) -> MissingData:
     )
 
 
-def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[str], None]) -> Splits:
-    """Both splits of an image set as bytes: x, y, x_test, y_test.
+def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[str], None]) -> Splits | None:
+    """Both splits of an image set as bytes, x, y, x_test and y_test; None where there are no local files.
 
     Args:
         name: ``"fashion_mnist"`` or ``"cifar10"``.
@@ -90,13 +90,11 @@ def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[st
         say: told once where the data came from other bytes than the published ones.
 
     Raises:
-        InputError: there are no files and no network, or the files are damaged.
+        InputError: the files are damaged, or `data_dir` holds none.
     """
     path = find(name, data_dir)
     if path is None:
-        from jthermo.data import tfds
-
-        return tfds.load(name)
+        return None
     if name == "fashion_mnist":
         return fashion_mnist_files.read_fashion_mnist(path, verify is not False)
     splits, published = cifar10_files.read_cifar10(path)

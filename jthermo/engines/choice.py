@@ -20,7 +20,7 @@ FUSED = {"cpu": "fused", "gpu": "pallas"}  # what results call the fused engine 
 
 
 def advance(program: step_program.Program) -> Callable[..., run_state.State]:
-    """The update of a block by the program's engine; see :func:`jthermo.train.advance`."""
+    """The update of a block by the program's engine; see :func:`jthermo.engines.xla.advance`."""
     if program.engine == "xla":
         return xla.advance
     from jthermo.engines import fused

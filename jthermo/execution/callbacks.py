@@ -95,7 +95,7 @@ class Announcer:
         self._callbacks, self._bar = as_callbacks(callbacks), bar
         if not self._callbacks:
             return
-        self._controls = {sweep.key_of(c): at for c, (at, _) in sweep.groups.items()}
+        self._controls = {sweep.key_of(c): group.at for c, group in sweep.groups.items()}
         every = list(self._controls.values())
         self._varying = [name for name in every[0] if len({at[name] for at in every}) > 1]
 

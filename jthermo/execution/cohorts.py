@@ -161,21 +161,21 @@ def cohorts(
         wanted: which runs, with their progress; None is all of them from the start.
         shard: (I, N): of all lane blocks of the sweep, those whose number is I modulo N.
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
-        engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.settle`.
+        engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.choice.settle`.
         widths: W by key of those configurations that have begun with one; the rule gives it to the others.
     """
     grouped: dict[tuple[step_program.Program, Model, int], list[_Member]] = {}
     clocks: dict[
         tuple[int, ...], int
     ] = {}  # numbered, since a long tuple of steps is slow to compare for every run
-    for config, (_, seeds) in sweep.groups.items():
+    for config, group in sweep.groups.items():
         program, hyper = step_program.split(config, sweep.record, engine)
         key, steps = sweep.key_of(config), sweep.steps_of(config)
         width = (widths or {}).get(key) or _width(sweep, program, platform)
         # None and a float of the same field are different programs, since only the float is traced
         members = grouped.setdefault((program, config.model, width), [])
         clock = clocks.setdefault(steps, len(clocks))
-        members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in seeds)
+        members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in group.seeds)
     made, first = [], 0
     for (program, model, width), members in grouped.items():
         # the blocks of the whole sweep, so that a shard's runs do not depend on what is done already

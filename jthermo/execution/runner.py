@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-
 def run(
     sweep: Sweep,
     out: str | Path | None = None,

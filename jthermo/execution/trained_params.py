@@ -36,7 +36,7 @@ def open_params(directory: str | Path, run: int) -> Any:
     sweep = Sweep.from_json(ds.attrs["sweep"])
     at = {name: ds[name].values[run].item() for name in sweep.axes}
     config = next(
-        c for c, (where, _) in sweep.groups.items() if all(str(at[k]) == str(v) for k, v in where.items())
+        c for c, group in sweep.groups.items() if all(str(at[k]) == str(v) for k, v in group.at.items())
     )
     key = sweep.key_of(config)
     program, hyper = step_program.split(config, sweep.record)

@@ -15,7 +15,7 @@ class Evidence:
     """A measured number on a claim.
 
     Args:
-        claim: the claim's row in :data:`jthermo.claims.CLAIMS`, ``"C11"``.
+        claim: the claim's row in :data:`jthermo.paper.claims.CLAIMS`, ``"C11"``.
         quantity: what was measured, in words: a short name, and after a comma its unit and how it was got.
         relation: ``"="``, ``">"`` or ``"<"``: what the paper says of it …
         target: … and of which number.

@@ -79,16 +79,18 @@ def num_diverged(ds: xr.Dataset) -> int:
     return int((~ds.finite & (ds.step >= 0)).any("record").sum())
 
 
-def tau(ds: xr.Dataset, learning_rate: float = 2.0, batch_size: float = -1.0) -> xr.DataArray:
+def tau(ds: xr.Dataset, learning_rate_power: float = 2.0, batch_size_power: float = -1.0) -> xr.DataArray:
     """The rescaled clock τ = t η^a B^b (run, record); the paper says a = 2, b = −1.
 
     Args:
         ds: results.
-        learning_rate: a.
-        batch_size: b.
+        learning_rate_power: a.
+        batch_size_power: b.
     """
-    made = ds.step.where(ds.step >= 0) * ds.learning_rate**learning_rate * ds.batch_size**batch_size
-    made.attrs = {"long_name": f"t η^{learning_rate:g} B^{batch_size:g}", "units": "1"}
+    made = (
+        ds.step.where(ds.step >= 0) * ds.learning_rate**learning_rate_power * ds.batch_size**batch_size_power
+    )
+    made.attrs = {"long_name": f"t η^{learning_rate_power:g} B^{batch_size_power:g}", "units": "1"}
     return made.rename("tau")
 
 

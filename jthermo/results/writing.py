@@ -196,8 +196,8 @@ def _description(sweep: Sweep) -> dict[str, Any]:
     """What ``sweep.json`` holds: the sweep, its runs and the labels of its variables; readable without JAX."""
     text = sweep.to_json()
     runs = [
-        {"key": sweep.key_of(config), "at": at, "seeds": _spans(seeds)}
-        for config, (at, seeds) in sweep.groups.items()
+        {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
+        for config, group in sweep.groups.items()
     ]
     own = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
     return {

@@ -92,8 +92,8 @@ class RescaledSteps:
 
     Args:
         value: where the rescaled clock stops.
-        learning_rate: a, the power of η.
-        batch_size: b, the power of B.
+        learning_rate_power: a, the power of η.
+        batch_size_power: b, the power of B.
         at_most: a cap on the number of steps, None for none.
 
     >>> RescaledSteps(20.0).resolve(learning_rate=0.05, batch_size=2)
@@ -101,12 +101,12 @@ class RescaledSteps:
     """
 
     value: float
-    learning_rate: float = 2.0
-    batch_size: float = -1.0
+    learning_rate_power: float = 2.0
+    batch_size_power: float = -1.0
     at_most: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("value", "learning_rate", "batch_size"):
+        for name in ("value", "learning_rate_power", "batch_size_power"):
             above = 0 if name == "value" else -math.inf
             object.__setattr__(
                 self, name, finite_number(f"num_steps.{name}", getattr(self, name), above=above)
@@ -116,7 +116,7 @@ class RescaledSteps:
 
     def resolve(self, learning_rate: float, batch_size: int) -> int:
         """The number of steps of a run: the first whole step at which the clock has reached the value."""
-        exact = self.value * learning_rate**-self.learning_rate * batch_size**-self.batch_size
+        exact = self.value * learning_rate**-self.learning_rate_power * batch_size**-self.batch_size_power
         if not exact < MAX_STEPS:
             raise InputError(
                 "num_steps",

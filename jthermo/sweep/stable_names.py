@@ -55,6 +55,13 @@ STABLE_NAMES = {
 }
 
 
+# Arguments that had another name when older folders were written, by the written name of their class.
+RENAMED_ARGUMENTS = {
+    "jthermo.schedule:RescaledSteps": {
+        "learning_rate": "learning_rate_power",
+        "batch_size": "batch_size_power",
+    },
+}
 _WRITTEN = {place: name for name, place in STABLE_NAMES.items()}
 
 

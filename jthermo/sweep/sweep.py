@@ -21,7 +21,7 @@ from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import read_axis, read_list, read_point
 from jthermo.sweep.record import Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
-from jthermo.sweep.run_config import RunConfig
+from jthermo.sweep.run_config import RunConfig, RunGroup
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
 from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
@@ -157,8 +157,8 @@ class Sweep:
         return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
 
     @functools.cached_property
-    def groups(self) -> dict[RunConfig, tuple[dict[str, Any], tuple[int, ...]]]:
-        """Configurations in sorted order, each with its coordinates and its sorted seeds."""
+    def groups(self) -> dict[RunConfig, RunGroup]:
+        """The runs of every configuration, in sorted order."""
         axes: dict[str, tuple[Any, ...]] = self._axes  # type: ignore[attr-defined]
         found: dict[tuple[Any, ...], set[int]] = {}
         names = [n for n in self.axes if n != "seed"]
@@ -173,16 +173,16 @@ class Sweep:
         order = sorted(
             found, key=lambda at: tuple((str(type(v)), v) if v is not None else ("", 0) for v in reversed(at))
         )
-        made: dict[RunConfig, tuple[dict[str, Any], tuple[int, ...]]] = {}
+        groups: dict[RunConfig, RunGroup] = {}
         for where in order:
             coordinates = dict(zip(names, where, strict=True))
             config = self._config(coordinates)
-            if config in made:
+            if config in groups:
                 raise InputError(
-                    "vary", coordinates, f"is the same run as {made[config][0]}; drop one of them"
+                    "vary", coordinates, f"is the same run as {groups[config].at}; drop one of them"
                 )
-            made[config] = (coordinates, tuple(sorted(found[where])))
-        return made
+            groups[config] = RunGroup(coordinates, tuple(sorted(found[where])))
+        return groups
 
     @property
     def configs(self) -> tuple[RunConfig, ...]:
@@ -192,7 +192,7 @@ class Sweep:
     @functools.cached_property
     def num_runs(self) -> int:
         """Number of runs."""
-        return sum(len(seeds) for _, seeds in self.groups.values())
+        return sum(len(group.seeds) for group in self.groups.values())
 
     def steps_of(self, config: RunConfig) -> tuple[int, ...]:
         """The recorded steps of a configuration; the last one is where training may stop."""
@@ -220,7 +220,7 @@ class Sweep:
     @functools.cached_property
     def runs(self) -> frozenset[tuple[str, int]]:
         """Every run as (key, seed)."""
-        keys = {self.key_of(config): seeds for config, (_, seeds) in self.groups.items()}
+        keys = {self.key_of(config): group.seeds for config, group in self.groups.items()}
         return frozenset((key, seed) for key, seeds in keys.items() for seed in seeds)
 
     @functools.cached_property
@@ -236,7 +236,7 @@ class Sweep:
     @functools.cached_property
     def id(self) -> str:
         """Sixteen hex digits, equal exactly when the results must be equal: the order of a grid doesn't count."""
-        runs = sorted([self.key_of(c), list(seeds)] for c, (_, seeds) in self.groups.items())
+        runs = sorted([self.key_of(c), list(group.seeds)] for c, group in self.groups.items())
         return identity.json_digest([runs, self.law])[:16]
 
     def to_json(self) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from jthermo.errors import InputError
-from jthermo.theory.moments import Moments, gaussian
+from jthermo.theory.moments import ReluMoments, gaussian
 
 FORMS = ("exact", "eq10", "psi")
 ALONG = ("exact", "eq10", "eq11", "a4")
@@ -218,7 +218,7 @@ class Phi(NamedTuple):
     slope2: Array
 
 
-def phi(moments: Moments, s2: Any = 0.25) -> Phi:
+def phi(moments: ReluMoments, s2: Any = 0.25) -> Phi:
     """φ1 = s √Eσ², φ2 = s √Eσ' and their derivatives in b, for any x.
 
     Args:
@@ -257,7 +257,7 @@ def projected(
     learning_rate: Any = 1.0,
     batch_size: Any = 1,
     form: str = "exact",
-    moments: Moments | None = None,
+    moments: ReluMoments | None = None,
 ) -> Array:
     """J·ĝ of (V, b) per unit density, at uniform ρ, with one common ζ (Sec. 5).
 

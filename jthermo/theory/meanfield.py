@@ -38,7 +38,7 @@ _MIDDLE, _NODES, _WEIGHTS = (
 )
 
 
-class State(NamedTuple):
+class MeanField(NamedTuple):
     """One net, or an ensemble with a leading axis: W (N, d), b (N,), the mean of V (N,) and its covariance (N, N)."""
 
     W: Array
@@ -116,7 +116,7 @@ def predict(
         jax.random.key(0) if key is None else key, (nets, num_inputs, dim), params["W"].dtype
     )
     V = params["V"]
-    state = State(params["W"], params["b"], V, jnp.zeros((*V.shape, V.shape[1]), V.dtype))
+    state = MeanField(params["W"], params["b"], V, jnp.zeros((*V.shape, V.shape[1]), V.dtype))
     longest = max(1, int(LONGEST / learning_rate))
     advance = functools.partial(
         _advance, x=x, learning_rate=learning_rate, batch_size=batch_size, labels=float(noise == "full")
@@ -132,11 +132,11 @@ def predict(
 
 @jax.jit
 def _advance(
-    nets: State, num: Any, stride: Any, x: Array, learning_rate: Any, batch_size: Any, labels: Any
-) -> State:
+    nets: MeanField, num: Any, stride: Any, x: Array, learning_rate: Any, batch_size: Any, labels: Any
+) -> MeanField:
     """`num` updates of `stride` steps each, of every net."""
 
-    def update(x: Array, net: State) -> State:
+    def update(x: Array, net: MeanField) -> MeanField:
         W, b, mean, covariance = net
         number, dim = x.shape
         a = x @ W.T + b
@@ -157,7 +157,7 @@ def _advance(
         force_b, force_w = force_b + seen.sigma / 8, force_w + w * seen.active / 8  # C does the rest
         calm = jnp.eye(len(w), dtype=M.dtype) - time * A
         moved = calm @ covariance @ calm + noise * (S - A @ M @ A)
-        return State(
+        return MeanField(
             W - time * (descent.T @ x) / number + (labels * noise * force_w / w)[:, None] * W,
             b - time * descent.mean(0) + labels * noise * force_b,
             calm @ mean + labels * noise * force_V,
@@ -178,7 +178,7 @@ def _slope(q: Array) -> Array:
 
 
 @jax.jit
-def _read(nets: State) -> tuple[Array, Array, Array]:
+def _read(nets: MeanField) -> tuple[Array, Array, Array]:
     """Activation rate, E‖V‖² and mean b of each net."""
     rate = jax.scipy.special.ndtr(nets.b / jnp.linalg.norm(nets.W, axis=-1)).mean(-1)
     norm = jnp.square(nets.mean).sum(-1) + jnp.trace(nets.covariance, axis1=-2, axis2=-1)

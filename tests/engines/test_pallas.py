@@ -21,7 +21,7 @@ from jthermo.engines.fused import pallas
 from jthermo.engines.fused.supported_nets import net_of
 from jthermo.execution import cohorts, placement
 from jthermo.randomness import streams
-from tests.test_train import NO_BIAS, TWO_LAYER, UNIFORM, sweep_of
+from tests.engines.test_xla import NO_BIAS, TWO_LAYER, UNIFORM, sweep_of
 
 STEPS = 200
 FINITE = jt.data.Gaussian(dim=4, scale=2.0, num_samples=7)

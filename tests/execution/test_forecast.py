@@ -163,7 +163,7 @@ def test_the_forecast_holds_the_observables_and_their_schedules():
 
 
 def test_the_forecast_says_how_convolutions_are_vectorised():
-    from tests.test_placement import SmallCNN
+    from tests.execution.test_placement import SmallCNN
 
     data = jt.data.Gaussian(dim=16)
     record = jt.Record(steps=(0,), observables=jt.loss())

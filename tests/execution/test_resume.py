@@ -20,7 +20,7 @@ from jthermo.errors import InputError, Interrupted, StorageError
 from jthermo.execution import placement, runner, train_cohort
 from jthermo.paper.reproduce import sweep_of as sweep_of_file
 from jthermo.results.writing import resumable
-from tests.test_placement import NETS, differing_bits, params
+from tests.execution.test_placement import NETS, differing_bits, params
 
 
 def sweep_of(model="two-layer", **changes):

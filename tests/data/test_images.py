@@ -127,7 +127,7 @@ def test_tensorflow_datasets_builds_from_local_files_and_gives_the_published_ord
     code = f"""
 import sys; from pathlib import Path; import numpy as np
 from jthermo.data import idx, tfds
-from tests.test_data_images import write_idx
+from tests.data.test_images import write_idx
 small = Path({str(tmp_path)!r}) / "small"; small.mkdir()
 for name, n in zip(idx.FILES, (150, 150, 30, 30)):
     write_idx(small / name, idx.read_idx(Path({str(DEBIAN)!r}) / (name + ".gz"))[0][:n])
@@ -274,7 +274,7 @@ def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_o
     )  # fmt: skip
     out = tmp_path / "o"
     monkeypatch.setattr(
-        "jthermo.runner.cohorts", None
+        "jthermo.execution.runner.cohorts", None
     )  # told before anything is planned, compiled or written
     with pytest.raises(MissingData) as caught:
         jt.run(sweep, out, progress=False)
@@ -446,7 +446,7 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
     fashion, tmp_path, monkeypatch, capsys
 ):
     """A real SIGTERM between two pieces of work: exit 75, then `jthermo resume` at the lane width of the rule."""
-    from jthermo import cli
+    from jthermo.cli import verbs
     from jthermo.execution import placement, train_cohort
 
     monkeypatch.setattr(
@@ -471,12 +471,12 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
 
     monkeypatch.setattr(placement, "programs", armed)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", str(file), "--out", str(out), "--quiet"])
+        verbs.main(["run", str(file), "--out", str(out), "--quiet"])
     monkeypatch.setattr(placement, "programs", programs)
     assert stopped.value.code == 75
     assert "SIGTERM at step 4: saved" in capsys.readouterr().err
     assert len(calls) == 2
-    cli.main(["resume", str(out), "--quiet"])
+    verbs.main(["resume", str(out), "--quiet"])
     ds = jt.open_results(out)
     for name in ("loss", "test_loss", "test_accuracy"):
         np.testing.assert_array_equal(ds[name].values, whole[name].values)

@@ -177,3 +177,14 @@ def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
         and kind.__name__ not in ("InMemory", "DeepNet", "Source")
     }
     assert found <= set(stable_names.STABLE_NAMES.values())
+
+
+def test_a_sweep_written_with_the_old_names_of_powers_is_read():
+    old = {
+        "type": "jthermo.schedule:RescaledSteps",
+        "value": 5.0,
+        "learning_rate": 1.0,
+        "batch_size": 0.0,
+        "at_most": None,
+    }
+    assert json_codec.from_plain(old) == jt.RescaledSteps(5.0, learning_rate_power=1.0, batch_size_power=0.0)

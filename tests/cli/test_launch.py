@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 import jthermo as jt
-from jthermo import cli
-from jthermo.cli import job
+from jthermo.cli import job, verbs
 from jthermo.cli.options import Job, Overrides
 
 CLOUD = {
@@ -277,10 +276,10 @@ def test_the_changes_of_a_command_are_those_of_its_job(own, tmp_path, monkeypatc
     changes = Overrides(learning_rate=(0.1, 0.3), seed=("0:64",), set=("model.hidden=6",), scale="small")
     words = ("--learning-rate", "0.1", "0.3", "--seed", "0:64", "--set", "model.hidden=6", "--scale", "small")
     assert changes.arguments() == words
-    cli.main(["launch", "slurm", str(own), "--print", "--seed", "0:6", "--gpus", "0"])
+    verbs.main(["launch", "slurm", str(own), "--print", "--seed", "0:6", "--gpus", "0"])
     assert "--seed 0:6 --out" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
-    cli.main(["launch", "slurm", str(own), "--gpus", "0"])
+    verbs.main(["launch", "slurm", str(own), "--gpus", "0"])
     assert "sbatch my_own_sweep.slurm.sh" in capsys.readouterr().out
     assert (tmp_path / "my_own_sweep.slurm.sh").read_text() == rendered("slurm", own)
 
@@ -306,7 +305,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(case, own, tmp_path, monkeypat
     (tmp_path / "my_own_sweep.slurm.sh").write_text("mine")
     args, words = MISTAKES[case]
     with pytest.raises(SystemExit) as stop:
-        cli.main(["launch", *(str(own) if a == "OWN" else a for a in args)])
+        verbs.main(["launch", *(str(own) if a == "OWN" else a for a in args)])
     err = capsys.readouterr().err
     assert stop.value.code == 2
     assert words in err

@@ -272,4 +272,4 @@ def test_rescaled_steps_follow_the_clock():
     assert clock.resolve(0.05, 1) == 8000
     assert clock.resolve(0.1, 3) == 6000
     assert jt.RescaledSteps(20.0, at_most=100).resolve(0.05, 1) == 100
-    assert jt.RescaledSteps(4.0, learning_rate=1, batch_size=0).resolve(0.5, 7) == 8
+    assert jt.RescaledSteps(4.0, learning_rate_power=1, batch_size_power=0).resolve(0.5, 7) == 8

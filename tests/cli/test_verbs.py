@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import jthermo as jt
-from jthermo import cli
+from jthermo.cli import verbs
 
 OWN = """
 import jthermo as jt
@@ -33,7 +33,7 @@ def own(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(own):
     out = own.parent / "out"
-    cli.main(["run", str(own), "--out", str(out), "--quiet"])
+    verbs.main(["run", str(own), "--out", str(out), "--quiet"])
     return out
 
 
@@ -41,7 +41,7 @@ def call(capsys, *args):
     """Output, error text and exit code of a command."""
     code = 0
     try:
-        cli.main([str(a) for a in args])
+        verbs.main([str(a) for a in args])
     except SystemExit as stop:
         code = stop.code or 0
     out, err = capsys.readouterr()
@@ -272,7 +272,7 @@ def test_interruption_exits_75_and_says_how_to_go_on(own, tmp_path, capsys, monk
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jthermo.runner.run", interrupted)
+    monkeypatch.setattr("jthermo.execution.runner.run", interrupted)
     _, err, code = call(capsys, "run", own, "--out", tmp_path / "o")
     assert code == 75
     assert "the same command again goes on" in err

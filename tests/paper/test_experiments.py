@@ -93,7 +93,7 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_
     own = json.loads((tmp_path / "fig5_6-small" / "claims.json").read_text())
     assert own["rows"]["C3"] == known["C3"]["experiments"]["fig5_6"]["rows"]
     assert "C3  activation_rate" in capsys.readouterr().out
-    monkeypatch.setattr("jthermo.placement.programs", None)  # nothing is trained again
+    monkeypatch.setattr("jthermo.execution.placement.programs", None)  # nothing is trained again
     monkeypatch.setattr(claims, "fit_claims", None)  # nor fitted
     jt.reproduce("fig5_6", out=tmp_path, progress=False)
     assert json.loads((tmp_path / "claims.json").read_text()) == known

@@ -14,10 +14,10 @@ import pytest
 import jthermo as jt
 from jthermo.engines import choice as engines
 from jthermo.engines import fused, step_program
-from jthermo.engines.fused import library
+from jthermo.engines.fused import build
 from jthermo.execution import placement, train_cohort
-from tests.test_placement import differing_bits
-from tests.test_train import CASES, params, sweep_of
+from tests.engines.test_xla import CASES, params, sweep_of
+from tests.execution.test_placement import differing_bits
 
 without = engines.refusal()
 pytestmark = pytest.mark.skipif(without is not None, reason=str(without))
@@ -161,20 +161,20 @@ def test_the_library_is_built_once_and_what_hinders_it_is_named(tmp_path, monkey
     monkeypatch.setenv("JTHERMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CXX", str(tmp_path / "absent"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(library.Unavailable, match="no C\\+\\+ compiler"):
-        library._built()
+    with pytest.raises(build.Unavailable, match="no C\\+\\+ compiler"):
+        build._built()
     fake = tmp_path / "c++"
     fake.write_text(
         '#!/bin/sh\necho "$@" >> "$0.log"\n[ "$1" = --version ] || { echo broken >&2; exit 1; }\n'
     )
     fake.chmod(0o755)
-    with pytest.raises(library.Unavailable, match="broken"):
-        library._built()
+    with pytest.raises(build.Unavailable, match="broken"):
+        build._built()
     fake.write_text('#!/bin/sh\nfor word; do last=$word; done\n[ "$1" = --version ] || echo made > "$last"\n')
-    made = library._built()
+    made = build._built()
     assert made.read_text() == "made\n"
     fake.write_text('#!/bin/sh\n[ "$1" = --version ]\n')
-    assert library._built() == made
+    assert build._built() == made
 
 
 def unavailable():

@@ -9,7 +9,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import cli, figures
+from jthermo import figures
+from jthermo.cli import verbs
 from jthermo.errors import InputError
 from jthermo.paper import claims_json, experiment_folder, reproduce
 from jthermo.paper.report import report
@@ -87,7 +88,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         known = {name: folder / f"{name}.py" for name in sources}
         patch.setattr(reproduce, "experiments", lambda: known)
-        patch.setattr("jthermo.report.experiments", lambda: known)
+        patch.setattr("jthermo.paper.report.experiments", lambda: known)
         yield folder / "results", reproduce.reproduce_all(out=folder / "results", progress=False)
     plt.close("all")
 
@@ -143,7 +144,7 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     assert "cifar99" in outcomes[1].why
     assert (results / "figures" / "planted.svg").exists()
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["reproduce", "all", "--out", str(results)])
+        verbs.main(["reproduce", "all", "--out", str(results)])
     told = capsys.readouterr()
     assert stopped.value.code == 1  # not bad input
     assert "a_broken: ZeroDivisionError" in told.err
