@@ -27,8 +27,10 @@ maximum_signature_line_length = 110
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Guarantees"]
 
-nitpicky = True  # with -W a reference to a name of jthermo that isn't there ends the build
-nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]  # annotations name types that have no page
+# with -W a reference to a name of jthermo that isn't there ends the build
+nitpicky = True
+# annotations name types that have no page
+nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]
 
 
 def keep_letters(app, what, name, obj, options, lines):
@@ -52,12 +54,16 @@ def skip_fields(app, what, name, obj, skip, options):
 def find_public(app, env, node, contnode):
     """An annotation names the file in which a class stands, a docstring its neighbour; the entry has the public name."""
     target = node["reftarget"]
-    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {"jthermo"}:
+    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {
+        "jthermo"
+    }:
         return None
     name = target.rpartition(".")[2] if target.startswith("jthermo.") else target
     node["refspecific"] = True
     domain = env.get_domain("py")
-    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], name, node, contnode
+    )
 
 
 def setup(app):

@@ -22,7 +22,8 @@ SWEEP = jt.Sweep(
     ),
 )
 SMALL = {
-    "batch_size": 10,  # a hundredth of the paper's: the same η²t/B in a hundredth of the work
+    # a hundredth of the paper's: the same η²t/B in a hundredth of the work
+    "batch_size": 10,
     "seed": range(8),
     "num_steps": jt.RescaledSteps(0.1, batch_size_power=0.0),
     "record.steps": jt.log_steps(24),

@@ -21,7 +21,10 @@ def pieces(page: Path) -> Iterator[tuple[str, str]]:
             options = dict(re.findall(r"^:([\w-]+): (.*)$", body, re.MULTILINE))
             source = (page.parent / language.split()[1]).read_text()
             after = source.partition(json.loads(options["start-after"]) + "\n")[2]
-            language, body = options["language"], after.partition(json.loads(options["end-before"]))[0]
+            language, body = (
+                options["language"],
+                after.partition(json.loads(options["end-before"]))[0],
+            )
         yield language, body
         end = found.end()
     yield "", text[end:]

@@ -44,7 +44,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
             for line in text.splitlines():
                 run(shlex.split(line, comments=True), monkeypatch)
         else:
-            assert language in ("", "text") or language.startswith("{"), "a block of this kind is not tested"
+            assert language in ("", "text") or language.startswith("{"), (
+                "a block of this kind is not tested"
+            )
     plt.close("all")
 
 
@@ -56,7 +58,10 @@ def run(words, monkeypatch):
     made_elsewhere = words[2:] and words[2].startswith("results/") and not Path(words[2]).exists()
     with monkeypatch.context() as patched:
         if "--print" not in words and (words[1] not in CHEAP or made_elsewhere):
-            stubs = {name: functools.wraps(verb)(lambda *_, **__: None) for name, verb in verbs.VERBS.items()}
+            stubs = {
+                name: functools.wraps(verb)(lambda *_, **__: None)
+                for name, verb in verbs.VERBS.items()
+            }
             patched.setattr(verbs, "VERBS", stubs)
         verbs.main(words[1:])
 
@@ -72,15 +77,14 @@ def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):
 
 def test_the_notebook_is_the_first_page_and_runs(tmp_path):
     path = ROOT / "docs" / "quickstart.ipynb"
-    assert path.read_text() == notebook.notebook(ROOT / "docs" / "start.md"), "run: scripts/notebook.py"
+    assert path.read_text() == notebook.notebook(ROOT / "docs" / "start.md"), (
+        "run: scripts/notebook.py"
+    )
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     resources = {"metadata": {"path": str(tmp_path)}}
     made = nbformat.read(path, as_version=4)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_NUM_CPU_DEVICES": "2",
-    }  # finds compiled programs
+    # finds compiled programs
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
     nbclient.NotebookClient(made, timeout=300, resources=resources).execute(env=environment)
     kinds = {output.output_type for cell in made.cells for output in cell.get("outputs", ())}
     assert {"stream", "display_data"} <= kinds
@@ -90,7 +94,9 @@ def test_the_notebook_is_the_first_page_and_runs(tmp_path):
 def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
     (stated,) = re.findall(r"All three together, in (\d+) lines", (ROOT / "README.md").read_text())
     first = next(
-        text for language, text in notebook.pieces(ROOT / "docs" / "own_model.md") if language == "python"
+        text
+        for language, text in notebook.pieces(ROOT / "docs" / "own_model.md")
+        if language == "python"
     )
     assert len(first.splitlines()) == int(stated) <= 40
 
@@ -101,7 +107,9 @@ def test_the_claims_on_the_pages_are_those_of_the_json():
         ("README.md", claims_tables.verdict_table(known)),
         ("experiments/README.md", claims_tables.table(known)),
     ):
-        assert made in (ROOT / page).read_text(), "run: jthermo claims --into README.md experiments/README.md"
+        assert made in (ROOT / page).read_text(), (
+            "run: jthermo claims --into README.md experiments/README.md"
+        )
 
 
 def test_pictures_and_links_of_the_pages_are_there():
@@ -112,13 +120,17 @@ def test_pictures_and_links_of_the_pages_are_there():
 
 def test_the_costs_of_the_table_are_those_that_are_counted():
     rows = re.findall(
-        r"^\| `(jt\.[^`]+)` .*? \| ([\d.]+) M\b", (ROOT / "docs" / "observables.md").read_text(), re.M
+        r"^\| `(jt\.[^`]+)` .*? \| ([\d.]+) M\b",
+        (ROOT / "docs" / "observables.md").read_text(),
+        re.M,
     )
     assert len(rows) == 12
     model, data, size = jt.models.MLP(100), jt.data.Gaussian(dim=100), 256
     for name, stated in rows:
         counted = eval(name, {"jt": jt}).cost(model, data, size) / size
-        assert counted == pytest.approx(float(stated), abs=0.006 * max(1.0, 10 * float(stated))), name
+        assert counted == pytest.approx(float(stated), abs=0.006 * max(1.0, 10 * float(stated))), (
+            name
+        )
 
 
 def test_the_site_builds_without_a_warning_and_is_whole(tmp_path):
@@ -146,7 +158,8 @@ def without_entry(entries):
 def resolves(entry):
     try:
         operator.attrgetter(entry.partition(".")[2])(jt)
-    except AttributeError:  # an instance's attribute
+    except AttributeError:
+        # an instance's attribute
         return False
     return True
 
@@ -186,7 +199,9 @@ def broken_links(folder):
             parts = urllib.parse.urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            target = (
+                (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            )
             anchor = urllib.parse.unquote(parts.fragment)
             if not target.exists() or (target in pages and anchor not in pages[target].anchors):
                 broken.append(f"{path.name}: {link}")

@@ -80,7 +80,9 @@ def _packages() -> Check:
     return Check(
         "packages",
         not missing,
-        ", ".join(found) if not missing else f"missing {', '.join(missing)}; pip install jthermo again",
+        ", ".join(found)
+        if not missing
+        else f"missing {', '.join(missing)}; pip install jthermo again",
     )
 
 
@@ -110,10 +112,13 @@ def _tasks() -> Check:
     on = devices()
     seen = 0 if on[0].platform == "cpu" else len(on)
     count = re.match(
-        r"\d+", os.environ.get("SLURM_NTASKS_PER_NODE") or os.environ.get("SLURM_TASKS_PER_NODE", "")
+        r"\d+",
+        os.environ.get("SLURM_NTASKS_PER_NODE") or os.environ.get("SLURM_TASKS_PER_NODE", ""),
     )
     if count is None:
-        return Check("tasks", True, "one process, not started by SLURM; it uses every device it sees")
+        return Check(
+            "tasks", True, "one process, not started by SLURM; it uses every device it sees"
+        )
     tasks, given = int(count[0]), os.environ.get("SLURM_GPUS_ON_NODE", "")
     there = max(seen, int(given) if given.isdigit() else 0)
     equal = f"start one task a GPU with --ntasks-per-node={there}"
@@ -126,7 +131,9 @@ def _tasks() -> Check:
         )
     if seen and tasks * seen < there:
         return Check(
-            "tasks", False, f"{tasks} task(s) use {tasks * seen} of {there} GPUs; {equal} --gpus-per-task=1"
+            "tasks",
+            False,
+            f"{tasks} task(s) use {tasks * seen} of {there} GPUs; {equal} --gpus-per-task=1",
         )
     if tasks == 1 and seen > 1:
         words = f"one task sees {seen} GPUs: a plain run uses all, --distributed under SLURM only the first"
@@ -139,16 +146,24 @@ def _precision() -> Check:
     import jax
 
     if os.environ.get("NVIDIA_TF32_OVERRIDE", "") == "1":
-        return Check("precision", False, "NVIDIA_TF32_OVERRIDE=1 rounds matrix products to 10 bits; unset it")
+        return Check(
+            "precision", False, "NVIDIA_TF32_OVERRIDE=1 rounds matrix products to 10 bits; unset it"
+        )
     for flag in os.environ.get("XLA_FLAGS", "").split():
         if "fast_math" in flag and not flag.endswith("=false"):
-            return Check("precision", False, f"XLA_FLAGS has {flag}, which may hide NaN; take it out")
+            return Check(
+                "precision", False, f"XLA_FLAGS has {flag}, which may hide NaN; take it out"
+            )
     named = []
     if low := jax.config.values["jax_default_matmul_precision"]:
         named.append(f"jax_default_matmul_precision={low}")
     if jax.config.values["jax_enable_x64"]:
         named.append("jax_enable_x64")
-    words = f"; {' and '.join(named)} of your settings is overridden and can be left out" if named else ""
+    words = (
+        f"; {' and '.join(named)} of your settings is overridden and can be left out"
+        if named
+        else ""
+    )
     return Check("precision", True, f"float32, matrix products at highest precision{words}")
 
 
@@ -158,7 +173,9 @@ def _memory() -> Check:
     on, free = devices(), memory.available()
     words = "unknown" if free is None else f"{memory.text(free)} free"
     if free is not None and free < LEAST_FREE_BYTES:
-        return Check("memory", False, f"{words}; end other programs, or ask for more (SLURM: --mem)")
+        return Check(
+            "memory", False, f"{words}; end other programs, or ask for more (SLURM: --mem)"
+        )
     if on[0].platform != "cpu" and (held := memory.limit(on)) is not None:
         words += f", {memory.text(held)} a device"
     return Check("memory", True, words)
@@ -172,7 +189,9 @@ def _cache() -> Check:
         words = "compiled programs are not kept; export JAX_COMPILATION_CACHE_DIR=DIR and a restart compiles nothing"
         return Check("cache", True, words)
     if "://" not in folder and (trouble := _writing(_existing(Path(folder)))):
-        return Check("cache", False, f"{folder}: {trouble}; set JAX_COMPILATION_CACHE_DIR to another folder")
+        return Check(
+            "cache", False, f"{folder}: {trouble}; set JAX_COMPILATION_CACHE_DIR to another folder"
+        )
     return Check("cache", True, f"compiled programs are kept in {folder}")
 
 
@@ -184,7 +203,9 @@ def _engine() -> Check:
     elif engines.at_hand() == "fused":
         text = "fused, compiled by this machine's C++ compiler"
     else:
-        text = "xla; fused by Pallas where engine='fused' asks for it, checked in interpret mode only"
+        text = (
+            "xla; fused by Pallas where engine='fused' asks for it, checked in interpret mode only"
+        )
     return Check("engine", True, text)
 
 
@@ -200,7 +221,9 @@ def _disk(results: Path) -> Check:
             f"{free / 1e9:.2g} GB free at {folder}; make room or choose another folder with --out",
         )
     if trouble := _writing(folder):
-        return Check("disk", False, f"{folder}: {trouble}; make room or choose another folder with --out")
+        return Check(
+            "disk", False, f"{folder}: {trouble}; make room or choose another folder with --out"
+        )
     return Check("disk", True, f"{free / 1e9:.3g} GB free at {folder}")
 
 

@@ -38,7 +38,8 @@ REQUIRED: dict[str, dict[str, str]] = {
 }
 
 
-MOST_TASKS = 64  # asked for without --tasks; a cluster's limit on jobs of one user is rarely lower
+# asked for without --tasks; a cluster's limit on jobs of one user is rarely lower
+MOST_TASKS = 64
 
 
 PLACEHOLDER = re.compile(r"__([A-Z][A-Z_]*[A-Z])__")
@@ -47,7 +48,9 @@ PLACEHOLDER = re.compile(r"__([A-Z][A-Z_]*[A-Z])__")
 def templates() -> Path:
     """The folder of the templates: in a checkout, else in the installed wheel."""
     package = Path(__file__).parents[1]
-    return next(f for f in (package.parent / "scripts" / "launch", package / "_launch") if f.is_dir())
+    return next(
+        f for f in (package.parent / "scripts" / "launch", package / "_launch") if f.is_dir()
+    )
 
 
 def render(
@@ -121,9 +124,14 @@ def render(
         "TEXT": source.read_text().rstrip() if kind == "gke" else "",
         "SPOT": "--spot" if job.spot else "",
     }
-    named = {k.upper(): getattr(job, k) for k in ("partition", "account", "image", "claim", "accelerator")}
+    named = {
+        k.upper(): getattr(job, k)
+        for k in ("partition", "account", "image", "claim", "accelerator")
+    }
     named |= {k.upper(): getattr(job, k) for k in ("runtime", "zone", "project")}
-    return _fill(template, {k: str(v if v is not None else "") for k, v in {**text, **named}.items()})
+    return _fill(
+        template, {k: str(v if v is not None else "") for k, v in {**text, **named}.items()}
+    )
 
 
 def _check(kind: str, job: Job, known: set[str]) -> None:
@@ -137,7 +145,9 @@ def _check(kind: str, job: Job, known: set[str]) -> None:
         if field.name == "time" and "MINUTES" in known:
             continue
         if getattr(job, field.name) != field.default and field.name != "setup":
-            raise InputError(field.name, getattr(job, field.name), f"means nothing to {kind}; leave it out")
+            raise InputError(
+                field.name, getattr(job, field.name), f"means nothing to {kind}; leave it out"
+            )
 
 
 def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
@@ -148,8 +158,12 @@ def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
     blocks = sum(len(c.blocks) for c in cohorts.cohorts(sweep, platform=platform))
     tasks = job.tasks or min(blocks, MOST_TASKS)
     if tasks > blocks:
-        raise InputError("tasks", tasks, f"the sweep has {blocks} blocks of lanes; give at most {blocks}")
-    plan = forecast.plan(sweep, measure=False, devices=tasks, hosts=tasks, rate=job.rate, platform=platform)
+        raise InputError(
+            "tasks", tasks, f"the sweep has {blocks} blocks of lanes; give at most {blocks}"
+        )
+    plan = forecast.plan(
+        sweep, measure=False, devices=tasks, hosts=tasks, rate=job.rate, platform=platform
+    )
     title = (
         f"{stem}: {plan.num_runs:,} runs in {blocks} blocks of lanes ({platform}), {plan.run_steps:,} run-steps, "
         f"records {memory.text(plan.disk_bytes)}"
@@ -176,7 +190,9 @@ def _fill(template: str, values: dict[str, str]) -> str:
 
 
 def _folder(kind: str, stem: str) -> Path:
-    return Path("/results" if kind == "gke" else "/mnt/results" if kind == "tpu" else "results") / stem
+    return (
+        Path("/results" if kind == "gke" else "/mnt/results" if kind == "tpu" else "results") / stem
+    )
 
 
 def _name(name: str, kind: str) -> str:

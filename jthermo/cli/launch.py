@@ -33,7 +33,9 @@ def write(kind: str, target: str, text: str, folder: str | Path = ".") -> tuple[
     """Write a rendered job beside the user's files; its path and the command that submits it."""
     path = Path(folder) / f"{Path(target).stem}.{TEMPLATES[kind]}"
     if path.exists() and path.read_text() != text:
-        raise InputError("launch", str(path), "exists with other content; move it away, or use --print")
+        raise InputError(
+            "launch", str(path), "exists with other content; move it away, or use --print"
+        )
     path.write_text(text)
     return path, SUBMIT[kind].format(path)
 

@@ -49,7 +49,10 @@ class Overrides:
 
     def changes(self) -> dict[str, Any]:
         """The changed fields by dotted name."""
-        plain = {k: getattr(self, k) for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")}
+        plain = {
+            k: getattr(self, k)
+            for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")
+        }
         made = {k: v for k, v in plain.items() if v is not None}
         if self.seed is not None:
             made["seed"] = tuple(s for text in self.seed for s in _seeds(text))
@@ -127,7 +130,9 @@ class Execution:
         from jthermo.execution.callbacks import TensorBoard, WandB
 
         kinds = (("tensorboard", TensorBoard), ("wandb", WandB))
-        callbacks = [make(getattr(self, name)) for name, make in kinds if getattr(self, name) is not None]
+        callbacks = [
+            make(getattr(self, name)) for name, make in kinds if getattr(self, name) is not None
+        ]
         names = ("placement", "engine", "extend", "checkpoint_seconds", "checkpoint_steps")
         shard = None if self.shard is None else tuple(self.shard.split("/"))
         return {
@@ -271,7 +276,9 @@ def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
         remedy = "reading parquet takes pyarrow; pip install pyarrow, or export the table as CSV"
         raise InputError("table", str(path), remedy) from None
     except (ValueError, OSError) as error:
-        raise InputError("table", str(path), f"can't be read ({' '.join(str(error).split())})") from None
+        raise InputError(
+            "table", str(path), f"can't be read ({' '.join(str(error).split())})"
+        ) from None
     for text in where:
         table = _rows(table, text)
     return table
@@ -284,7 +291,9 @@ def _rows(table: Any, text: str) -> Any:
     column = table[name]
     numeric = column.dtype.kind in "iuf"
     try:
-        kept = table[(column if numeric else column.astype(str)) == (float(wanted) if numeric else wanted)]
+        kept = table[
+            (column if numeric else column.astype(str)) == (float(wanted) if numeric else wanted)
+        ]
     except ValueError:
         raise InputError("where", text, f"{name} takes numbers") from None
     if kept.empty:

@@ -17,7 +17,16 @@ import tyro
 from tyro.conf import Positional, arg
 
 from jthermo.cli.launch import launch
-from jthermo.cli.options import Changes, How, Source, Target, is_table, powers, read_table, replicate_column
+from jthermo.cli.options import (
+    Changes,
+    How,
+    Source,
+    Target,
+    is_table,
+    powers,
+    read_table,
+    replicate_column,
+)
 from jthermo.errors import InputError, Interrupted, StorageError
 
 BAD_INPUT, INTERRUPTED = 2, 75
@@ -96,8 +105,16 @@ def plan(
     from jthermo.execution.forecast import plan
     from jthermo.paper.reproduce import sweep_of
 
-    sweep, memory = sweep_of(target, changes.scale, **changes.changes()), memory_gb and memory_gb * 1e9
-    machine: dict[str, Any] = {"devices": devices, "hosts": hosts, "memory": memory, "platform": platform}
+    sweep, memory = (
+        sweep_of(target, changes.scale, **changes.changes()),
+        memory_gb and memory_gb * 1e9,
+    )
+    machine: dict[str, Any] = {
+        "devices": devices,
+        "hosts": hosts,
+        "memory": memory,
+        "platform": platform,
+    }
     print(plan(sweep, measure=measure, rate=rate, **machine))
 
 
@@ -240,12 +257,21 @@ def explore(
     path = out or (target.parent if target.is_file() else target) / "explore.html"
     column = replicate_column(replicate)
     said = explore(
-        data, path, controls, value=value, time=time, replicate=column, window=window, title=str(target)
+        data,
+        path,
+        controls,
+        value=value,
+        time=time,
+        replicate=column,
+        window=window,
+        title=str(target),
     )
     print(f"{said}\n{path}")
 
 
-def export(directory: Directory, /, to: Literal["csv", "parquet", "netcdf"], out: Path | None = None) -> None:
+def export(
+    directory: Directory, /, to: Literal["csv", "parquet", "netcdf"], out: Path | None = None
+) -> None:
     """Write results for other programs.
 
     Args:
@@ -282,14 +308,18 @@ def reproduce(
     if name != "all":
         reproduce(name, scale, out, progress=not quiet)
         return
-    failed = [ended for ended in reproduce_all(scale, out, progress=not quiet) if ended.state == "failed"]
+    failed = [
+        ended for ended in reproduce_all(scale, out, progress=not quiet) if ended.state == "failed"
+    ]
     if failed:
         told = "; ".join(f"{each.name}: {each.why}" for each in failed)
         bad_input = all(isinstance(each.error, InputError) for each in failed)
         sys.exit(_say(f"error: all done but {told}", BAD_INPUT if bad_input else 1))
 
 
-def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tuple[Path, ...] = ()) -> None:
+def claims(
+    results: Path = Path("results"), only: tuple[str, ...] = (), into: tuple[Path, ...] = ()
+) -> None:
     """The verdicts on the paper's claims, as far as their experiments have been run.
 
     Args:
@@ -301,7 +331,9 @@ def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tu
 
     path = results / "claims.json"
     if not path.exists():
-        raise InputError("results", str(results), "has no claims.json; run `jthermo reproduce all` first")
+        raise InputError(
+            "results", str(results), "has no claims.json; run `jthermo reproduce all` first"
+        )
     known = json.loads(path.read_text())
     if unknown := set(only) - set(known):
         raise InputError(
@@ -314,7 +346,9 @@ def claims(results: Path = Path("results"), only: tuple[str, ...] = (), into: tu
         print(f"{page}: written")
 
 
-def report(results: Path = Path("results"), out: Path | None = None, published: bool = False) -> None:
+def report(
+    results: Path = Path("results"), out: Path | None = None, published: bool = False
+) -> None:
     """Write the replication report: one page on every claim, from what was found in the records that are there.
 
     Args:
@@ -378,7 +412,9 @@ def main(args: list[str] | None = None) -> None:
 
     matplotlib.use("Agg")
     try:
-        tyro.extras.subcommand_cli_from_dict(VERBS, prog="jthermo", description=DESCRIPTION, args=args)
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS, prog="jthermo", description=DESCRIPTION, args=args
+        )
         sys.stdout.flush()
     except StorageError as error:
         sys.exit(_say(f"error: {error}", INTERRUPTED))
@@ -386,11 +422,14 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(_say(f"error: {error}", BAD_INPUT))
     except Interrupted as stopped:
         sys.exit(_say(str(stopped), INTERRUPTED))
-    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+    except BrokenPipeError:
+        # whoever read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted; the same command again goes on from what is saved", INTERRUPTED))
+        sys.exit(
+            _say("interrupted; the same command again goes on from what is saved", INTERRUPTED)
+        )
 
 
 def _say(text: str, code: int) -> int:

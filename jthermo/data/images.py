@@ -125,7 +125,9 @@ class CIFAR10(_Images):
 def _load(name: str, data_dir: str | None, verify: bool | None, environment: str | None) -> Split:
     """Local files first, then tensorflow-datasets; keyed by everything that decides where the bytes come from."""
     del environment
-    splits = image_files.load(name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr))
+    splits = image_files.load(
+        name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr)
+    )
     if splits is None:
         # imported here, since tensorflow-datasets is slow to import and not needed for local files
         from jthermo.data import tfds

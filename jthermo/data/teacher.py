@@ -50,7 +50,9 @@ class Teacher(Source):
             raise InputError("data.inputs", self.inputs, "give jt.data.Gaussian, Uniform or Sphere")
         if self.inputs.redraw is not None:
             raise InputError(
-                "data.inputs.redraw", self.inputs.redraw, "a teacher gives the labels; use label_noise"
+                "data.inputs.redraw",
+                self.inputs.redraw,
+                "a teacher gives the labels; use label_noise",
             )
         noise = finite_number("data.label_noise", self.label_noise)
         if noise < 0:

@@ -21,7 +21,8 @@ from jthermo.errors import InputError
 from jthermo.execution.progress import Progress
 from jthermo.sweep.sweep import Sweep
 
-LARGEST = 32  # elements of a variable; larger ones, such as all parameters, are left to the records
+# elements of a variable; larger ones, such as all parameters, are left to the records
+LARGEST = 32
 LOG = logging.getLogger("jthermo")
 
 
@@ -99,7 +100,9 @@ class Announcer:
         every = list(self._controls.values())
         self._varying = [name for name in every[0] if len({at[name] for at in every}) > 1]
 
-    def __call__(self, keys: np.ndarray, steps: np.ndarray, recorded: Mapping[str, np.ndarray]) -> None:
+    def __call__(
+        self, keys: np.ndarray, steps: np.ndarray, recorded: Mapping[str, np.ndarray]
+    ) -> None:
         """Tell every callback of a record.
 
         Args:
@@ -109,7 +112,9 @@ class Announcer:
         """
         if not self._callbacks:
             return
-        groups = tuple(self._group(key, keys == key, steps, recorded) for key in dict.fromkeys(keys))
+        groups = tuple(
+            self._group(key, keys == key, steps, recorded) for key in dict.fromkeys(keys)
+        )
         bar = self._bar
         update = Update(groups, bar.done, bar.total, bar.rate)
         for callback in tuple(self._callbacks):
@@ -164,7 +169,8 @@ def _columns(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _aggregate(value: np.ndarray) -> Aggregate:
-    known = value[np.isfinite(value)].astype(float)  # a sparse observable isn't due at every record
+    # a sparse observable isn't due at every record
+    known = value[np.isfinite(value)].astype(float)
     if not len(known):
         return Aggregate(*[float("nan")] * 4)
     return Aggregate(float(known.mean()), *map(float, np.quantile(known, (0.05, 0.5, 0.95))))
@@ -205,7 +211,9 @@ class TensorBoard:
 
     def _writer(self, name: str) -> Any:
         if name not in self._writers:
-            self._writers[name] = self._make(str(self._directory / re.sub(r"[^\w=.+ -]", "_", name)))
+            self._writers[name] = self._make(
+                str(self._directory / re.sub(r"[^\w=.+ -]", "_", name))
+            )
         return self._writers[name]
 
 
@@ -221,7 +229,9 @@ class WandB:
         InputError: wandb isn't installed: ``pip install "jthermo[wandb]"``.
     """
 
-    def __init__(self, directory: str | Path, project: str = "jthermo", mode: str = "offline") -> None:
+    def __init__(
+        self, directory: str | Path, project: str = "jthermo", mode: str = "offline"
+    ) -> None:
         wandb = _imported("wandb", "wandb")
         Path(directory).mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(dir=str(directory), project=project, mode=mode)
@@ -248,4 +258,6 @@ def _imported(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(extra, module, f'isn\'t at hand ({error}); pip install "jthermo[{extra}]"') from None
+        raise InputError(
+            extra, module, f'isn\'t at hand ({error}); pip install "jthermo[{extra}]"'
+        ) from None

@@ -54,8 +54,11 @@ def verified(step: Path) -> Rows:
     stored = rows.pop(DIGEST)
     lost = np.flatnonzero(row_digests(rows) != stored)
     if len(lost):
-        raise ValueError(f"runs {', '.join(map(str, lost[:5]))}{' …' * (len(lost) > 5)} fail their digest")
-    with (step / "rows" / ARCHIVE).open("rb") as file:  # what the archive keeps beside the arrays
+        raise ValueError(
+            f"runs {', '.join(map(str, lost[:5]))}{' …' * (len(lost) > 5)} fail their digest"
+        )
+    # what the archive keeps beside the arrays
+    with (step / "rows" / ARCHIVE).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != (step / "rows" / SEAL).read_text():
             raise ValueError("its file fails its digest")
     return rows
@@ -136,9 +139,8 @@ class Checkpoints:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self._say, self._kept = directory.absolute(), say, kept
         alone = MultiprocessingOptions()
-        if (
-            process[1] > 1
-        ):  # Orbax would wait for the other processes, which save their own runs at their own pace
+        # Orbax would wait for the other processes, which save their own runs at their own pace
+        if process[1] > 1:
             alone = MultiprocessingOptions(
                 primary_host=process[0],
                 active_processes={process[0]},
@@ -153,10 +155,14 @@ class Checkpoints:
             create=False,
         )
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=("rows",), item_handlers={"rows": RowsHandler()}
+            self.directory,
+            options=options,
+            item_names=("rows",),
+            item_handlers={"rows": RowsHandler()},
         )
         self._pending: int | None = None
-        self.slowest = 0.0  # seconds that training waited for one
+        # seconds that training waited for one
+        self.slowest = 0.0
 
     def save(self, rows: Rows, meta: Mapping[str, Any], wait: bool = False) -> None:
         """Start a checkpoint; with `wait` return when it is committed and verified."""
@@ -189,7 +195,8 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 rows = self._read(step)
-            except Exception as error:  # a damaged archive raises whatever zipfile, NumPy or json make of it
+            except Exception as error:
+                # a damaged archive raises whatever zipfile, NumPy or json make of it
                 bad[step] = str(error) or type(error).__name__
                 continue
             for other, why in bad.items():
@@ -219,7 +226,8 @@ class Checkpoints:
         with self._storage():
             if not wait and self._manager.is_saving_in_progress():
                 return
-            self._manager.wait_until_finished()  # raises what went wrong in the background
+            # raises what went wrong in the background
+            self._manager.wait_until_finished()
             step, self._pending = self._pending, None
             self._read(step)
             for old in sorted(self._manager.all_steps())[: -self._kept]:
@@ -240,4 +248,6 @@ class Checkpoints:
             self._pending = None
             why = getattr(error, "strerror", None) or error
             kept = "the last good one is kept: make room, then give the same command again"
-            raise StorageError("out", str(self.directory), f"a checkpoint failed ({why}); {kept}") from error
+            raise StorageError(
+                "out", str(self.directory), f"a checkpoint failed ({why}); {kept}"
+            ) from error

@@ -30,7 +30,9 @@ class CheckpointPolicy:
     kept: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", finite_number("checkpoint_seconds", self.seconds, above=0))
+        object.__setattr__(
+            self, "seconds", finite_number("checkpoint_seconds", self.seconds, above=0)
+        )
         if self.steps is not None:
             object.__setattr__(self, "steps", whole_number("checkpoint_steps", self.steps))
 

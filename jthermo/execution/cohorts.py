@@ -74,8 +74,12 @@ class Cohort:
     @property
     def state_bytes(self) -> int:
         """Bytes of parameters and optimizer state over all lanes."""
-        one = jax.eval_shape(lambda r: run_state.init(self.model, self.program.optimizer, r), self.example)
-        return self.blocks.size * sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(one))
+        one = jax.eval_shape(
+            lambda r: run_state.init(self.model, self.program.optimizer, r), self.example
+        )
+        return self.blocks.size * sum(
+            math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(one)
+        )
 
     @property
     def record_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -165,9 +169,8 @@ def cohorts(
         widths: W by key of those configurations that have begun with one; the rule gives it to the others.
     """
     grouped: dict[tuple[step_program.Program, Model, int], list[_Member]] = {}
-    clocks: dict[
-        tuple[int, ...], int
-    ] = {}  # numbered, since a long tuple of steps is slow to compare for every run
+    # numbered, since a long tuple of steps is slow to compare for every run
+    clocks: dict[tuple[int, ...], int] = {}
     for config, group in sweep.groups.items():
         program, hyper = step_program.split(config, sweep.record, engine)
         key, steps = sweep.key_of(config), sweep.steps_of(config)
@@ -181,7 +184,10 @@ def cohorts(
         # the blocks of the whole sweep, so that a shard's runs do not depend on what is done already
         blocks = _blocks([m.clock for m in members], width)
         mine = [
-            members[i] for b, block in enumerate(blocks, first) if b % shard[1] == shard[0] for i in block
+            members[i]
+            for b, block in enumerate(blocks, first)
+            if b % shard[1] == shard[0]
+            for i in block
         ]
         first += len(blocks)
         if wanted is not None:
@@ -208,7 +214,9 @@ def _blocks(clocks: Sequence[Any], width: int) -> list[list[int]]:
     by_clock: dict[Any, list[int]] = {}
     for i, clock in enumerate(clocks):
         by_clock.setdefault(clock, []).append(i)
-    return [lanes[i : i + width] for lanes in by_clock.values() for i in range(0, len(lanes), width)]
+    return [
+        lanes[i : i + width] for lanes in by_clock.values() for i in range(0, len(lanes), width)
+    ]
 
 
 def _cohort(
@@ -223,10 +231,11 @@ def _cohort(
     for row, member in zip(steps, members, strict=True):
         row[: len(member.steps)] = member.steps
     left = steps.max(1) - progress[:, 0]
-    blocks = _blocks([(m.clock, *p) for m, p in zip(members, progress.tolist(), strict=True)], width)
-    blocks.sort(
-        key=lambda lanes: -left[lanes[0]]
-    )  # longest first: dealt out in turn, the devices end together
+    blocks = _blocks(
+        [(m.clock, *p) for m, p in zip(members, progress.tolist(), strict=True)], width
+    )
+    # longest first: dealt out in turn, the devices end together
+    blocks.sort(key=lambda lanes: -left[lanes[0]])
     filled = np.array([lanes + lanes[:1] * (width - len(lanes)) for lanes in blocks])
     real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
     configs, seeds = [m.config for m in members], np.array([m.seed for m in members])
@@ -248,4 +257,6 @@ def _record_shapes(
         return xla.observe(program, run, state, jnp.int32(0), jnp.int32(0), held)
 
     held = program.data.abstract()
-    return jax.eval_shape(record, step_program.Run(word, word, number, dict.fromkeys(hyper, number)), held)
+    return jax.eval_shape(
+        record, step_program.Run(word, word, number, dict.fromkeys(hyper, number)), held
+    )

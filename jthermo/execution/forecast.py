@@ -18,7 +18,8 @@ from jthermo.execution.cohorts import Cohort
 from jthermo.execution.timing import Measured, measure
 from jthermo.sweep.sweep import Sweep
 
-CHECKPOINT_FILES = 5  # of one checkpoint: the archive, its seal and three of Orbax
+# of one checkpoint: the archive, its seal and three of Orbax
+CHECKPOINT_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ class Plan:
         rows.append(("observables", self._watching()))
         if self.total_seconds is not None:
             compiling = (
-                f", {self.compile_seconds:.3g} s of compilation" if self.compile_seconds is not None else ""
+                f", {self.compile_seconds:.3g} s of compilation"
+                if self.compile_seconds is not None
+                else ""
             )
             rows.append(
                 (
@@ -125,12 +128,19 @@ class Plan:
             )
         if self.device_bytes is None:
             rows.append(
-                ("memory", f"at least {text(self.state_bytes)} a device for parameters and optimizer")
+                (
+                    "memory",
+                    f"at least {text(self.state_bytes)} a device for parameters and optimizer",
+                )
             )
         else:
             rows.append(("memory", f"{text(self.device_bytes)} a device{self._fits()}"))
         rows.append(
-            ("records", text(self.disk_bytes) + (f", {text(self.disk_bytes / hosts)} a host" if many else ""))
+            (
+                "records",
+                text(self.disk_bytes)
+                + (f", {text(self.disk_bytes / hosts)} a host" if many else ""),
+            )
         )
         rows.append(("checkpoints", self._traffic()))
         rows.append(("files", f"about {self.num_files:,}"))
@@ -146,7 +156,9 @@ class Plan:
         if self.limit_bytes is None:
             return ""
         if self.rounds > 1:
-            return f", but there are {memory.text(self.limit_bytes)}: trained in {self.rounds} rounds"
+            return (
+                f", but there are {memory.text(self.limit_bytes)}: trained in {self.rounds} rounds"
+            )
         return f" of {memory.text(self.limit_bytes)}"
 
     def _traffic(self) -> str:
@@ -219,7 +231,9 @@ def plan(
     rates = [m.rate if m is not None and m.rate else rate for m in found]
     seconds = [longest / r if r else None for (longest, _), r in zip(loads, rates, strict=True)]
     total = None if None in seconds else sum(s for s in seconds if s is not None)
-    beside = None if total is None else sum(w / r for w, r in zip(watching, rates, strict=True) if r)
+    beside = (
+        None if total is None else sum(w / r for w, r in zip(watching, rates, strict=True) if r)
+    )
     limit = _limit(memory, here, devices)
     blocks = [math.ceil(len(c.blocks) / count) for c in groups]
     longest = sum(most for most, _ in loads)
@@ -245,13 +259,16 @@ def plan(
             dict.fromkeys(w for c in groups if (w := lane_width.convolution_rule(c.program.model)))
         ),
         compile_seconds=sum(m.compile_seconds for m in found if m is not None) if measure else None,
-        state_bytes=max(c.state_bytes // len(c.blocks) * b for c, b in zip(groups, blocks, strict=True)),
+        state_bytes=max(
+            c.state_bytes // len(c.blocks) * b for c, b in zip(groups, blocks, strict=True)
+        ),
         device_bytes=max(
             (m.peak(b) for m, b in zip(found, blocks, strict=True) if m is not None), default=None
         ),
         limit_bytes=limit,
         rounds=max(
-            (m.rounds(b, limit) for m, b in zip(found, blocks, strict=True) if m is not None), default=1
+            (m.rounds(b, limit) for m, b in zip(found, blocks, strict=True) if m is not None),
+            default=1,
         ),
         disk_bytes=record_bytes,
         checkpoint_bytes=math.ceil((state_bytes + record_bytes) / hosts),
@@ -266,7 +283,9 @@ def _measured(cohort: Cohort, here: placing.Placement, count: int, rate: float |
 
 def _dealt(steps: np.ndarray, count: int) -> tuple[float, float]:
     """Of lane-steps by block: those of the device that has most, and of all devices, with the blocks dealt out in turn."""
-    return max(steps[i::count].sum().item() for i in range(min(count, len(steps)))), steps.sum().item()
+    return max(
+        steps[i::count].sum().item() for i in range(min(count, len(steps)))
+    ), steps.sum().item()
 
 
 def _records(cohort: Cohort) -> np.ndarray:
@@ -281,10 +300,15 @@ def _watched(cohort: Cohort, measured: Measured | None) -> dict[str, np.ndarray]
     if measured is not None and measured.rate and measured.record_seconds and counted:
         scale = measured.record_seconds * measured.rate / counted
     records = _records(cohort)
-    return {name: scale * cost * cohort.width * np.ceil(records / n) for name, (cost, n) in costs.items()}
+    return {
+        name: scale * cost * cohort.width * np.ceil(records / n)
+        for name, (cost, n) in costs.items()
+    }
 
 
-def _mean_costs(groups: Sequence[Cohort], watched: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+def _mean_costs(
+    groups: Sequence[Cohort], watched: Sequence[dict[str, np.ndarray]]
+) -> dict[str, float]:
     """Steps a record of each observable, mean over all records of all lanes."""
     lanes = sum(int(_records(c).sum()) * c.width for c in groups)
     names = dict.fromkeys(name for each in watched for name in each)

@@ -13,12 +13,15 @@ from jthermo.models import CNN, Model
 from jthermo.observables.cost import primitives
 from jthermo.sweep.sweep import Sweep
 
-SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
+# parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
+SMALL = 4096
 
 
 def widths(sweep: Sweep, engine: str) -> dict[str, int]:
     """W of every configuration, by its key, as the sweep begins on this machine."""
-    programs = {sweep.key_of(c): step_program.split(c, sweep.record, engine)[0] for c in sweep.groups}
+    programs = {
+        sweep.key_of(c): step_program.split(c, sweep.record, engine)[0] for c in sweep.groups
+    }
     return {key: _width(sweep, program) for key, program in programs.items()}
 
 

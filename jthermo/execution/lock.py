@@ -15,7 +15,8 @@ from typing import Any
 from jthermo.errors import InputError
 from jthermo.results.layout import LOCKS, shard_name
 
-STALE_SECONDS = 600  # a lock of another host that was not touched for so long has no owner any more
+# a lock of another host that was not touched for so long has no owner any more
+STALE_SECONDS = 600
 
 
 class Lock:
@@ -56,12 +57,15 @@ def held(directory: Path, shard: tuple[int, int]) -> Iterator[Lock]:
                 _refuse_living(other, directory)
         for _ in range(3):
             try:
-                os.link(mine, path)  # whole or not at all, and only where there is none
+                # whole or not at all, and only where there is none
+                os.link(mine, path)
                 break
             except FileExistsError:
                 _refuse_living(path, directory)
         else:
-            raise InputError("out", str(directory), "its lock is being taken by another process; try again")
+            raise InputError(
+                "out", str(directory), "its lock is being taken by another process; try again"
+            )
     finally:
         mine.unlink()
     try:
@@ -91,7 +95,8 @@ def _refuse_living(path: Path, directory: Path) -> None:
             remedy += f". If it is dead, remove {path} (a lock older than {STALE_SECONDS // 60} minutes is taken over)"
         raise InputError("out", str(directory), remedy)
     aside = path.with_name(f".stale-{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):  # by rename, so that only one of two processes removes it
+    # by rename, so that only one of two processes removes it
+    with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
         aside.unlink()
 
@@ -100,7 +105,8 @@ def _started(pid: Any) -> str | None:
     """When a process of this host began, None where there is none: a pid alone may have been given again."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    if not Path("/proc/self").exists() and isinstance(pid, int):  # no procfs: the pid has to do
+    # no procfs: the pid has to do
+    if not Path("/proc/self").exists() and isinstance(pid, int):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, 0)
             return str(pid)

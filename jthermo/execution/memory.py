@@ -12,7 +12,8 @@ from jthermo.execution import memory
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-UNLIMITED = 2**60  # cgroup v1 writes a number of about 2⁶³ where there is no limit
+# cgroup v1 writes a number of about 2⁶³ where there is no limit
+UNLIMITED = 2**60
 
 
 def peak(compiled: Any) -> int:
@@ -55,7 +56,8 @@ def available() -> int | None:
             ceiling = int((CGROUP / most).read_text())
             if ceiling < UNLIMITED:
                 found.append(max(0, ceiling - int((CGROUP / used).read_text())))
-        except (OSError, ValueError):  # another version of cgroups, or "max"
+        except (OSError, ValueError):
+            # another version of cgroups, or "max"
             continue
     return min(found, default=None)
 
@@ -63,7 +65,8 @@ def available() -> int | None:
 def _meminfo() -> int | None:
     try:
         lines = MEMINFO.read_text().splitlines()
-    except OSError:  # not Linux
+    except OSError:
+        # not Linux
         return None
     sizes = {line.partition(":")[0]: line.split()[1] for line in lines if ":" in line}
     return int(sizes["MemAvailable"]) * 1024 if "MemAvailable" in sizes else None
@@ -82,7 +85,8 @@ def text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
+# of a device's memory; the rest is for the allocator's gaps and the program itself
+HEADROOM = 0.9
 
 
 def rounds(block_bytes: int, blocks: int, limit: int | None, fixed_bytes: int = 0) -> int:

@@ -28,13 +28,12 @@ PLACEMENTS = ("sharding", "pmap")
 
 def devices() -> tuple[jax.Device, ...]:
     """The devices of this process; on a CPU one per core, unless JAX was started or configured before."""
-    untouched = jax.config.values["jax_num_cpu_devices"] == -1 and "device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    )
+    untouched = jax.config.values[
+        "jax_num_cpu_devices"
+    ] == -1 and "device_count" not in os.environ.get("XLA_FLAGS", "")
     if untouched:
-        with contextlib.suppress(
-            RuntimeError
-        ):  # JAX runs already: take what there is; only speed depends on it
+        # JAX runs already: take what there is; only speed depends on it
+        with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     return tuple(jax.local_devices())
 
@@ -42,7 +41,11 @@ def devices() -> tuple[jax.Device, ...]:
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
     """Tracing and running under fixed settings, so that no global setting of the user's changes a bit."""
-    with jax.threefry_partitionable(True), jax.default_matmul_precision("highest"), jax.enable_x64(False):
+    with (
+        jax.threefry_partitionable(True),
+        jax.default_matmul_precision("highest"),
+        jax.enable_x64(False),
+    ):
         yield
 
 
@@ -75,7 +78,11 @@ class Placement:
     def get(self, tree: Any) -> Any:
         """Device arrays back to the host as (blocks, …)."""
         host = jax.tree.map(np.asarray, tree)
-        return host if self.kind == "sharding" else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
+        return (
+            host
+            if self.kind == "sharding"
+            else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
+        )
 
     def hold(self, tree: Any) -> Any:
         """Host arrays that all blocks share, one copy on each device."""
@@ -85,7 +92,9 @@ class Placement:
         copies = jax.tree.map(lambda a: np.broadcast_to(a, (len(self.devices), *a.shape)), tree)
         return jax.device_put(copies, each)
 
-    def map(self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()) -> jax.stages.Wrapped:
+    def map(
+        self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()
+    ) -> jax.stages.Wrapped:
         """`per_block` over the blocks of every device, as a jitted function of arrays that `put` has placed.
 
         Its last argument is shared by all blocks and placed by `hold`.
@@ -144,8 +153,11 @@ def programs(program: step_program.Program, placement: Placement) -> Programs:
     """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
     data = program.data
     held = _held(data.load(), placement)
-    update = replace(program, observables=(), probe_size=0)  # whatever is recorded, trained by one program
-    return Programs(Bound(_advance(update, placement), held), Bound(_observe(program, placement), held))
+    # whatever is recorded, trained by one program
+    update = replace(program, observables=(), probe_size=0)
+    return Programs(
+        Bound(_advance(update, placement), held), Bound(_observe(program, placement), held)
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from jthermo.errors import InputError
 
-HOSTS = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES", "OMPI_MCA_orte_num_nodes")  # how many hosts a launcher gave
+# how many hosts a launcher gave
+HOSTS = ("SLURM_JOB_NUM_NODES", "SLURM_NNODES", "OMPI_MCA_orte_num_nodes")
 
 
 def join(

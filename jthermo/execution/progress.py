@@ -56,7 +56,9 @@ class Progress:
             if saving
             else ""
         )
-        self.say(f"{self.num_runs:,} runs, {self.total:,} run-steps in {seconds:.1f} s{spent}{lost}")
+        self.say(
+            f"{self.num_runs:,} runs, {self.total:,} run-steps in {seconds:.1f} s{spent}{lost}"
+        )
 
     @property
     def num_diverged(self) -> int:
@@ -95,7 +97,9 @@ class TimeLeft:
     def __init__(self, expected: Mapping[str, float | None]) -> None:
         stated = [seconds for seconds in expected.values() if seconds is not None]
         mean = sum(stated) / len(stated) if stated else None
-        self._waiting = {name: mean if seconds is None else seconds for name, seconds in expected.items()}
+        self._waiting = {
+            name: mean if seconds is None else seconds for name, seconds in expected.items()
+        }
         self._expected = self._taken = 0.0
         self._began = time.monotonic()
 

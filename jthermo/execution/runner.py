@@ -149,7 +149,9 @@ def _unfinished(
         keeper.heed()
         waiting.extend(fitting(cohort, place))
     if len(waiting) > len(planned):
-        bar.say(f"the sweep does not fit into memory at once: it is trained in {len(waiting)} rounds")
+        bar.say(
+            f"the sweep does not fit into memory at once: it is trained in {len(waiting)} rounds"
+        )
     return waiting
 
 
@@ -207,16 +209,22 @@ def _shard(shard: Any, out: Any) -> tuple[int, int]:
     index, count = jax.process_index(), jax.process_count()
     if shard is None and count > 1:
         if out is None:
-            raise InputError("out", out, "several processes need one results folder that all of them see")
+            raise InputError(
+                "out", out, "several processes need one results folder that all of them see"
+            )
         return index, count
     if shard is None:
         return 0, 1
     if count > 1:
-        raise InputError("shard", shard, "jax.distributed shares the runs out by itself; leave it away")
+        raise InputError(
+            "shard", shard, "jax.distributed shares the runs out by itself; leave it away"
+        )
     try:
         i, n = (int(part) for part in shard)
     except (TypeError, ValueError):
-        raise InputError("shard", shard, "give (I, N) with 0 ≤ I < N, on the command line I/N") from None
+        raise InputError(
+            "shard", shard, "give (I, N) with 0 ≤ I < N, on the command line I/N"
+        ) from None
     if not 0 <= i < n:
         raise InputError("shard", shard, "give (I, N) with 0 ≤ I < N, on the command line I/N")
     if out is None:
@@ -236,9 +244,8 @@ def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
     store.refresh()
     ds = store.dataset()
     if store.directory is not None and ds.attrs["complete"] and shard[0] == 0:
-        for folder in (store.directory / CHECKPOINTS).glob(
-            "*-of-*/*"
-        ):  # left by an earlier layout of the runs
+        # left by an earlier layout of the runs
+        for folder in (store.directory / CHECKPOINTS).glob("*-of-*/*"):
             if f"{folder.name}.npz" not in store.parts:
                 shutil.rmtree(folder, ignore_errors=True)
     return ds

@@ -56,9 +56,8 @@ class Keeper:
         found: dict[tuple[str, int], Saved] = {}
         for folder in sorted(self._folder.glob("*-of-*/*")):
             layout = folder.parent.name
-            living = layout != own and layout.rpartition("-")[2] == str(
-                self._shard[1]
-            )  # a shard beside this one
+            # a shard beside this one
+            living = layout != own and layout.rpartition("-")[2] == str(self._shard[1])
             if living or f"{folder.name}.npz" in self._store.parts:
                 continue
             with contextlib.closing(self._open(folder)) as checkpoints:
@@ -70,7 +69,9 @@ class Keeper:
         return found
 
     @contextlib.contextmanager
-    def keeping(self, cohort: Cohort) -> Iterator[Callable[[int, Callable[[], dict[str, np.ndarray]]], None]]:
+    def keeping(
+        self, cohort: Cohort
+    ) -> Iterator[Callable[[int, Callable[[], dict[str, np.ndarray]]], None]]:
         """Keep the checkpoints of a cohort while it is trained."""
         self.seconds = 0.0
         if self._folder is None:
@@ -100,7 +101,9 @@ class Keeper:
         """Stop where a signal has asked for it, once what there is has been saved."""
         if self._stop is not None and (asked := self._stop.signal) is not None:
             save()
-            raise Interrupted(f"{asked.name}{where}: saved; the same command again goes on from there")
+            raise Interrupted(
+                f"{asked.name}{where}: saved; the same command again goes on from there"
+            )
 
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
         """Save the end of a cohort, its parameters with it, before its records are committed."""
@@ -109,7 +112,9 @@ class Keeper:
 
     def _save(self, rows: dict[str, np.ndarray], wait: bool) -> None:
         began = time.monotonic()
-        self._checkpoints.save(rows, {"law": self._store.sweep.law, "id": self._store.sweep.id}, wait=wait)
+        self._checkpoints.save(
+            rows, {"law": self._store.sweep.law, "id": self._store.sweep.id}, wait=wait
+        )
         self.seconds += time.monotonic() - began
         self.total_seconds += time.monotonic() - began
 

@@ -32,7 +32,8 @@ def watched() -> Iterator[Request]:
     before = {number: signal.getsignal(number) for number in CAUGHT}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.signal is not None:  # asked twice: the default is to die
+        # asked twice: the default is to die
+        if request.signal is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         request.signal = signal.Signals(number)

@@ -14,12 +14,11 @@ from jthermo.execution import placement as placing
 from jthermo.execution.cohorts import Cohort
 
 BURST_SECONDS = 0.5
-SAMPLE = (
-    2,
-    4,
-)  # blocks a device in the programs that stand for longer ones; with one block XLA drops the loop
+# blocks a device in the programs that stand for longer ones; with one block XLA drops the loop
+SAMPLE = (2, 4)
 
-ROOMY = 8  # times the state; a program holds it twice, besides the temporaries of a block on each device
+# times the state; a program holds it twice, besides the temporaries of a block on each device
+ROOMY = 8
 
 
 class Line(NamedTuple):
@@ -53,7 +52,9 @@ class Measured(NamedTuple):
         return max(memory.rounds(line.each, blocks, limit, line.fixed) for line in self.lines)
 
 
-def measure(cohort: Cohort, place: placing.Placement, blocks: int, *, burst: bool = True) -> Measured:
+def measure(
+    cohort: Cohort, place: placing.Placement, blocks: int, *, burst: bool = True
+) -> Measured:
     """Compile a cohort's programs without placing its runs, and time a burst of updates.
 
     Args:
@@ -81,7 +82,8 @@ def measure(cohort: Cohort, place: placing.Placement, blocks: int, *, burst: boo
             least = memory.peak(call.advance.compiled(runs, states, clock, clock).jitted)
             each = max(1, most - least) // (large - small)
             line = Line(max(0, most - each * large), each)
-        held = memory.temporary(observe.jitted)  # one block's, whatever their number
+        # one block's, whatever their number
+        held = memory.temporary(observe.jitted)
         watching = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
         timed = _timed(cohort, place, large, init, advance, observe) if burst else (None, None)
     return Measured(spent, (line, watching), *timed)
@@ -91,12 +93,15 @@ def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
     """The cohort in as many parts as its memory asks for, each of which fits the devices."""
     limit, count = memory.limit(place.devices), len(place.devices)
     if limit is None or ROOMY * cohort.state_bytes < limit * count:
-        return [cohort]  # far from the limit: not worth the compilations that measure it
+        # far from the limit: not worth the compilations that measure it
+        return [cohort]
     blocks = -(-len(cohort.blocks) // count)
     return cohort.split(measure(cohort, place, blocks, burst=False).rounds(blocks, limit))
 
 
-def _shapes(cohort: Cohort, place: placing.Placement, initializer: Any, blocks: int) -> tuple[Any, Any, Any]:
+def _shapes(
+    cohort: Cohort, place: placing.Placement, initializer: Any, blocks: int
+) -> tuple[Any, Any, Any]:
     """Runs, states and clock of so many blocks a device, without their bytes."""
     count = blocks * len(place.devices)
     runs = jax.eval_shape(lambda: _placed(cohort, place, count))
@@ -119,7 +124,8 @@ def _timed(
         )
         spent = time.monotonic() - began
     lanes, watched = blocks * cohort.width, 0.0
-    for _ in range(2):  # the first call also loads the program
+    # the first call also loads the program
+    for _ in range(2):
         began = time.monotonic()
         jax.block_until_ready(observe(runs, states, place.put(zero), place.put(zero)))
         watched = time.monotonic() - began

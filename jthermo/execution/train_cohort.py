@@ -14,8 +14,10 @@ from jthermo.execution import placement as placing
 from jthermo.execution.cohorts import Cohort
 from jthermo.execution.progress import Progress
 
-PIECE_SECONDS = 1.0  # a call to the devices lasts about this long, so that the host stays in charge
-STATE, RECORD = "state/", "record/"  # of the arrays of a checkpoint
+# a call to the devices lasts about this long, so that the host stays in charge
+PIECE_SECONDS = 1.0
+# of the arrays of a checkpoint
+STATE, RECORD = "state/", "record/"
 Rows = Mapping[str, np.ndarray]
 Tend = Callable[[int, Callable[[], dict[str, np.ndarray]]], None]
 OnRecord = Callable[[np.ndarray, np.ndarray, Rows], None]
@@ -118,7 +120,9 @@ def _blank_records(cohort: Cohort, saved: Mapping[tuple[str, int], Saved]) -> di
     return records
 
 
-def _restored(cohort: Cohort, states: Any, lanes: np.ndarray, saved: Mapping[tuple[str, int], Saved]) -> Any:
+def _restored(
+    cohort: Cohort, states: Any, lanes: np.ndarray, saved: Mapping[tuple[str, int], Saved]
+) -> Any:
     """Fresh states (blocks, W, …) with those of the runs that have begun in their place."""
     leaves, tree = jax.tree.flatten(states)
     leaves = [np.array(leaf) for leaf in leaves]

@@ -36,11 +36,15 @@ def open_params(directory: str | Path, run: int) -> Any:
     sweep = Sweep.from_json(ds.attrs["sweep"])
     at = {name: ds[name].values[run].item() for name in sweep.axes}
     config = next(
-        c for c, group in sweep.groups.items() if all(str(at[k]) == str(v) for k, v in group.at.items())
+        c
+        for c, group in sweep.groups.items()
+        if all(str(at[k]) == str(v) for k, v in group.at.items())
     )
     key = sweep.key_of(config)
     program, hyper = step_program.split(config, sweep.record)
-    one = jax.tree.map(lambda a: a[0], step_program.as_runs([config], [hyper], np.zeros(1), np.zeros(1)))
+    one = jax.tree.map(
+        lambda a: a[0], step_program.as_runs([config], [hyper], np.zeros(1), np.zeros(1))
+    )
     shapes, tree = jax.tree.flatten(
         jax.eval_shape(lambda: run_state.init(config.model, program.optimizer, one))
     )

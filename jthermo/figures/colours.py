@@ -74,7 +74,9 @@ def colours(number: int) -> list[Any]:
     """A dark-to-light sequence that colour-blind readers can order."""
     from matplotlib import colormaps
 
-    return [colormaps["viridis"](x) for x in np.linspace(*SEQUENCE["light"], max(number, 2))][:number]
+    return [colormaps["viridis"](x) for x in np.linspace(*SEQUENCE["light"], max(number, 2))][
+        :number
+    ]
 
 
 def page_shades(number: int) -> dict[str, list[str]]:

@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 
     from jthermo.collapse.input import Condition
 
-MOST_RUNS = 300  # single curves drawn at a time: more are a blot, and the browser would stutter
-MOST_NUMBERS = 200_000  # recorded values of single curves on one page, 1 MB of it …
-MOST_IN_ALL = 600_000  # … and together with what the objectives need, so that a page stays below 5 MB
-MOST_COLUMNS = 8  # an observable with more numbers a record, such as one for each unit, has to be asked for
-REACH = 3.0  # a slider goes from −3 to 3, further where the fit does
+# single curves drawn at a time: more are a blot, and the browser would stutter
+MOST_RUNS = 300
+# recorded values of single curves on one page, 1 MB of it …
+MOST_NUMBERS = 200_000
+# … and together with what the objectives need, so that a page stays below 5 MB
+MOST_IN_ALL = 600_000
+# an observable with more numbers a record, such as one for each unit, has to be asked for
+MOST_COLUMNS = 8
+# a slider goes from −3 to 3, further where the fit does
+REACH = 3.0
 CLOCKS: dict[str, dict[str, float]] = {
     "t": {},
     "η t": {"learning_rate": 1.0},
@@ -114,20 +119,28 @@ def explore(
     views = []
     for label, choice, curves, asked in offered:
         try:
-            fit = fit_collapse(curves, asked, value=label, time=time, replicate=replicate, window=window)
+            fit = fit_collapse(
+                curves, asked, value=label, time=time, replicate=replicate, window=window
+            )
         except InputError as error:
             refused.append(f"no {label}{choice and f' for {choice}'}: {error}")
         else:
             views.append(View(label, choice, fit))
     if not views:
-        raise InputError("value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused))
-    needed = sum(len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.model.whiten.blocks)
+        raise InputError(
+            "value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused)
+        )
+    needed = sum(
+        len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.model.whiten.blocks
+    )
     room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
     most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
     said = [_said(views, most), *refused]
     curves = views[0].fit.curves
     named = [{"name": name, "symbol": SYMBOL.get(name, name)} for name in curves.controls]
-    clocks = {name: powers for name, powers in CLOCKS.items() if set(powers) <= set(curves.controls)}
+    clocks = {
+        name: powers for name, powers in CLOCKS.items() if set(powers) <= set(curves.controls)
+    }
     content = {
         "time": "t" if curves.time == "step" else curves.time,
         "replicate": replicate or "curve",
@@ -164,7 +177,9 @@ def _offered(
     """Every observable, for every combination of the axes of results that are no controls, and what is left out."""
     import xarray as xr
 
-    there = [str(name) for name in (data.variables if isinstance(data, xr.Dataset) else data.columns)]
+    there = [
+        str(name) for name in (data.variables if isinstance(data, xr.Dataset) else data.columns)
+    ]
     for field, names in (("controls", controls), ("value", value)):
         for name in names:
             if name not in there:

@@ -30,7 +30,12 @@ REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}
 
 
 def curves(
-    ds: xr.Dataset, variable: str, *, by: str = "learning_rate", power: float = 0, ax: Axes | None = None
+    ds: xr.Dataset,
+    variable: str,
+    *,
+    by: str = "learning_rate",
+    power: float = 0,
+    ax: Axes | None = None,
 ) -> Axes:
     """Mean ± standard error over the seeds for each value of a control, against t·(c/c₀)^power on a log axis.
 
@@ -53,7 +58,9 @@ def curves(
     return ax
 
 
-def band(x: np.ndarray, mean: np.ndarray, error: np.ndarray, *, ax: Axes | None = None, **line: Any) -> Axes:
+def band(
+    x: np.ndarray, mean: np.ndarray, error: np.ndarray, *, ax: Axes | None = None, **line: Any
+) -> Axes:
     """A line with a band of ± `error` in its colour.
 
     Args:
@@ -119,7 +126,8 @@ def clocks(
             curves(ds, variable, by=by, power=power, ax=ax)
         axes[0].set_ylabel(ylabel or ds[variable].attrs.get("long_name", variable))
         axes[0].legend()
-    fig.set_label(variable)  # what it shows
+    # what it shows
+    fig.set_label(variable)
     return fig
 
 
@@ -135,12 +143,19 @@ def collapses(chosen: Sequence[Chosen], *, ylabel: str = "", share: bool = True)
         fig, axes = _row(len(chosen), share=share)
         for ax, (choice, runs, fit) in zip(axes, chosen, strict=True):
             ((control, exponent),) = fit.exponents.items()
-            known = np.isfinite(exponent.value)  # the curves as they are where no exponent is known
-            curves(runs, fit.curves.value, by=control, power=exponent.value if known else 0.0, ax=ax)
+            # the curves as they are where no exponent is known
+            known = np.isfinite(exponent.value)
+            curves(
+                runs, fit.curves.value, by=control, power=exponent.value if known else 0.0, ax=ax
+            )
             name = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
             found = f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]\nmisfit {100 * fit.misfit:.1f} %"
-            ax.set_title(f"{name}\n{found if known else 'no exponent identified'}".lstrip(), fontsize=7)
-        axes[0].set_ylabel(ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value))
+            ax.set_title(
+                f"{name}\n{found if known else 'no exponent identified'}".lstrip(), fontsize=7
+            )
+        axes[0].set_ylabel(
+            ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value)
+        )
         axes[0].legend()
     fig.set_label(fit.curves.value)
     return fig
@@ -167,7 +182,9 @@ def heatmap(
     """
     import matplotlib.pyplot as plt
 
-    columns, rows = (list(dict.fromkeys(str(choice[axis]) for choice, _, _ in chosen)) for axis in (x, y))
+    columns, rows = (
+        list(dict.fromkeys(str(choice[axis]) for choice, _, _ in chosen)) for axis in (x, y)
+    )
     value = np.full((len(rows), len(columns)), np.nan)
     with plt.rc_context(STYLE):
         for choice, _, fit in chosen:
@@ -175,11 +192,17 @@ def heatmap(
             row, column = rows.index(str(choice[y])), columns.index(str(choice[x]))
             value[row, column] = found.value
             known = np.isfinite(found.value)
-            text = f"{found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]" if known else "not\nidentifiable"
+            text = (
+                f"{found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]"
+                if known
+                else "not\nidentifiable"
+            )
             dark = known and abs(found.value - target) > 0.65
             middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
             ax.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **middle)
-        ax.pcolormesh(value, cmap="PuOr", vmin=target - 1, vmax=target + 1, edgecolor="white", zorder=0)
+        ax.pcolormesh(
+            value, cmap="PuOr", vmin=target - 1, vmax=target + 1, edgecolor="white", zorder=0
+        )
         words = names or {}
         ax.set_xticks(np.arange(len(columns)) + 0.5, [words.get(c, c) for c in columns])
         ax.set_yticks(np.arange(len(rows)) + 0.5, [words.get(r, r) for r in rows])
@@ -235,7 +258,11 @@ def _refuse_mixed(ds: xr.Dataset, by: str) -> None:
             "by", by, f"is no swept axis; the results have {', '.join(str(c) for c in ds.coords)}"
         )
     for name, coordinate in ds.coords.items():
-        if coordinate.dims == ("run",) and name not in (by, "seed") and len(np.unique(coordinate.values)) > 1:
+        if (
+            coordinate.dims == ("run",)
+            and name not in (by, "seed")
+            and len(np.unique(coordinate.values)) > 1
+        ):
             raise InputError(
                 "ds",
                 f"{name} with several values",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-LEAST = 0.1  # log likelihood lost where the axis of the quality begins
-GUTTER = 62  # px left of the quality's axis, so that the slider above it has the same scale
+# log likelihood lost where the axis of the quality begins
+LEAST = 0.1
+# px left of the quality's axis, so that the slider above it has the same scale
+GUTTER = 62
 TOOLTIP = """<div style="margin: -5px; padding: 6px 10px; color: var(--ink); background: var(--panel)">@text<br>
 $snap_y{%.4g} at $snap_x{%.4g}</div>"""
 
@@ -32,7 +34,9 @@ def curves() -> Any:
     )
     parts = {
         "runs": fig.multi_line("xs", "ys", line_color="colour", line_alpha=0.3, source=_source()),
-        "bands": fig.patches("xs", "ys", color="colour", alpha=0.25, line_width=0, source=_source()),
+        "bands": fig.patches(
+            "xs", "ys", color="colour", alpha=0.25, line_width=0, source=_source()
+        ),
         "means": fig.multi_line("xs", "ys", line_color="colour", line_width=2.5, source=_source()),
     }
     for name, part in parts.items():

@@ -7,7 +7,8 @@ from typing import Any
 
 from jthermo.figures.colours import CATEGORIES
 
-COLUMN, PAGE = 3.4, 7.0  # widths in inches, of one column and of two
+# widths in inches, of one column and of two
+COLUMN, PAGE = 3.4, 7.0
 
 
 STYLE: dict[Any, Any] = {
@@ -38,8 +39,10 @@ STYLE: dict[Any, Any] = {
     "ytick.minor.size": 1.6,
     "legend.frameon": False,
     "legend.handlelength": 1.2,
-    "pdf.fonttype": 42,  # letters stay letters
-    "svg.hashsalt": "jthermo",  # one figure, one file
+    # letters stay letters
+    "pdf.fonttype": 42,
+    # one figure, one file
+    "svg.hashsalt": "jthermo",
 }
 
 

@@ -25,7 +25,13 @@ def render(template: str, *, title: str, **values: Any) -> str:
 
     loader = jinja2.PackageLoader("jthermo.figures", "pages")
     templates = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     style, _, _ = loader.get_source(templates, "style.css")
-    return templates.get_template(template).render(title=title, style=Markup(page_css() + style), **values)
+    return templates.get_template(template).render(
+        title=title, style=Markup(page_css() + style), **values
+    )

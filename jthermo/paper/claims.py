@@ -68,7 +68,9 @@ class Chosen(NamedTuple):
     fit: CollapseFit
 
 
-def fit_choices(ds: xr.Dataset, variable: str, controls: Sequence[str], **options: Any) -> list[Chosen]:
+def fit_choices(
+    ds: xr.Dataset, variable: str, controls: Sequence[str], **options: Any
+) -> list[Chosen]:
     """The collapse of a variable on some controls, for every combination of the other swept axes.
 
     Args:
@@ -82,12 +84,16 @@ def fit_choices(ds: xr.Dataset, variable: str, controls: Sequence[str], **option
 
     found = []
     for choice, runs in choices(ds, [*controls, "seed"]):
-        found.append(Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options)))
+        found.append(
+            Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options))
+        )
     return found
 
 
 def fit_claims(
-    ds: xr.Dataset, claims: Sequence[Claim], windows: Mapping[str, tuple[float, float]] | None = None
+    ds: xr.Dataset,
+    claims: Sequence[Claim],
+    windows: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[tuple[str, str], list[Chosen]]:
     """Every fit that some claims need, by (variable, control).
 
@@ -98,7 +104,9 @@ def fit_claims(
     """
     keys = dict.fromkeys((c.variable, c.control) for c in claims)
     if windows is None:
-        return {(variable, control): fit_choices(ds, variable, (control,)) for variable, control in keys}
+        return {
+            (variable, control): fit_choices(ds, variable, (control,)) for variable, control in keys
+        }
     clock = tau(ds)
     fits: dict[tuple[str, str], list[Chosen]] = {key: [] for key in keys}
     for (variable, control), made in fits.items():
@@ -152,7 +160,9 @@ def rows(
     """The rows of an experiment by claim: those of its fits, then its other evidence."""
     made: dict[str, list[dict[str, Any]]] = {}
     for claim in claims:
-        made.setdefault(claim.id, []).extend(judge(claim, c) for c in fits[claim.variable, claim.control])
+        made.setdefault(claim.id, []).extend(
+            judge(claim, c) for c in fits[claim.variable, claim.control]
+        )
     for piece in found:
         made.setdefault(piece.claim, []).append(piece.row())
     return made

@@ -38,7 +38,8 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
                 new = {**common, "rows": rows[claim]}
                 if there is None or _found(there) != _found(new):
                     made_by = entry.get(place, {}) | {name: new}
-                    entry[place] = dict(sorted(made_by.items()))  # whatever was run first
+                    # whatever was run first
+                    entry[place] = dict(sorted(made_by.items()))
             elif there:
                 del entry[place][name]
             entry["verdict"] = overall(entry)

@@ -29,7 +29,10 @@ def _measured_table(known: Mapping[str, Any]) -> str:
     for name, entry in known.items():
         for experiment, found in entry["experiments"].items():
             for row in (r for r in found["rows"] if "quantity" in r):
-                choice = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in row["choice"].items()) or "–"
+                choice = (
+                    ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in row["choice"].items())
+                    or "–"
+                )
                 lines.append(
                     f"| {name} | {experiment} | {row['quantity']} | {choice} | {row['claimed']} "
                     f"| {row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] | {row['num_seeds'] or '–'} "
@@ -47,14 +50,19 @@ def table(known: Mapping[str, Any]) -> str:
     for name, entry in known.items():
         for experiment, found in entry["experiments"].items():
             for row in (r for r in found["rows"] if "exponent" in r):
-                choice = ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items()) or "–"
+                choice = (
+                    ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items())
+                    or "–"
+                )
                 exponent = interval(row)
                 lines.append(
                     f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
                     f"| {100 * row['misfit']:.1f} % | {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
                     f"| **{row['verdict']}**: {row['why']} |"
                 )
-    summary = [f"- **{name}**, {entry['text']}: {entry['verdict']}." for name, entry in known.items()]
+    summary = [
+        f"- **{name}**, {entry['text']}: {entry['verdict']}." for name, entry in known.items()
+    ]
     return "\n".join([*summary, "", *lines, "", _measured_table(known)]).rstrip()
 
 
@@ -95,7 +103,9 @@ def verdict_table(known: Mapping[str, Any]) -> str:
     lines = ["| | the paper claims | verdict | exponents or evidence |", "|---|---|---|---|"]
     for name, entry in known.items():
         rows = [row for found in entry["experiments"].values() for row in found["rows"]]
-        fits = [(row["claimed"], row["exponent"]) for row in rows if row.get("exponent") is not None]
+        fits = [
+            (row["claimed"], row["exponent"]) for row in rows if row.get("exponent") is not None
+        ]
         if not rows:
             lines.append(f"| {name} | {entry['text']} | {entry['verdict']} | |")
             continue
@@ -126,7 +136,9 @@ def counted(rows: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(row["verdict"] for row in rows)
     if len(count) == 1:
         return f"**{next(iter(count))}**"
-    return ", ".join(f"{number} of {len(rows)} **{verdict}**" for verdict, number in count.most_common())
+    return ", ".join(
+        f"{number} of {len(rows)} **{verdict}**" for verdict, number in count.most_common()
+    )
 
 
 def write_tables(claims: Path, page: Path) -> None:

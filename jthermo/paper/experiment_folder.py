@@ -32,7 +32,11 @@ def write(folder: Path, found: Mapping[str, Any], drawn: Mapping[str, bytes]) ->
     Returns:
         What was written: `found` with the digests of the records and the figures.
     """
-    made = {**found, "records": digest(folder), "figures": {k: _sha256(v) for k, v in drawn.items()}}
+    made = {
+        **found,
+        "records": digest(folder),
+        "figures": {k: _sha256(v) for k, v in drawn.items()},
+    }
     draw(folder, drawn)
     with writing(folder):
         write_whole(folder / FINDING, (json.dumps(made, indent=1) + "\n").encode())
@@ -54,11 +58,17 @@ def read(folder: Path) -> dict[str, Any]:
         InputError: nothing was, or the records are not those it was found in.
     """
     if not (folder / FINDING).exists():
-        there = "has records but no verdicts on them" if list(folder.glob(MANIFESTS)) else "holds no records"
+        there = (
+            "has records but no verdicts on them"
+            if list(folder.glob(MANIFESTS))
+            else "holds no records"
+        )
         raise InputError("directory", str(folder), there)
     found = read_json(folder / FINDING)
     if digest(folder) != found.get("records"):
-        raise InputError("directory", str(folder), "holds other records than its verdicts were found in")
+        raise InputError(
+            "directory", str(folder), "holds other records than its verdicts were found in"
+        )
     return found
 
 
@@ -75,7 +85,9 @@ def digest(folder: Path) -> str:
     Raises:
         InputError: one of them is missing or was altered.
     """
-    parts = {k: sha256 for manifest in read_manifests(folder) for k, sha256 in manifest["parts"].items()}
+    parts = {
+        k: sha256 for manifest in read_manifests(folder) for k, sha256 in manifest["parts"].items()
+    }
     for name, sha256 in parts.items():
         read_record(folder, name, sha256)
     sweep = (folder / SWEEP).read_bytes() if (folder / SWEEP).exists() else b""

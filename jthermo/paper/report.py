@@ -24,7 +24,8 @@ from jthermo.results.reading import read_json
 
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}
 UNSUPPORTED, NOT_RUN = "unsupported", "not run"
-REACH = 2.5  # an interval is drawn as far as this from the paper's exponent
+# an interval is drawn as far as this from the paper's exponent
+REACH = 2.5
 FIELDS = {"learning_rate": "η", "batch_size": "B", "model.init": "init", "data.num_samples": "data"}
 
 
@@ -36,10 +37,12 @@ class Experiment:
     module: ModuleType
     command: str
     scale: str = ""
-    why: str = ""  # it is not run
+    # it is not run
+    why: str = ""
     found: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
-    figures: dict[str, str] = field(default_factory=dict)  # markup by name
+    # markup by name
+    figures: dict[str, str] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
@@ -69,7 +72,9 @@ class Experiment:
 
 
 def report(
-    results: str | Path = "results", out: str | Path = "results/report.html", published: bool = False
+    results: str | Path = "results",
+    out: str | Path = "results/report.html",
+    published: bool = False,
 ) -> dict[str, list[str]]:
     """Write the replication report: one HTML file that needs no other and no network.
 
@@ -88,7 +93,9 @@ def report(
         raise InputError("results", str(results), "is no folder; run `jthermo reproduce all` first")
     told, path = (_published if published else _own)(Path(results)), Path(out)
     page = templates.render(
-        "report.html", title="jthermo: what survives of the paper's claims", **_page(told, published)
+        "report.html",
+        title="jthermo: what survives of the paper's claims",
+        **_page(told, published),
     )
     with writing(path.parent):
         write_whole(path, page.encode())
@@ -110,7 +117,9 @@ def _own(results: Path) -> list[Experiment]:
             except InputError as error:
                 made.why = made.why or f"{folder} {error.remedy}"
                 continue
-            drawn = {each: experiment_folder.figure(folder, found, each) for each in found["figures"]}
+            drawn = {
+                each: experiment_folder.figure(folder, found, each) for each in found["figures"]
+            }
             figures = {each: svg for each, svg in drawn.items() if svg is not None}
             sweep = experiment_folder.description(folder)
             made = Experiment(name, module, found["command"], scale, "", found, sweep, figures)
@@ -138,12 +147,16 @@ def _published(results: Path) -> list[Experiment]:
                     found = {**made, "rows": found["rows"], "sensitivity": found["sensitivity"]}
                     found[part][claim] = made["rows"]
         drawn = {
-            each: results / experiment_folder.FIGURES / f"{each}.svg" for each in found.get("figures", [name])
+            each: results / experiment_folder.FIGURES / f"{each}.svg"
+            for each in found.get("figures", [name])
         }
         figures = {each: svg.read_text() for each, svg in drawn.items() if svg.exists()}
         beyond = not tested(module) and not hasattr(module, "WINDOWS")
-        if beyond and figures:  # it has no claims that could be published, but a figure
-            told.append(Experiment(name, module, f"jthermo reproduce {name}", found=found, figures=figures))
+        # it has no claims that could be published, but a figure
+        if beyond and figures:
+            told.append(
+                Experiment(name, module, f"jthermo reproduce {name}", found=found, figures=figures)
+            )
             continue
         if not any([*found["rows"].values(), *found["sensitivity"].values()]):
             why = found.get("not_run", "nothing is published on it")
@@ -160,7 +173,8 @@ def _published(results: Path) -> list[Experiment]:
 def _page(told: Sequence[Experiment], published: bool) -> dict[str, Any]:
     """What the template needs."""
     found = [each for each in told if each.found]
-    shown: dict[str, str] = {}  # the claim under which a figure stands
+    # the claim under which a figure stands
+    shown: dict[str, str] = {}
     sections = [_claim(claim, told, shown) for claim in claims.CLAIMS]
     studies = [each for each in told if hasattr(each.module, "WINDOWS")]
     beyond = [each for each in told if not each.tested and each not in studies]
@@ -176,8 +190,12 @@ def _page(told: Sequence[Experiment], published: bool) -> dict[str, Any]:
         "misfit": 100 * verdicts.MISFIT,
         "sigmas": SIGMAS,
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "versions": sorted({f"{k} {v}" for e in found for k, v in _made(e).get("versions", {}).items()}),
-        "devices": sorted({f"{m['num_devices']} × {m['device']}" for e in found if (m := _made(e))}),
+        "versions": sorted(
+            {f"{k} {v}" for e in found for k, v in _made(e).get("versions", {}).items()}
+        ),
+        "devices": sorted(
+            {f"{m['num_devices']} × {m['device']}" for e in found if (m := _made(e))}
+        ),
     }
 
 
@@ -211,10 +229,13 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         fits = [row for row in rows if row.get("control") == control]
         _draw_intervals(fits)
         lines = [
-            (part["told"], [row for row in part["rows"] if row.get("control") == control]) for part in parts
+            (part["told"], [row for row in part["rows"] if row.get("control") == control])
+            for part in parts
         ]
         axis = next((row["axis"] for row in fits if "axis" in row), None)
-        tables.append({"control": control, "claimed": fits[0]["claimed"], "axis": axis, "lines": lines})
+        tables.append(
+            {"control": control, "claimed": fits[0]["claimed"], "axis": axis, "lines": lines}
+        )
     count = {v: sum(row["verdict"] == v for row in rows) for v in (*SIGNS, UNSUPPORTED)}
     return {
         "id": claim,
@@ -224,7 +245,8 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         "before": before,
         "rows": rows,
         "count": {verdict: number for verdict, number in count.items() if number},
-        "tables": tables,  # of exponents, one for each control
+        # of exponents, one for each control
+        "tables": tables,
         "span": _span(rows),
     }
 
@@ -245,7 +267,9 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     right = verdicts.supported(row)
     made: dict[str, Any] = {
         "verdict": row["verdict"] if right else UNSUPPORTED,
-        "why": row["why"] if right else f"it says {row.get('verdict')}, which its own numbers do not give",
+        "why": row["why"]
+        if right
+        else f"it says {row.get('verdict')}, which its own numbers do not give",
         "choice": ", ".join(f"{FIELDS.get(k, k)} {_value(k, v)}" for k, v in row["choice"].items()),
         "claimed": row["claimed"],
         "seeds": row["num_seeds"] or "–",
@@ -275,7 +299,9 @@ def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
     if not (numbers := [n for row in rows if row["numbers"] for n in row["numbers"]]):
         return
     target = rows[0]["claimed_exponent"]
-    ends = [max(min(n, target + REACH), target - REACH) for n in (*numbers, target - 0.5, target + 0.5)]
+    ends = [
+        max(min(n, target + REACH), target - REACH) for n in (*numbers, target - 0.5, target + 0.5)
+    ]
     low, high = min(ends) - 0.1, max(ends) + 0.1
 
     def place(x: float) -> float:
@@ -284,7 +310,12 @@ def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
     near = sorted((target * (1 - verdicts.TOLERANCE), target * (1 + verdicts.TOLERANCE)))
     band = (target, high) if rows[0]["claimed"].startswith(">") else near
     for row in rows:
-        row["axis"] = {"low": low, "high": high, "target": place(target), "band": [place(x) for x in band]}
+        row["axis"] = {
+            "low": low,
+            "high": high,
+            "target": place(target),
+            "band": [place(x) for x in band],
+        }
         row["bar"] = [place(x) for x in row["numbers"]] if row["numbers"] else None
 
 
@@ -292,7 +323,9 @@ def _span(rows: Sequence[Mapping[str, Any]]) -> str:
     """The exponents of a claim in one phrase."""
     if rows and "quantity" in rows[0]:
         return f"{len(rows)} measured values"
-    return claims_tables.reach([(row["claimed"], row["numbers"][0]) for row in rows if row.get("numbers")])
+    return claims_tables.reach(
+        [(row["claimed"], row["numbers"][0]) for row in rows if row.get("numbers")]
+    )
 
 
 def _sensitivity(told: Experiment) -> dict[str, Any]:
@@ -303,12 +336,18 @@ def _sensitivity(told: Experiment) -> dict[str, Any]:
         cells: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in rows:
             choice = {k: v for k, v in row["choice"].items() if k != "window"}
-            cells.setdefault(tuple(_value(k, v) for k, v in choice.items()), {})[row["choice"]["window"]] = (
-                _row(row)
-            )
+            cells.setdefault(tuple(_value(k, v) for k, v in choice.items()), {})[
+                row["choice"]["window"]
+            ] = _row(row)
         axes = [FIELDS.get(k, k) for k in rows[0]["choice"] if k != "window"]
         tables.append(
-            {"claim": claim, "text": claims.CLAIMS[claim], "axes": axes, "windows": windows, "cells": cells}
+            {
+                "claim": claim,
+                "text": claims.CLAIMS[claim],
+                "axes": axes,
+                "windows": windows,
+                "cells": cells,
+            }
         )
     return {"told": told, "tables": tables, "windows": (told.found or {}).get("windows", {})}
 
@@ -326,7 +365,11 @@ def described(sweep: Mapping[str, Any]) -> list[tuple[str, str]]:
     >>> described({"model": {"type": "jthermo.models:TwoLayer", "inputs": 10}, "seed": [0, 1, 2], "points": []})
     [('model', 'TwoLayer(inputs=10)'), ('seed', '0 … 2, 3 values')]
     """
-    return [(name, _expression(value)) for name, value in sweep.items() if value not in (None, [], {}, False)]
+    return [
+        (name, _expression(value))
+        for name, value in sweep.items()
+        if value not in (None, [], {}, False)
+    ]
 
 
 def _expression(value: Any) -> str:

@@ -30,13 +30,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCALES = ("small", "paper")
-_LOADED: set[str] = set()  # names of the files loaded here; one may be loaded again
+# names of the files loaded here; one may be loaded again
+_LOADED: set[str] = set()
 
 
 def experiments() -> dict[str, Path]:
     """Every experiment by name: those beside the package in a checkout, else those in the installed wheel."""
     package = Path(__file__).parents[1]
-    folder = next(f for f in (package.parent / "experiments", package / "_experiments") if f.is_dir())
+    folder = next(
+        f for f in (package.parent / "experiments", package / "_experiments") if f.is_dir()
+    )
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
@@ -45,16 +48,22 @@ def load(target: str) -> ModuleType:
     known = experiments()
     path = known.get(target, Path(target))
     if path.suffix != ".py" or not path.is_file():
-        raise InputError("experiment", target, f"is neither a Python file nor one of {', '.join(known)}")
+        raise InputError(
+            "experiment", target, f"is neither a Python file nor one of {', '.join(known)}"
+        )
     taken = path.stem in sys.modules and path.stem not in _LOADED
     if taken or path.stem in sys.stdlib_module_names:
-        raise InputError("experiment", str(path), "has the name of an installed module; rename the file")
+        raise InputError(
+            "experiment", str(path), "has the name of an installed module; rename the file"
+        )
     _LOADED.add(path.stem)
     module = import_file(path, path.stem, "experiment")
     if not (hasattr(module, "SWEEP") or hasattr(module, "run")):
         raise InputError("experiment", str(path), "defines no SWEEP; add SWEEP = jt.Sweep(...)")
     if not isinstance(sweep := getattr(module, "SWEEP", None), Sweep | None):
-        raise InputError("experiment", str(path), f"has SWEEP = {sweep!r}; give SWEEP = jt.Sweep(...)")
+        raise InputError(
+            "experiment", str(path), f"has SWEEP = {sweep!r}; give SWEEP = jt.Sweep(...)"
+        )
     return module
 
 
@@ -100,7 +109,9 @@ def reproduce(
     return ds
 
 
-def _reproduce(name: str, scale: str, out: Path, progress: bool) -> tuple[xr.Dataset, dict[str, Any], bool]:
+def _reproduce(
+    name: str, scale: str, out: Path, progress: bool
+) -> tuple[xr.Dataset, dict[str, Any], bool]:
     """Results, what was found in them, and whether that was there already."""
     from jthermo import figures
     from jthermo.execution.runner import run
@@ -124,11 +135,14 @@ def _reproduce(name: str, scale: str, out: Path, progress: bool) -> tuple[xr.Dat
         ds = module.run(scale) if sweep is None else run(sweep, folder, progress=progress)
     except MissingData as error:
         missing: dict[str, list[Any]] = {claim: [] for claim in tested(module)}
-        claims_json.update(path, name, {**about, "rows": missing, "not_run": f"{error.value} is not at hand"})
+        claims_json.update(
+            path, name, {**about, "rows": missing, "not_run": f"{error.value} is not at hand"}
+        )
         raise
     if sweep is None:
         write_dataset(folder, ds)
-    import matplotlib.pyplot as plt  # here: absent data are told of before it is loaded
+    # here: absent data are told of before it is loaded
+    import matplotlib.pyplot as plt
 
     trained = time.monotonic()
     windows, fit = getattr(module, "WINDOWS", None), getattr(module, "FIT", ())
@@ -159,7 +173,8 @@ def done(name: str, scale: str, out: str | Path = "results") -> dict[str, Any] |
     with contextlib.suppress(InputError):
         found = experiment_folder.read(Path(out) / f"{name}-{scale}")
         drawn = all(
-            (Path(out) / experiment_folder.FIGURES / f"{figure}.svg").exists() for figure in found["figures"]
+            (Path(out) / experiment_folder.FIGURES / f"{figure}.svg").exists()
+            for figure in found["figures"]
         )
         if drawn and _identity(name, scale).items() <= found.items():
             return found
@@ -170,14 +185,18 @@ def _identity(name: str, scale: str) -> dict[str, str]:
     """What decides what an experiment finds: its sweep, its file and this package."""
     package = Path(__file__).parents[1]
     files = [f for f in sorted(package.rglob("*")) if f.suffix in (".py", ".cc", ".h")]
-    code = hashlib.sha256(b"".join(f.read_bytes() for f in [experiments()[name], *files])).hexdigest()
+    code = hashlib.sha256(
+        b"".join(f.read_bytes() for f in [experiments()[name], *files])
+    ).hexdigest()
     module = load(name)
     return {"sweep_id": _sweep(module, scale).id if hasattr(module, "SWEEP") else "", "code": code}
 
 
 def tested(module: ModuleType) -> tuple[str, ...]:
     """The claims that an experiment puts to the test."""
-    return tuple(dict.fromkeys([*(c.id for c in getattr(module, "FIT", ())), *getattr(module, "CLAIMS", ())]))
+    return tuple(
+        dict.fromkeys([*(c.id for c in getattr(module, "FIT", ())), *getattr(module, "CLAIMS", ())])
+    )
 
 
 def _made(ds: xr.Dataset, seconds: float) -> dict[str, Any]:
@@ -231,7 +250,9 @@ def reproduce_all(
     names = tuple(experiments())
     known = {name: done(name, scale, out) for name in names}
     todo = [name for name in names if known[name] is None]
-    say(f"{len(names)} experiments at {scale} scale: {len(names) - len(todo)} done before, {len(todo)} to do")
+    say(
+        f"{len(names)} experiments at {scale} scale: {len(names) - len(todo)} done before, {len(todo)} to do"
+    )
     expected = _planned(todo, say) if scale == "paper" else _last_time(scale, Path(out))
     clock, outcomes = TimeLeft({name: expected.get(name) for name in todo}), []
     say(f"forecast: {clock}")
@@ -243,9 +264,9 @@ def reproduce_all(
         try:
             _, found, before = _reproduce(name, scale, Path(out), progress)
             state = "done before" if before else "done"
-            why = claims_tables.counted([row for rows in found["rows"].values() for row in rows]).replace(
-                "**", ""
-            )
+            why = claims_tables.counted(
+                [row for rows in found["rows"].values() for row in rows]
+            ).replace("**", "")
         except StorageError:
             raise
         except MissingData as absent:
@@ -267,7 +288,8 @@ def _planned(names: Sequence[str], say: Callable[[str], None]) -> dict[str, floa
     seconds = {}
     for name in names:
         if hasattr(load(name), "SWEEP"):
-            with contextlib.suppress(InputError):  # its data are absent; its turn will say so
+            # its data are absent; its turn will say so
+            with contextlib.suppress(InputError):
                 if (made := plan(sweep_of(name))).total_seconds is not None:
                     seconds[name] = made.total_seconds + (made.compile_seconds or 0.0)
                     say(f"{name:<14} {made.num_runs:>6,} runs  about {duration(seconds[name])}")
@@ -290,11 +312,15 @@ def sweep_of(target: str, scale: str = "paper", **changes: Any) -> Any:
     """The sweep of an experiment or file, with fields changed."""
     module = load(target)
     if not hasattr(module, "SWEEP"):
-        raise InputError("experiment", target, f"trains no networks; run `jthermo reproduce {target}`")
+        raise InputError(
+            "experiment", target, f"trains no networks; run `jthermo reproduce {target}`"
+        )
     return _sweep(module, scale, changes)
 
 
-def _sweep(module: ModuleType, scale: str, changes: Mapping[str, Any] = MappingProxyType({})) -> Any:
+def _sweep(
+    module: ModuleType, scale: str, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
     small = getattr(module, "SMALL", {}) if scale == "small" else {}
     return module.SWEEP.replace(**{**small, **changes})
 

@@ -31,7 +31,9 @@ def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
         error = (high - low) / 2 / NORMAL
         agrees = abs(value - target) <= SIGMAS * error + row["tolerance"]
         return REPRODUCED if agrees else NOT_REPRODUCED, f"it is {value:.4f} ± {error:.4f}"
-    right, wrong = (low > target, high < target) if row["relation"] == ">" else (high < target, low > target)
+    right, wrong = (
+        (low > target, high < target) if row["relation"] == ">" else (high < target, low > target)
+    )
     if right or wrong:
         return REPRODUCED if right else NOT_REPRODUCED, f"it lies in [{low:.3g}, {high:.3g}]"
     return UNDECIDED, "the interval holds the bound"
@@ -53,7 +55,9 @@ def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
         for verdict, number in count.items():
             part = f" ({number} of {sum(count.values())})" if len(count) > 1 else ""
             cases.setdefault(verdict, []).append(name + part)
-    return "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in sorted(cases.items()))
+    return "; ".join(
+        f"{verdict} for {', '.join(names)}" for verdict, names in sorted(cases.items())
+    )
 
 
 def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -72,7 +76,10 @@ def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     if high < near or low > far:
         return NOT_REPRODUCED, f"the interval excludes {bound:g} ± {100 * TOLERANCE:g} %"
     if row.get("collapsed") is False and row["misfit"] > MISFIT:
-        return NOT_REPRODUCED, f"the curves miss each other by {100 * row['misfit']:.0f} % of their range"
+        return (
+            NOT_REPRODUCED,
+            f"the curves miss each other by {100 * row['misfit']:.0f} % of their range",
+        )
     if near <= low and high <= far:
         return REPRODUCED, f"the interval lies within {100 * TOLERANCE:g} % of {bound:g}"
     return UNDECIDED, "the interval is too wide"
@@ -91,16 +98,24 @@ def supported(row: Mapping[str, Any]) -> bool:
 
 def overall(entry: Mapping[str, Any]) -> str:
     """The verdict over every row of a claim, naming the choice that it depends on."""
-    rows = [(name, row) for name, experiment in entry["experiments"].items() for row in experiment["rows"]]
+    rows = [
+        (name, row)
+        for name, experiment in entry["experiments"].items()
+        for row in experiment["rows"]
+    ]
     found = {row["verdict"] for _, row in rows}
     if not found:
-        return "; ".join(f"{n} not run: {e['not_run']}" for n, e in entry["experiments"].items()) or "not run"
+        return (
+            "; ".join(f"{n} not run: {e['not_run']}" for n, e in entry["experiments"].items())
+            or "not run"
+        )
     if len(found) == 1:
         return found.pop()
     if any("quantity" in row for _, row in rows):
         return _overall_of_measured([row for _, row in rows])
     groups = {
-        v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v) for v in sorted(found)
+        v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v)
+        for v in sorted(found)
     }
     several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
     return f"depends on an unstated choice: {several}"

@@ -69,7 +69,9 @@ def select(ds: xr.Dataset, conditions: Sequence[str]) -> xr.Dataset:
             raise InputError("where", text, f"{name} takes numbers") from None
         if not ds.sizes["run"]:
             raise InputError(
-                "where", text, f"leaves no run; {name} takes {', '.join(map(str, np.unique(values)))}"
+                "where",
+                text,
+                f"leaves no run; {name} takes {', '.join(map(str, np.unique(values)))}",
             )
     return ds
 
@@ -79,7 +81,9 @@ def num_diverged(ds: xr.Dataset) -> int:
     return int((~ds.finite & (ds.step >= 0)).any("record").sum())
 
 
-def tau(ds: xr.Dataset, learning_rate_power: float = 2.0, batch_size_power: float = -1.0) -> xr.DataArray:
+def tau(
+    ds: xr.Dataset, learning_rate_power: float = 2.0, batch_size_power: float = -1.0
+) -> xr.DataArray:
     """The rescaled clock τ = t η^a B^b (run, record); the paper says a = 2, b = −1.
 
     Args:
@@ -88,7 +92,9 @@ def tau(ds: xr.Dataset, learning_rate_power: float = 2.0, batch_size_power: floa
         batch_size_power: b.
     """
     made = (
-        ds.step.where(ds.step >= 0) * ds.learning_rate**learning_rate_power * ds.batch_size**batch_size_power
+        ds.step.where(ds.step >= 0)
+        * ds.learning_rate**learning_rate_power
+        * ds.batch_size**batch_size_power
     )
     made.attrs = {"long_name": f"t η^{learning_rate_power:g} B^{batch_size_power:g}", "units": "1"}
     return made.rename("tau")

@@ -94,13 +94,17 @@ class Store:
                 write_whole(self.directory / RECORDS / name, body.getvalue())
         self.parts[name] = dict(part)
         spent = {
-            k: v + self.manifest["attrs"].get(k, 0.0) for k, v in attrs.items() if k.endswith("_seconds")
+            k: v + self.manifest["attrs"].get(k, 0.0)
+            for k, v in attrs.items()
+            if k.endswith("_seconds")
         }
         self.manifest["parts"][name] = sha256
         self.manifest["attrs"] = {**attrs, **spent}
         if self.directory is not None:
             with writing(self.directory):
-                write_whole(self.directory / self._name, json.dumps(self.manifest, indent=1).encode())
+                write_whole(
+                    self.directory / self._name, json.dumps(self.manifest, indent=1).encode()
+                )
 
     def dataset(self) -> xr.Dataset:
         """Everything recorded so far, by every shard."""
@@ -131,11 +135,14 @@ class Store:
             (directory / RECORDS).mkdir(parents=True, exist_ok=True)
             if not (directory / SWEEP).exists():
                 self._describe(directory, engine(None))
-            there = read_json(directory / SWEEP)  # of shards that begin at once the last one's counts for all
+            # of shards that begin at once the last one's counts for all
+            there = read_json(directory / SWEEP)
             if there["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, there, self.description, extend)
             self.engine = engine(there.get("engine", "xla"))
-            self.widths = {run["key"]: run["lane_width"] for run in there["runs"] if "lane_width" in run}
+            self.widths = {
+                run["key"]: run["lane_width"] for run in there["runs"] if "lane_width" in run
+            }
             if there["id"] != self.description["id"]:
                 self._describe(directory, self.engine)
         if (directory / self._name).exists():
@@ -158,7 +165,9 @@ class Store:
         path = directory / RECORDS / name
         if path.exists():
             path.rename(path.with_name(f"bad-{name}"))
-        self._say(f"records/{name} {error.remedy.partition(';')[0]}; set aside, its runs are restored")
+        self._say(
+            f"records/{name} {error.remedy.partition(';')[0]}; set aside, its runs are restored"
+        )
         for manifest in directory.glob(MANIFESTS):
             known = read_json(manifest)
             if known["parts"].pop(name, None) is not None:
@@ -246,10 +255,14 @@ def _refuse_unless_extended(
         {(g["key"], s) for g in d["runs"] for a, b in g["seeds"] for s in range(a, b)}
         for d in (there, wanted)
     )
-    contained = old <= new and there["law"] == wanted["law"] and set(there["axes"]) == set(wanted["axes"])
+    contained = (
+        old <= new and there["law"] == wanted["law"] and set(there["axes"]) == set(wanted["axes"])
+    )
     if contained and extend:
         return
-    remedy = f"holds another sweep; it differs in {changes}. Choose another folder, or remove this one"
+    remedy = (
+        f"holds another sweep; it differs in {changes}. Choose another folder, or remove this one"
+    )
     if contained:
         remedy = f"holds a part of this sweep; it differs in {changes}. Give --extend (extend=True) to run only what is new"
     elif extend:

@@ -96,7 +96,11 @@ def dereference(ref: str) -> Any:
     """The class or function that :func:`reference` wrote as `ref`."""
     module, _, name = STABLE_NAMES.get(ref, ref).partition(":")
     try:
-        return functools.reduce(getattr, name.split("."), loaded(module) or importlib.import_module(module))
+        return functools.reduce(
+            getattr, name.split("."), loaded(module) or importlib.import_module(module)
+        )
     except (ImportError, AttributeError) as error:
-        remedy = "define it in a file that can be imported (not in a notebook cell or inside a function)"
+        remedy = (
+            "define it in a file that can be imported (not in a notebook cell or inside a function)"
+        )
         raise InputError("type", ref, f"can't be imported ({error}); {remedy}") from None

@@ -29,7 +29,8 @@ from jthermo.theory import drift
 from jthermo.theory.moments import gaussian
 
 NOISES = ("full", "label_averaged")
-LONGEST = 0.05  # ηt that one update may cover; the stiffest mode relaxes over ηt ≈ 0.4
+# ηt that one update may cover; the stiffest mode relaxes over ηt ≈ 0.4
+LONGEST = 0.05
 # Gauss–Hermite for N(0, 1) with five nodes: the middle one, where p(1−p) = ¼, and two pairs
 _MIDDLE, _NODES, _WEIGHTS = (
     8 / 15,
@@ -107,7 +108,9 @@ def predict(
             "noise", noise, f"use one of {', '.join(NOISES)}; without descent V grows with no bound"
         )
     if set(params) != {"W", "b", "V"} or params["W"].ndim != 3:
-        raise InputError("params", sorted(params), "give W (nets, N, d), b (nets, N) and V (nets, N)")
+        raise InputError(
+            "params", sorted(params), "give W (nets, N, d), b (nets, N) and V (nets, N)"
+        )
     steps = [int(s) for s in steps]
     if not steps or steps[0] < 0 or any(b <= a for a, b in itertools.pairwise(steps)):
         raise InputError("steps", steps, "give increasing steps of at least 0")
@@ -119,7 +122,11 @@ def predict(
     state = MeanField(params["W"], params["b"], V, jnp.zeros((*V.shape, V.shape[1]), V.dtype))
     longest = max(1, int(LONGEST / learning_rate))
     advance = functools.partial(
-        _advance, x=x, learning_rate=learning_rate, batch_size=batch_size, labels=float(noise == "full")
+        _advance,
+        x=x,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        labels=float(noise == "full"),
     )
     now, rows = 0, []
     for step in steps:
@@ -127,12 +134,20 @@ def predict(
         state = advance(advance(state, whole, longest), min(rest, 1), rest)
         now = step
         rows.append(_read(state))
-    return Prediction(np.array(steps), *(np.stack(column, axis=1) for column in zip(*rows, strict=True)))
+    return Prediction(
+        np.array(steps), *(np.stack(column, axis=1) for column in zip(*rows, strict=True))
+    )
 
 
 @jax.jit
 def _advance(
-    nets: MeanField, num: Any, stride: Any, x: Array, learning_rate: Any, batch_size: Any, labels: Any
+    nets: MeanField,
+    num: Any,
+    stride: Any,
+    x: Array,
+    learning_rate: Any,
+    batch_size: Any,
+    labels: Any,
 ) -> MeanField:
     """`num` updates of `stride` steps each, of every net."""
 
@@ -145,7 +160,8 @@ def _advance(
         M = jnp.outer(mean, mean) + covariance
         pulled = sigma @ M
         kappa = _slope((pulled * sigma).sum(-1))
-        residual = 0.25 * labels + (0.25 - kappa)  # E(p−y)², without its label part where labels are averaged
+        # E(p−y)², without its label part where labels are averaged
+        residual = 0.25 * labels + (0.25 - kappa)
         A = (sigma * kappa[:, None]).T @ sigma / number
         S = (sigma * residual[:, None]).T @ sigma / number
         descent = kappa[:, None] * on * pulled
@@ -154,7 +170,8 @@ def _advance(
         seen = gaussian(b, w=w)
         force_V, force_b = drift.two_layer(mean, b, w=w, dim=dim)
         force_w = drift.two_layer_radial(mean, b, w=w, dim=dim)
-        force_b, force_w = force_b + seen.sigma / 8, force_w + w * seen.active / 8  # C does the rest
+        # C does the rest
+        force_b, force_w = force_b + seen.sigma / 8, force_w + w * seen.active / 8
         calm = jnp.eye(len(w), dtype=M.dtype) - time * A
         moved = calm @ covariance @ calm + noise * (S - A @ M @ A)
         return MeanField(

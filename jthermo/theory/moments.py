@@ -12,7 +12,8 @@ from jax import Array
 
 from jthermo.errors import InputError
 
-TAIL = -3.0  # below this u the closed forms cancel; an integral over the tail does not
+# below this u the closed forms cancel; an integral over the tail does not
+TAIL = -3.0
 _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(24)
 
 
@@ -51,7 +52,9 @@ def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
     bent = jnp.asarray(_WEIGHTS, dtype) * jnp.exp(
         -0.5 * jnp.square(jnp.asarray(_NODES, dtype) / x[..., None])
     )
-    tail = [height * (bent * jnp.asarray(_NODES, dtype) ** k).sum(-1) / x ** (k + 1) for k in range(3)]
+    tail = [
+        height * (bent * jnp.asarray(_NODES, dtype) ** k).sum(-1) / x ** (k + 1) for k in range(3)
+    ]
     rate = jax.scipy.special.ndtr(u)
     bulk = [rate, u * rate + height, (1 + u * u) * rate + u * height]
     active, sigma, square = (jnp.where(u < TAIL, t, c) for t, c in zip(tail, bulk, strict=True))

@@ -29,11 +29,16 @@ def check(name, results="results"):
 
 
 def gpus(monkeypatch, count):
-    kind = {"platform": "gpu", "device_kind": "GPU", "memory_stats": lambda: {"bytes_limit": 16_000_000_000}}
+    kind = {
+        "platform": "gpu",
+        "device_kind": "GPU",
+        "memory_stats": lambda: {"bytes_limit": 16_000_000_000},
+    }
     monkeypatch.setattr(placement, "devices", lambda: (types.SimpleNamespace(**kind),) * count)
 
 
-CASES = {  # tasks a node, GPUs of the job, GPUs a task sees: the words, or none where all is well
+# tasks a node, GPUs of the job, GPUs a task sees: the words, or none where all is well
+CASES = {
     "one each": (8, 8, 1, None),
     "one of eight": (1, 8, 1, "use 1 of 8 GPUs; start one task a GPU with --ntasks-per-node=8"),
     "one with eight": (1, 8, 8, "one task sees 8 GPUs"),
@@ -59,7 +64,9 @@ def test_slurms_own_count_is_read_where_no_option_was_given(monkeypatch):
     assert "4 tasks of this node" in check("tasks").text
 
 
-@pytest.mark.parametrize(("device", "extra"), [("nvidia0", "jthermo[cuda12]"), ("accel0", "jthermo[tpu]")])
+@pytest.mark.parametrize(
+    ("device", "extra"), [("nvidia0", "jthermo[cuda12]"), ("accel0", "jthermo[tpu]")]
+)
 def test_an_accelerator_without_its_extra_is_named(device, extra, tmp_path, monkeypatch):
     (tmp_path / device).touch()
     monkeypatch.setattr(doctor, "DEV", tmp_path)

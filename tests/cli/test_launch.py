@@ -89,7 +89,9 @@ def cluster(folder, code=0, seconds=0):
 
 def start(folder, text, variables):
     (folder / "job.sh").write_text(text)
-    return subprocess.Popen(["bash", "job.sh"], cwd=folder, env=variables, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        ["bash", "job.sh"], cwd=folder, env=variables, stdout=subprocess.DEVNULL
+    )
 
 
 def wait_for(path):
@@ -140,17 +142,21 @@ def test_templates_and_jobs_parse_with_few_and_with_many_options(kind, own):
 
 def test_the_array_has_a_task_for_each_block_and_asks_to_be_told(own):
     text = rendered("slurm", own, gpus=1)
-    assert "--array=0-3" in text  # 2 rates × 4 seeds in blocks of 2 lanes
+    # 2 rates × 4 seeds in blocks of 2 lanes
+    assert "--array=0-3" in text
     for line in ("--gpus-per-task=1", "--signal=TERM@300", "--requeue", "--open-mode=append"):
         assert f"#SBATCH {line}\n" in text
     assert '"$SLURM_ARRAY_TASK_ID/4"' in text
-    assert "--gpus" not in rendered("slurm", own)  # a cluster without GPUs may refuse to be asked for none
+    # a cluster without GPUs may refuse to be asked for none
+    assert "--gpus" not in rendered("slurm", own)
     nodes = rendered("slurm-multinode", own, nodes=3, gpus=8)
     for words in ("--nodes=3", "--ntasks-per-node=8", "--gpus-per-node=8", "--distributed"):
         assert words in nodes
 
 
-@pytest.mark.parametrize(("kind", "which"), [("slurm", "requeue 70_1"), ("slurm-multinode", "requeue 71")])
+@pytest.mark.parametrize(
+    ("kind", "which"), [("slurm", "requeue 70_1"), ("slurm-multinode", "requeue 71")]
+)
 def test_an_interrupted_step_is_queued_again_and_a_bad_one_is_not(kind, which, own, tmp_path):
     text = rendered(kind, own)
     for code in (75, 2, 0):
@@ -167,9 +173,11 @@ def test_an_interrupted_step_is_queued_again_and_a_bad_one_is_not(kind, which, o
 def test_the_signal_reaches_python_and_a_cancelled_job_does_not_come_back(all_of_it, own, tmp_path):
     job = start(tmp_path, rendered("slurm", own), cluster(tmp_path, seconds=30))
     step = int(wait_for(tmp_path / "ready"))
-    if all_of_it:  # scancel and preemption: SLURM ends the shell as well
+    # scancel and preemption: SLURM ends the shell as well
+    if all_of_it:
         job.send_signal(signal.SIGTERM)
-    os.kill(step, signal.SIGTERM)  # --signal=TERM@300: the processes of the step alone
+    # --signal=TERM@300: the processes of the step alone
+    os.kill(step, signal.SIGTERM)
     assert job.wait(30) == 75
     assert (tmp_path / "saved").read_text() == "yes"
     assert (tmp_path / "scontrol").exists() != all_of_it
@@ -191,7 +199,10 @@ def test_two_real_tasks_of_the_array_complete_one_results_folder(own, tmp_path):
     text = rendered("slurm", own, tasks=2)
     tasks = [start(tmp_path, text, variables | {"SLURM_ARRAY_TASK_ID": str(i)}) for i in range(2)]
     assert [task.wait(120) for task in tasks] == [0, 0]
-    ds, alone = jt.open_results(tmp_path / "results" / own.stem), jt.run(sweep_of(own), progress=False)
+    ds, alone = (
+        jt.open_results(tmp_path / "results" / own.stem),
+        jt.run(sweep_of(own), progress=False),
+    )
     assert jt.grid(ds).activation_rate.equals(jt.grid(alone).activation_rate)
 
 
@@ -212,7 +223,11 @@ esac
 
 
 def test_a_tpu_job_ends_at_once_on_bad_input(own, tmp_path):
-    put(tmp_path, "gcloud", '#!/bin/bash\ncase "$*" in *describe*) echo ACTIVE ;; *ssh*) exit 2 ;; esac\n')
+    put(
+        tmp_path,
+        "gcloud",
+        '#!/bin/bash\ncase "$*" in *describe*) echo ACTIVE ;; *ssh*) exit 2 ;; esac\n',
+    )
     variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "JTHERMO_POLL_SECONDS": "0"}
     assert start(tmp_path, rendered("tpu", own), variables).wait(30) == 2
 
@@ -244,7 +259,9 @@ def test_a_submitit_task_saves_when_it_is_told_to_stop(own, tmp_path, monkeypatc
 
     helpers = type("helpers", (), {"DelayedSubmission": lambda task, index: ("again", index)})
     monkeypatch.setitem(
-        sys.modules, "submitit", type("submitit", (), {"AutoExecutor": Executor, "helpers": helpers})
+        sys.modules,
+        "submitit",
+        type("submitit", (), {"AutoExecutor": Executor, "helpers": helpers}),
     )
     for name, value in cluster(tmp_path, seconds=30).items():
         monkeypatch.setenv(name, value)
@@ -273,8 +290,20 @@ def test_a_submitit_task_saves_when_it_is_told_to_stop(own, tmp_path, monkeypatc
 
 def test_the_changes_of_a_command_are_those_of_its_job(own, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    changes = Overrides(learning_rate=(0.1, 0.3), seed=("0:64",), set=("model.hidden=6",), scale="small")
-    words = ("--learning-rate", "0.1", "0.3", "--seed", "0:64", "--set", "model.hidden=6", "--scale", "small")
+    changes = Overrides(
+        learning_rate=(0.1, 0.3), seed=("0:64",), set=("model.hidden=6",), scale="small"
+    )
+    words = (
+        "--learning-rate",
+        "0.1",
+        "0.3",
+        "--seed",
+        "0:64",
+        "--set",
+        "model.hidden=6",
+        "--scale",
+        "small",
+    )
     assert changes.arguments() == words
     verbs.main(["launch", "slurm", str(own), "--print", "--seed", "0:6", "--gpus", "0"])
     assert "--seed 0:6 --out" in capsys.readouterr().out
@@ -292,7 +321,10 @@ MISTAKES = {
     "another kind's option": (["slurm", "OWN", "--zone", "here"], "means nothing to slurm"),
     "no zone": (["tpu", "OWN"], "zone = None"),
     "no image": (["gke", "OWN"], "image = None"),
-    "relative folder": (["gke", "OWN", "--image", "i", "--claim", "c", "--out", "here"], "absolute path"),
+    "relative folder": (
+        ["gke", "OWN", "--image", "i", "--claim", "c", "--out", "here"],
+        "absolute path",
+    ),
     "no such sweep": (["slurm", "fig99"], "fig99"),
     "kind": (["pbs", "OWN"], "invalid choice"),
     "written before": (["slurm", "OWN", "--gpus", "0"], "exists with other content"),

@@ -154,7 +154,9 @@ def test_fit_of_a_table_equals_the_fit_of_the_folder(folder, capsys, tmp_path):
 
 def test_fit_of_several_choices_says_which(own, capsys, tmp_path):
     out = tmp_path / "two"
-    call(capsys, "run", own, "--out", out, "--quiet", "--set", 'vary={"model.init": ["torch", "he"]}')
+    call(
+        capsys, "run", own, "--out", out, "--quiet", "--set", 'vary={"model.init": ["torch", "he"]}'
+    )
     text, _, code = call(capsys, "fit", out)
     assert code == 0
     assert text.count("verdict:") == 2
@@ -197,7 +199,9 @@ def test_claims_are_printed_and_put_into_a_page(tmp_path, capsys):
         "p_value": 0.3, "first": 0.5, "last": 0.2, "num_seeds": 8,
         "num_runs": 24, "num_left_out": 0, "verdict": "reproduced", "why": "because",
     }  # fmt: skip
-    known = {"C2": {"text": "falls", "experiments": {"fig3_4": {"rows": [row]}}, "verdict": "reproduced"}}
+    known = {
+        "C2": {"text": "falls", "experiments": {"fig3_4": {"rows": [row]}}, "verdict": "reproduced"}
+    }
     (tmp_path / "claims.json").write_text(json.dumps(known))
     assert "1.98 [1.90, 2.06]" in call(capsys, "claims", "--results", tmp_path)[0]
     page = tmp_path / "page.md"
@@ -226,7 +230,10 @@ MISTAKES = {
     "explore no table": (["explore", "OWN"], "give a .csv or .parquet file"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
-    "report": (["report", "--results", "NOWHERE"], "is no folder; run `jthermo reproduce all` first"),
+    "report": (
+        ["report", "--results", "NOWHERE"],
+        "is no folder; run `jthermo reproduce all` first",
+    ),
     "claims": (["claims", "--results", "NOWHERE"], "has no claims.json"),
     "verb": (["train"], "Unrecognized options"),
     "option": (["run", "OWN", "--eta", "1"], "Unrecognized"),
@@ -246,7 +253,10 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(case, own, folder, tmp_p
 def test_explore_writes_a_page_for_a_folder_and_for_a_table(folder, tmp_path, capsys):
     out, _, code = call(capsys, "explore", folder)
     assert code == 0
-    assert out == f"1 collapse of 72 curves; all 72 single curves are drawn\n{folder / 'explore.html'}\n"
+    assert (
+        out
+        == f"1 collapse of 72 curves; all 72 single curves are drawn\n{folder / 'explore.html'}\n"
+    )
     assert f"<h1>{folder}</h1>" in (folder / "explore.html").read_text()
     table = jt.results.tidy(jt.open_results(folder)).rename(
         columns={"step": "hours", "activation_rate": "alive"}

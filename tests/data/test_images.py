@@ -25,7 +25,9 @@ from tests import deep_oracles
 
 DEBIAN = image_files.SYSTEM["fashion_mnist"]
 real = pytest.mark.skipif(not DEBIAN.is_dir(), reason="apt-get install dataset-fashion-mnist")
-RECORD = jt.Record(steps=(0, 2), observables=(jt.loss(), jt.loss("test"), jt.accuracy("test")), probe_size=8)
+RECORD = jt.Record(
+    steps=(0, 2), observables=(jt.loss(), jt.loss("test"), jt.accuracy("test")), probe_size=8
+)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,9 @@ def fashion(tmp_path):
     folder.mkdir()
     for name, n in zip(fashion_mnist_files.FILES, (40, 40, 12, 12), strict=True):
         shape = (n, 28, 28) if "images" in name else (n,)
-        write_idx(folder / name, rng.integers(0, 256 if "images" in name else 10, shape).astype(np.uint8))
+        write_idx(
+            folder / name, rng.integers(0, 256 if "images" in name else 10, shape).astype(np.uint8)
+        )
     return folder
 
 
@@ -216,14 +220,18 @@ def damage_cifar(folder, how):
         (binary / "test_batch.bin").write_bytes((binary / "test_batch.bin").read_bytes()[:-1])
     elif how == "label":
         write_cifar(folder, "bin", False)
-        (binary / "data_batch_1.bin").write_bytes(b"\x0a" + (binary / "data_batch_1.bin").read_bytes()[1:])
+        (binary / "data_batch_1.bin").write_bytes(
+            b"\x0a" + (binary / "data_batch_1.bin").read_bytes()[1:]
+        )
     elif how == "truncated archive":
         write_cifar(folder, "bin", True)
         packed = folder / "cifar-10-binary.tar.gz"
         packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
     else:
         write_cifar(folder, "py", False)
-        made = {"shape": {b"labels": [1], b"data": np.zeros((2, 3072), np.uint8)}, "code": Evil()}[how]
+        made = {"shape": {b"labels": [1], b"data": np.zeros((2, 3072), np.uint8)}, "code": Evil()}[
+            how
+        ]
         (python / "data_batch_2").write_bytes(pickle.dumps(made))
 
 
@@ -259,7 +267,10 @@ def test_a_folder_that_may_not_be_read_is_named(fashion, monkeypatch):
     for parent in list(fashion.parents)[:3]:
         parent.chmod(0o755)
     monkeypatch.setenv(image_files.ENVIRONMENT, str(fashion))
-    with as_nobody(), pytest.raises(InputError, match="can't be read; change its permissions") as caught:
+    with (
+        as_nobody(),
+        pytest.raises(InputError, match="can't be read; change its permissions") as caught,
+    ):
         image_files.load("fashion_mnist", None, None, pytest.fail)
     assert caught.value.field == image_files.ENVIRONMENT
 
@@ -273,9 +284,8 @@ def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_o
         data=data, learning_rate=0.1, num_steps=2, record=RECORD,
     )  # fmt: skip
     out = tmp_path / "o"
-    monkeypatch.setattr(
-        "jthermo.execution.runner.cohorts", None
-    )  # told before anything is planned, compiled or written
+    # told before anything is planned, compiled or written
+    monkeypatch.setattr("jthermo.execution.runner.cohorts", None)
     with pytest.raises(MissingData) as caught:
         jt.run(sweep, out, progress=False)
     assert not out.exists()
@@ -283,7 +293,8 @@ def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_o
     assert all(f"({i})" in text for i in (1, 2, 3))
     assert image_files.ENVIRONMENT in text
     assert "can't be reached" in text
-    assert jt.plan(sweep, measure=False).num_runs == 1  # counting needs no data
+    # counting needs no data
+    assert jt.plan(sweep, measure=False).num_runs == 1
 
 
 def test_where_it_looks_first(fashion, monkeypatch, tmp_path):
@@ -296,9 +307,8 @@ def test_where_it_looks_first(fashion, monkeypatch, tmp_path):
     with pytest.raises(InputError, match="is no folder"):
         image_files.find("fashion_mnist", str(tmp_path / "absent"))
     monkeypatch.setitem(image_files.SYSTEM, "fashion_mnist", fashion)
-    monkeypatch.setenv(
-        image_files.ENVIRONMENT, str(empty)
-    )  # holds other sets, so the system's folder is next
+    # holds other sets, so the system's folder is next
+    monkeypatch.setenv(image_files.ENVIRONMENT, str(empty))
     assert image_files.find("fashion_mnist", None) == fashion
     nested = empty / "FashionMNIST" / "raw"
     nested.mkdir(parents=True)
@@ -317,7 +327,9 @@ def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
 
     def labels(kind, fresh, **more):
         return np.asarray(
-            small(fashion, labels=kind).rows(arrays, index, dataset, jax.random.key(fresh), **more)[1]
+            small(fashion, labels=kind).rows(arrays, index, dataset, jax.random.key(fresh), **more)[
+                1
+            ]
         )
 
     np.testing.assert_array_equal(labels("real", 0), made["y"][index])
@@ -345,7 +357,9 @@ def test_batches_and_probes_are_rows_of_their_splits(fashion):
             arrays, jax.random.key(3), jax.random.key(4), 300, test=test
         )
         pixels = np.rint((np.asarray(x, float) * 0.3530 + 0.2860) * 255).astype(int)
-        table = {row.tobytes(): i for i, row in enumerate(made["x_test" if test else "x"].astype(int))}
+        table = {
+            row.tobytes(): i for i, row in enumerate(made["x_test" if test else "x"].astype(int))
+        }
         return {table[row.tobytes()] for row in pixels}
 
     assert rows(False) == set(range(40))
@@ -388,7 +402,8 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
         fashion, data=small(fashion, sampling=sampling), lane_width=None if width == 1 else width
     )
     ds = jt.run(sweep, progress=False)
-    assert ds.attrs["lane_width"] == width  # one by rule
+    # one by rule
+    assert ds.attrs["lane_width"] == width
     assert np.isfinite(ds.test_loss.values).all()
     with monkeypatch.context() as patch:
         patch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
@@ -399,11 +414,14 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
         )
         np.testing.assert_array_equal(jt.run(sweep, progress=False).flat.values, ds.flat.values)
     if sampling == "epochs":
-        return  # the rest differs in nothing that is drawn by epochs
+        # the rest differs in nothing that is drawn by epochs
+        return
     alone = jt.run(sweep.replace(learning_rate=0.2, seed=1), progress=False)
     here = (ds.learning_rate.values == 0.2) & (ds.seed.values == 1)
     np.testing.assert_array_equal(ds.flat.values[here], alone.flat.values)
-    np.testing.assert_array_equal(jt.run(sweep, placement="pmap", progress=False).flat.values, ds.flat.values)
+    np.testing.assert_array_equal(
+        jt.run(sweep, placement="pmap", progress=False).flat.values, ds.flat.values
+    )
     other = jt.run(sweep.replace(**{"data.labels": "random"}), progress=False)
     assert (other.flat.values[:, 1] != ds.flat.values[:, 1]).any()
 
@@ -420,7 +438,9 @@ def test_accuracy_and_loss_of_both_splits_equal_loops_over_the_examples(fashion)
     model, made, at = sweep.model, {}, 0
     for layer, parts in sorted(model.shapes.items()):
         for part, like in sorted(parts.items()):
-            made.setdefault(layer, {})[part] = row.flat.values[at : at + like.size].reshape(like.shape)
+            made.setdefault(layer, {})[part] = row.flat.values[at : at + like.size].reshape(
+                like.shape
+            )
             at += like.size
     for i, split in enumerate(("", "test_")):
         right, surprise = 0, 0.0
@@ -450,12 +470,16 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
     from jthermo.execution import placement, train_cohort
 
     monkeypatch.setattr(
-        train_cohort._Pace, "until", lambda self, now, target: np.minimum(target, now + 2).astype(np.int32)
+        train_cohort._Pace,
+        "until",
+        lambda self, now, target: np.minimum(target, now + 2).astype(np.int32),
     )
     out, calls = tmp_path / "o", []
     whole = jt.run(image_sweep(fashion), progress=False)
     file = tmp_path / "small_cnn.py"
-    file.write_text(f"import jthermo as jt\nSWEEP = jt.Sweep.from_json({plain(fashion).to_json()!r})\n")
+    file.write_text(
+        f"import jthermo as jt\nSWEEP = jt.Sweep.from_json({plain(fashion).to_json()!r})\n"
+    )
     programs = placement.programs
 
     def armed(*args):
@@ -481,7 +505,9 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
     for name in ("loss", "test_loss", "test_accuracy"):
         np.testing.assert_array_equal(ds[name].values, whole[name].values)
     parameters = jax.tree.leaves(jt.open_params(out, 0))
-    np.testing.assert_array_equal(np.concatenate([np.ravel(p) for p in parameters]), whole.flat.values[0, -1])
+    np.testing.assert_array_equal(
+        np.concatenate([np.ravel(p) for p in parameters]), whole.flat.values[0, -1]
+    )
 
 
 def plain(fashion):
@@ -538,10 +564,13 @@ def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_p
             runs = place.put(jax.tree.map(lambda a, lanes=lanes: a[lanes], cohort.runs))
             state = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
             step = place.put(np.zeros(len(lanes), np.int32))
-            advance = placement.programs(cohort.program, place).advance.compiled(runs, state, step, step)
+            advance = placement.programs(cohort.program, place).advance.compiled(
+                runs, state, step, step
+            )
         used = advance.jitted.memory_analysis()
         working.append(used.temp_size_in_bytes)
-        assert used.argument_size_in_bytes > x.nbytes  # the set is there, once
+        # the set is there, once
+        assert used.argument_size_in_bytes > x.nbytes
         assert used.argument_size_in_bytes < 1.5 * x.nbytes + 20_000
         assert used.alias_size_in_bytes == cohort.state_bytes / len(place.devices)
     assert working[0] == working[1] < x.nbytes / 10
@@ -597,7 +626,8 @@ def weights(model, params, probe):
 def test_real_targets_are_regressed_on_as_a_direct_loop_does(outputs):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, outputs))
-    data = jt.data.Arrays(x, y, x[:4], y[:4], sampling="epochs")  # a batch is all of it
+    # a batch is all of it
+    data = jt.data.Arrays(x, y, x[:4], y[:4], sampling="epochs")
     if outputs == 1:
         assert data == jt.data.Arrays(x, y[:, 0], x[:4], y[:4, 0], sampling="epochs")
     sweep = jt.Sweep(
@@ -607,12 +637,17 @@ def test_real_targets_are_regressed_on_as_a_direct_loop_does(outputs):
     assert jt.Sweep.from_json(sweep.to_json()) == sweep
     ds = jt.run(sweep, progress=False)
     for start, end in ds.weights.values:
-        w, b = start[: 3 * outputs].reshape(3, outputs).astype(float), start[3 * outputs :].astype(float)
+        w, b = (
+            start[: 3 * outputs].reshape(3, outputs).astype(float),
+            start[3 * outputs :].astype(float),
+        )
         for _ in range(20):
             residual = x @ w + b - y
             w, b = w - 0.3 * x.T @ residual / 12, b - 0.3 * residual.mean(0)
         np.testing.assert_allclose(end, [*w.ravel(), *b], rtol=1e-4, atol=1e-5)
-    other = jt.run(sweep.replace(data=jt.data.Arrays(x, -y, x, y, sampling="epochs")), progress=False)
+    other = jt.run(
+        sweep.replace(data=jt.data.Arrays(x, -y, x, y, sampling="epochs")), progress=False
+    )
     assert np.abs(other.weights.values[:, 1] - ds.weights.values[:, 1]).max() > 0.1
 
 
@@ -626,7 +661,10 @@ def test_loss_and_targets_have_to_agree():
         ({"loss": "bce"}, "the labels are real numbers; use 'squared'"),
         ({"model": Line(2)}, "the labels are 1 real numbers"),
         ({"noise": "label_averaged"}, "averages class labels, and these are real numbers"),
-        ({"record": jt.Record(steps=(1,), observables=jt.accuracy())}, "are real numbers, not classes"),
+        (
+            {"record": jt.Record(steps=(1,), observables=jt.accuracy())},
+            "are real numbers, not classes",
+        ),
     ):
         with pytest.raises(InputError, match=text):
             jt.Sweep(**{**given, **changes})
@@ -641,10 +679,18 @@ def test_loss_and_targets_have_to_agree():
         ({"x": np.ones((3, 2)), "y": np.array(["a", "b", "c"])}, "or real targets of shape"),
         ({"x": np.ones((3, 2)), "y": np.array([0.0, 2.0, 1.0])}, "if they are classes"),
         ({"x": np.ones((3, 2)), "y": np.array([0.5, np.nan, 1])}, "not finite"),
-        ({"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "labels": "random"}, "is for classes"),
+        (
+            {"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "labels": "random"},
+            "is for classes",
+        ),
         ({"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "num_classes": 2}, "is for classes"),
         (
-            {"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "x_test": np.ones((2, 2)), "y_test": [0, 1]},
+            {
+                "x": np.ones((3, 2)),
+                "y": np.array([0.5, 0.1, 1]),
+                "x_test": np.ones((2, 2)),
+                "y_test": [0, 1],
+            },
             "of another kind",
         ),
         ({"x": np.full((3, 2), np.nan), "y": np.zeros(3, int)}, "not finite"),

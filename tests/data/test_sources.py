@@ -50,8 +50,11 @@ def test_a_label_is_drawn_anew_with_its_probability(classes):
         share, error = np.mean(seen != labels), 0.5 / np.sqrt(number)
         assert abs(share - p * (1 - 1 / classes)) <= 4 * error * (p > 0)
         assert abs(share - p) > 10 * error or p == 0
-        table = np.histogram2d(labels, seen, classes)[0]  # for p = 1 every cell holds its part
-        assert (np.abs(table - number / classes**2).max() < 5 * np.sqrt(number) / classes) == (p == 1)
+        # for p = 1 every cell holds its part
+        table = np.histogram2d(labels, seen, classes)[0]
+        assert (np.abs(table - number / classes**2).max() < 5 * np.sqrt(number) / classes) == (
+            p == 1
+        )
 
 
 @pytest.mark.parametrize(("p", "number"), [(1.5, 9), (-0.1, 9), (0.2, None)])
@@ -69,7 +72,9 @@ def test_rows_are_functions_of_their_index():
 
 
 def test_an_epoch_shows_every_example_once_and_epochs_differ():
-    orders = [np.asarray(sampling.permutation(jax.random.fold_in(KEY, epoch), 12)) for epoch in range(2)]
+    orders = [
+        np.asarray(sampling.permutation(jax.random.fold_in(KEY, epoch), 12)) for epoch in range(2)
+    ]
     for order in orders:
         seen = np.concatenate([np.asarray(sampling.by_epoch(order, t, 3)) for t in range(4)])
         assert sorted(seen) == list(range(12))
@@ -84,7 +89,10 @@ def test_a_pass_drops_the_examples_that_fill_no_batch():
 
 def test_replacement_is_uniform_over_the_set():
     index = np.concatenate(
-        [np.asarray(sampling.with_replacement(jax.random.fold_in(KEY, t), 50, 10)) for t in range(100)]
+        [
+            np.asarray(sampling.with_replacement(jax.random.fold_in(KEY, t), 50, 10))
+            for t in range(100)
+        ]
     )
     assert np.abs(np.bincount(index, minlength=10) - 500).max() < 5 * np.sqrt(500)
 
@@ -120,7 +128,10 @@ def test_a_teacher_is_one_function_for_a_seed_and_another_for_the_next():
 
 
 def test_label_noise_has_its_size_and_is_new_at_each_use():
-    data, clean = jt.data.Teacher(jt.data.Gaussian(dim=3), Two(), label_noise=0.5), np.ones((20_000, 2))
+    data, clean = (
+        jt.data.Teacher(jt.data.Gaussian(dim=3), Two(), label_noise=0.5),
+        np.ones((20_000, 2)),
+    )
     one, two = (np.asarray(data.step_labels(clean, k)) - clean for k in jax.random.split(KEY, 2))
     assert one.std() == pytest.approx(0.5, rel=0.02)
     assert abs(one.mean()) < 4 * 0.5 / np.sqrt(one.size)
@@ -136,11 +147,15 @@ def test_a_teacher_that_makes_no_sense_is_refused():
         "data.inputs.redraw = 0.5: a teacher": lambda: jt.data.Teacher(
             jt.data.Gaussian(dim=3, num_samples=5, redraw=0.5), Two()
         ),
-        "model.inputs = .*examples of shape": lambda: jt.data.Teacher(gaussian, jt.models.TwoLayer(2, 2)),
+        "model.inputs = .*examples of shape": lambda: jt.data.Teacher(
+            gaussian, jt.models.TwoLayer(2, 2)
+        ),
         "2 real numbers; make them equal": lambda: sweep_of(model=jt.models.TwoLayer(3, 4)),
         "loss = 'softmax': the labels are real": lambda: sweep_of(loss="softmax"),
         "noise = .*averages class labels": lambda: sweep_of(noise="label_averaged"),
-        "accuracy.*not classes": lambda: sweep_of(record=jt.Record(steps=(3,), observables=jt.accuracy())),
+        "accuracy.*not classes": lambda: sweep_of(
+            record=jt.Record(steps=(3,), observables=jt.accuracy())
+        ),
     }.items():
         with pytest.raises(InputError, match=told):
             make()

@@ -34,7 +34,12 @@ FUSED = {
 
 def longer(case, **changes):
     record = jt.Record(steps=(0, STEPS), observables=(params, jt.loss()))
-    fields = {"num_steps": STEPS, "record": record, "learning_rate": (0.05, 0.1), **(CASES | FUSED)[case]}
+    fields = {
+        "num_steps": STEPS,
+        "record": record,
+        "learning_rate": (0.05, 0.1),
+        **(CASES | FUSED)[case],
+    }
     return sweep_of(**fields).replace(**changes)
 
 
@@ -49,7 +54,8 @@ def test_engines_agree_after_200_steps(case):
     fused, xla = (ends(longer(case), engine).params.values for engine in ("fused", "xla"))
     assert np.linalg.norm(fused[:, 1] - xla[:, 1]) < 1e-4 * np.linalg.norm(xla[:, 1])
     assert (fused[:, 0] == xla[:, 0]).all()
-    other = ends(longer(case, seed=(1, 8)), "fused").params.values  # the control: the tolerance is not loose
+    # the control: the tolerance is not loose
+    other = ends(longer(case, seed=(1, 8)), "fused").params.values
     assert np.linalg.norm(other[:, 1] - xla[:, 1]) > 0.1 * np.linalg.norm(xla[:, 1])
 
 
@@ -111,7 +117,10 @@ def test_a_diverged_run_is_not_finite():
         ({"data": jt.data.Gaussian(dim=4, num_samples=9, redraw=0.1)}, "labels that are redrawn"),
         ({"optimizer": jt.sgd(momentum=0.0)}, "the optimizer"),
         ({"model": jt.models.MLP(4, hidden=(3,), outputs=2), "loss": "softmax"}, "several outputs"),
-        ({"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)}, "the data Arrays"),
+        (
+            {"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)},
+            "the data Arrays",
+        ),
     ],
 )
 def test_what_the_fused_engine_lacks_is_said(changes, lacks):
@@ -136,7 +145,8 @@ def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
         jt.run(wider, out, extend=True, progress=False)
     monkeypatch.undo()
     assert jt.run(wider, out, extend=True, progress=False).attrs["engine"] == "fused"
-    old = tmp_path / "old"  # written before there were engines
+    # written before there were engines
+    old = tmp_path / "old"
     jt.run(sweep.replace(seed=(0,)), old, engine="xla", progress=False)
     described = json.loads((old / "sweep.json").read_text())
     assert described.pop("engine") == "xla"
@@ -170,7 +180,9 @@ def test_the_library_is_built_once_and_what_hinders_it_is_named(tmp_path, monkey
     fake.chmod(0o755)
     with pytest.raises(build.Unavailable, match="broken"):
         build._built()
-    fake.write_text('#!/bin/sh\nfor word; do last=$word; done\n[ "$1" = --version ] || echo made > "$last"\n')
+    fake.write_text(
+        '#!/bin/sh\nfor word; do last=$word; done\n[ "$1" = --version ] || echo made > "$last"\n'
+    )
     made = build._built()
     assert made.read_text() == "made\n"
     fake.write_text('#!/bin/sh\n[ "$1" = --version ]\n')

@@ -24,7 +24,10 @@ CASES = {
     "finite": {"data": jt.data.Gaussian(dim=4, num_samples=7), "batch_size": 2},
     "redrawn": {"data": jt.data.Gaussian(dim=4, num_samples=7, redraw=0.5), "batch_size": 2},
     "epochs": {"data": jt.data.Gaussian(dim=4, num_samples=7, sampling="epochs"), "batch_size": 2},
-    "teacher": {"data": jt.data.Teacher(jt.data.Sphere(dim=4, num_samples=7), NO_BIAS, 0.3), "batch_size": 2},
+    "teacher": {
+        "data": jt.data.Teacher(jt.data.Sphere(dim=4, num_samples=7), NO_BIAS, 0.3),
+        "batch_size": 2,
+    },
     "teacher of fresh x, decayed": {
         "data": jt.data.Teacher(GAUSSIAN, TWO_LAYER, label_noise=0.3),
         "optimizer": jt.sgd(decay_at=5, decay=4.0),
@@ -59,26 +62,35 @@ def test_training_equals_its_slow_twin(case, engine):
     ds = jt.run(sweep, engine=engine, progress=False)
     for config, (at, seeds) in sweep.groups.items():
         for seed in seeds:
-            run = ds.isel(run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed))
+            run = ds.isel(
+                run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed)
+            )
             start, end = run.params.values[0]
             made = config.model.init(oracles.key(seed, 0))
             np.testing.assert_allclose(
-                start, np.concatenate([np.ravel(made[k]) for k in sorted(made)]), rtol=1e-6, atol=1e-7
+                start,
+                np.concatenate([np.ravel(made[k]) for k in sorted(made)]),
+                rtol=1e-6,
+                atol=1e-7,
             )
             expected = oracles.train(config, made, seed, STEPS)
             flat = np.concatenate([expected[k].ravel() for k in sorted(expected)])
             np.testing.assert_allclose(end, flat, rtol=2e-4, atol=2e-6)
-            assert (
-                np.abs(end - start).max() > 100 * np.abs(end - flat).max()
-            )  # it moved, and to the right place
+            # it moved, and to the right place
+            assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
 
 
 def test_momentum_and_swept_hyperparameters_are_those_of_optax():
     sweep = sweep_of(
-        learning_rate=0.2, seed=3, optimizer=jt.sgd(momentum=0.5), vary={"optimizer.momentum": (0.0, 0.5)}
+        learning_rate=0.2,
+        seed=3,
+        optimizer=jt.sgd(momentum=0.5),
+        vary={"optimizer.momentum": (0.0, 0.5)},
     )
     ds = jt.run(sweep, progress=False)
-    without, with_momentum = (ds.params.values[i, 1] for i in np.argsort(ds["optimizer.momentum"].values))
+    without, with_momentum = (
+        ds.params.values[i, 1] for i in np.argsort(ds["optimizer.momentum"].values)
+    )
     (config,) = (c for c in sweep.configs if c.optimizer.hyper["momentum"] == 0.5)
     made = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
     trace = {k: np.zeros_like(v) for k, v in made.items()}
@@ -94,7 +106,8 @@ def test_momentum_and_swept_hyperparameters_are_those_of_optax():
 
 
 def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
-    fixed = sweep_of(**CASES["finite"], learning_rate=0.3, common_data=True)  # one stream for all p
+    # one stream for all p
+    fixed = sweep_of(**CASES["finite"], learning_rate=0.3, common_data=True)
     redrawn = jt.run(fixed.replace(vary={"data.redraw": (0.0, 1.0)}), progress=False)
     never, always = (redrawn.params.values[redrawn["data.redraw"].values == p] for p in (0, 1))
     np.testing.assert_array_equal(never, jt.run(fixed, engine="xla", progress=False).params.values)
@@ -112,9 +125,12 @@ def test_when_and_by_how_much_the_rate_decays_are_axes_of_one_program():
         optimizer=jt.sgd(decay_at=5, decay=1e9), vary={"optimizer.decay_at": (float(STEPS), 5.0)}
     )
     assert len(step_program.programs(decayed)) == 1
-    ds = jt.run(decayed.replace(record=jt.Record(steps=(5, STEPS), observables=(params,))), progress=False)
+    ds = jt.run(
+        decayed.replace(record=jt.Record(steps=(5, STEPS), observables=(params,))), progress=False
+    )
     late, early = (ds.params.values[ds["optimizer.decay_at"].values == at][0] for at in (STEPS, 5))
-    np.testing.assert_array_equal(early[0], early[1])  # a rate of 2e-10 moves nothing
+    # a rate of 2e-10 moves nothing
+    np.testing.assert_array_equal(early[0], early[1])
     np.testing.assert_array_equal(early[0], late[0])
     plain = jt.run(never, engine="xla", progress=False).params.values[0]
     np.testing.assert_allclose(late[1], plain[1], rtol=1e-6, atol=1e-7)
@@ -140,7 +156,9 @@ def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_gi
 def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_program(optimizer):
     """An MLP against optax outside of jthermo, on the same batches; three more rates compile nothing."""
     model = jt.models.MLP(4, hidden=(5, 3))
-    sweep = sweep_of(model=model, learning_rate=(0.02, 0.1), seed=3, batch_size=2, optimizer=optimizer)
+    sweep = sweep_of(
+        model=model, learning_rate=(0.02, 0.1), seed=3, batch_size=2, optimizer=optimizer
+    )
     compiled = []
 
     def listen(event, seconds, **_):
@@ -160,7 +178,9 @@ def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_progra
     for t in range(STEPS):
         x, y = oracles.batch(config, 3, t)
         each = [
-            deep_oracles.gradient(made, xi, deep_oracles.residual(deep_oracles.forward(made, xi)[0], yi))
+            deep_oracles.gradient(
+                made, xi, deep_oracles.residual(deep_oracles.forward(made, xi)[0], yi)
+            )
             for xi, yi in zip(x, y, strict=True)
         ]
         mean = jax.tree.map(lambda *g: np.mean(g, 0).astype(np.float32), *each)
@@ -228,7 +248,8 @@ def test_each_program_compiles_once():
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         jt.run(first, progress=False)
-        assert len(compiled) == 2 + 2 + 2  # an init for each init, an update and a record for each B
+        # an init for each init, an update and a record for each B
+        assert len(compiled) == 2 + 2 + 2
         jt.run(
             first.replace(learning_rate=(0.01, 0.02), seed=(5, 6), optimizer=jt.sgd(momentum=0.2)),
             progress=False,

@@ -15,7 +15,8 @@ from jthermo.errors import InputError
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=4, hidden=6),
     data=jt.data.Gaussian(dim=4),
-    learning_rate=(0.1, 1e6),  # the second one diverges
+    # the second one diverges
+    learning_rate=(0.1, 1e6),
     seed=range(5),
     num_steps=40,
     loss="squared",
@@ -47,11 +48,17 @@ def test_a_callback_sees_the_aggregates_of_the_records_and_changes_no_bit(plain)
             assert group.num_runs == 5
             assert group.finite == runs.finite.values.mean()
             norms = runs.weight_norm_V.values[runs.finite.values]
-            expected = [norms.mean(), *np.quantile(norms, (0.05, 0.5, 0.95))] if len(norms) else [np.nan] * 4
+            expected = (
+                [norms.mean(), *np.quantile(norms, (0.05, 0.5, 0.95))]
+                if len(norms)
+                else [np.nan] * 4
+            )
             np.testing.assert_allclose(group.values["weight_norm_V"], expected, rtol=1e-6)
             if len(norms):
                 third = runs.unit_activation.values[runs.finite.values, 2]
-                np.testing.assert_allclose(group.values["unit_activation[2]"].mean, third.mean(), rtol=1e-6)
+                np.testing.assert_allclose(
+                    group.values["unit_activation[2]"].mean, third.mean(), rtol=1e-6
+                )
     assert {g.finite for g in seen[-1].groups} == {0.0, 1.0}
 
 
@@ -102,10 +109,13 @@ def test_tensorboard_files_hold_the_aggregates(tmp_path):
     found = {}
     for path in tmp_path.glob("board/*/events*"):
         rest = path.read_bytes()
-        while rest:  # a record is its length, a checksum of that, the event and a checksum of it
+        # a record is its length, a checksum of that, the event and a checksum of it
+        while rest:
             (length,) = struct.unpack("<Q", rest[:8])
             event, rest = Event.FromString(rest[12 : 12 + length]), rest[16 + length :]
-            found |= {(path.parent.name, v.tag, event.step): v.simple_value for v in event.summary.value}
+            found |= {
+                (path.parent.name, v.tag, event.step): v.simple_value for v in event.summary.value
+            }
     wanted = {
         (group.name, f"weight_norm_V/{statistic}", group.step): value
         for update in seen

@@ -18,7 +18,9 @@ def sweep_of(**changes):
         "batch_size": (1, 2),
         "seed": range(10),
         "num_steps": jt.RescaledSteps(1.0),
-        "record": jt.Record(steps=jt.log_steps(8), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+        "record": jt.Record(
+            steps=jt.log_steps(8), observables=(jt.activation_rate(), jt.weight_norm("V"))
+        ),
         "lane_width": 4,
     }
     return jt.Sweep(**{**fields, **changes})
@@ -27,10 +29,14 @@ def sweep_of(**changes):
 def test_counts():
     forecast = jt.plan(sweep_of(), measure=False)
     assert forecast.num_runs == 40
-    assert forecast.num_programs == 2  # one per batch size; rates and seeds are traced
-    assert forecast.num_lanes == 4 * 3 * 4  # ten seeds of each clock fill three blocks of four
-    assert forecast.run_steps == 10 * (400 + 100 + 800 + 200)  # t·η²/B = 1
-    assert forecast.disk_bytes == 40 * 8 * (8 + 4 + 4 + 1)  # step, two floats, finite
+    # one per batch size; rates and seeds are traced
+    assert forecast.num_programs == 2
+    # ten seeds of each clock fill three blocks of four
+    assert forecast.num_lanes == 4 * 3 * 4
+    # t·η²/B = 1
+    assert forecast.run_steps == 10 * (400 + 100 + 800 + 200)
+    # step, two floats, finite
+    assert forecast.disk_bytes == 40 * 8 * (8 + 4 + 4 + 1)
     assert forecast.seconds is None
     assert "40 in 48 lanes" in str(forecast)
     assert "convolution" not in str(forecast)
@@ -39,7 +45,8 @@ def test_counts():
 def test_every_run_has_one_lane_and_padding_is_marked():
     for cohort in cohorts.cohorts(sweep_of()):
         assert sorted(cohort.blocks[cohort.real]) == list(range(cohort.num_runs))
-        for lanes in cohort.blocks:  # one clock for a block
+        # one clock for a block
+        for lanes in cohort.blocks:
             assert (cohort.steps[lanes] == cohort.steps[lanes[0]]).all()
         for num_devices in (1, 2, 5):
             lanes, real, steps = cohort.deal(num_devices)
@@ -60,7 +67,9 @@ def test_width_follows_from_the_cohort_alone():
 
 
 def test_measured_memory_and_time_grow_with_the_runs():
-    small, large = (jt.plan(sweep_of(batch_size=1, seed=range(n), lane_width=None)) for n in (64, 640))
+    small, large = (
+        jt.plan(sweep_of(batch_size=1, seed=range(n), lane_width=None)) for n in (64, 640)
+    )
     assert large.peak_memory_bytes > 5 * small.peak_memory_bytes
     assert large.seconds > 2 * small.seconds
     assert large.compile_seconds > 0
@@ -103,16 +112,17 @@ def test_memory_beyond_the_sample_is_that_of_the_program_itself():
         clock = place.put(zero)
         programs = [f.compiled(runs, states, clock, clock).jitted for f in call]
         true = max(memory.peak(p) for p in programs)
-    assert measure(cohort, place, len(lanes) // 2, burst=False).peak(len(lanes) // 2) == pytest.approx(
-        true, rel=0.05
-    )
+    assert measure(cohort, place, len(lanes) // 2, burst=False).peak(
+        len(lanes) // 2
+    ) == pytest.approx(true, rel=0.05)
 
 
 def test_another_machine_is_counted_by_hand():
-    made = jt.plan(sweep_of(batch_size=1, learning_rate=0.1), measure=False, devices=2, hosts=2, rate=10.0)
-    assert (
-        made.num_lanes == 12
-    )  # ten seeds in three blocks of four: two blocks for one device, one for the other
+    made = jt.plan(
+        sweep_of(batch_size=1, learning_rate=0.1), measure=False, devices=2, hosts=2, rate=10.0
+    )
+    # ten seeds in three blocks of four: two blocks for one device, one for the other
+    assert made.num_lanes == 12
     assert made.seconds == 100 * 8 / 10
     assert made.busy == 3 / 4
     parameters, record = 12 * 120 * 4, 10 * 8 * (8 + 4 + 4 + 1)
@@ -141,22 +151,25 @@ def outer(model, params, probe):
 def test_a_users_observable_costs_what_is_counted_in_it():
     made = jt.observables.as_observable(outer)
     model, data = jt.models.TwoLayer(inputs=10, hidden=10), jt.data.Gaussian(dim=10)
-    gradient = (
-        2 * (100 + 10) * 3 - 200 + 10 * 8
-    )  # products forward and back, dx apart; bias, relu and the like
+    # products forward and back, dx apart; bias, relu and the like
+    gradient = 2 * (100 + 10) * 3 - 200 + 10 * 8
     assert made.cost(model, data, 64) == pytest.approx(20_000 / gradient, rel=0.15)
     assert made.cost(model, data, 64) == pytest.approx(made.cost(model, data, 512), rel=0.05)
 
 
 def test_the_forecast_holds_the_observables_and_their_schedules():
-    record = jt.Record(steps=jt.every(10), observables=(jt.loss(), jt.sparse(jt.kappa(), every=4), outer))
+    record = jt.Record(
+        steps=jt.every(10), observables=(jt.loss(), jt.sparse(jt.kappa(), every=4), outer)
+    )
     sweep = sweep_of(batch_size=2, record=record, seed=range(8))
     counted = jt.plan(sweep, measure=False, rate=1000.0)
-    blocks = {0.05: 800, 0.1: 200}  # steps of the runs of each rate
+    # steps of the runs of each rate
+    blocks = {0.05: 800, 0.1: 200}
     (program,) = {c.program for c in cohorts.cohorts(sweep)}
     due = {o: [-(-(n // 10 + 1) // o.period) for n in blocks.values()] for o in program.observables}
     stated = {o: o.cost(program.model, program.data, program.probe_size) / 2 for o in due}
-    steps = 4 * sum(stated[o] * sum(n) for o, n in due.items())  # a block of each rate for both devices
+    # a block of each rate for both devices
+    steps = 4 * sum(stated[o] * sum(n) for o, n in due.items())
     assert counted.record_seconds == pytest.approx(steps / 1000)
     assert counted.record_share == pytest.approx(steps / (steps + 4 * 1000))
     assert "counted arithmetic" in str(counted)
@@ -168,7 +181,9 @@ def test_the_forecast_says_how_convolutions_are_vectorised():
     data = jt.data.Gaussian(dim=16)
     record = jt.Record(steps=(0,), observables=jt.loss())
     users = sweep_of(model=SmallCNN(), data=data, record=record, batch_size=1, lane_width=None)
-    assert "convolutions XLA's convolution as the flax module has it" in str(jt.plan(users, measure=False))
+    assert "convolutions XLA's convolution as the flax module has it" in str(
+        jt.plan(users, measure=False)
+    )
     images = jt.data.Arrays(x=np.zeros((4, 4, 4, 1), np.uint8), y=np.array([0, 1, 0, 1]))
     ours = sweep_of(
         model=jt.models.CNN((4, 4, 1), ((2,),), hidden=(), outputs=2),
@@ -206,15 +221,20 @@ def test_a_folder_goes_on_at_the_lane_width_it_began_with(tmp_path, monkeypatch)
     sweep = sweep_of(lane_width=None, batch_size=1, seed=range(12), num_steps=40)
     monkeypatch.setattr(cohorts, "lane_width", lambda program, platform: 4)
     jt.run(sweep, tmp_path, engine="xla", shard=(0, 2), progress=False)
-    monkeypatch.undo()  # as another version's rule would have it
+    # as another version's rule would have it
+    monkeypatch.undo()
     wider = sweep.replace(learning_rate=(0.05, 0.1, 0.2))
     ended = jt.run(sweep, tmp_path, engine="xla", progress=False)
     assert ended.attrs["lane_width"] == 4
     assert set(recorded_widths(tmp_path).values()) == {4}
     jt.run(wider, tmp_path, engine="xla", extend=True, progress=False)
-    assert sorted(recorded_widths(tmp_path).values()) == [4, 4, 32]  # the new rate by the rule of now
+    # the new rate by the rule of now
+    assert sorted(recorded_widths(tmp_path).values()) == [4, 4, 32]
 
 
 def recorded_widths(folder):
     """W by configuration, as a results folder keeps it."""
-    return {run["key"]: run["lane_width"] for run in json.loads((folder / "sweep.json").read_text())["runs"]}
+    return {
+        run["key"]: run["lane_width"]
+        for run in json.loads((folder / "sweep.json").read_text())["runs"]
+    }

@@ -31,8 +31,14 @@ class SmallCNN(nn.Module):
         return nn.Dense(1)(x.reshape(x.shape[0], -1))[..., 0]
 
 
-MODELS = {"two-layer": jt.models.TwoLayer(inputs=16, hidden=10), "MLP": DeepNet(), "CNN": SmallCNN()}
-NETS = {name: (model, "xla") for name, model in MODELS.items()} | {"fused": (MODELS["two-layer"], "fused")}
+MODELS = {
+    "two-layer": jt.models.TwoLayer(inputs=16, hidden=10),
+    "MLP": DeepNet(),
+    "CNN": SmallCNN(),
+}
+NETS = {name: (model, "xla") for name, model in MODELS.items()} | {
+    "fused": (MODELS["two-layer"], "fused")
+}
 
 
 def params(model, params, probe):
@@ -75,12 +81,17 @@ def differing_bits(a, b):
     """Bits that differ between two results, run by run of b, over every record and variable."""
     found = 0
     for i in range(b.sizes["run"]):
-        same = (a.learning_rate.values == b.learning_rate.values[i]) & (a.seed.values == b.seed.values[i])
+        same = (a.learning_rate.values == b.learning_rate.values[i]) & (
+            a.seed.values == b.seed.values[i]
+        )
         ((j,),) = np.nonzero(same)
         n = (b.step.values[i] >= 0).sum()
         assert (a.step.values[j, :n] == b.step.values[i, :n]).all()
         for name in ("params", "loss"):
-            x, y = (np.ascontiguousarray(d[name].values[k, :n]).view(np.uint32) for d, k in ((a, j), (b, i)))
+            x, y = (
+                np.ascontiguousarray(d[name].values[k, :n]).view(np.uint32)
+                for d, k in ((a, j), (b, i))
+            )
             found += int(np.bitwise_count(x ^ y).sum())
     return found
 
@@ -99,7 +110,9 @@ def test_extended_equals_before(sweep, whole, run):
     assert differing_bits(run(extended), whole) == 0
 
 
-@pytest.mark.parametrize(("kind", "number"), [("sharding", 1), ("sharding", 2), ("pmap", 1), ("pmap", 2)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("sharding", 1), ("sharding", 2), ("pmap", 1), ("pmap", 2)]
+)
 def test_devices_and_placement_change_nothing(sweep, whole, run, kind, number, monkeypatch):
     assert len(jax.devices()) == 2
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:number]))
@@ -110,7 +123,9 @@ def test_devices_and_placement_change_nothing(sweep, whole, run, kind, number, m
 
 
 def test_points_equal_the_product(sweep, whole, run):
-    points = sweep.replace(learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.05}])
+    points = sweep.replace(
+        learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.05}]
+    )
     assert points == sweep
     assert differing_bits(whole, run(points)) == 0
 
@@ -126,7 +141,11 @@ def test_other_observables_change_nothing(sweep, whole, run):
 
 
 def test_the_users_global_settings_change_nothing(sweep, whole, run):
-    with jax.enable_x64(True), jax.default_matmul_precision("bfloat16"), jax.threefry_partitionable(False):
+    with (
+        jax.enable_x64(True),
+        jax.default_matmul_precision("bfloat16"),
+        jax.threefry_partitionable(False),
+    ):
         assert differing_bits(whole, run(sweep)) == 0
 
 
@@ -150,4 +169,6 @@ def test_a_teacher_and_a_decaying_rate_alone_on_one_device_equal_the_grid_on_two
     )
     grid = jt.run(sweep, progress=False)
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
-    assert differing_bits(grid, jt.run(sweep.replace(learning_rate=0.3, seed=6), progress=False)) == 0
+    assert (
+        differing_bits(grid, jt.run(sweep.replace(learning_rate=0.3, seed=6), progress=False)) == 0
+    )

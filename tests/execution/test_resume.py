@@ -62,7 +62,9 @@ def stop_after(monkeypatch):
         monkeypatch.setattr(runner.signals, "watched", Watched)
 
     monkeypatch.setattr(
-        train_cohort._Pace, "until", lambda self, now, target: np.minimum(target, now + 7).astype(np.int32)
+        train_cohort._Pace,
+        "until",
+        lambda self, now, target: np.minimum(target, now + 7).astype(np.int32),
     )
     return arm
 
@@ -80,7 +82,9 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
     if engine == "fused" and (reason := engines.refusal()):
         pytest.skip(reason)
     optimizer = (
-        jt.Optimizer(optax.adam) if model == "MLP" else jt.sgd(momentum=None if engine == "fused" else 0.9)
+        jt.Optimizer(optax.adam)
+        if model == "MLP"
+        else jt.sgd(momentum=None if engine == "fused" else 0.9)
     )
     sweep = sweep_of(model, optimizer=optimizer)
     whole = jt.run(sweep, engine=engine, progress=False)
@@ -97,7 +101,9 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
     assert set(said) == {(75, True)}
     same(whole, ds)
     for run in (0, 21):
-        made = jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(jt.open_params(out, run))])
+        made = jax.numpy.concatenate(
+            [leaf.ravel() for leaf in jax.tree.leaves(jt.open_params(out, run))]
+        )
         last = int((whole.step.values[run] >= 0).sum()) - 1
         np.testing.assert_array_equal(made, whole.params.values[run, last])
 
@@ -107,11 +113,11 @@ def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_aft
     from jthermo.execution.checkpoint import Checkpoints
 
     watched = runner.signals.watched
-    stop_after(10**9)  # for its short pieces
+    # for its short pieces
+    stop_after(10**9)
     monkeypatch.setattr(runner.signals, "watched", watched)
-    width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[
-        phase
-    ]  # 5: nothing has compiled it yet
+    # 5: nothing has compiled it yet
+    width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[phase]
     sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
     calls = 0
 
@@ -130,7 +136,11 @@ def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_aft
     elif phase == "save":
         monkeypatch.setattr(Checkpoints, "save", signalled(Checkpoints.save, 1))
     else:
-        name, at = {"compile": ("advance", 1), "chunk": ("advance", 3), "evaluation": ("observe", 2)}[phase]
+        name, at = {
+            "compile": ("advance", 1),
+            "chunk": ("advance", 3),
+            "evaluation": ("observe", 2),
+        }[phase]
         programs = placement.programs
 
         def armed(*args):
@@ -148,7 +158,9 @@ def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_aft
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_another_number_of_devices_on_resume_changes_no_bit(tmp_path, stop_after, monkeypatch, number):
+def test_another_number_of_devices_on_resume_changes_no_bit(
+    tmp_path, stop_after, monkeypatch, number
+):
     sweep = sweep_of()
     whole = jt.run(sweep, progress=False)
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[: 3 - number]))
@@ -167,7 +179,9 @@ def test_an_extended_sweep_runs_only_what_is_new(tmp_path, monkeypatch):
     trained = []
     train = runner.train_cohort
     monkeypatch.setattr(
-        runner, "train_cohort", lambda cohort, *rest: trained.extend(cohort.members) or train(cohort, *rest)
+        runner,
+        "train_cohort",
+        lambda cohort, *rest: trained.extend(cohort.members) or train(cohort, *rest),
     )
     larger = small.replace(seed=range(7), learning_rate=(0.05, 0.08, 0.1))
     with pytest.raises(InputError, match=r"holds a part of this sweep.*seed: .*--extend"):
@@ -177,7 +191,9 @@ def test_an_extended_sweep_runs_only_what_is_new(tmp_path, monkeypatch):
     assert not set(trained) & set(small.runs)
     same(jt.run(larger, progress=False), ds)
     other = small.replace(num_steps=9)
-    with pytest.raises(InputError, match="only a sweep that has every run of the old one extends it"):
+    with pytest.raises(
+        InputError, match="only a sweep that has every run of the old one extends it"
+    ):
         jt.run(other, out, extend=True, progress=False)
 
 
@@ -193,7 +209,8 @@ def test_shards_in_any_order_make_the_whole(tmp_path, stop_after):
         jt.run(sweep, out, shard=(0, 3), progress=False)
     stop_after(10**9)
     jt.run(sweep, out, shard=(1, 3), progress=False)
-    ds = jt.run(sweep, out, progress=False)  # one process finishes what a shard has left
+    # one process finishes what a shard has left
+    ds = jt.run(sweep, out, progress=False)
     assert ds.attrs["complete"] == 1
     same(whole, ds)
     same(whole, jt.open_results(out))
@@ -237,7 +254,9 @@ def truncate(path, rng):
     [flip, zero, truncate, lambda path, _: path.unlink()],
     ids=["flip", "zero", "truncate", "delete"],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, stop_after, capsys, damage):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path, stop_after, capsys, damage
+):
     sweep = sweep_of(learning_rate=0.1)
     whole = jt.run(sweep, progress=False)
     out, rng = tmp_path / "o", np.random.default_rng(3)
@@ -245,7 +264,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, stop
         stop_after(looks)
         with pytest.raises(Interrupted):
             jt.run(sweep, out, progress=False)
-    good, bad = sorted(int(p.parent.parent.name) for p in out.glob("checkpoints/*/*/*/rows/rows.npz"))
+    good, bad = sorted(
+        int(p.parent.parent.name) for p in out.glob("checkpoints/*/*/*/rows/rows.npz")
+    )
     damage(newest(out), rng)
     stop_after(10**9)
     ds = jt.run(sweep, out)
@@ -267,7 +288,9 @@ def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after)
     rows["state/000"][7].reshape(-1).view(np.uint32)[0] ^= 1
     rewrite(newest(out), rows)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"):
+    with pytest.raises(
+        InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"
+    ):
         jt.run(sweep, out, progress=False)
     assert all(p.read_bytes() == body for p, body in before.items() if p.exists())
     assert newest(out) in before
@@ -280,16 +303,16 @@ def test_a_damaged_record_file_is_rebuilt_from_its_checkpoint(tmp_path, capsys, 
     flip(path, np.random.default_rng(0))
     with pytest.raises(InputError, match="run the same sweep again to rebuild it"):
         jt.open_results(out)
-    monkeypatch.setattr(train_cohort._Pace, "until", None)  # nothing is trained again
+    # nothing is trained again
+    monkeypatch.setattr(train_cohort._Pace, "until", None)
     same(whole, jt.run(sweep, out))
     assert "set aside, its runs are restored" in capsys.readouterr().err
     assert list((out / "records").glob("bad-*.npz"))
 
 
 def test_checkpoints_by_step_and_by_time_keep_two(tmp_path, stop_after, monkeypatch):
-    monkeypatch.setattr(
-        runner, "SHARE", 1e9
-    )  # else saving would wait until it costs no more than a hundredth
+    # else saving would wait until it costs no more than a hundredth
+    monkeypatch.setattr(runner, "SHARE", 1e9)
     for options in ({"checkpoint_steps": 7}, {"checkpoint_seconds": 1e-9}):
         out = tmp_path / next(iter(options))
         stop_after(14)
@@ -297,7 +320,8 @@ def test_checkpoints_by_step_and_by_time_keep_two(tmp_path, stop_after, monkeypa
             jt.run(sweep_of(), out, progress=False, **options)
         numbers = sorted(int(p.name) for p in out.glob("checkpoints/*/*/*") if p.name.isdigit())
         assert len(numbers) == 2
-        assert numbers[-1] > 2  # older ones were saved and let go
+        # older ones were saved and let go
+        assert numbers[-1] > 2
     for name in ("checkpoint_seconds", "checkpoint_steps"):
         with pytest.raises(InputError, match=f"{name} = 0"):
             jt.run(sweep_of(), tmp_path / "bad", **{name: 0})
@@ -320,7 +344,10 @@ def test_nan_in_two_lanes_touches_no_other(tmp_path, stop_after):
     stop_after(10**9)
     ds = jt.run(sweep, out, progress=False)
     ill = np.array(
-        [(k, s) in {(str(rows["key"][i]), int(rows["seed"][i])) for i in sick} for k, s in runs_of(sweep)]
+        [
+            (k, s) in {(str(rows["key"][i]), int(rows["seed"][i])) for i in sick}
+            for k, s in runs_of(sweep)
+        ]
     )
     assert ill.sum() == 2
     assert not ds.finite.values[ill, -1].any()
@@ -347,7 +374,9 @@ def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
     out = tmp_path / "o"
     jt.run(sweep_of(seed=range(2)), out, progress=False)
     larger = sweep_of(seed=range(3))
-    other = subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=rf"is being written by process {other.pid} on "):
@@ -357,11 +386,13 @@ def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
     finally:
         other.kill()
         other.communicate()
-    assert list((out / "locks").glob("*.json"))  # left by the dead owner
+    # left by the dead owner
+    assert list((out / "locks").glob("*.json"))
     assert jt.run(larger, out, extend=True, progress=False).sizes["run"] == 6
     assert not list((out / "locks").iterdir())
     with lock.held(out, (0, 2)), lock.held(out, (1, 2)):
-        pass  # shards of one number run side by side
+        # shards of one number run side by side
+        pass
     foreign = out / "locks" / "0-of-1.json"
     foreign.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
     with pytest.raises(InputError, match=r"process 1 on elsewhere.*remove"), lock.held(out, (0, 1)):
@@ -383,7 +414,8 @@ def test_resume_refuses_to_start_afresh(tmp_path):
 def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
     with pytest.raises(InputError, match=r"out = '/proc/x'.*give another folder") as wrong:
         jt.run(sweep_of(), "/proc/x", progress=False)
-    assert not isinstance(wrong.value, StorageError)  # which would be tried again for ever
+    # which would be tried again for ever
+    assert not isinstance(wrong.value, StorageError)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
@@ -407,7 +439,8 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
     monkeypatch.setattr(checkpoint.np, "savez", filling)
     with pytest.raises(StorageError, match=r"a checkpoint failed \(No space left on device\)"):
         jt.run(sweep, out, progress=False, checkpoint_steps=7)
-    assert writes <= 4  # told within one piece of work
+    # told within one piece of work
+    assert writes <= 4
     monkeypatch.undo()
     assert newest(out).stat().st_size > 0
     same(whole, jt.run(sweep, out, progress=False))
@@ -422,16 +455,23 @@ def test_the_loopback_of_several_hosts_is_refused():
         refuse_loopback(address, {"SLURM_JOB_NUM_NODES": "1"})
     refuse_loopback("10.0.0.1:1", {"SLURM_JOB_NUM_NODES": "4"})
     with pytest.raises(InputError, match="coordinator"):
-        refuse_loopback(None, {"OMPI_MCA_orte_num_nodes": "2", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"})
+        refuse_loopback(
+            None, {"OMPI_MCA_orte_num_nodes": "2", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}
+        )
 
 
-def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_once(monkeypatch, capsys):
+def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_once(
+    monkeypatch, capsys
+):
     from jthermo.execution import timing
 
     sweep = sweep_of()
     whole = jt.run(sweep, progress=False)
     one = timing.measure(
-        runner.cohorts(sweep)[0], placement.Placement("sharding", placement.devices()), 3, burst=False
+        runner.cohorts(sweep)[0],
+        placement.Placement("sharding", placement.devices()),
+        3,
+        burst=False,
     )
     monkeypatch.setattr(timing, "ROOMY", 1e9)
     monkeypatch.setattr(timing.memory, "limit", lambda devices: int(one.peak(2) / 0.9) + 2)
@@ -487,12 +527,15 @@ def test_what_a_script_began_its_file_goes_on_with(tmp_path, monkeypatch):
     script.__file__ = str(path)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "__main__", script)
-        exec(compile(SCRIPT, path, "exec"), script.__dict__)  # as `python script_of_one_net.py` does
+        # as `python script_of_one_net.py` does
+        exec(compile(SCRIPT, path, "exec"), script.__dict__)
         made = jt.run(script.SWEEP, tmp_path / "out", progress=False)
-        assert jt.Sweep.from_json(made.attrs["sweep"]).model is not None  # no second copy of the script
+        # no second copy of the script
+        assert jt.Sweep.from_json(made.attrs["sweep"]).model is not None
         assert "script_of_one_net" not in sys.modules
     try:
-        assert sweep_of_file(str(path)).id == script.SWEEP.id  # what `jthermo run FILE` would train
+        # what `jthermo run FILE` would train
+        assert sweep_of_file(str(path)).id == script.SWEEP.id
         del sys.modules["script_of_one_net"]
         assert resumable(tmp_path / "out").id == script.SWEEP.id
         assert jt.run(resumable(tmp_path / "out"), tmp_path / "out", progress=False).equals(made)

@@ -30,7 +30,9 @@ def planted(power=2.0, seeds=SEEDS, sizes=SIZES):
                 value = 1 / (1 + STEPS * (rate / 0.05) ** power / size / 100)
                 value += 0.01 * rng.standard_normal() + 0.01 * rng.standard_normal(len(STEPS))
                 rows.append(
-                    pd.DataFrame({"learning_rate": rate, "batch_size": size, "seed": seed, "step": STEPS})
+                    pd.DataFrame(
+                        {"learning_rate": rate, "batch_size": size, "seed": seed, "step": STEPS}
+                    )
                 )
                 rows[-1]["rate"] = value
     return pd.concat(rows, ignore_index=True)
@@ -50,7 +52,10 @@ def results(tables):
             "unit": (("run", "record", "hidden"), np.zeros((*shape, 10))),
         },
         {
-            **{name: ("run", [key[i] for key, _ in runs]) for i, name in enumerate((*CONTROLS, "seed"))},
+            **{
+                name: ("run", [key[i] for key, _ in runs])
+                for i, name in enumerate((*CONTROLS, "seed"))
+            },
             "model.init": ("run", init),
             "step": (("run", "record"), np.tile(STEPS.astype(int), (len(runs), 1))),
         },
@@ -58,7 +63,9 @@ def results(tables):
 
 
 def content_of(page):
-    (text,) = re.findall(r'<script type="application/json" id="content">(.*?)</script>', page.read_text())
+    (text,) = re.findall(
+        r'<script type="application/json" id="content">(.*?)</script>', page.read_text()
+    )
     return json.loads(text)
 
 
@@ -92,13 +99,16 @@ def test_the_page_holds_the_curves_and_the_fit(made):
             )
         for drawn, condition in zip(view["conditions"], fit.curves.conditions, strict=True):
             np.testing.assert_allclose(numbers(drawn["mean"]), condition.values.mean(0), rtol=1e-12)
-            np.testing.assert_allclose(numbers(drawn["runs"], "<f4"), condition.values.ravel(), rtol=1e-6)
+            np.testing.assert_allclose(
+                numbers(drawn["runs"], "<f4"), condition.values.ravel(), rtol=1e-6
+            )
             assert drawn["replicates"] == [str(seed) for seed in range(SEEDS)]
 
 
 def test_nothing_comes_from_a_network_and_names_are_text(made):
     whole = made[0].read_text()
-    text = whole.replace(plots.library(), "")  # which names addresses that this page never asks for
+    # which names addresses that this page never asks for
+    text = whole.replace(plots.library(), "")
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
     assert "&lt;b&gt;made&lt;/b&gt;" in text
     assert "<b>made" not in text
@@ -109,7 +119,10 @@ def test_of_many_runs_all_are_in_the_means_and_a_sample_is_drawn(tmp_path, monke
     monkeypatch.setattr(explore, "MOST_RUNS", 30)
     table = planted(seeds=20, sizes=(1,))
     said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
-    assert said == "1 collapse of 60 curves; all are in the means, a sample of 30 single curves is drawn"
+    assert (
+        said
+        == "1 collapse of 60 curves; all are in the means, a sample of 30 single curves is drawn"
+    )
     (view,) = content_of(tmp_path / "page.html")["views"]
     for drawn, rate in zip(view["conditions"], RATES, strict=True):
         rows = (
@@ -130,7 +143,8 @@ def test_single_curves_get_the_room_that_the_objectives_leave(tmp_path, monkeypa
     monkeypatch.setattr(explore, "MOST_IN_ALL", needed + 6 * len(STEPS))
     said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     assert said.endswith("all are in the means, a sample of 6 single curves is drawn")
-    monkeypatch.setattr(explore, "MOST_IN_ALL", 0)  # one of each condition stays
+    # one of each condition stays
+    monkeypatch.setattr(explore, "MOST_IN_ALL", 0)
     said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     assert said.endswith("a sample of 3 single curves is drawn")
 
@@ -141,10 +155,14 @@ def test_mistakes_are_one_message(tmp_path):
         jt.explore(table, tmp_path / "page.html", ["learning_rate"])
     with pytest.raises(InputError, match="value = 'speed': is not there; there are learning_rate"):
         jt.explore(table, tmp_path / "page.html", ["learning_rate"], value=["speed"])
-    with pytest.raises(InputError, match=r"controls = \(.batch_size.,?\): none takes several values"):
+    with pytest.raises(
+        InputError, match=r"controls = \(.batch_size.,?\): none takes several values"
+    ):
         jt.explore(table, tmp_path / "page.html", ["batch_size"], value=["rate"])
     with pytest.raises(InputError, match=r"none can be fitted: no rate: learning_rate = -0\.0"):
-        jt.explore(table.assign(learning_rate=-table.learning_rate), tmp_path / "page.html", value="rate")
+        jt.explore(
+            table.assign(learning_rate=-table.learning_rate), tmp_path / "page.html", value="rate"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -277,7 +295,9 @@ def spread(fit, powers):
     """The slow twin of what the page says in words: by how much of their range the curves differ where they overlap."""
     conditions = fit.curves.conditions
     centre = np.mean([c.log_controls for c in conditions], axis=0)
-    curves = [(c.log_time + (c.log_controls - centre) @ powers, c.values.mean(0)) for c in conditions]
+    curves = [
+        (c.log_time + (c.log_controls - centre) @ powers, c.values.mean(0)) for c in conditions
+    ]
     at = np.linspace(min(x[0] for x, _ in curves), max(x[-1] for x, _ in curves), 200)
     heights = np.array([np.interp(at, x, y, left=np.nan, right=np.nan) for x, y in curves])
     shared = heights[:, np.isfinite(heights).sum(0) > 1]
@@ -318,13 +338,18 @@ def the_keyboard_moves_a_slider(browser):
     from selenium.webdriver.common.keys import Keys
 
     browser.slide(1.0, 0.0)
-    for _ in range(20):  # Tab from the top of the page arrives at the first slider
+    # Tab from the top of the page arrives at the first slider
+    for _ in range(20):
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
         if browser.run("return document.activeElement.id") == "p-0":
             break
     slider = browser.driver.switch_to.active_element
     assert slider.get_attribute("id") == "p-0"
-    for keys, power in ((Keys.ARROW_RIGHT, 1.01), (Keys.ARROW_LEFT, 1.0), (Keys.SHIFT + Keys.ARROW_UP, 1.1)):
+    for keys, power in (
+        (Keys.ARROW_RIGHT, 1.01),
+        (Keys.ARROW_LEFT, 1.0),
+        (Keys.SHIFT + Keys.ARROW_UP, 1.1),
+    ):
         slider.send_keys(keys)
         browser.frame()
         assert browser.number("p-0") == pytest.approx(power)
@@ -344,7 +369,8 @@ def a_setting_has_its_own_fit(browser, fit):
 
 
 def what_is_not_determined_is_said(browser):
-    browser.change("label", "flat")  # which has no fit for the setting that was chosen
+    # which has no fit for the setting that was chosen
+    browser.change("label", "flat")
     assert browser.run("return document.getElementById('choice').value") == "init he"
     assert (
         browser.run("return document.getElementById('fitted-0').textContent")
@@ -360,7 +386,10 @@ def clocks_set_the_exponents(browser):
     for clock, powers in (("t", (0, 0)), ("η t", (1, 0)), ("η² t", (2, 0)), ("η² t/B", (2, -1))):
         browser.change("clock", clock)
         assert [browser.number(f"p-{i}") for i in (0, 1)] == list(powers)
-    assert browser.run("return document.getElementById('time').textContent") == "t · (η/0.05)2 · (B/2)−1"
+    assert (
+        browser.run("return document.getElementById('time').textContent")
+        == "t · (η/0.05)2 · (B/2)−1"
+    )
 
 
 def hovering_names_the_run(browser):
@@ -390,7 +419,9 @@ def hovering_names_the_run(browser):
 def axes_change_their_scale(browser):
     scale = "const fig = Bokeh.documents[0].roots()[0]; return [fig.x_scale.type, fig.y_scale.type]"
     assert browser.run(scale) == ["LogScale", "LinearScale"]
-    browser.run("document.getElementById('log-time').click(); document.getElementById('log-value').click()")
+    browser.run(
+        "document.getElementById('log-time').click(); document.getElementById('log-value').click()"
+    )
     browser.frame()
     assert browser.run(scale) == ["LinearScale", "LogScale"]
 

@@ -77,11 +77,14 @@ def test_collapse_panels_state_the_fitted_exponent(ds):
     chosen = claims.fit_choices(dense, "rate", ("learning_rate",))
     fig = figures.collapses(chosen)
     exponent = chosen[0].fit.exponents["learning_rate"]
-    assert f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]" in fig.axes[0].get_title()
+    assert (
+        f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]" in fig.axes[0].get_title()
+    )
     one, two = fig.axes[0].get_lines()
     at = np.geomspace(2, 500, 30)
     heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in (one, two)]
-    assert np.abs(np.subtract(*heights)).max() < 0.03  # on each other
+    # on each other
+    assert np.abs(np.subtract(*heights)).max() < 0.03
     apart = figures.clocks(dense, "rate", powers=(0,)).axes[0].get_lines()
     heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in apart]
     assert np.abs(np.subtract(*heights)).max() > 0.1

@@ -23,7 +23,10 @@ def test_forward_equals_loops_over_units_and_pixels(name):
     model, blocks = NETS[name], BLOCKS if "cnn" in name else ()
     params = model.init(jax.random.key(3))
     x = np.random.default_rng(0).normal(size=(4, *model.input_shape)).astype(np.float32)
-    batch, pre = np.asarray(model.apply(params, jnp.asarray(x))), model.preactivations(params, jnp.asarray(x))
+    batch, pre = (
+        np.asarray(model.apply(params, jnp.asarray(x))),
+        model.preactivations(params, jnp.asarray(x)),
+    )
     assert list(pre) == [n for n in deep_oracles.order(params) if n != "output"]
     assert all(("bias" in layer) == model.arguments["bias"] for layer in params.values())
     for i, example in enumerate(x):

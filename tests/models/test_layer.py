@@ -35,9 +35,12 @@ def twin(a):
 def test_statistics_equal_loops_over_units():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(50, 8))
-    a[:, 3] = 2 * a[:, 1]  # identical
-    a[:, 5] = -1.0  # dead, and vanished with it
-    a[:, 6] *= 1e-3  # vanished
+    # identical
+    a[:, 3] = 2 * a[:, 1]
+    # dead, and vanished with it
+    a[:, 5] = -1.0
+    # vanished
+    a[:, 6] *= 1e-3
     found = np.asarray(statistics(jax.numpy.asarray(a, jax.numpy.float32)))
     np.testing.assert_allclose(found, twin(a), rtol=1e-5)
     assert found[1:4].tolist() == [1 / 8, 2 / 8, 1 / 8]
@@ -53,7 +56,9 @@ def test_layers_and_sparse_records_in_a_sweep():
         )  # fmt: skip
 
     full = jt.run(sweep(jt.layer_statistics(), jt.hessian_trace()), progress=False)
-    thin = jt.run(sweep(jt.layer_statistics(), jt.sparse(jt.hessian_trace(), every=2)), progress=False)
+    thin = jt.run(
+        sweep(jt.layer_statistics(), jt.sparse(jt.hessian_trace(), every=2)), progress=False
+    )
     assert full.layer_rank.dims == ("run", "record", "hidden_layer")
     assert "layers: hidden_0, hidden_1" in full.layer_rank.attrs["long_name"]
     np.testing.assert_array_equal(

@@ -34,7 +34,9 @@ def test_forward_equals_the_sum_over_units(bias):
         assert out == pytest.approx(expected, rel=1e-5, abs=1e-6)
         one = jnp.asarray(row, jnp.float32)
         assert float(model.apply(params, one)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-        np.testing.assert_allclose(model.preactivations(params, one)["hidden"], pre, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            model.preactivations(params, one)["hidden"], pre, rtol=1e-5, atol=1e-6
+        )
 
 
 # variance of W, b, V for d = 50 inputs, N = 20 units; a uniform on ±a has variance a²/3
@@ -53,7 +55,8 @@ def test_init_has_its_variances_and_no_other(init):
     for name, variance in zip(("W", "b", "V"), MOMENTS[init], strict=True):
         values = np.asarray(draws[name], float).ravel()
         independent = values.size / (2 if init == "paired_he" and name != "b" else 1)
-        error = variance * np.sqrt(2 / independent)  # of the sample variance; smaller still for a uniform
+        # of the sample variance; smaller still for a uniform
+        error = variance * np.sqrt(2 / independent)
         assert np.mean(values) == pytest.approx(0, abs=4 * np.sqrt(variance / independent) + 1e-12)
         assert np.var(values) == pytest.approx(variance, abs=5 * error + 1e-12)
         others = {v for moments in MOMENTS.values() for v in moments if v != variance}
@@ -62,7 +65,9 @@ def test_init_has_its_variances_and_no_other(init):
 
 def test_torch_init_is_bounded_and_normal_inits_are_not():
     for init, bounded in (("torch", True), ("he", False)):
-        w = np.asarray(jt.models.TwoLayer(inputs=16, hidden=500, init=init).init(jax.random.key(0))["W"])
+        w = np.asarray(
+            jt.models.TwoLayer(inputs=16, hidden=500, init=init).init(jax.random.key(0))["W"]
+        )
         assert (np.abs(w).max() <= 0.25) == bounded
 
 
@@ -112,7 +117,10 @@ def test_layers_in_a_row_are_read_back_from_the_spec_with_their_own_initialisers
     params, other = (s.configs[0].model.init(jax.random.key(0)) for s in (again, made))
     assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
     assert params["layers_2"]["bias"] == 1
-    nameless = sweep(nn.Sequential((nn.Dense(3), nn.Dense(1, kernel_init=nn.initializers.normal(0.1)))))
+    nameless = sweep(
+        nn.Sequential((nn.Dense(3), nn.Dense(1, kernel_init=nn.initializers.normal(0.1))))
+    )
     assert nameless != made
-    with pytest.raises(jt.InputError, match="can't be imported"):  # never the default in its place
+    # never the default in its place
+    with pytest.raises(jt.InputError, match="can't be imported"):
         jt.Sweep.from_json(nameless.to_json())

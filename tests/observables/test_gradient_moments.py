@@ -20,7 +20,10 @@ NETS = {
     "mlp no bias": (jt.models.MLP(5, hidden=(4, 3), bias=False, init="unit"), "bce"),
     "mlp softmax": (jt.models.MLP(5, hidden=(6,), outputs=3), "softmax"),
     "cnn": (jt.models.CNN(SHAPE, BLOCKS, hidden=(9,), outputs=3, init="he"), "softmax"),
-    "cnn no bias": (jt.models.CNN(SHAPE, BLOCKS, hidden=(), outputs=1, bias=False, init="he"), "bce"),
+    "cnn no bias": (
+        jt.models.CNN(SHAPE, BLOCKS, hidden=(), outputs=1, bias=False, init="he"),
+        "bce",
+    ),
 }
 
 
@@ -44,7 +47,9 @@ class Shared(nn.Module):
     def __call__(self, x):
         layer = nn.Dense(5)
         h = nn.relu(layer(x) if self.scale else layer(nn.relu(layer(x))))
-        return nn.Dense(1)(h * self.param("scale", nn.initializers.ones, (5,)) if self.scale else h)[..., 0]
+        return nn.Dense(1)(
+            h * self.param("scale", nn.initializers.ones, (5,)) if self.scale else h
+        )[..., 0]
 
 
 def case(name, seed=0):
@@ -56,7 +61,9 @@ def case(name, seed=0):
 
 @functools.cache
 def compiled(model, loss, method="auto", by="layer"):
-    return jax.jit(lambda p, x, y: gradient_moments.moments(model, p, x, y, loss, method=method, by=by))
+    return jax.jit(
+        lambda p, x, y: gradient_moments.moments(model, p, x, y, loss, method=method, by=by)
+    )
 
 
 def twins(model, params, x, y):
@@ -67,7 +74,9 @@ def twins(model, params, x, y):
         name: np.concatenate([g.reshape(M, -1) for g in layer.values()], axis=1)
         for name, layer in each.items()
     }
-    return {name: (deep_oracles.variance(g), float((g.mean(0) ** 2).sum())) for name, g in flat.items()}
+    return {
+        name: (deep_oracles.variance(g), float((g.mean(0) ** 2).sum())) for name, g in flat.items()
+    }
 
 
 @pytest.mark.parametrize("method", ["tape", "vmap"])
@@ -82,7 +91,9 @@ def test_moments_equal_loops_alone_and_vectorised(name, method):
     np.testing.assert_allclose(alone.trace, trace, rtol=1e-5)
     np.testing.assert_allclose(alone.square_mean, square, rtol=1e-5)
     np.testing.assert_allclose(alone.total.trace, trace.sum(), rtol=1e-5)
-    np.testing.assert_allclose(alone.total.signal, square.sum() - trace.sum() / M, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        alone.total.signal, square.sum() - trace.sum() / M, rtol=1e-4, atol=1e-6
+    )
     other = case(name, seed=5)[2]
     stacked = jax.tree.map(lambda a, b: jnp.stack([b, a]), params, other)
     many = jax.jit(jax.vmap(compiled(model, loss, method), (0, None, None)))(stacked, x, y).trace
@@ -107,9 +118,8 @@ def test_wrong_formulas_do_not_agree():
     found = compiled(model, loss)(params, x, y)
     biased = float(found.mean_square.sum() - found.square_mean.sum())
     assert abs(biased / expected - 1) > 1e-2
-    independent = (jnp.square(h).sum(-1) * jnp.square(delta).sum(-1)).sum(
-        -1
-    )  # Σ_t |h_t|²|δ_t|²: no cross terms
+    # Σ_t |h_t|²|δ_t|²: no cross terms
+    independent = (jnp.square(h).sum(-1) * jnp.square(delta).sum(-1)).sum(-1)
     assert np.abs(independent / right["conv_1", "kernel"] - 1).max() > 0.1
     kernels = sum(v for (*_, name), v in right.items() if name == "kernel")
     everything = sum(right.values())
@@ -199,7 +209,8 @@ def test_memory_does_not_grow_with_the_probe():
     def whole(p, x, y):
         made = per_example.record(model, p, x)
         return sum(
-            v.sum() for v in per_example.squared_norms(made, made.pull_back(made.outputs), model).values()
+            v.sum()
+            for v in per_example.squared_norms(made, made.pull_back(made.outputs), model).values()
         )
 
     assert temporary(8192, chunked) < 1.1 * temporary(1024, chunked)
@@ -217,9 +228,11 @@ def test_a_convolutional_net_needs_more_memory_only_for_the_probe_itself():
         return made.memory_analysis().temp_size_in_bytes
 
     small, large = temporary(64), temporary(1024)
-    pixels = (1024 - 64) * 64 * 4  # x once more, laid out in chunks
+    # x once more, laid out in chunks
+    pixels = (1024 - 64) * 64 * 4
     assert large - small <= 1.1 * pixels
-    assert pixels < 1024 / 64 * small / 4  # what grew with the activations would be far more
+    # what grew with the activations would be far more
+    assert pixels < 1024 / 64 * small / 4
 
 
 def flat(model, params, probe):
@@ -249,9 +262,9 @@ def test_recorded_in_a_sweep_it_equals_the_loops_and_leaves_the_training_alone()
         for name in sorted(model.shapes):
             for part in ("bias", "kernel"):
                 shape = model.shapes[name][part].shape
-                made.setdefault(name, {})[part] = ds.flat.values[i, k, at : at + np.prod(shape)].reshape(
-                    shape
-                )
+                made.setdefault(name, {})[part] = ds.flat.values[
+                    i, k, at : at + np.prod(shape)
+                ].reshape(shape)
                 at += int(np.prod(shape))
         key = oracles.key(int(ds.seed[i]), oracles.PROBE, config.stream, int(ds.step[i, k]))
         x, y = oracles.examples(key, M, 3)

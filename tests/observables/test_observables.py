@@ -86,13 +86,16 @@ def test_probe_and_closed_form_agree_within_their_standard_error_and_a_wrong_for
     )
     ds = jt.run(sweep, progress=False)
     (config,) = sweep.configs
-    z = ((ds.activation_rate_probe - ds.activation_rate) / ds.activation_rate_probe_se).values.ravel()
+    z = (
+        (ds.activation_rate_probe - ds.activation_rate) / ds.activation_rate_probe_se
+    ).values.ravel()
     assert abs(z.mean()) < 4 / np.sqrt(z.size)
     assert 0.6 < z.std() < 1.4
     weights = [unpack(row, config.model) for row in ds.params.values[:, 0]]
+    # Φ(b), ‖W‖ forgotten
     wrong = np.array(
         [np.mean(np.vectorize(lambda b: 0.5 + b / np.sqrt(2 * np.pi))(w["b"])) for w in weights]
-    )  # Φ(b), ‖W‖ forgotten
+    )
     z = (ds.activation_rate_probe.values[:, 0] - wrong) / ds.activation_rate_probe_se.values[:, 0]
     assert abs(z.mean()) > 4 / np.sqrt(z.size)
 
@@ -119,7 +122,9 @@ def test_scale_of_the_inputs_enters_the_closed_form():
 def test_a_unit_without_weights_is_on_or_off_by_its_bias():
     from jthermo.observables import unit_rates
 
-    rates = unit_rates({"W": np.zeros((3, 2), np.float32), "b": np.array([-1.0, 0.0, 1.0], np.float32)})
+    rates = unit_rates(
+        {"W": np.zeros((3, 2), np.float32), "b": np.array([-1.0, 0.0, 1.0], np.float32)}
+    )
     np.testing.assert_array_equal(rates, [0.0, 0.0, 1.0])
 
 
@@ -140,7 +145,8 @@ def test_diverging_runs_are_marked_and_no_others_and_the_fit_counts_them():
     assert jt.results.num_diverged(ds) == 12
     lost = ~ds.finite.values
     for name in ("activation_rate", "weight_norm_V", "activation_rate_probe"):
-        assert np.isnan(ds[name].values[lost]).all()  # not 0.0, which would mimic the paper's effect
+        # not 0.0, which would mimic the paper's effect
+        assert np.isnan(ds[name].values[lost]).all()
         assert np.isfinite(ds[name].values[~lost]).all()
     assert ds.finite.values[:, 0].all()
     kept = ds.isel(run=ds.learning_rate.values < 30)
@@ -164,7 +170,9 @@ def spectrum(model, params, probe):
     """Eigenvalues of the second moments of the probe."""
     import jax.numpy as jnp
 
-    return jnp.linalg.eigvalsh(probe.x.T @ probe.x / len(probe.x) + jnp.outer(params["b"], params["b"]))
+    return jnp.linalg.eigvalsh(
+        probe.x.T @ probe.x / len(probe.x) + jnp.outer(params["b"], params["b"])
+    )
 
 
 def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():

@@ -29,7 +29,10 @@ def results(power, *, falls=True, bend=0.0, noise=0.003):
             seed.append(s)
     shape = (len(rows), len(step))
     return xr.Dataset(
-        {"value": (("run", "record"), np.array(rows)), "finite": (("run", "record"), np.ones(shape, bool))},
+        {
+            "value": (("run", "record"), np.array(rows)),
+            "finite": (("run", "record"), np.ones(shape, bool)),
+        },
         {
             "learning_rate": ("run", rate),
             "batch_size": ("run", np.ones(len(rows), int)),
@@ -70,7 +73,9 @@ def test_a_verdict_follows_from_the_curves(claim, made, verdict, why):
 
 
 def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
-    two = xr.concat([results(2), results(1).assign_coords({"model.init": ("run", ["unit"] * 36)})], "run")
+    two = xr.concat(
+        [results(2), results(1).assign_coords({"model.init": ("run", ["unit"] * 36)})], "run"
+    )
     path = tmp_path / "claims.json"
     fits = claims.fit_claims(two, [C2])
     assert [c.choice for c in fits["value", "learning_rate"]] == [
@@ -85,7 +90,8 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     assert "not reproduced for fig3_4 unit" in verdict
     rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
     again = claims_json.update(path, "fig3_4", {"command": "x", "rows": rows})
-    assert again["C2"]["verdict"] == "reproduced"  # the old rows are gone
+    # the old rows are gone
+    assert again["C2"]["verdict"] == "reproduced"
     assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
     summary = claims_tables.summary(again)
     assert "C2  the activation rate collapses on η²t: reproduced" in summary
@@ -112,7 +118,10 @@ def test_a_claim_names_its_row_and_one_statement():
 
 
 def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
-    path, absent = tmp_path / "claims.json", {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"}
+    path, absent = (
+        tmp_path / "claims.json",
+        {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"},
+    )
     known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
     for made in (
@@ -122,11 +131,17 @@ def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machin
     ):
         assert "not run: cifar10 is not at hand" in made
         assert "**reproduced**" not in made
-    row = {"choice": {}, "variable": "activation_rate", "control": "learning_rate", "verdict": "undecided"}
+    row = {
+        "choice": {},
+        "variable": "activation_rate",
+        "control": "learning_rate",
+        "verdict": "undecided",
+    }
     claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
     known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "undecided"
-    known = claims_json.update(path, "fig11_12", {"rows": {}})  # it puts no such claim to the test any more
+    # it puts no such claim to the test any more
+    known = claims_json.update(path, "fig11_12", {"rows": {}})
     assert known["C8"]["verdict"] == "not run"
 
 
@@ -162,5 +177,7 @@ def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
         {"window": "all"}, {"window": "early"}, {"window": "late"}
     ]  # fmt: skip
     ends = [claims.judge(C2, c) for c in fits["value", "learning_rate"]]
-    assert ends[0]["first"] == ends[1]["first"] > ends[1]["last"] > ends[2]["last"] == ends[0]["last"]
+    assert (
+        ends[0]["first"] == ends[1]["first"] > ends[1]["last"] > ends[2]["last"] == ends[0]["last"]
+    )
     assert all(row["exponent"] == pytest.approx(2, abs=0.1) for row in ends)

@@ -20,7 +20,9 @@ def planted(rates, seeds=64, noise=0.01):
     rng = np.random.default_rng(0)
     step = np.unique(np.geomspace(1, 200, 60).astype(int))
     rows = [(rate, seed) for rate in rates for seed in range(seeds)]
-    level = np.stack([np.exp(-rate * step) + noise * rng.normal(size=step.size) for rate, _ in rows])
+    level = np.stack(
+        [np.exp(-rate * step) + noise * rng.normal(size=step.size) for rate, _ in rows]
+    )
     value = np.stack([rate * np.exp(-2 * rate * step) for rate, _ in rows])
     return xr.Dataset(
         {"level": (("run", "record"), level), "value": (("run", "record"), value)},
@@ -49,8 +51,12 @@ def test_local_slopes_of_planted_curves():
     rng = np.random.default_rng(1)
     amplitude = 1 + 0.1 * rng.normal(size=200)
     value = -amplitude[:, None] * clock**2
-    found = curve_statistics.local_slopes(clock, value, np.tile(1 + clock, (200, 1)), np.array([0, 0.5, 2]))
-    np.testing.assert_allclose(found.slope, [-0.5 * amplitude.mean(), -2.5 * amplitude.mean()], rtol=1e-6)
+    found = curve_statistics.local_slopes(
+        clock, value, np.tile(1 + clock, (200, 1)), np.array([0, 0.5, 2])
+    )
+    np.testing.assert_allclose(
+        found.slope, [-0.5 * amplitude.mean(), -2.5 * amplitude.mean()], rtol=1e-6
+    )
     np.testing.assert_allclose(
         found.slope_error, np.array([0.5, 2.5]) * amplitude.std(ddof=1) / math.sqrt(200), rtol=1e-6
     )
@@ -76,14 +82,18 @@ def test_claims_file_holds_evidence_beside_fits(tmp_path):
         equals("C11", "diffusion", -1, -0.5, 0.01),
         equals("C12", "counter-examples, of 20 data sets", 0, 0, 0.0),
     ]
-    for _ in range(2):  # in place of its earlier rows
+    # in place of its earlier rows
+    for _ in range(2):
         claims_json.update(path, "fig1", {"rows": claims.rows((), {}, found)})
     known = json.loads(path.read_text())
     assert known["C12"]["verdict"] == "reproduced"
     assert known["C11"]["verdict"] == "not reproduced for diffusion; reproduced for drift"
     assert len(known["C11"]["experiments"]["fig1"]["rows"]) == 2
     made = claims_tables.table(known)
-    assert "| C11 | fig1 | diffusion | – | -1 | -0.5 [-0.5196, -0.4804] | – | **not reproduced** |" in made
+    assert (
+        "| C11 | fig1 | diffusion | – | -1 | -0.5 [-0.5196, -0.4804] | – | **not reproduced** |"
+        in made
+    )
     assert set(claims.CLAIMS) >= {"C9", "C10", "C11", "C12"}
 
 
@@ -111,13 +121,16 @@ def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     """A handful of seeds and the first part of the clock: every piece of the experiment is gone through."""
     module = reproduce.load(name)
     tiny = {"seed": range(16), "learning_rate": (0.025, 0.05), "num_steps": jt.RescaledSteps(2.0)}
-    if name == "mechanism":  # the programs of the `trained` runs
+    # the programs of the `trained` runs
+    if name == "mechanism":
         tiny |= {"seed": range(512), "learning_rate": 0.05}
     if name == "equal_error":
         tiny["vary"] = {"model.init": ("torch", "he")}
         monkeypatch.setattr(module, "INITS", ("torch", "he"))
     monkeypatch.setattr(module, "NETS", 2, raising=False)
-    monkeypatch.setattr(module, "looseness", lambda layers: np.array([4.0, 5.0, 6.0]), raising=False)
+    monkeypatch.setattr(
+        module, "looseness", lambda layers: np.array([4.0, 5.0, 6.0]), raising=False
+    )
     monkeypatch.setitem(jt.figures.STYLE, "figure.dpi", 40)
     ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
     rows = module.judge(ds)

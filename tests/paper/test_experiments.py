@@ -57,7 +57,8 @@ def test_an_experiment_runs_from_sweep_to_figures(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "variable", "most"), [("teacher_student", "jacobian_rank", 60), ("quartic_well", "alike", 1)]
+    ("name", "variable", "most"),
+    [("teacher_student", "jacobian_rank", 60), ("quartic_well", "alike", 1)],
 )
 def test_what_goes_beyond_the_paper_runs_from_sweep_to_figure(name, variable, most, monkeypatch):
     """A rank and a fraction in their ranges, and panels with a curve for each arm."""
@@ -78,23 +79,35 @@ def test_what_goes_beyond_the_paper_runs_from_sweep_to_figure(name, variable, mo
     plt.close("all")
 
 
-def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
+def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(
+    tmp_path, monkeypatch, capsys
+):
     module = reproduce.load("fig5_6")
     monkeypatch.setattr(reproduce, "load", lambda name: module)
     monkeypatch.setattr(
-        module, "SMALL", {"seed": range(3), "num_steps.value": 0.3, "vary": {"model.init": ("torch",)}}
+        module,
+        "SMALL",
+        {"seed": range(3), "num_steps.value": 0.3, "vary": {"model.init": ("torch",)}},
     )
     jt.reproduce("fig5_6", out=tmp_path)
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"fig5.svg", "fig6.svg", "fig5_collapse.svg"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "fig5.svg",
+        "fig6.svg",
+        "fig5_collapse.svg",
+    }
     assert (tmp_path / "fig5_6-small" / "manifest.json").exists()
     known = json.loads((tmp_path / "claims.json").read_text())
     assert set(known) == {"C3", "C5"}
-    assert known["C3"]["experiments"]["fig5_6"]["command"] == "jthermo reproduce fig5_6 --scale small"
+    assert (
+        known["C3"]["experiments"]["fig5_6"]["command"] == "jthermo reproduce fig5_6 --scale small"
+    )
     own = json.loads((tmp_path / "fig5_6-small" / "claims.json").read_text())
     assert own["rows"]["C3"] == known["C3"]["experiments"]["fig5_6"]["rows"]
     assert "C3  activation_rate" in capsys.readouterr().out
-    monkeypatch.setattr("jthermo.execution.placement.programs", None)  # nothing is trained again
-    monkeypatch.setattr(claims, "fit_claims", None)  # nor fitted
+    # nothing is trained again
+    monkeypatch.setattr("jthermo.execution.placement.programs", None)
+    # nor fitted
+    monkeypatch.setattr(claims, "fit_claims", None)
     jt.reproduce("fig5_6", out=tmp_path, progress=False)
     assert json.loads((tmp_path / "claims.json").read_text()) == known
     assert capsys.readouterr().out == ""
@@ -107,7 +120,8 @@ def test_the_study_of_choices_draws_every_combination():
     fits = claims.fit_claims(ds, module.FIT[:1], dict.fromkeys(module.WINDOWS, (0, 1)))
     fits["weight_norm_V", "learning_rate"] = fits["activation_rate", "learning_rate"]
     for each in fits["activation_rate", "learning_rate"]:
-        each.choice["model.init"] = "torch"  # it has one value here
+        # it has one value here
+        each.choice["model.init"] = "torch"
     fig = module.figure(ds, fits)["sensitivity"]
     texts = [t.get_text() for ax in fig.axes for t in (*ax.texts, *ax.get_xticklabels())]
     assert sum("]" in t or "identifiable" in t for t in texts) == 2 * 3 * 2

@@ -6,10 +6,10 @@ import pytest
 import jthermo as jt
 
 STEPS = (500, 2000, 5000, 10_000)
-ACTIVATION = np.array(
-    [0.469, 0.403, 0.306, 0.210]
-)  # 200 seeds of another program; standard error .003 (1st) …
-JOINT = 4 * np.sqrt(2) * 0.003  # four joint standard errors of two such means
+# 200 seeds of another program; standard error .003 (1st) …
+ACTIVATION = np.array([0.469, 0.403, 0.306, 0.210])
+# four joint standard errors of two such means
+JOINT = 4 * np.sqrt(2) * 0.003
 
 
 def activation(**changes):
@@ -33,7 +33,12 @@ def test_activation_rate_agrees_with_an_independent_simulation():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("learning_rate", 0.07), ("batch_size", 2), ("noise", "unbiased"), ("noise", "label_averaged")],
+    [
+        ("learning_rate", 0.07),
+        ("batch_size", 2),
+        ("noise", "unbiased"),
+        ("noise", "label_averaged"),
+    ],
 )
 def test_another_rate_batch_or_noise_does_not(name, value):
     mean, _ = activation(**{name: value, "seed": range(64)})

@@ -124,13 +124,17 @@ def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch
     monkeypatch.setattr(reproduce, "_made", lambda *_: later)
     shutil.rmtree(results / "planted-small")
     reproduce.reproduce("planted", out=results, progress=False)
-    assert experiment_folder.read(results / "planted-small")["made"] == later  # with its records
+    # with its records
+    assert experiment_folder.read(results / "planted-small")["made"] == later
     assert published() == before
     known = json.loads(before["claims.json"])["C2"]["experiments"]["planted"]
     assert not {"code", "records"} & set(known)
-    known["rows"][0]["misfit"] += 1e-9  # a number that differs is another finding
+    # a number that differs is another finding
+    known["rows"][0]["misfit"] += 1e-9
     claims_json.update(
-        results / "claims.json", "planted", {**known, "rows": {"C2": known["rows"]}, "made": {"date": "now"}}
+        results / "claims.json",
+        "planted",
+        {**known, "rows": {"C2": known["rows"]}, "made": {"date": "now"}},
     )
     assert b'"now"' in published()["claims.json"]
 
@@ -146,7 +150,8 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     with pytest.raises(SystemExit) as stopped:
         verbs.main(["reproduce", "all", "--out", str(results)])
     told = capsys.readouterr()
-    assert stopped.value.code == 1  # not bad input
+    # not bad input
+    assert stopped.value.code == 1
     assert "a_broken: ZeroDivisionError" in told.err
     assert "4 experiments at small scale: 2 done before, 2 to do" in told.out
     assert re.search(r"^\[2/2\] absent: .* gone, ", told.out, re.MULTILINE)
@@ -174,7 +179,8 @@ def test_the_page_says_what_was_found_and_how_to_do_it_again(made, results):
         assert "not run" in section(page, claim)
         assert f"<pre>jthermo reproduce {name}</pre>" in section(page, claim)
     assert "TwoLayer(inputs=2, hidden=2, bias=True, init=torch)" in page
-    assert "0 … 1" not in page  # two seeds are listed
+    # two seeds are listed
+    assert "0 … 1" not in page
     assert jt.__version__ in section(page, "made")
 
 
@@ -184,7 +190,9 @@ def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, result
     assert "<script" not in page
     assert "ratio &lt;of&gt; two" in page
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page)
-    assert not re.findall(r"url\((?!#)|@import|https?://(?!www\.w3\.org/(?:2000/svg|1999/xlink)\b)", page)
+    assert not re.findall(
+        r"url\((?!#)|@import|https?://(?!www\.w3\.org/(?:2000/svg|1999/xlink)\b)", page
+    )
 
     class Checker(HTMLParser):
         """Every tag that is opened is closed, and no id stands twice."""
@@ -233,7 +241,8 @@ def test_what_is_deleted_or_changed_is_not_run_and_no_old_number_stays(made, res
 
 def test_records_of_other_runs_do_not_carry_the_old_verdicts(made, results):
     folder = results / "planted-small"
-    writing.write_dataset(folder, reading.read_dataset(folder).isel(record=slice(20)))  # sound, but others
+    # sound, but others
+    writing.write_dataset(folder, reading.read_dataset(folder).isel(record=slice(20)))
     with pytest.raises(InputError, match="holds other records than its verdicts were found in"):
         experiment_folder.read(folder)
 
@@ -247,7 +256,8 @@ def test_a_verdict_that_its_numbers_do_not_give_is_flagged(made, results):
     assert "chip unsupported" in section(page, "C2")
     assert "it says reproduced, which its own numbers do not give" in section(page, "C2")
     assert "chip reproduced" not in section(page, "C2")
-    assert "chip reproduced" in section(page, "C9")  # the other rows are as they were
+    # the other rows are as they were
+    assert "chip reproduced" in section(page, "C9")
 
 
 def test_the_published_page_says_that_it_is(made, results):
@@ -260,7 +270,8 @@ def test_the_published_page_says_that_it_is(made, results):
     assert "<svg" in section(page, "C2").partition("<figure>")[2]
     assert jt.__version__ in section(page, "made")
     assert "cifar99 is not at hand" in section(page, "C8")
-    assert "<svg" in section(page, "beyond")  # which has a figure and no claim
+    # which has a figure and no claim
+    assert "<svg" in section(page, "beyond")
     (results / "figures" / "net_of_two.svg").unlink()
     assert "nothing is published on it" in section(page_of(results, published=True), "beyond")
     (results / "claims.json").unlink()
@@ -276,7 +287,8 @@ def test_a_figure_in_a_page_keeps_its_text_and_has_a_shade_for_dark_pages():
     drawn = figures.svg(fig, 'a "name"').decode()
     plt.close(fig)
     assert ">&lt;η&gt;</text>" in drawn
-    assert ">1.2345</text>" in drawn  # only places are rounded
+    # only places are rounded
+    assert ">1.2345</text>" in drawn
     assert not re.search(r' d="[^"]*\.\d\d', drawn)
     assert 'aria-label="a &quot;name&quot;"' in drawn
     assert "stroke: var(--c440154)" in drawn

@@ -29,7 +29,9 @@ DRAWS = {
 @pytest.mark.parametrize("draw", DRAWS)
 def test_same_bits_as_jax(draw):
     def made(impl):
-        return np.asarray(jax.jit(jax.vmap(lambda s: DRAWS[draw](jax.random.key(s, impl=impl))))(SEEDS))
+        return np.asarray(
+            jax.jit(jax.vmap(lambda s: DRAWS[draw](jax.random.key(s, impl=impl))))(SEEDS)
+        )
 
     ours, theirs = made(IMPL), made("threefry2x32")
     assert ours.dtype == theirs.dtype
@@ -48,7 +50,9 @@ def test_normal_is_the_inverse_of_the_error_function_and_as_close_to_it_as_jax()
     u = jax.random.uniform(key, shape, minval=np.nextafter(np.float32(-1), np.float32(0)))
     exact = np.sqrt(2) * special.erfinv(np.asarray(u, np.float64))
     assert np.abs(exact).max() > 4.8
-    ours, theirs = (np.abs(np.asarray(f(key, shape)) / exact - 1) for f in (normal, jax.random.normal))
+    ours, theirs = (
+        np.abs(np.asarray(f(key, shape)) / exact - 1) for f in (normal, jax.random.normal)
+    )
     assert ours.max() < 1e-6
     assert theirs.max() > ours.max()
 

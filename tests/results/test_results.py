@@ -20,7 +20,9 @@ def sweep_of(**changes):
         "batch_size": (1, 2),
         "seed": range(3),
         "num_steps": jt.RescaledSteps(0.5),
-        "record": jt.Record(steps=jt.log_steps(5), observables=(jt.activation_rate(), jt.unit_activation())),
+        "record": jt.Record(
+            steps=jt.log_steps(5), observables=(jt.activation_rate(), jt.unit_activation())
+        ),
     }
     return jt.Sweep(**{**fields, **changes})
 
@@ -51,7 +53,8 @@ def test_layout_is_the_one_described(ds):
     for name, variable in ds.data_vars.items():
         assert variable.attrs["long_name"], name
         assert variable.attrs["units"], name
-    steps = {(0.1, 1): 50, (0.1, 2): 100, (0.2, 1): 13, (0.2, 2): 25}  # 0.5·B/η², rounded up
+    # 0.5·B/η², rounded up
+    steps = {(0.1, 1): 50, (0.1, 2): 100, (0.2, 1): 13, (0.2, 2): 25}
     for rate, batch, last in zip(
         ds.learning_rate.values, ds.batch_size.values, ds.step.max("record").values, strict=True
     ):
@@ -76,7 +79,10 @@ def test_grid_lays_every_run_in_its_place(ds):
         sweep_of(
             learning_rate=None,
             batch_size=None,
-            points=[{"learning_rate": 0.1, "batch_size": 1}, {"learning_rate": 0.2, "batch_size": 2}],
+            points=[
+                {"learning_rate": 0.1, "batch_size": 1},
+                {"learning_rate": 0.2, "batch_size": 2},
+            ],
         ),
         progress=False,
     )
@@ -86,14 +92,18 @@ def test_grid_lays_every_run_in_its_place(ds):
 
 
 def test_tau_is_the_rescaled_clock(ds):
-    expected = ds.step.values * ds.learning_rate.values[:, None] ** 2 / ds.batch_size.values[:, None]
+    expected = (
+        ds.step.values * ds.learning_rate.values[:, None] ** 2 / ds.batch_size.values[:, None]
+    )
     np.testing.assert_allclose(jt.tau(ds), np.where(ds.step >= 0, expected, np.nan))
     np.testing.assert_allclose(jt.tau(ds, 0, 0).where(ds.step >= 0), ds.step.where(ds.step >= 0))
 
 
 def test_runs_shorter_than_the_longest_are_padded():
     record = jt.Record(steps=jt.every(1), observables=jt.activation_rate())
-    ragged = jt.run(sweep_of(batch_size=1, num_steps=jt.RescaledSteps(0.05), record=record), progress=False)
+    ragged = jt.run(
+        sweep_of(batch_size=1, num_steps=jt.RescaledSteps(0.05), record=record), progress=False
+    )
     short = ragged.isel(run=ragged.learning_rate.values == 0.2)
     assert ragged.sizes["record"] == 6
     assert (short.step.values == [0, 1, 2, -1, -1, -1]).all()
@@ -111,10 +121,12 @@ def test_export_writes_the_same_numbers(ds, tmp_path, to):
         return
     table = pd.read_csv(path) if to == "csv" else pd.read_parquet(path)
     assert len(table) == (ds.step >= 0).sum()
-    row = table[(table.learning_rate == 0.2) & (table.batch_size == 2) & (table.seed == 1)].sort_values(
-        "step"
+    row = table[
+        (table.learning_rate == 0.2) & (table.batch_size == 2) & (table.seed == 1)
+    ].sort_values("step")
+    run = ds.isel(
+        run=(ds.learning_rate.values == 0.2) & (ds.batch_size.values == 2) & (ds.seed.values == 1)
     )
-    run = ds.isel(run=(ds.learning_rate.values == 0.2) & (ds.batch_size.values == 2) & (ds.seed.values == 1))
     np.testing.assert_array_equal(row.step, run.step[0])
     np.testing.assert_allclose(row.activation_rate, run.activation_rate[0], rtol=1e-6)
     np.testing.assert_allclose(row.unit_activation_3, run.unit_activation[0, :, 3], rtol=1e-6)
@@ -128,12 +140,15 @@ def test_an_unknown_format_is_refused(ds, tmp_path):
 def test_the_same_call_again_returns_what_is_there(folder, monkeypatch):
     from jthermo.execution import placement
 
-    monkeypatch.setattr(placement, "programs", None)  # nothing is trained
+    # nothing is trained
+    monkeypatch.setattr(placement, "programs", None)
     xr.testing.assert_identical(jt.run(sweep_of(), folder, progress=False), jt.open_results(folder))
 
 
 def test_a_folder_with_another_sweep_is_refused(folder):
-    with pytest.raises(InputError, match=r"holds another sweep.*learning_rate: \[0.1, 0.2\] → \[0.3\]"):
+    with pytest.raises(
+        InputError, match=r"holds another sweep.*learning_rate: \[0.1, 0.2\] → \[0.3\]"
+    ):
         jt.run(sweep_of(learning_rate=0.3), folder, progress=False)
 
 
@@ -141,7 +156,9 @@ def test_a_folder_with_another_sweep_is_refused(folder):
 def test_damaged_records_are_never_read(tmp_path, damage):
     out = tmp_path / "sweep"
     jt.run(sweep_of(), out, progress=False)
-    path = max((p for p in (out / "records").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    path = max(
+        (p for p in (out / "records").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
     body = bytearray(path.read_bytes())
     if damage == "delete":
         path.unlink()

@@ -99,7 +99,11 @@ GOLDEN = {
 def sweep_with(name):
     """The smallest sweep that has a value of VALUES in it."""
     value = VALUES[name]
-    parts = {"model": jt.models.TwoLayer(inputs=3, hidden=4), "data": jt.data.Gaussian(dim=3), "num_steps": 4}
+    parts = {
+        "model": jt.models.TwoLayer(inputs=3, hidden=4),
+        "data": jt.data.Gaussian(dim=3),
+        "num_steps": 4,
+    }
     record = {"steps": (0, 4), "observables": (jt.weight_norm("V"),)}
     if isinstance(value, jt.Record):
         return jt.Sweep(record=value, learning_rate=0.1, **parts)
@@ -171,7 +175,11 @@ def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
         for module in modules
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if kind.__module__.startswith("jthermo.")
-        and (issubclass(kind, Model | Observable) or hasattr(kind, "draw") or hasattr(kind, "residual"))
+        and (
+            issubclass(kind, Model | Observable)
+            or hasattr(kind, "draw")
+            or hasattr(kind, "residual")
+        )
         and not inspect.isabstract(kind)
         and not kind.__name__.startswith("_")
         and kind.__name__ not in ("InMemory", "DeepNet", "Source")
@@ -187,4 +195,6 @@ def test_a_sweep_written_with_the_old_names_of_powers_is_read():
         "batch_size": 0.0,
         "at_most": None,
     }
-    assert json_codec.from_plain(old) == jt.RescaledSteps(5.0, learning_rate_power=1.0, batch_size_power=0.0)
+    assert json_codec.from_plain(old) == jt.RescaledSteps(
+        5.0, learning_rate_power=1.0, batch_size_power=0.0
+    )

@@ -31,18 +31,27 @@ def triple(model, params, probe):
 
 
 BAD = {
-    "negative rate": ("learning_rate = -0.1: give a positive finite", lambda: sweep_of(learning_rate=-0.1)),
+    "negative rate": (
+        "learning_rate = -0.1: give a positive finite",
+        lambda: sweep_of(learning_rate=-0.1),
+    ),
     "rate nan": ("learning_rate = nan", lambda: sweep_of(learning_rate=(0.1, float("nan")))),
     "rate text": ("learning_rate = 'fast'", lambda: sweep_of(learning_rate="fast")),
     "rate twice": ("learning_rate = 0.1: stands twice", lambda: sweep_of(learning_rate=(0.1, 0.1))),
-    "rate missing": ("learning_rate = None: give at least one", lambda: sweep_of(learning_rate=None)),
+    "rate missing": (
+        "learning_rate = None: give at least one",
+        lambda: sweep_of(learning_rate=None),
+    ),
     "rate empty": (r"learning_rate = \(\): give at least one", lambda: sweep_of(learning_rate=())),
     "batch zero": ("batch_size = 0: give a whole number from 1", lambda: sweep_of(batch_size=0)),
     "batch half": ("batch_size = 1.5", lambda: sweep_of(batch_size=1.5)),
     "seed negative": ("seed = -1: give a whole number from 0", lambda: sweep_of(seed=-1)),
     "seed bool": ("seed = True", lambda: sweep_of(seed=True)),
     "steps zero": ("num_steps = 0: give a whole number from 1", lambda: sweep_of(num_steps=0)),
-    "steps endless": ("num_steps = .* means 1e.* steps", lambda: sweep_of(num_steps=jt.RescaledSteps(1e9))),
+    "steps endless": (
+        "num_steps = .* means 1e.* steps",
+        lambda: sweep_of(num_steps=jt.RescaledSteps(1e9)),
+    ),
     "clock": ("num_steps.value = -1", lambda: jt.RescaledSteps(-1)),
     "not increasing": (
         r"record.steps = \(0, 5, 5\): must be strictly increasing",
@@ -76,11 +85,20 @@ BAD = {
             model=nn.Dense(1), record=jt.Record(steps=jt.every(5), observables=jt.activation_rate())
         ),
     ),
-    "dimension": ("model.inputs = .*3.*make them equal", lambda: sweep_of(data=jt.data.Gaussian(dim=4))),
+    "dimension": (
+        "model.inputs = .*3.*make them equal",
+        lambda: sweep_of(data=jt.data.Gaussian(dim=4)),
+    ),
     "hidden": ("model.hidden = 0", lambda: jt.models.TwoLayer(inputs=3, hidden=0)),
     "hidden text": ("model.hidden = 'ten'", lambda: jt.models.TwoLayer(inputs=3, hidden="ten")),
-    "init": ("model.init = 'xavier': use one of torch", lambda: jt.models.TwoLayer(3, 4, init="xavier")),
-    "odd pairs": ("model.hidden = 3: paired_he", lambda: jt.models.TwoLayer(3, 3, init="paired_he")),
+    "init": (
+        "model.init = 'xavier': use one of torch",
+        lambda: jt.models.TwoLayer(3, 4, init="xavier"),
+    ),
+    "odd pairs": (
+        "model.hidden = 3: paired_he",
+        lambda: jt.models.TwoLayer(3, 3, init="paired_he"),
+    ),
     "bias": ("model.bias = 1", lambda: jt.models.TwoLayer(3, 4, bias=1)),
     "model": ("model = 'mlp': give a jt.models", lambda: sweep_of(model="mlp")),
     "data": ("data = 'gauss': give a jt.data", lambda: sweep_of(data="gauss")),
@@ -100,7 +118,10 @@ BAD = {
     "optimizer argument": ("refuses these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
     "width": ("lane_width = 0: give a whole number of at least 1", lambda: sweep_of(lane_width=0)),
-    "huge": ("the grid has 300,000 runs .*set max_runs=300000", lambda: sweep_of(seed=range(75_000))),
+    "huge": (
+        "the grid has 300,000 runs .*set max_runs=300000",
+        lambda: sweep_of(seed=range(75_000)),
+    ),
     "huge axis": ("seed = range.*has 1,000,000 values", lambda: sweep_of(seed=range(1_000_000))),
     "vary unknown": ("TwoLayer has no 'depth'", lambda: sweep_of(vary={"model.depth": (1, 2)})),
     "vary root": ("vary = 'depth': name a field of", lambda: sweep_of(vary={"depth": (1, 2)})),
@@ -209,7 +230,9 @@ def test_id_is_equal_for_what_gives_the_same_results():
         sweep_of(noise=jt.noise.Full(), loss="bce", optimizer=jt.sgd()),
         sweep_of(max_runs=500),
         sweep_of(record=jt.Record(steps=jt.log_steps(5), observables=RECORD.observables[::-1])),
-        sweep_of(record=jt.Record(steps=jt.log_steps(5).resolve(20), observables=RECORD.observables)),
+        sweep_of(
+            record=jt.Record(steps=jt.log_steps(5).resolve(20), observables=RECORD.observables)
+        ),
         sweep_of(
             learning_rate=None,
             batch_size=None,
@@ -232,7 +255,9 @@ SWEEP = jt.Sweep(model=jt.models.TwoLayer(inputs=3, hidden=4), data=jt.data.Gaus
 
 def test_an_edited_observable_is_another_sweep_and_a_comment_is_not(tmp_path):
     ids = []
-    for number, body in enumerate(("2 * params['V']", "2 * params['V']  # still", "3 * params['V']")):
+    for number, body in enumerate(
+        ("2 * params['V']", "2 * params['V']  # still", "3 * params['V']")
+    ):
         path = tmp_path / str(number) / "own_sweep.py"
         path.parent.mkdir()
         path.write_text(FILE.format(body=body))

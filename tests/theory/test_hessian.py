@@ -46,10 +46,15 @@ def case(name, seed=0):
     x = jax.random.normal(jax.random.key(seed + 10), (M, *model.input_shape))
     y = jax.random.randint(jax.random.key(seed + 20), (M,), 0, max(2, model.num_outputs))
     params = jax.jit(model.init)(jax.random.key(seed))
-    if model.arguments.get("bias"):  # biases that matter, whatever the init gives them
+    # biases that matter, whatever the init gives them
+    if model.arguments.get("bias"):
         noise = iter(jax.random.split(jax.random.key(seed + 30), 99))
         params = jax.tree.map(
-            lambda v: v + 0.3 * jax.random.normal(next(noise), v.shape) if v.ndim == 1 and v.size != 5 else v,
+            lambda v: (
+                v + 0.3 * jax.random.normal(next(noise), v.shape)
+                if v.ndim == 1 and v.size != 5
+                else v
+            ),
             params,
         )
     return model, "bce" if model.num_outputs == 1 else "softmax", params, x, y
@@ -101,7 +106,9 @@ def test_the_trace_is_the_sum_over_classes_of_squared_gradients(name):
             cases = [(p[k], p - np.eye(len(p))[k]) for k in range(len(p))]
         for weight, cotangent in cases:
             made = deep_oracles.gradient(params, example, cotangent, blocks)
-            total += weight * sum(float((g**2).sum()) for layer in made.values() for g in layer.values())
+            total += weight * sum(
+                float((g**2).sum()) for layer in made.values() for g in layer.values()
+            )
     assert float(hessian.trace(model, params, x)) == pytest.approx(total / M, rel=1e-5)
 
 
@@ -109,7 +116,9 @@ def test_squared_error_and_any_number_of_examples():
     model, _, params, _, _ = case("mlp no bias")
     x = jax.random.normal(jax.random.key(1), (530, 3))
     trace = hessian.trace(model, params, x, loss="squared")
-    pieces = [float(hessian.trace(model, params, part, loss="squared")) for part in (x[:265], x[265:])]
+    pieces = [
+        float(hessian.trace(model, params, part, loss="squared")) for part in (x[:265], x[265:])
+    ]
     assert float(trace) == pytest.approx(np.mean(pieces), rel=1e-5)
     each = jax.vmap(jax.jacobian(model.apply), (None, 0))(params, x)
     assert float(trace) == pytest.approx(
@@ -148,7 +157,9 @@ def bound_twin(model, params, x, drop=None):
     n = len(layers)
     total = 0.0 if drop == "last" else last * into[-1]
     for layer in range(n - 1):
-        product = np.prod([np.linalg.norm(layers[m][0] @ masks[m]) ** 2 for m in range(layer + 1, n)])
+        product = np.prod(
+            [np.linalg.norm(layers[m][0] @ masks[m]) ** 2 for m in range(layer + 1, n)]
+        )
         total += half * into[layer] * product
     return total
 
@@ -157,9 +168,12 @@ def bound_twin(model, params, x, drop=None):
 def test_the_bound_equals_its_terms_and_holds_and_without_one_of_them_it_fails(name):
     model, _, _, x, _ = case(name)
     of = jax.jit(
-        jax.vmap(lambda p, x: (hessian.trace_bound(model, p, x), hessian.trace(model, p, x)), (0, None))
+        jax.vmap(
+            lambda p, x: (hessian.trace_bound(model, p, x), hessian.trace(model, p, x)), (0, None)
+        )
     )
-    many = jax.vmap(model.init)(jax.random.split(jax.random.key(7), 400))  # of five kinds: 2000 nets
+    # of five kinds: 2000 nets
+    many = jax.vmap(model.init)(jax.random.split(jax.random.key(7), 400))
     scale = 3 * jax.random.uniform(jax.random.key(8), (400,))
     many = jax.tree.map(lambda v: v * scale.reshape(-1, *(1,) * (v.ndim - 1)), many)
     bound, trace = (np.asarray(v) for v in of(many, x))
@@ -168,7 +182,8 @@ def test_the_bound_equals_its_terms_and_holds_and_without_one_of_them_it_fails(n
     params = jax.tree.map(lambda v: v[3], many)
     expected = np.mean([bound_twin(model, params, row) for row in np.asarray(x)])
     assert bound[3] == pytest.approx(expected, rel=1e-5)
-    if name.startswith("two"):  # shallow enough for its terms to be needed
+    # shallow enough for its terms to be needed
+    if name.startswith("two"):
         fewer = [
             np.mean(
                 [
@@ -184,7 +199,10 @@ def test_the_bound_equals_its_terms_and_holds_and_without_one_of_them_it_fails(n
 def test_a_net_outside_the_hypotheses_breaks_the_bound():
     """The bound without bias, on a net whose large biases it does not know of: it has to fail, or it could not."""
     with_bias, without = NETS["two-layer"], NETS["two-layer no bias"]
-    params, x = case("two-layer")[2] | {"b": jnp.full(5, 30.0), "V": jnp.full(5, 0.01)}, case("two-layer")[3]
+    params, x = (
+        case("two-layer")[2] | {"b": jnp.full(5, 30.0), "V": jnp.full(5, 0.01)},
+        case("two-layer")[3],
+    )
     found = hessian.trace(with_bias, params, x)
     assert hessian.trace_bound(without, {k: params[k] for k in ("W", "V")}, x) < 0.5 * found
     assert hessian.trace_bound(with_bias, params, x) > found
@@ -217,19 +235,22 @@ def test_a_smaller_activation_rate_gives_a_smaller_bound():
 def test_hutchinson_agrees_within_its_error_and_lanczos_with_the_spectrum(name):
     model, loss, params, x, y = case(name)
     full = full_hessian(name)
-    value, error = jax.jit(lambda k: curvature_estimators.hutchinson(model, params, x, y, loss, k, 400))(
-        jax.random.key(2)
-    )
+    value, error = jax.jit(
+        lambda k: curvature_estimators.hutchinson(model, params, x, y, loss, k, 400)
+    )(jax.random.key(2))
     assert abs(float(value) - full.trace()) < 4 * float(error)
-    off_diagonal = 2 * ((full**2).sum() - (np.diag(full) ** 2).sum())  # the variance of one vᵀHv
+    # the variance of one vᵀHv
+    off_diagonal = 2 * ((full**2).sum() - (np.diag(full) ** 2).sum())
     assert float(error) == pytest.approx(np.sqrt(off_diagonal / 400), rel=0.2)
     assert abs(2 * float(value) - full.trace()) > 4 * float(error)
-    top = jax.jit(lambda k: curvature_estimators.top_eigenvalues(model, params, x, y, loss, k, 3, 40))(
-        jax.random.key(3)
-    )
+    top = jax.jit(
+        lambda k: curvature_estimators.top_eigenvalues(model, params, x, y, loss, k, 3, 40)
+    )(jax.random.key(3))
     exact = np.linalg.eigvalsh(full)[::-1][:3]
     np.testing.assert_allclose(top, exact, rtol=1e-3)
-    few = float(curvature_estimators.top_eigenvalues(model, params, x, y, loss, jax.random.key(3), 1, 2)[0])
+    few = float(
+        curvature_estimators.top_eigenvalues(model, params, x, y, loss, jax.random.key(3), 1, 2)[0]
+    )
     assert few < exact[0] * (1 - 1e-3)
 
 

@@ -11,7 +11,8 @@ from jthermo.update_rule import losses
 
 
 @pytest.mark.parametrize(
-    ("loss", "shape"), [("bce", (40,)), ("squared", (40,)), ("softmax", (40, 3)), ("squared", (40, 3))]
+    ("loss", "shape"),
+    [("bce", (40,)), ("squared", (40,)), ("softmax", (40, 3)), ("squared", (40, 3))],
 )
 def test_full_residual_is_the_derivative_of_the_loss(loss, shape):
     f = jax.random.normal(jax.random.key(0), shape)
@@ -39,7 +40,8 @@ def test_unbiased_residual_is_a_fair_sign_of_the_given_size():
     assert abs(np.mean(r)) < 4 * 0.3 / np.sqrt(r.size)
     assert abs(np.corrcoef(r, f)[0, 1]) < 4 / np.sqrt(r.size)
     full = np.asarray(jt.noise.Full().residual("bce", f, f * 0, jax.random.key(4)))
-    assert abs(np.corrcoef(full, f)[0, 1]) > 0.5  # the real residual does know f
+    # the real residual does know f
+    assert abs(np.corrcoef(full, f)[0, 1]) > 0.5
 
 
 def test_unbiased_residual_of_several_classes_sums_to_zero():
@@ -51,7 +53,9 @@ def test_unbiased_residual_of_several_classes_sums_to_zero():
 
 def test_label_averaged_residual_is_the_mean_over_labels():
     f = jax.random.normal(jax.random.key(0), (9,))
-    parts = [jt.noise.Full().residual("bce", f, jnp.full(9, y), jax.random.key(1)) for y in (0.0, 1.0)]
+    parts = [
+        jt.noise.Full().residual("bce", f, jnp.full(9, y), jax.random.key(1)) for y in (0.0, 1.0)
+    ]
     got = jt.noise.LabelAveraged().residual("bce", f, parts[0], jax.random.key(1))
     np.testing.assert_allclose(got, (parts[0] + parts[1]) / 2, rtol=1e-5, atol=1e-7)
 
@@ -59,6 +63,11 @@ def test_label_averaged_residual_is_the_mean_over_labels():
 def test_loss_follows_from_the_outputs():
     assert losses.resolve("auto", 1, 2) == "bce"
     assert losses.resolve("auto", 3, 3) == "softmax"
-    for loss, outputs, classes in (("bce", 3, 3), ("softmax", 3, 4), ("bce", 1, 3), ("hinge", 1, 2)):
+    for loss, outputs, classes in (
+        ("bce", 3, 3),
+        ("softmax", 3, 4),
+        ("bce", 1, 3),
+        ("hinge", 1, 2),
+    ):
         with pytest.raises(InputError, match="loss"):
             losses.resolve(loss, outputs, classes)
