@@ -6,7 +6,8 @@ import numpy as np
 
 import jthermo as jt
 from jthermo import evidence
-from jthermo.theory import curves, drift
+from jthermo.paper import curve_statistics
+from jthermo.theory import drift
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10, init="he"),
@@ -31,7 +32,7 @@ def slopes(ds):
         clock = runs.step.values[0] * eta**2
         last = np.nonzero(runs.step.values[0] >= 0)[0][-1] + 1
         rate, s2 = (runs[v].values[:, :last] for v in ("activation_rate", "mean_squared_residual"))
-        found[float(eta)] = curves.local_slopes(clock[:last], rate, s2, EDGES)
+        found[float(eta)] = curve_statistics.local_slopes(clock[:last], rate, s2, EDGES)
     return found
 
 
@@ -39,7 +40,7 @@ def judge(ds):
     found, rows = slopes(ds), []
     for eta, s in found.items():
         (slope, level), size = s.samples, len(s.samples[0])
-        picks = curves.resamplings(400, size)
+        picks = curve_statistics.resamplings(400, size)
         means = np.array([[slope[p][:, [0, -1]].mean(0), level[p][:, [0, -1]].mean(0)] for p in picks])
         ratio = means[:, :, 0] / means[:, :, 1]
         power = np.log(ratio[:, 0]) / np.log(ratio[:, 1])

@@ -4,7 +4,7 @@ import numpy as np
 
 import jthermo as jt
 from jthermo import evidence
-from jthermo.theory import curves
+from jthermo.paper import curve_statistics
 from jthermo.theory.meanfield import excess_loss
 
 INITS = ("torch", "he", "unit")  # a paired init starts at the least loss that random labels allow
@@ -48,11 +48,12 @@ def judge(ds):
     for init in INITS:
         rates = by_rate(ds, init)
         small, large = rates[min(rates)], rates[max(rates)]
-        picks = curves.resamplings(300, small.sizes["run"])
+        picks = curve_statistics.resamplings(300, small.sizes["run"])
         for variable, name in NAMES.items():
             for level in levels(rates):
                 values = [
-                    curves.at_level(runs, variable, "excess_loss", level, picks) for runs in (large, small)
+                    curve_statistics.at_level(runs, variable, "excess_loss", level, picks)
+                    for runs in (large, small)
                 ]
                 difference = (values[0] - values[1]) / values[1][0]
                 low, high = np.nanquantile(difference, [0.025, 0.975])

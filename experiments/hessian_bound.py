@@ -7,7 +7,8 @@ from scipy import stats
 
 import jthermo as jt
 from jthermo import evidence
-from jthermo.theory import curves, hessian
+from jthermo.paper import curve_statistics
+from jthermo.theory import hessian
 
 
 def factors(model, params, probe):
@@ -50,7 +51,7 @@ def judge(ds):
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=ds.learning_rate.values == eta)
         bound, found = runs.trace_bound.values, runs.factors.values[:, -1]
-        picks = curves.resamplings(400, len(bound))
+        picks = curve_statistics.resamplings(400, len(bound))
         measured = {"bound at the end, over its start": bound[picks, -1].mean(1) / bound[picks, 0].mean(1)}
         for name, factor in zip(("Σ rate · |W|²", "Σ rate · V²"), found.T, strict=True):
             rank = [stats.spearmanr(bound[p, -1], factor[p]).statistic for p in picks]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence, train
+from jthermo import evidence
+from jthermo.engines import run_state, step_program
 from jthermo.theory import drift, flow, meanfield
 
 NOISES = {"full": "full SGD", "label_averaged": "label-averaged", "unbiased": "unbiased walk"}
@@ -47,9 +48,9 @@ def pick(ds, noise, eta=ETA):
 def predicted(runs, noise, eta=ETA):
     """Mean-field curves from the inits of the first runs."""
     seeds = jnp.asarray(np.sort(runs.seed.values)[:NETS], jnp.uint32)
-    inits = jax.vmap(lambda seed: train.init(SWEEP.model, jt.sgd(), train.Run(seed, 0, eta, {})).params)(
-        seeds
-    )
+    inits = jax.vmap(
+        lambda seed: run_state.init(SWEEP.model, jt.sgd(), step_program.Run(seed, 0, eta, {})).params
+    )(seeds)
     return meanfield.predict(inits, runs.step.values[0], learning_rate=eta, noise=noise)
 
 

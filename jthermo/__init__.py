@@ -11,34 +11,33 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "claims",
-    "collapse",
-    "data",
-    "errors",
-    "figures",
-    "gradients",
-    "models",
-    "noise",
-    "observables",
-    "reproduction",
-    "results",
-    "sinks",
-    "store",
-    "theory",
-)
+_MODULES = {
+    "claims": "claims",
+    "collapse": "collapse",
+    "data": "data",
+    "errors": "errors",
+    "figures": "figures",
+    "gradients": "observables.gradient_moments",
+    "models": "models",
+    "noise": "update_rule.residual_noise",
+    "observables": "observables",
+    "reproduction": "reproduction",
+    "results": "results",
+    "sinks": "sinks",
+    "theory": "theory",
+}
 _NAMES = {
     "Claim": "claims",
     "InputError": "errors",
     "Interrupted": "errors",
-    "Optimizer": "optimizer",
-    "Record": "spec",
-    "RescaledSteps": "schedule",
-    "Sweep": "spec",
+    "Optimizer": "update_rule.optimizer",
+    "Record": "sweep.record",
+    "RescaledSteps": "sweep.recorded_steps",
+    "Sweep": "sweep.sweep",
     "accuracy": "observables",
     "activation_rate": "observables",
     "doctor": "diagnosis",
-    "every": "schedule",
+    "every": "sweep.recorded_steps",
     "explore": "exploration",
     "export": "results",
     "fit_collapse": "collapse",
@@ -47,7 +46,7 @@ _NAMES = {
     "hessian_trace": "observables",
     "kappa": "observables",
     "layer_statistics": "observables",
-    "log_steps": "schedule",
+    "log_steps": "sweep.recorded_steps",
     "loss": "observables",
     "mean_squared_residual": "observables",
     "open_params": "parameters",
@@ -55,7 +54,7 @@ _NAMES = {
     "plan": "forecast",
     "reproduce": "reproduction",
     "run": "runner",
-    "sgd": "optimizer",
+    "sgd": "update_rule.optimizer",
     "sparse": "observables",
     "status": "results",
     "tau": "results",
@@ -72,7 +71,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"jthermo.{name}")
+        value = importlib.import_module(f"jthermo.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}")
     globals()[name] = value

@@ -15,8 +15,8 @@ import numpy as np
 from jthermo import evidence
 from jthermo.errors import InputError
 from jthermo.evidence import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence
-from jthermo.files import write_between, write_whole
-from jthermo.results import axes_of, tau
+from jthermo.results.atomic import write_between, write_whole
+from jthermo.results.tables import axes_of, tau
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -55,14 +55,14 @@ def resume(directory: Directory, /, how: How) -> None:
         how: how it is run.
     """
     how.start()
+    from jthermo.results.writing import resumable
     from jthermo.runner import run
-    from jthermo.store import resumable
 
     _say_done(directory, run(resumable(directory), directory, **how.options()))
 
 
 def _say_done(folder: Path, ds: Any) -> None:
-    from jthermo.results import num_diverged
+    from jthermo.results.tables import num_diverged
 
     state = "" if ds.attrs["complete"] else " so far; other shards have the rest"
     print(
@@ -103,7 +103,7 @@ def plan(
 
 def status(directory: Directory, /) -> None:
     """What a results folder holds, finished or not."""
-    from jthermo.results import status
+    from jthermo.results.reading import status
 
     for name, text in status(directory).items():
         print(f"{name:<14} {text}")
@@ -145,7 +145,8 @@ def fit(
     """
     from jthermo.claims import fit_choices
     from jthermo.collapse import fit_collapse
-    from jthermo.results import open_results, select, variable
+    from jthermo.results.reading import open_results
+    from jthermo.results.tables import select, variable
 
     options: dict[str, Any] = {
         "time": time,
@@ -199,7 +200,8 @@ def plot(
         out: the PNG file; DIR/VALUE.png where it is not given.
     """
     from jthermo import figures
-    from jthermo.results import open_results, select, variable
+    from jthermo.results.reading import open_results
+    from jthermo.results.tables import select, variable
 
     ds = select(open_results(directory), where)
     variable(ds, value, "value")
@@ -231,7 +233,8 @@ def explore(
         out: the HTML file; explore.html in the folder, or beside the table, where it is not given.
     """
     from jthermo.exploration import explore
-    from jthermo.results import open_results, select
+    from jthermo.results.reading import open_results
+    from jthermo.results.tables import select
 
     data = read_table(target, where) if is_table(target) else select(open_results(target), where)
     path = out or (target.parent if target.is_file() else target) / "explore.html"
@@ -250,7 +253,8 @@ def export(directory: Directory, /, to: Literal["csv", "parquet", "netcdf"], out
         to: the format.
         out: the file; DIR/results.<format> where it is not given.
     """
-    from jthermo.results import SUFFIX, export, open_results
+    from jthermo.results.reading import open_results
+    from jthermo.results.tables import SUFFIX, export
 
     print(export(open_results(directory), out or directory / f"results{SUFFIX[to]}", to))
 

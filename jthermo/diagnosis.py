@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from jthermo import engines, memory
+from jthermo import memory
+from jthermo.engines import choice as engines
 
 PACKAGES = (
     "jax",

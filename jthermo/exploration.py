@@ -22,9 +22,9 @@ from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.collapse.curve import Model, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import SYMBOL
-from jthermo.files import write_whole, writing
 from jthermo.pages import plots
-from jthermo.results import axes_of, columns
+from jthermo.results.atomic import write_whole, writing
+from jthermo.results.tables import axes_of, columns
 
 if TYPE_CHECKING:
     import pandas as pd

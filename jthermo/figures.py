@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.files import write_whole, writing
+from jthermo.results.atomic import write_whole, writing
 
 if TYPE_CHECKING:
     import xarray as xr

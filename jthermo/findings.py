@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jthermo.errors import InputError
-from jthermo.files import write_whole, writing
-from jthermo.results import MANIFEST, MANIFESTS, RECORDS, SWEEP, read_json, read_manifests, read_record
+from jthermo.results.atomic import write_whole, writing
+from jthermo.results.layout import MANIFEST, MANIFESTS, RECORDS, SWEEP
+from jthermo.results.reading import read_json, read_manifests, read_record
 
 if TYPE_CHECKING:
     import xarray as xr

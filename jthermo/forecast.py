@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jthermo import checks, engines, memory, planning, train
+from jthermo import memory, planning
 from jthermo import placement as placing
-from jthermo.errors import InputError
+from jthermo.engines import choice as engines
+from jthermo.engines import step_program
+from jthermo.errors import InputError, finite_number, whole_number
 from jthermo.measurement import Measured, measure
 from jthermo.planning import Cohort
-from jthermo.spec import Sweep
+from jthermo.sweep.sweep import Sweep
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_FILES = 5  # of one checkpoint: the archive, its seal and three of Orbax
@@ -200,14 +202,14 @@ def plan(
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
     if rate is not None:
-        rate = checks.finite("rate", rate, above=0)
-    hosts = checks.whole("hosts", hosts)
-    every = checks.finite("checkpoint_every", checkpoint_every, above=0)
+        rate = finite_number("rate", rate, above=0)
+    hosts = whole_number("hosts", hosts)
+    every = finite_number("checkpoint_every", checkpoint_every, above=0)
     here = placing.Placement(placement, placing.devices())
-    count = len(here.devices) if devices is None else checks.whole("devices", devices)
+    count = len(here.devices) if devices is None else whole_number("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
-    programs = train.programs(sweep)
+    programs = step_program.programs(sweep)
     chosen = engines.settle(engine, None, programs, lambda _: None) if measure else "xla"
     groups = planning.cohorts(sweep, platform=platform, engine=chosen)
     found = [_measured(c, here, count, rate) if measure else None for c in groups]
@@ -292,7 +294,7 @@ def _mean_costs(groups: Sequence[Cohort], watched: Sequence[dict[str, np.ndarray
 def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:
     """Bytes of one device: stated, or asked where the devices at hand are those of the forecast."""
     if stated is not None:
-        return int(checks.finite("memory", stated, above=0))
+        return int(finite_number("memory", stated, above=0))
     return memory.limit(here.devices) if devices is None else None
 
 

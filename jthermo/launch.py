@@ -19,7 +19,7 @@ from jthermo.errors import InputError
 from jthermo.options import Changes, Job, Target, token
 
 if TYPE_CHECKING:
-    from jthermo.spec import Sweep
+    from jthermo.sweep.sweep import Sweep
 
 Kind = Literal["slurm", "slurm-multinode", "tpu", "gke", "submitit"]
 TEMPLATES: dict[str, str] = {

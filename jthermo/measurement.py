@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jthermo import memory, planning, train
+from jthermo import memory, planning
 from jthermo import placement as placing
+from jthermo.engines import step_program
 from jthermo.planning import Cohort
 
 BURST_SECONDS = 0.5
@@ -125,7 +126,7 @@ def _timed(
     return length * lanes / spent, watched / lanes
 
 
-def _placed(cohort: Cohort, place: placing.Placement, count: int) -> train.Run:
+def _placed(cohort: Cohort, place: placing.Placement, count: int) -> step_program.Run:
     """So many blocks of the cohort on the devices, repeated where it has fewer."""
     lanes = cohort.blocks[np.arange(count) % len(cohort.blocks)]
     return place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))

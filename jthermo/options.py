@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number, whole_number
 
 TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
 TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
@@ -184,9 +183,9 @@ class Job:
     def __post_init__(self) -> None:
         for name, least in (("tasks", 1), ("nodes", 1), ("gpus", 0), ("cpus", 1)):
             if getattr(self, name) is not None:
-                checks.whole(name, getattr(self, name), least)
+                whole_number(name, getattr(self, name), least)
         if self.rate is not None:
-            checks.finite("rate", self.rate, above=0)
+            finite_number("rate", self.rate, above=0)
         if not TIME.fullmatch(self.time):
             raise InputError("time", self.time, "write HH:MM:SS or D-HH:MM:SS")
         for name in (

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jthermo import train
 from jthermo.checkpoint import newest
+from jthermo.engines import run_state, step_program
 from jthermo.errors import InputError
-from jthermo.results import open_results
-from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS
+from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.reading import open_results
+from jthermo.sweep.sweep import Sweep
 from jthermo.training import STATE
 
 
@@ -39,9 +39,11 @@ def open_params(directory: str | Path, run: int) -> Any:
         c for c, (where, _) in sweep.groups.items() if all(str(at[k]) == str(v) for k, v in where.items())
     )
     key = sweep.key_of(config)
-    program, hyper = train.split(config, sweep.record)
-    one = jax.tree.map(lambda a: a[0], train.as_runs([config], [hyper], np.zeros(1), np.zeros(1)))
-    shapes, tree = jax.tree.flatten(jax.eval_shape(lambda: train.init(config.model, program.optimizer, one)))
+    program, hyper = step_program.split(config, sweep.record)
+    one = jax.tree.map(lambda a: a[0], step_program.as_runs([config], [hyper], np.zeros(1), np.zeros(1)))
+    shapes, tree = jax.tree.flatten(
+        jax.eval_shape(lambda: run_state.init(config.model, program.optimizer, one))
+    )
     for folder in (Path(directory) / CHECKPOINTS).glob("*-of-*/*"):
         rows = newest(folder)
         if rows is None:

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jthermo import engines, train
-from jthermo.data.held import Held, Split
+from jthermo.data.source import Split
+from jthermo.engines import choice as engines
+from jthermo.engines import run_state, step_program, xla
 from jthermo.errors import InputError
 from jthermo.models import Model
-from jthermo.optimizer import Optimizer
+from jthermo.update_rule.optimizer import Optimizer
 
 PLACEMENTS = ("sharding", "pmap")
 
@@ -139,10 +140,10 @@ class Programs(NamedTuple):
     observe: Bound
 
 
-def programs(program: train.Program, placement: Placement) -> Programs:
+def programs(program: step_program.Program, placement: Placement) -> Programs:
     """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
     data = program.data
-    held = _held(data.load(), placement) if isinstance(data, Held) else {}
+    held = _held(data.load(), placement)
     update = replace(program, observables=(), probe_size=0)  # whatever is recorded, trained by one program
     return Programs(Bound(_advance(update, placement), held), Bound(_observe(program, placement), held))
 
@@ -154,18 +155,18 @@ def _held(split: Split, placement: Placement) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _advance(program: train.Program, placement: Placement) -> jax.stages.Wrapped:
+def _advance(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
     return placement.map(functools.partial(engines.advance(program), program), donate=(1,))
 
 
 @functools.lru_cache(maxsize=64)
-def _observe(program: train.Program, placement: Placement) -> jax.stages.Wrapped:
-    one = functools.partial(train.observe, program)
+def _observe(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
+    one = functools.partial(xla.observe, program)
     return placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None)))
 
 
 @functools.lru_cache(maxsize=64)
 def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bound:
     """The jitted ``runs → states``; a program of its own, since compiled inside another it rounds differently."""
-    one = functools.partial(train.init, model, optimizer)
+    one = functools.partial(run_state.init, model, optimizer)
     return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})

@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jthermo import memory, train, values
-from jthermo.data.held import Held
+from jthermo import memory
+from jthermo.engines import run_state, step_program, xla
 from jthermo.errors import InputError
 from jthermo.models import CNN, Model
-from jthermo.observables.counting import primitives
-from jthermo.spec import Config, Sweep
+from jthermo.observables.cost import primitives
+from jthermo.sweep import identity
+from jthermo.sweep.run_config import RunConfig
+from jthermo.sweep.sweep import Sweep
 
 KEPT = 2  # checkpoints that a cohort keeps, each verified
 HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
@@ -45,11 +47,11 @@ class Cohort:
         progress: (R, 2) steps trained and records made before; zero for a run that has not begun.
     """
 
-    program: train.Program
+    program: step_program.Program
     model: Model
     width: int
     key: np.ndarray
-    runs: train.Run
+    runs: step_program.Run
     steps: np.ndarray
     blocks: np.ndarray
     real: np.ndarray
@@ -73,12 +75,12 @@ class Cohort:
     @functools.cached_property
     def name(self) -> str:
         """Sixteen hex digits of the runs it holds."""
-        return values.digest([self.key.tolist(), self.runs.seed.tolist()])[:16]
+        return identity.json_digest([self.key.tolist(), self.runs.seed.tolist()])[:16]
 
     @property
     def state_bytes(self) -> int:
         """Bytes of parameters and optimizer state over all lanes."""
-        one = jax.eval_shape(lambda r: train.init(self.model, self.program.optimizer, r), self.example)
+        one = jax.eval_shape(lambda r: run_state.init(self.model, self.program.optimizer, r), self.example)
         return self.blocks.size * sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(one))
 
     @property
@@ -140,7 +142,7 @@ class Cohort:
         return lanes[order], real[order], steps[order]
 
     @property
-    def example(self) -> train.Run:
+    def example(self) -> step_program.Run:
         """One run's numbers."""
         return jax.tree.map(lambda a: a[0], self.runs)
 
@@ -167,12 +169,12 @@ def cohorts(
         engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.settle`.
         widths: W by key of those configurations that have begun with one; the rule gives it to the others.
     """
-    grouped: dict[tuple[train.Program, Model, int], list[_Member]] = {}
+    grouped: dict[tuple[step_program.Program, Model, int], list[_Member]] = {}
     clocks: dict[
         tuple[int, ...], int
     ] = {}  # numbered, since a long tuple of steps is slow to compare for every run
     for config, (_, seeds) in sweep.groups.items():
-        program, hyper = train.split(config, sweep.record, engine)
+        program, hyper = step_program.split(config, sweep.record, engine)
         key, steps = sweep.key_of(config), sweep.steps_of(config)
         width = (widths or {}).get(key) or _width(sweep, program, platform)
         # None and a float of the same field are different programs, since only the float is traced
@@ -199,7 +201,7 @@ class _Member(NamedTuple):
     """A run before it has a lane."""
 
     key: str
-    config: Config
+    config: RunConfig
     hyper: dict[str, float]
     seed: int
     steps: tuple[int, ...]
@@ -215,7 +217,7 @@ def _blocks(clocks: Sequence[Any], width: int) -> list[list[int]]:
 
 
 def _cohort(
-    program: train.Program,
+    program: step_program.Program,
     model: Model,
     members: Sequence[_Member],
     progress: np.ndarray,
@@ -234,22 +236,22 @@ def _cohort(
     real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
     configs, seeds = [m.config for m in members], np.array([m.seed for m in members])
     streams = np.array([0 if common_data else c.stream for c in configs])
-    runs = train.as_runs(configs, [m.hyper for m in members], seeds, streams)
+    runs = step_program.as_runs(configs, [m.hyper for m in members], seeds, streams)
     key = np.array([m.key for m in members])
     return Cohort(program, model, width, key, runs, steps, filled, real, progress)
 
 
 def widths(sweep: Sweep, engine: str) -> dict[str, int]:
     """W of every configuration, by its key, as the sweep begins on this machine."""
-    programs = {sweep.key_of(c): train.split(c, sweep.record, engine)[0] for c in sweep.groups}
+    programs = {sweep.key_of(c): step_program.split(c, sweep.record, engine)[0] for c in sweep.groups}
     return {key: _width(sweep, program) for key, program in programs.items()}
 
 
-def _width(sweep: Sweep, program: train.Program, platform: str | None = None) -> int:
+def _width(sweep: Sweep, program: step_program.Program, platform: str | None = None) -> int:
     return sweep.lane_width or lane_width(program, platform or jax.default_backend())
 
 
-def lane_width(program: train.Program, platform: str) -> int:
+def lane_width(program: step_program.Program, platform: str) -> int:
     """W by rule: on a CPU 32 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
     An accelerator fills its units with 256 lanes, or, where 32 small nets are one program of a Pallas kernel, with 4096.
@@ -272,17 +274,17 @@ def lane_width(program: train.Program, platform: str) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _record_shapes(
-    program: train.Program, model: Model, hyper: tuple[str, ...]
+    program: step_program.Program, model: Model, hyper: tuple[str, ...]
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """See :attr:`Cohort.record_shapes`; traced once for equal programs."""
     number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.uint32))
 
-    def record(run: train.Run, held: train.HeldArrays) -> dict[str, Any]:
-        state = train.init(model, program.optimizer, run)
-        return train.observe(program, run, state, jnp.int32(0), jnp.int32(0), held)
+    def record(run: step_program.Run, held: step_program.HeldArrays) -> dict[str, Any]:
+        state = run_state.init(model, program.optimizer, run)
+        return xla.observe(program, run, state, jnp.int32(0), jnp.int32(0), held)
 
-    held = program.data.abstract() if isinstance(program.data, Held) else {}
-    return jax.eval_shape(record, train.Run(word, word, number, dict.fromkeys(hyper, number)), held)
+    held = program.data.abstract()
+    return jax.eval_shape(record, step_program.Run(word, word, number, dict.fromkeys(hyper, number)), held)
 
 
 @functools.lru_cache(maxsize=256)

@@ -17,9 +17,9 @@ from typing import Any
 from jthermo import claims, evidence, findings, pages
 from jthermo.errors import InputError
 from jthermo.evidence import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-from jthermo.files import write_whole, writing
 from jthermo.reproduction import SCALES, experiments, load, sweep_of, tested
-from jthermo.results import read_json
+from jthermo.results.atomic import write_whole, writing
+from jthermo.results.reading import read_json
 
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}
 UNSUPPORTED, NOT_RUN = "unsupported", "not run"

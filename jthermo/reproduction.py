@@ -18,10 +18,12 @@ import numpy as np
 
 from jthermo import claims, findings
 from jthermo.errors import InputError, MissingData, StorageError
-from jthermo.files import import_file, writing
 from jthermo.progress import TimeLeft
-from jthermo.results import num_diverged, open_results, read_json
-from jthermo.spec import Sweep
+from jthermo.results.atomic import writing
+from jthermo.results.reading import open_results, read_json
+from jthermo.results.tables import num_diverged
+from jthermo.sweep.sweep import Sweep
+from jthermo.sweep.user_file import import_file
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jthermo import checks, engines, lock, signals, train
+from jthermo import lock, signals
 from jthermo import placement as placing
-from jthermo.data.held import Held
-from jthermo.errors import InputError, Interrupted
-from jthermo.files import writing
+from jthermo.engines import choice as engines
+from jthermo.engines import step_program
+from jthermo.errors import InputError, Interrupted, finite_number, whole_number
 from jthermo.measurement import fitting
 from jthermo.planning import Cohort, cohorts
 from jthermo.progress import Progress
-from jthermo.results import open_results
+from jthermo.results.atomic import writing
+from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.reading import open_results
+from jthermo.results.writing import Store
 from jthermo.sinks import Callback, Watch, as_callbacks
-from jthermo.spec import Sweep
-from jthermo.store import CHECKPOINTS, Store
+from jthermo.sweep.sweep import Sweep
 from jthermo.training import RECORD, Saved, train_cohort
 
 if TYPE_CHECKING:
@@ -94,12 +96,13 @@ def run(
         raise InputError("sweep", sweep, "give a jt.Sweep")
     engines.check(engine)
     callbacks = as_callbacks(callbacks)
-    seconds = checks.finite("checkpoint_seconds", checkpoint_seconds, above=0)
-    every = None if checkpoint_steps is None else checks.whole("checkpoint_steps", checkpoint_steps)
+    seconds = finite_number("checkpoint_seconds", checkpoint_seconds, above=0)
+    every = None if checkpoint_steps is None else whole_number("checkpoint_steps", checkpoint_steps)
     if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
         return known
-    for data in {c.data for c in sweep.configs if isinstance(c.data, Held)}:
-        data.load()  # a set that is absent or damaged is told at once, before anything is made
+    # an absent or damaged data set is reported before anything is created
+    for data in {config.data for config in sweep.configs}:
+        data.load()
     place = placing.Placement(placement, placing.devices())
     mine = _shard(shard, out)
     bar = Progress(show=progress and (shard is not None or mine[0] == 0))
@@ -112,7 +115,7 @@ def run(
                 Path(out).mkdir(parents=True, exist_ok=True)
                 held = stack.enter_context(lock.held(Path(out), mine))
             stop = stack.enter_context(signals.watched())
-        programs = train.programs(sweep)
+        programs = step_program.programs(sweep)
         store = Store(
             sweep,
             out,

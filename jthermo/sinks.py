@@ -19,7 +19,7 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.progress import Progress
-from jthermo.spec import Sweep
+from jthermo.sweep.sweep import Sweep
 
 LARGEST = 32  # elements of a variable; larger ones, such as all parameters, are left to the records
 LOG = logging.getLogger("jthermo")

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from jthermo.files import write_between
+from jthermo.results.atomic import write_between
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "scripts" / "benchmark"

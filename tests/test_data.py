@@ -46,7 +46,7 @@ def test_a_label_is_drawn_anew_with_its_probability(classes):
     labels = np.arange(number) % classes
     for p in (0.0, 0.3, 1.0):
         data = jt.data.Gaussian(dim=1, num_classes=classes, num_samples=9, redraw=p)
-        seen = np.asarray(data.redrawn(labels, KEY))
+        seen = np.asarray(data.step_labels(labels, KEY))
         share, error = np.mean(seen != labels), 0.5 / np.sqrt(number)
         assert abs(share - p * (1 - 1 / classes)) <= 4 * error * (p > 0)
         assert abs(share - p) > 10 * error or p == 0
@@ -62,14 +62,14 @@ def test_a_redraw_that_makes_no_sense_is_refused(p, number):
 
 def test_rows_are_functions_of_their_index():
     data = jt.data.Gaussian(dim=2, num_samples=10)
-    x, y = map(np.asarray, sampling.rows(data.draw, KEY, np.array([3, 7, 3])))
+    x, y = map(np.asarray, data.rows({}, np.array([3, 7, 3]), KEY, KEY))
     assert (x[0] == x[2]).all()
     assert y[0] == y[2]
     assert (x[0] != x[1]).any()
 
 
 def test_an_epoch_shows_every_example_once_and_epochs_differ():
-    orders = [np.asarray(sampling.permutation(KEY, epoch, 12)) for epoch in range(2)]
+    orders = [np.asarray(sampling.permutation(jax.random.fold_in(KEY, epoch), 12)) for epoch in range(2)]
     for order in orders:
         seen = np.concatenate([np.asarray(sampling.by_epoch(order, t, 3)) for t in range(4)])
         assert sorted(seen) == list(range(12))
@@ -83,7 +83,9 @@ def test_a_pass_drops_the_examples_that_fill_no_batch():
 
 
 def test_replacement_is_uniform_over_the_set():
-    index = np.concatenate([np.asarray(sampling.with_replacement(KEY, t, 50, 10)) for t in range(100)])
+    index = np.concatenate(
+        [np.asarray(sampling.with_replacement(jax.random.fold_in(KEY, t), 50, 10)) for t in range(100)]
+    )
     assert np.abs(np.bincount(index, minlength=10) - 500).max() < 5 * np.sqrt(500)
 
 
@@ -119,7 +121,7 @@ def test_a_teacher_is_one_function_for_a_seed_and_another_for_the_next():
 
 def test_label_noise_has_its_size_and_is_new_at_each_use():
     data, clean = jt.data.Teacher(jt.data.Gaussian(dim=3), Two(), label_noise=0.5), np.ones((20_000, 2))
-    one, two = (np.asarray(data.redrawn(clean, k)) - clean for k in jax.random.split(KEY, 2))
+    one, two = (np.asarray(data.step_labels(clean, k)) - clean for k in jax.random.split(KEY, 2))
     assert one.std() == pytest.approx(0.5, rel=0.02)
     assert abs(one.mean()) < 4 * 0.5 / np.sqrt(one.size)
     assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 4 / np.sqrt(one.size)

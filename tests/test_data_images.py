@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo.data import cifar, idx, source, tfds
+from jthermo.data import cifar10_files, fashion_mnist_files, image_files, tfds
 from jthermo.errors import InputError, MissingData
 from tests import deep_oracles
 
-DEBIAN = source.SYSTEM["fashion_mnist"]
+DEBIAN = image_files.SYSTEM["fashion_mnist"]
 real = pytest.mark.skipif(not DEBIAN.is_dir(), reason="apt-get install dataset-fashion-mnist")
 RECORD = jt.Record(steps=(0, 2), observables=(jt.loss(), jt.loss("test"), jt.accuracy("test")), probe_size=8)
 
@@ -31,8 +31,8 @@ RECORD = jt.Record(steps=(0, 2), observables=(jt.loss(), jt.loss("test"), jt.acc
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
     """No environment, no system folder, no network, unless a test says so."""
-    monkeypatch.delenv(source.ENVIRONMENT, raising=False)
-    monkeypatch.setitem(source.SYSTEM, "fashion_mnist", tmp_path / "nothing here")
+    monkeypatch.delenv(image_files.ENVIRONMENT, raising=False)
+    monkeypatch.setitem(image_files.SYSTEM, "fashion_mnist", tmp_path / "nothing here")
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def unreachable(*_):
@@ -52,7 +52,7 @@ def fashion(tmp_path):
     rng = np.random.default_rng(0)
     folder = tmp_path / "fashion"
     folder.mkdir()
-    for name, n in zip(idx.FILES, (40, 40, 12, 12), strict=True):
+    for name, n in zip(fashion_mnist_files.FILES, (40, 40, 12, 12), strict=True):
         shape = (n, 28, 28) if "images" in name else (n,)
         write_idx(folder / name, rng.integers(0, 256 if "images" in name else 10, shape).astype(np.uint8))
     return folder
@@ -62,7 +62,7 @@ def cifar_bodies(kind, sizes=(7,) * 5 + (4,)):
     """The six batches in the official format, and what is in them."""
     rng = np.random.default_rng(1)
     bodies, arrays = {}, {}
-    for name, n in zip(cifar.BATCHES, sizes, strict=True):
+    for name, n in zip(cifar10_files.BATCHES, sizes, strict=True):
         data, labels = rng.integers(0, 256, (n, 3072)).astype(np.uint8), rng.integers(0, 10, n)
         arrays[name] = data.reshape(n, 3, 32, 32).transpose(0, 2, 3, 1), labels
         if kind == "bin":
@@ -98,7 +98,7 @@ def write_cifar(folder, kind, packed):
 
 @real
 def test_the_published_fashion_mnist_has_its_known_content_and_constants():
-    made = source.load("fashion_mnist", str(DEBIAN), None, pytest.fail)
+    made = image_files.load("fashion_mnist", str(DEBIAN), None, pytest.fail)
     assert {k: v.shape for k, v in made.items()} == {
         "x": (60_000, 28, 28, 1), "y": (60_000,), "x_test": (10_000, 28, 28, 1), "y_test": (10_000,)
     }  # fmt: skip
@@ -112,13 +112,13 @@ def test_the_published_fashion_mnist_has_its_known_content_and_constants():
 
 @real
 def test_one_wrong_byte_of_the_published_files_is_refused(tmp_path):
-    for name in idx.FILES:
+    for name in fashion_mnist_files.FILES:
         body = bytearray(gzip.decompress((DEBIAN / f"{name}.gz").read_bytes()))
         body[-1] = body[-1] ^ 1
         (tmp_path / name).write_bytes(body)
     with pytest.raises(InputError, match=r"not the published .* verify=False"):
-        source.load("fashion_mnist", str(tmp_path), None, pytest.fail)
-    assert len(source.load("fashion_mnist", str(tmp_path), False, pytest.fail)["x"]) == 60_000
+        image_files.load("fashion_mnist", str(tmp_path), None, pytest.fail)
+    assert len(image_files.load("fashion_mnist", str(tmp_path), False, pytest.fail)["x"]) == 60_000
 
 
 @real
@@ -145,18 +145,22 @@ assert list((small / "cache").rglob("*array_record*")) and "tensorflow" not in s
 @pytest.mark.parametrize("kind", ["bin", "py"])
 def test_every_official_layout_of_cifar10_gives_the_same_arrays(tmp_path, kind, packed):
     arrays, said = write_cifar(tmp_path, kind, packed), []
-    made = source.load("cifar10", str(tmp_path), None, said.append)
-    np.testing.assert_array_equal(made["x"], np.concatenate([arrays[n][0] for n in cifar.BATCHES[:5]]))
-    np.testing.assert_array_equal(made["y"], np.concatenate([arrays[n][1] for n in cifar.BATCHES[:5]]))
+    made = image_files.load("cifar10", str(tmp_path), None, said.append)
+    np.testing.assert_array_equal(
+        made["x"], np.concatenate([arrays[n][0] for n in cifar10_files.BATCHES[:5]])
+    )
+    np.testing.assert_array_equal(
+        made["y"], np.concatenate([arrays[n][1] for n in cifar10_files.BATCHES[:5]])
+    )
     np.testing.assert_array_equal(made["x_test"], arrays["test_batch"][0])
     assert len(said) == 1
     assert "not the published" in said[0]
     with pytest.raises(InputError, match="verify=False"):
-        source.load("cifar10", str(tmp_path), True, pytest.fail)
+        image_files.load("cifar10", str(tmp_path), True, pytest.fail)
 
 
 def damage_fashion(folder, how):
-    train = folder / idx.FILES[0]
+    train = folder / fashion_mnist_files.FILES[0]
     body = train.read_bytes()
     if how == "truncated":
         train.write_bytes(body[:-100])
@@ -168,11 +172,11 @@ def damage_fashion(folder, how):
     elif how == "rank":
         write_idx(train, np.zeros(40, np.uint8))
     elif how == "missing":
-        (folder / idx.FILES[3]).unlink()
+        (folder / fashion_mnist_files.FILES[3]).unlink()
     elif how == "label":
-        write_idx(folder / idx.FILES[1], np.full(40, 11, np.uint8))
+        write_idx(folder / fashion_mnist_files.FILES[1], np.full(40, 11, np.uint8))
     else:
-        write_idx(folder / idx.FILES[1], np.zeros(39, np.uint8))
+        write_idx(folder / fashion_mnist_files.FILES[1], np.zeros(39, np.uint8))
 
 
 FASHION_DAMAGE = {
@@ -188,10 +192,10 @@ FASHION_DAMAGE = {
 
 @pytest.mark.parametrize("how", FASHION_DAMAGE)
 def test_damaged_idx_files_say_what_is_wrong_with_which(fashion, how):
-    source.load("fashion_mnist", str(fashion), False, pytest.fail)
+    image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
     damage_fashion(fashion, how)
     with pytest.raises(InputError, match=FASHION_DAMAGE[how]) as caught:
-        source.load("fashion_mnist", str(fashion), False, pytest.fail)
+        image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
     assert str(fashion) in str(caught.value.value)
 
 
@@ -237,7 +241,7 @@ CIFAR_DAMAGE = {
 def test_damaged_cifar_files_say_what_is_wrong(tmp_path, how):
     damage_cifar(tmp_path, how)
     with pytest.raises(InputError, match=CIFAR_DAMAGE[how]):
-        source.load("cifar10", str(tmp_path), None, lambda _: None)
+        image_files.load("cifar10", str(tmp_path), None, lambda _: None)
 
 
 @contextlib.contextmanager
@@ -254,10 +258,10 @@ def test_a_folder_that_may_not_be_read_is_named(fashion, monkeypatch):
     fashion.chmod(0o700)
     for parent in list(fashion.parents)[:3]:
         parent.chmod(0o755)
-    monkeypatch.setenv(source.ENVIRONMENT, str(fashion))
+    monkeypatch.setenv(image_files.ENVIRONMENT, str(fashion))
     with as_nobody(), pytest.raises(InputError, match="can't be read; change its permissions") as caught:
-        source.load("fashion_mnist", None, None, pytest.fail)
-    assert caught.value.field == source.ENVIRONMENT
+        image_files.load("fashion_mnist", None, None, pytest.fail)
+    assert caught.value.field == image_files.ENVIRONMENT
 
 
 @pytest.mark.parametrize("data", [jt.data.FashionMNIST(), jt.data.CIFAR10()])
@@ -277,27 +281,29 @@ def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_o
     assert not out.exists()
     text = str(caught.value)
     assert all(f"({i})" in text for i in (1, 2, 3))
-    assert source.ENVIRONMENT in text
+    assert image_files.ENVIRONMENT in text
     assert "can't be reached" in text
     assert jt.plan(sweep, measure=False).num_runs == 1  # counting needs no data
 
 
 def test_where_it_looks_first(fashion, monkeypatch, tmp_path):
-    assert source.find("fashion_mnist", str(fashion)) == fashion
-    assert source.find("fashion_mnist", str(tmp_path / "fashion")) == fashion
+    assert image_files.find("fashion_mnist", str(fashion)) == fashion
+    assert image_files.find("fashion_mnist", str(tmp_path / "fashion")) == fashion
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="none of its files"):
-        source.find("fashion_mnist", str(empty))
+        image_files.find("fashion_mnist", str(empty))
     with pytest.raises(InputError, match="is no folder"):
-        source.find("fashion_mnist", str(tmp_path / "absent"))
-    monkeypatch.setitem(source.SYSTEM, "fashion_mnist", fashion)
-    monkeypatch.setenv(source.ENVIRONMENT, str(empty))  # holds other sets, so the system's folder is next
-    assert source.find("fashion_mnist", None) == fashion
+        image_files.find("fashion_mnist", str(tmp_path / "absent"))
+    monkeypatch.setitem(image_files.SYSTEM, "fashion_mnist", fashion)
+    monkeypatch.setenv(
+        image_files.ENVIRONMENT, str(empty)
+    )  # holds other sets, so the system's folder is next
+    assert image_files.find("fashion_mnist", None) == fashion
     nested = empty / "FashionMNIST" / "raw"
     nested.mkdir(parents=True)
-    (nested / idx.FILES[0]).touch()
-    assert source.find("fashion_mnist", None) == nested
+    (nested / fashion_mnist_files.FILES[0]).touch()
+    assert image_files.find("fashion_mnist", None) == nested
 
 
 def small(fashion, **changes):
@@ -305,13 +311,13 @@ def small(fashion, **changes):
 
 
 def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
-    made = source.load("fashion_mnist", str(fashion), False, pytest.fail)
+    made = image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
     index, dataset = np.array([3, 7, 3]), jax.random.key(1)
     arrays = {k: jax.numpy.asarray(v) for k, v in made.items()}
 
     def labels(kind, fresh, **more):
         return np.asarray(
-            small(fashion, labels=kind).gather(arrays, index, dataset, jax.random.key(fresh), **more)[1]
+            small(fashion, labels=kind).rows(arrays, index, dataset, jax.random.key(fresh), **more)[1]
         )
 
     np.testing.assert_array_equal(labels("real", 0), made["y"][index])
@@ -322,7 +328,7 @@ def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
     assert (drawn[:, 0] != drawn[:, 2]).any()
     assert np.abs(np.bincount(drawn.ravel(), minlength=10) - 120).max() < 5 * np.sqrt(120)
     everywhere = np.asarray(
-        small(fashion, labels="random").gather(arrays, np.arange(40), dataset, jax.random.key(0))[1]
+        small(fashion, labels="random").rows(arrays, np.arange(40), dataset, jax.random.key(0))[1]
     )
     assert (everywhere != made["y"]).any()
     with pytest.raises(InputError, match="10 classes"):
@@ -331,11 +337,11 @@ def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
 
 def test_batches_and_probes_are_rows_of_their_splits(fashion):
     data = small(fashion)
-    made = source.load("fashion_mnist", str(fashion), False, pytest.fail)
+    made = image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
     arrays = {k: jax.numpy.asarray(v) for k, v in made.items()}
 
     def rows(test, samples=None):
-        x, _ = small(fashion, num_samples=samples).sample(
+        x, _ = small(fashion, num_samples=samples).probe(
             arrays, jax.random.key(3), jax.random.key(4), 300, test=test
         )
         pixels = np.rint((np.asarray(x, float) * 0.3530 + 0.2860) * 255).astype(int)
@@ -664,7 +670,7 @@ assert "tensorflow_datasets" not in sys.modules and "PIL" not in sys.modules
 
 
 def test_the_command_line_ends_with_2_and_the_message(fashion, tmp_path):
-    (fashion / idx.FILES[2]).unlink()
+    (fashion / fashion_mnist_files.FILES[2]).unlink()
     file = tmp_path / "images.py"
     file.write_text(
         "import jthermo as jt\n"
@@ -673,7 +679,7 @@ def test_the_command_line_ends_with_2_and_the_message(fashion, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", "from jthermo.cli import main; main()", "run", str(file), "--out", str(tmp_path / "o")],
-        capture_output=True, text=True, check=False, env={**os.environ, source.ENVIRONMENT: str(fashion)},
+        capture_output=True, text=True, check=False, env={**os.environ, image_files.ENVIRONMENT: str(fashion)},
         cwd=Path(jt.__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 2

@@ -7,7 +7,8 @@ import jax
 import pytest
 
 import jthermo as jt
-from jthermo import diagnosis, kernels, memory, placement
+from jthermo import diagnosis, memory, placement
+from jthermo.engines import fused
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +113,9 @@ def test_the_compile_cache_is_named_and_tried(tmp_path, monkeypatch):
 
 def test_a_missing_compiler_is_named(monkeypatch):
     def no_compiler():
-        raise kernels.Unavailable("there is no C++ compiler (apt-get install g++)")
+        raise fused.Unavailable("there is no C++ compiler (apt-get install g++)")
 
-    monkeypatch.setattr(kernels, "load", no_compiler)
+    monkeypatch.setattr(fused, "load", no_compiler)
     assert "apt-get install g++" in check("engine").text
 
 

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import claims, cli, files
+from jthermo import claims, cli
+from jthermo.sweep import user_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -28,7 +29,7 @@ PAGES = [
 ]
 CHEAP = ("list", "plan", "fit", "status", "plot", "export")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-notebook = files.import_file(ROOT / "scripts" / "notebook.py", "notebook_script", "script")
+notebook = user_file.import_file(ROOT / "scripts" / "notebook.py", "notebook_script", "script")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -39,8 +40,6 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
     printed, prose, num_compared = "", "", 0
     for language, text in notebook.pieces(page):
         if language == "python":
-            if "jt.data.Source" in text and not hasattr(jt.data, "Source"):
-                continue  # delete these two lines when jt.data.Source is there
             capsys.readouterr()
             exec(compile(text, str(page), "exec"), module.__dict__)
             printed = capsys.readouterr().out

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import gradients, tape
 from jthermo.errors import InputError
+from jthermo.models import per_example
+from jthermo.observables import gradient_moments
 from tests import deep_oracles, oracles
 
 SHAPE, BLOCKS, M = (6, 5, 2), ((3, 2), (4,)), 11
@@ -55,7 +56,7 @@ def case(name, seed=0):
 
 @functools.cache
 def compiled(model, loss, method="auto", by="layer"):
-    return jax.jit(lambda p, x, y: gradients.moments(model, p, x, y, loss, method=method, by=by))
+    return jax.jit(lambda p, x, y: gradient_moments.moments(model, p, x, y, loss, method=method, by=by))
 
 
 def twins(model, params, x, y):
@@ -75,7 +76,7 @@ def test_moments_equal_loops_alone_and_vectorised(name, method):
     model, loss, params, x, y = case(name)
     expected = twins(model, params, x, y)
     trace, square = (np.array(column) for column in zip(*expected.values(), strict=True))
-    assert list(gradients.groups(model, "layer")) == list(expected)
+    assert list(gradient_moments.groups(model, "layer")) == list(expected)
     assert (trace > 0).all()
     alone = compiled(model, loss, method)(params, x, y)
     np.testing.assert_allclose(alone.trace, trace, rtol=1e-5)
@@ -97,9 +98,9 @@ def test_wrong_formulas_do_not_agree():
 
     @jax.jit
     def seen(params):
-        made = tape.record(model, params, x)
+        made = per_example.record(model, params, x)
         deltas = made.pull_back(jax.nn.softmax(made.outputs) - jax.nn.one_hot(y, 3))
-        return tape.squared_norms(made, deltas, model), made.layers[1].inputs, deltas[1]
+        return per_example.squared_norms(made, deltas, model), made.layers[1].inputs, deltas[1]
 
     right, h, delta = seen(params)
     expected = sum(v for v, _ in twins(model, params, x, y).values())
@@ -117,8 +118,10 @@ def test_wrong_formulas_do_not_agree():
 
 def test_groups_by_parameter_add_up_to_layers():
     model, loss, params, x, y = case("mlp softmax")
-    layers, each = (gradients.moments(model, params, x, y, loss, by=by) for by in ("layer", "parameter"))
-    assert list(gradients.groups(model, "parameter")) == [
+    layers, each = (
+        gradient_moments.moments(model, params, x, y, loss, by=by) for by in ("layer", "parameter")
+    )
+    assert list(gradient_moments.groups(model, "parameter")) == [
         f"{layer}/{name}" for layer in ("hidden_0", "output") for name in ("bias", "kernel")
     ]
     np.testing.assert_allclose(each.trace.reshape(2, 2).sum(1), layers.trace, rtol=1e-6)
@@ -134,13 +137,13 @@ def test_a_users_net_takes_the_tape_only_where_it_is_exact(module, covered):
     params = model.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (21, *model.input_shape))
     y, loss = jax.random.randint(jax.random.key(2), (21,), 0, 2), "softmax" if convolves else "bce"
-    assert tape.covers(model) == covered
+    assert per_example.covers(model) == covered
     auto, reference = (compiled(model, loss, m)(params, x, y) for m in ("auto", "vmap"))
     np.testing.assert_allclose(auto.trace, reference.trace, rtol=1e-5)
     np.testing.assert_allclose(auto.square_mean, reference.square_mean, rtol=1e-5)
     if not covered:
         with pytest.raises(InputError, match="vmap"):
-            gradients.moments(model, params, x, y, loss, method="tape")
+            gradient_moments.moments(model, params, x, y, loss, method="tape")
 
 
 def test_the_number_of_examples_need_not_fill_the_chunks(monkeypatch):
@@ -148,7 +151,7 @@ def test_the_number_of_examples_need_not_fill_the_chunks(monkeypatch):
     whole = compiled(model, loss, "vmap")(params, x, y).trace
     assert (whole > 0).all()
     for chunk in (3, 11):
-        monkeypatch.setitem(gradients.CHUNK, "convolution", chunk)
+        monkeypatch.setitem(gradient_moments.CHUNK, "convolution", chunk)
         compiled.cache_clear()
         np.testing.assert_allclose(compiled(model, loss)(params, x, y).trace, whole, rtol=1e-5)
     fewer = compiled(model, loss)(params, x[:9], y[:9]).trace
@@ -164,7 +167,7 @@ def test_estimates_are_unbiased_and_the_plain_ones_are_not():
     def many(keys, size=4):
         def one(key):
             x, y = data.draw(key, size)
-            found = gradients.moments(model, params, x, y, "bce", method="auto").total
+            found = gradient_moments.moments(model, params, x, y, "bce", method="auto").total
             return jnp.stack([found.trace, found.signal, found.square_mean])
 
         return jax.vmap(one)(keys)
@@ -191,11 +194,13 @@ def test_memory_does_not_grow_with_the_probe():
         return jax.jit(of).lower(params, x, y).compile().memory_analysis().temp_size_in_bytes
 
     def chunked(p, x, y):
-        return gradients.moments(model, p, x, y, "bce").total.trace
+        return gradient_moments.moments(model, p, x, y, "bce").total.trace
 
     def whole(p, x, y):
-        made = tape.record(model, p, x)
-        return sum(v.sum() for v in tape.squared_norms(made, made.pull_back(made.outputs), model).values())
+        made = per_example.record(model, p, x)
+        return sum(
+            v.sum() for v in per_example.squared_norms(made, made.pull_back(made.outputs), model).values()
+        )
 
     assert temporary(8192, chunked) < 1.1 * temporary(1024, chunked)
     assert temporary(8192, whole) > 4 * temporary(1024, whole)

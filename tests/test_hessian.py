@@ -11,9 +11,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jthermo as jt
-from jthermo import losses
 from jthermo.errors import InputError
+from jthermo.observables import curvature_estimators
 from jthermo.theory import hessian
+from jthermo.update_rule import losses
 from tests import deep_oracles
 
 SHAPE, BLOCKS, M = (4, 5, 1), ((2,), (3,)), 9
@@ -216,15 +217,19 @@ def test_a_smaller_activation_rate_gives_a_smaller_bound():
 def test_hutchinson_agrees_within_its_error_and_lanczos_with_the_spectrum(name):
     model, loss, params, x, y = case(name)
     full = full_hessian(name)
-    value, error = jax.jit(lambda k: hessian.hutchinson(model, params, x, y, loss, k, 400))(jax.random.key(2))
+    value, error = jax.jit(lambda k: curvature_estimators.hutchinson(model, params, x, y, loss, k, 400))(
+        jax.random.key(2)
+    )
     assert abs(float(value) - full.trace()) < 4 * float(error)
     off_diagonal = 2 * ((full**2).sum() - (np.diag(full) ** 2).sum())  # the variance of one vᵀHv
     assert float(error) == pytest.approx(np.sqrt(off_diagonal / 400), rel=0.2)
     assert abs(2 * float(value) - full.trace()) > 4 * float(error)
-    top = jax.jit(lambda k: hessian.top_eigenvalues(model, params, x, y, loss, k, 3, 40))(jax.random.key(3))
+    top = jax.jit(lambda k: curvature_estimators.top_eigenvalues(model, params, x, y, loss, k, 3, 40))(
+        jax.random.key(3)
+    )
     exact = np.linalg.eigvalsh(full)[::-1][:3]
     np.testing.assert_allclose(top, exact, rtol=1e-3)
-    few = float(hessian.top_eigenvalues(model, params, x, y, loss, jax.random.key(3), 1, 2)[0])
+    few = float(curvature_estimators.top_eigenvalues(model, params, x, y, loss, jax.random.key(3), 1, 2)[0])
     assert few < exact[0] * (1 - 1e-3)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import engines, kernels, placement, train, training
-from jthermo.kernels import library
+from jthermo import placement, training
+from jthermo.engines import choice as engines
+from jthermo.engines import fused, step_program
+from jthermo.engines.fused import library
 from tests.test_placement import differing_bits
 from tests.test_train import CASES, params, sweep_of
 
@@ -112,7 +114,7 @@ def test_a_diverged_run_is_not_finite():
 )
 def test_what_the_fused_engine_lacks_is_said(changes, lacks):
     sweep, said = longer("plain", **changes), []
-    programs = train.programs(sweep)
+    programs = step_program.programs(sweep)
     with pytest.raises(jt.InputError, match=f"fused engine lacks {lacks}.*engine='xla'"):
         engines.settle("fused", None, programs, said.append)
     assert not said
@@ -127,7 +129,7 @@ def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
     jt.run(sweep.replace(seed=(0,)), out, engine="fused", progress=False)
     with pytest.raises(jt.InputError, match="begun with fused"):
         jt.run(wider, out, engine="xla", extend=True, progress=False)
-    monkeypatch.setattr(kernels, "load", unavailable)
+    monkeypatch.setattr(fused, "load", unavailable)
     with pytest.raises(jt.InputError, match=r"begun with it, and here .* no compiler"):
         jt.run(wider, out, extend=True, progress=False)
     monkeypatch.undo()
@@ -143,7 +145,7 @@ def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("missing", ["compiler", "kernels"])
 def test_without_compiler_or_kernels_xla_trains(missing, monkeypatch, capsys):
     if missing == "compiler":
-        monkeypatch.setattr(kernels, "load", unavailable)
+        monkeypatch.setattr(fused, "load", unavailable)
     else:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert jt.run(longer("plain")).attrs["engine"] == "xla"
@@ -174,4 +176,4 @@ def test_the_library_is_built_once_and_what_hinders_it_is_named(tmp_path, monkey
 
 
 def unavailable():
-    raise kernels.Unavailable("there is no compiler")
+    raise fused.Unavailable("there is no compiler")

@@ -6,7 +6,7 @@ import pytest
 
 import jthermo as jt
 from jthermo.errors import InputError
-from jthermo.observables.layers import statistics
+from jthermo.observables.layer_statistics import statistics
 
 
 def twin(a):

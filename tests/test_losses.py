@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import losses
 from jthermo.errors import InputError
+from jthermo.update_rule import losses
 
 
 @pytest.mark.parametrize(

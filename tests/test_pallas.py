@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import diagnosis, engines, placement, planning, train
+from jthermo import diagnosis, placement, planning
 from jthermo.data import sampling
-from jthermo.kernels import pallas
-from jthermo.kernels.net import net_of
+from jthermo.engines import choice as engines
+from jthermo.engines import run_state, step_program
+from jthermo.engines.fused import pallas
+from jthermo.engines.fused.supported_nets import net_of
+from jthermo.randomness import streams
 from tests.test_train import NO_BIAS, TWO_LAYER, UNIFORM, sweep_of
 
 STEPS = 200
@@ -38,7 +41,7 @@ class Trained:
         program = replace(cohort.program, observables=(), probe_size=0)
         self.update = jax.jit(functools.partial(engines.advance(program), program))
         self.runs = jax.tree.map(lambda a: np.resize(a, 40), cohort.runs)
-        first = jax.vmap(functools.partial(train.init, cohort.model, cohort.program.optimizer))
+        first = jax.vmap(functools.partial(run_state.init, cohort.model, cohort.program.optimizer))
         rng = np.random.default_rng(0)
         self.state = jax.tree.map(
             lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32), jax.eval_shape(first, self.runs)
@@ -93,8 +96,8 @@ def test_random_bits_are_those_of_jax_random():
     sizes, number, step = (7, 70_000), 40, jnp.int32(9)
     data = [jt.data.Uniform(dim=5, low=-1.0, high=2.0), jt.data.Gaussian(dim=5, scale=2.0)]
     model = jt.models.TwoLayer(inputs=5, hidden=1)
-    of = [train.programs(sweep_of(model=model, data=d))[0] for d in data]
-    sets = [train.programs(sweep_of(data=replace(FINITE, num_samples=n)))[0] for n in sizes]
+    of = [step_program.programs(sweep_of(model=model, data=d))[0] for d in data]
+    sets = [step_program.programs(sweep_of(data=replace(FINITE, num_samples=n)))[0] for n in sizes]
 
     @jax.jit
     def both(key, lows, high):
@@ -107,11 +110,11 @@ def test_random_bits_are_those_of_jax_random():
         ]
         at = pallas._fold_in(words, step)
         rows = [jax.vmap(lambda b, p=p: pallas._index(p, at, None, step, b))(each)[:, 0] for p in sets]
-        theirs = [sampling.with_replacement(key, step, number, n) for n in sizes]
+        theirs = [sampling.with_replacement(jax.random.fold_in(key, step), number, n) for n in sizes]
         return mine, [d.draw(key, number) for d in data], rows, theirs
 
     with placement.pinned():
-        key = jax.random.key(3, impl=train.KEY_IMPL)
+        key = jax.random.key(3, impl=streams.KEY_IMPL)
         mine, theirs, rows, indices = both(key, [jnp.full(1, -1.0), jnp.full(1, 2.0)], jnp.full(1, 2.0))
     for (x, y), (its_x, its_y), rtol in zip(mine, theirs, (0, 1e-6), strict=True):
         np.testing.assert_allclose(x[:, :5, 0], its_x, rtol=rtol)
@@ -153,7 +156,7 @@ def gpu(monkeypatch):
 
 def test_fused_on_a_gpu_is_this_kernel_and_only_where_it_is_asked_for(gpu, tmp_path):
     sweep, said = sweep_of(lane_width=64), []
-    assert engines.settle("auto", None, train.programs(sweep), said.append) == "xla"
+    assert engines.settle("auto", None, step_program.programs(sweep), said.append) == "xla"
     (line,) = said
     assert (
         line
@@ -169,7 +172,7 @@ def test_fused_on_a_gpu_is_this_kernel_and_only_where_it_is_asked_for(gpu, tmp_p
 
 
 def test_a_folder_does_not_move_to_the_other_kernel(gpu, monkeypatch):
-    programs = train.programs(sweep_of())
+    programs = step_program.programs(sweep_of())
     for wanted in ("auto", "fused"):
         assert engines.settle(wanted, "pallas", programs, None) == "pallas"
         with pytest.raises(jt.InputError, match=r"'fused': the folder was begun with it, and here .* a gpu"):
@@ -189,9 +192,9 @@ def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
     with pytest.raises(
         jt.InputError, match="lacks room on a GPU's chip for so many weights; use engine='xla'"
     ):
-        engines.settle("fused", None, train.programs(wide), None)
+        engines.settle("fused", None, step_program.programs(wide), None)
     fits = sweep_of(model=jt.models.TwoLayer(100, 100), data=jt.data.Gaussian(dim=100), batch_size=32)
-    assert engines.settle("fused", None, train.programs(fits), None) == "pallas"
+    assert engines.settle("fused", None, step_program.programs(fits), None) == "pallas"
     (text,) = (check.text for check in diagnosis.doctor() if check.name == "engine")
     assert "checked in interpret mode only" in text
 

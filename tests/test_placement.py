@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import engines, placement
+from jthermo import placement
+from jthermo.engines import choice as engines
 
 
 class DeepNet(nn.Module):

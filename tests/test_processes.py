@@ -12,6 +12,7 @@ import pytest
 
 import jthermo as jt
 from jthermo.errors import InputError
+from jthermo.results.writing import resumable
 
 SWEEP = """
 import jthermo as jt
@@ -155,4 +156,4 @@ def test_resume_of_nothing_is_refused(tmp_path):
     assert process.returncode == 2
     assert "nothing to resume" in err
     with pytest.raises(InputError, match="nothing to resume"):
-        jt.store.resumable(tmp_path)
+        resumable(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from jthermo.random import IMPL, normal, threefry2x32
+from jthermo.randomness.threefry import IMPL, normal, threefry2x32
 
 SEEDS = jnp.array([0, 1, 12345, 2**31, 2**32 - 1], jnp.uint32)
 DRAWS = {

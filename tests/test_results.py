@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 import jthermo as jt
-from jthermo import files
 from jthermo.errors import InputError
+from jthermo.results import atomic
 
 
 def sweep_of(**changes):
@@ -165,14 +165,14 @@ def test_what_is_no_results_folder_is_named(tmp_path):
 
 def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    files.write_whole(path, b"old")
+    atomic.write_whole(path, b"old")
 
     def full_disk(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full_disk)
+    monkeypatch.setattr(atomic.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        files.write_whole(path, b"new, longer")
+        atomic.write_whole(path, b"new, longer")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -15,10 +15,11 @@ import optax
 import pytest
 
 import jthermo as jt
-from jthermo import engines, placement, runner, training
+from jthermo import placement, runner, training
+from jthermo.engines import choice as engines
 from jthermo.errors import InputError, Interrupted, StorageError
 from jthermo.reproduction import sweep_of as sweep_of_file
-from jthermo.store import resumable
+from jthermo.results.writing import resumable
 from tests.test_placement import NETS, differing_bits, params
 
 
@@ -371,7 +372,7 @@ def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
 
 
 def test_resume_refuses_to_start_afresh(tmp_path):
-    from jthermo.store import resumable
+    from jthermo.results.writing import resumable
 
     with pytest.raises(InputError, match="nothing to resume"):
         resumable(tmp_path)

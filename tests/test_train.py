@@ -6,7 +6,8 @@ import optax
 import pytest
 
 import jthermo as jt
-from jthermo import engines, train
+from jthermo.engines import choice as engines
+from jthermo.engines import step_program
 from tests import deep_oracles, oracles
 
 STEPS = 12
@@ -52,7 +53,7 @@ def sweep_of(**changes):
 @pytest.mark.parametrize("case", CASES)
 def test_training_equals_its_slow_twin(case, engine):
     sweep = sweep_of(**CASES[case])
-    programs = train.programs(sweep)
+    programs = step_program.programs(sweep)
     if engine == "fused" and (reason := engines.refusal(programs)):
         pytest.skip(reason)
     ds = jt.run(sweep, engine=engine, progress=False)
@@ -110,7 +111,7 @@ def test_when_and_by_how_much_the_rate_decays_are_axes_of_one_program():
     decayed = never.replace(
         optimizer=jt.sgd(decay_at=5, decay=1e9), vary={"optimizer.decay_at": (float(STEPS), 5.0)}
     )
-    assert len(train.programs(decayed)) == 1
+    assert len(step_program.programs(decayed)) == 1
     ds = jt.run(decayed.replace(record=jt.Record(steps=(5, STEPS), observables=(params,))), progress=False)
     late, early = (ds.params.values[ds["optimizer.decay_at"].values == at][0] for at in (STEPS, 5))
     np.testing.assert_array_equal(early[0], early[1])  # a rate of 2e-10 moves nothing

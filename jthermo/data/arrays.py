@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jthermo.data.held import Held, Split
+from jthermo.data.in_memory import InMemory
+from jthermo.data.source import Split
 from jthermo.errors import InputError
 
 _SEEN: dict[
@@ -20,7 +21,7 @@ _SEEN: dict[
 ] = {}  # arrays by digest: a sweep read back from JSON finds its own again
 
 
-class Arrays(Held):
+class Arrays(InMemory):
     """Examples of the user's own with class labels, or with real targets for regression.
 
     Identity is the SHA-256 of the arrays, not where they lie. A sweep's JSON names an .npz file by its path; arrays given

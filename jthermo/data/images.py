@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jthermo.data import source
-from jthermo.data.held import Held, Split
+from jthermo.data import image_files
+from jthermo.data.in_memory import InMemory
+from jthermo.data.source import Split
 
 
 @dataclass(frozen=True)
-class _Images(Held):
+class _Images(InMemory):
     """What the image sets share.
 
     Args:
@@ -62,7 +63,7 @@ class _Images(Held):
 
     def load(self) -> Split:
         """The arrays, read once and kept."""
-        return _load(self.name, self.data_dir, self.verify, os.environ.get(source.ENVIRONMENT))
+        return _load(self.name, self.data_dir, self.verify, os.environ.get(image_files.ENVIRONMENT))
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of the published set."""
@@ -124,4 +125,6 @@ class CIFAR10(_Images):
 def _load(name: str, data_dir: str | None, verify: bool | None, environment: str | None) -> Split:
     """Keyed by everything that decides where the bytes come from."""
     del environment
-    return Split(source.load(name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr)))
+    return Split(
+        image_files.load(name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr))
+    )

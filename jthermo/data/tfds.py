@@ -6,7 +6,6 @@ its place in the published files, since the record files are shuffled.
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import urllib.parse
@@ -17,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from jthermo.data import cifar, idx
-from jthermo.data.source import ENVIRONMENT, Splits, missing
-from jthermo.files import write_whole
+from jthermo.data import cifar10_files, fashion_mnist_files
+from jthermo.data.image_files import ENVIRONMENT, Splits, missing
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SPLITS = (("train", "x", "y"), ("test", "x_test", "y_test"))
@@ -49,9 +47,9 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
     builder.download_and_prepare(file_format="array_record")
     splits = read(builder)
     if source is None:
-        body = io.BytesIO()
-        np.savez(body, allow_pickle=False, **splits)
-        write_whole(kept, body.getvalue())
+        partial = kept.with_suffix(f".{os.getpid()}.npz")
+        np.savez(partial, allow_pickle=False, **splits)
+        partial.replace(kept)
     return splits
 
 
@@ -107,9 +105,11 @@ def _builder(name: str) -> tuple[Any, str]:
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
-                return idx.read_fashion_mnist(self.source, verify=False)
-            got = downloads.download({n: f"{self.URL}{n}.gz" for n in idx.FILES})
-            x, y, x_test, y_test = (idx.read_idx(Path(got[n]))[0] for n in idx.FILES)
+                return fashion_mnist_files.read_fashion_mnist(self.source, verify=False)
+            got = downloads.download({n: f"{self.URL}{n}.gz" for n in fashion_mnist_files.FILES})
+            x, y, x_test, y_test = (
+                fashion_mnist_files.read_idx(Path(got[n]))[0] for n in fashion_mnist_files.FILES
+            )
             return {"x": x[..., None], "y": y, "x_test": x_test[..., None], "y_test": y_test}
 
     class Cifar(WithoutTensorFlow, Cifar10, skip_registration=True):  # type: ignore[call-arg]
@@ -118,8 +118,10 @@ def _builder(name: str) -> tuple[Any, str]:
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
-                return cifar.read_cifar10(self.source)[0]
-            return cifar.read_cifar10(Path(downloads.download(CIFAR10_URL)), "cifar-10-binary.tar.gz")[0]
+                return cifar10_files.read_cifar10(self.source)[0]
+            return cifar10_files.read_cifar10(
+                Path(downloads.download(CIFAR10_URL)), "cifar-10-binary.tar.gz"
+            )[0]
 
     if name == "fashion_mnist":
         return Fashion, FashionMNIST.URL

@@ -124,7 +124,7 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
                 "model", model, "has a list or a dict as a field; give a tuple, which can't change"
             ) from None
         try:
-            wrapped.num_outputs  # noqa: B018  traced once here, so that a misfit shows where it was given
+            wrapped.num_outputs
         except Exception as error:
             raise InputError("model", model, f"can't take examples of shape {input_shape}: {error}") from None
         return wrapped

@@ -12,7 +12,7 @@ from jax import Array
 from jthermo.data import Gaussian
 from jthermo.errors import InputError
 from jthermo.models import Model, TwoLayer
-from jthermo.observables.base import Observable, Probe, Variable, needs_preactivations, norm
+from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations, norm
 
 
 @dataclass(frozen=True)

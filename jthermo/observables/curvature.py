@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.models import MLP, Model, TwoLayer
-from jthermo.observables.base import Observable, Probe, Variable
+from jthermo.observables import curvature_estimators
+from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.theory import hessian
 
 METHODS = ("exact", "hutchinson")
@@ -42,7 +42,7 @@ class HessianTrace(Observable):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError("hessian_trace.method", self.method, f"use one of {', '.join(METHODS)}")
-        if checks.whole("hessian_trace.num_probes", self.num_probes) < 2:
+        if whole_number("hessian_trace.num_probes", self.num_probes) < 2:
             raise InputError("hessian_trace.num_probes", self.num_probes, "a standard error needs at least 2")
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -62,7 +62,9 @@ class HessianTrace(Observable):
         names = tuple(self.variables(model, probe.data))
         if self.method == "exact":
             return {names[0]: _trace(model, params, probe)}
-        found = hessian.hutchinson(model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes)
+        found = curvature_estimators.hutchinson(
+            model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes
+        )
         return dict(zip(names, found, strict=True))
 
 
@@ -103,8 +105,8 @@ class TopEigenvalues(Observable):
     num_matvecs: int = 20
 
     def __post_init__(self) -> None:
-        number = checks.whole("top_eigenvalues.number", self.number)
-        if checks.whole("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
+        number = whole_number("top_eigenvalues.number", self.number)
+        if whole_number("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
             raise InputError(
                 "top_eigenvalues.num_matvecs", self.num_matvecs, f"needs at least {number}, one for each"
             )
@@ -116,7 +118,7 @@ class TopEigenvalues(Observable):
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """(number,), the largest first; NaN where the net has fewer parameters."""
-        found = hessian.top_eigenvalues(
+        found = curvature_estimators.top_eigenvalues(
             model, params, probe.x, probe.y, probe.loss, probe.key, self.number, self.num_matvecs
         )
         return {"hessian_eigenvalue": jnp.pad(found, (0, self.number - len(found)), constant_values=jnp.nan)}

@@ -16,9 +16,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from scipy import special
 
-from jthermo import losses
 from jthermo.errors import InputError
 from jthermo.theory.moments import gaussian
+from jthermo.update_rule import losses
 
 METHODS = ("autodiff", "differences")
 

@@ -28,7 +28,7 @@ from cases import CASES, EVERYONE, TORCH
 from contestants import ROOT, taking_part
 
 from jthermo import figures
-from jthermo.files import write_whole
+from jthermo.results.atomic import write_whole
 
 
 def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:

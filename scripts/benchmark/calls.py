@@ -26,7 +26,8 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
     import numpy as np
 
     import jthermo as jt
-    from jthermo import gradients, losses
+    from jthermo.observables import gradient_moments
+    from jthermo.update_rule import losses
 
     channels = ((16, 16), (32, 32))
     model = jt.models.CNN(channels=channels) if convolutional else jt.models.MLP(784, outputs=10)
@@ -44,7 +45,7 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
 
     ways = {
         "batch-gradient": jax.grad(loss),
-        "moments": lambda p, x, y: gradients.moments(model, p, x, y, "softmax").trace,
+        "moments": lambda p, x, y: gradient_moments.moments(model, p, x, y, "softmax").trace,
         "vmap-grad": trace,
     }
     call = jax.jit(ways[way])

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from cases import CASES, TORCH, Call, Net
 
-from jthermo import engines
-from jthermo.kernels import library
+from jthermo.engines import choice as engines
+from jthermo.engines.fused import library
 
 ROOT = Path(__file__).resolve().parents[2]
 ETA = 0.05

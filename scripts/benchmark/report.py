@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from cases import CALLS, CASES, LIMITS, Net
 
-from jthermo.files import write_between
+from jthermo.results.atomic import write_between
 
 Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full

@@ -11,7 +11,8 @@ import xarray as xr
 import jthermo as jt
 from jthermo import claims, evidence, reproduction
 from jthermo.errors import InputError
-from jthermo.theory import curves, meanfield
+from jthermo.paper import curve_statistics
+from jthermo.theory import meanfield
 
 
 def planted(rates, seeds=64, noise=0.01):
@@ -35,12 +36,12 @@ def test_value_at_an_equal_level():
     ds = planted((0.02, 0.05))
     for rate in (0.02, 0.05):
         runs = ds.isel(run=ds.rate.values == rate)
-        picks = curves.resamplings(50, 64)
-        found = curves.at_level(runs, "value", "level", 0.5, picks)
+        picks = curve_statistics.resamplings(50, 64)
+        found = curve_statistics.at_level(runs, "value", "level", 0.5, picks)
         assert found[0] == pytest.approx(rate * 0.25, rel=0.02)
         assert found.std() < 0.02 * found[0]
-        assert np.isnan(curves.at_level(runs, "value", "level", -1.0, picks)).all()
-        assert np.isnan(curves.at_level(runs, "value", "level", 2.0, picks)).all()
+        assert np.isnan(curve_statistics.at_level(runs, "value", "level", -1.0, picks)).all()
+        assert np.isnan(curve_statistics.at_level(runs, "value", "level", 2.0, picks)).all()
 
 
 def test_local_slopes_of_planted_curves():
@@ -48,14 +49,14 @@ def test_local_slopes_of_planted_curves():
     rng = np.random.default_rng(1)
     amplitude = 1 + 0.1 * rng.normal(size=200)
     value = -amplitude[:, None] * clock**2
-    found = curves.local_slopes(clock, value, np.tile(1 + clock, (200, 1)), np.array([0, 0.5, 2]))
+    found = curve_statistics.local_slopes(clock, value, np.tile(1 + clock, (200, 1)), np.array([0, 0.5, 2]))
     np.testing.assert_allclose(found.slope, [-0.5 * amplitude.mean(), -2.5 * amplitude.mean()], rtol=1e-6)
     np.testing.assert_allclose(
         found.slope_error, np.array([0.5, 2.5]) * amplitude.std(ddof=1) / math.sqrt(200), rtol=1e-6
     )
     np.testing.assert_allclose(found.level, [1.25, 2.25], rtol=1e-6)
     with pytest.raises(InputError, match="go beyond the records"):
-        curves.local_slopes(clock, value, value, np.array([0, 3]))
+        curve_statistics.local_slopes(clock, value, value, np.array([0, 3]))
 
 
 def test_verdicts_follow_the_interval():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import train
+from jthermo.engines import run_state, step_program
 from jthermo.errors import InputError
 from jthermo.theory import drift, meanfield
 
@@ -20,7 +20,7 @@ NETS = 96  # and as many inputs: every prediction of these shapes shares one pro
 @functools.cache
 def inits():
     def one(seed):
-        return train.init(MODEL, jt.sgd(), train.Run(seed, 0, 0.1, {})).params
+        return run_state.init(MODEL, jt.sgd(), step_program.Run(seed, 0, 0.1, {})).params
 
     return jax.vmap(one)(jnp.arange(NETS, dtype=jnp.uint32))
 
