@@ -116,7 +116,7 @@ def test_the_notebook_is_the_first_page_and_runs(tmp_path):
 
 
 def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
-    (stated,) = re.findall(r"A network in (\d+) lines", (ROOT / "README.md").read_text())
+    (stated,) = re.findall(r"\[(\d+) lines\]", (ROOT / "README.md").read_text())
     first = next(
         text for language, text in notebook.pieces(ROOT / "docs" / "own_model.md") if language == "python"
     )
