@@ -54,12 +54,16 @@ def skip_fields(app, what, name, obj, skip, options):
 def find_public(app, env, node, contnode):
     """Resolve references to private paths: annotations and docstrings name the defining module, entries the public name."""
     target = node["reftarget"]
-    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {"jthermo"}:
+    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {
+        "jthermo"
+    }:
         return None
     name = target.rpartition(".")[2] if target.startswith("jthermo.") else target
     node["refspecific"] = True
     domain = env.get_domain("py")
-    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], name, node, contnode
+    )
 
 
 def setup(app):

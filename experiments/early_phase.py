@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
 from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import above, equals
 from jthermo.theory import drift
 
 SWEEP = jt.Sweep(
@@ -16,10 +16,13 @@ SWEEP = jt.Sweep(
     seed=range(1024),
     num_steps=jt.RescaledSteps(2.0),
     record=jt.Record(
-        steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.mean_squared_residual()), probe_size=512
+        steps=jt.log_steps(80),
+        observables=(jt.activation_rate(), jt.mean_squared_residual()),
+        probe_size=512,
     ),
 )
-CLAIMS = ("C9",)  # that judge(ds) gives evidence on
+# that judge(ds) gives evidence on
+CLAIMS = ("C9",)
 SMALL = {"seed": range(256)}
 EDGES = np.array([0, 0.05, 0.1, 0.2, 0.5, 1, 2])
 
@@ -41,16 +44,23 @@ def judge(ds):
     for eta, s in found.items():
         (slope, level), size = s.samples, len(s.samples[0])
         picks = curve_statistics.resamplings(400, size)
-        means = np.array([[slope[p][:, [0, -1]].mean(0), level[p][:, [0, -1]].mean(0)] for p in picks])
+        means = np.array(
+            [[slope[p][:, [0, -1]].mean(0), level[p][:, [0, -1]].mean(0)] for p in picks]
+        )
         ratio = means[:, :, 0] / means[:, :, 1]
         power = np.log(ratio[:, 0]) / np.log(ratio[:, 1])
         ends = [np.quantile(v, [0.025, 0.975]) for v in (ratio[:, 0], power)]
         more: dict[str, Any] = {"choice": {"η": eta}, "num_seeds": size}
         rows += [
-            evidence.above(
-                "C9", "early slope over late, η²t/B < 0.05 over 1 … 2", 1, ratio[0, 0], *ends[0], **more
+            above(
+                "C9",
+                "early slope over late, η²t/B < 0.05 over 1 … 2",
+                1,
+                ratio[0, 0],
+                *ends[0],
+                **more,
             ),
-            evidence.equals(
+            equals(
                 "C9",
                 "power of s² in the slope, from early to late",
                 1,

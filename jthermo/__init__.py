@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "claims": "claims",
+    "claims": "paper.claims",
     "collapse": "collapse",
     "data": "data",
     "errors": "errors",
@@ -21,13 +21,13 @@ _MODULES = {
     "models": "models",
     "noise": "update_rule.residual_noise",
     "observables": "observables",
-    "reproduction": "reproduction",
+    "reproduction": "paper.reproduce",
     "results": "results",
-    "sinks": "sinks",
+    "sinks": "execution.callbacks",
     "theory": "theory",
 }
 _NAMES = {
-    "Claim": "claims",
+    "Claim": "paper.claims",
     "InputError": "errors",
     "Interrupted": "errors",
     "Optimizer": "update_rule.optimizer",
@@ -36,9 +36,9 @@ _NAMES = {
     "Sweep": "sweep.sweep",
     "accuracy": "observables",
     "activation_rate": "observables",
-    "doctor": "diagnosis",
+    "doctor": "cli.doctor",
     "every": "sweep.recorded_steps",
-    "explore": "exploration",
+    "explore": "figures.explore",
     "export": "results",
     "fit_collapse": "collapse",
     "gradient_variance": "observables",
@@ -49,11 +49,11 @@ _NAMES = {
     "log_steps": "sweep.recorded_steps",
     "loss": "observables",
     "mean_squared_residual": "observables",
-    "open_params": "parameters",
+    "open_params": "execution.trained_params",
     "open_results": "results",
-    "plan": "forecast",
-    "reproduce": "reproduction",
-    "run": "runner",
+    "plan": "execution.forecast",
+    "reproduce": "paper.reproduce",
+    "run": "execution.runner",
     "sgd": "update_rule.optimizer",
     "sparse": "observables",
     "status": "results",
@@ -73,7 +73,9 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         value = importlib.import_module(f"jthermo.{_MODULES[name]}")
     else:
-        raise AttributeError(f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     globals()[name] = value
     return value
 

@@ -26,7 +26,9 @@ class InputError(ValueError):
     def __init__(self, field: str, value: object, remedy: str) -> None:
         self.field, self.value, self.remedy = field, value, remedy
         shown = repr(value)
-        super().__init__(f"{field} = {shown if len(shown) <= 200 else shown[:197] + '...'}: {remedy}")
+        super().__init__(
+            f"{field} = {shown if len(shown) <= 200 else shown[:197] + '...'}: {remedy}"
+        )
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
         return type(self), (self.field, self.value, self.remedy)
@@ -54,7 +56,9 @@ class Interrupted(SystemExit):
         return self.message
 
 
-def whole_number(field: str, value: Any, least: int = 1, most: int | None = None, remedy: str = "") -> int:
+def whole_number(
+    field: str, value: Any, least: int = 1, most: int | None = None, remedy: str = ""
+) -> int:
     """`value` as an int of at least `least`, or an error that names the field.
 
     >>> whole_number("batch_size", 4.0)

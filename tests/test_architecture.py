@@ -13,14 +13,16 @@ PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
 NO_JAX = (
     "errors",
-    "pages",
     "results",
-    "figures",
-    "exploration",
-    "claims",
-    "findings",
     "collapse",
-    "progress",
+    "execution.progress",
+    "execution.checkpoint_policy",
+    "figures",
+    "figures.explore",
+    "paper.claims",
+    "paper.claims_tables",
+    "paper.experiment_folder",
+    "paper.verdicts",
 )
 
 
@@ -92,9 +94,13 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
         archive.extractall(tmp_path / "site")
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
-    assert {"jthermo/pages/style.css", "jthermo/pages/page.html", "jthermo/pages/report.html"} <= set(names)
+    assert {
+        "jthermo/figures/pages/style.css",
+        "jthermo/figures/pages/page.html",
+        "jthermo/figures/pages/report.html",
+    } <= set(names)
     assert {"jthermo/engines/fused/ffi.cc", "jthermo/engines/fused/dense.h"} <= set(names)
-    assert {"jthermo/pages/explore.html", "jthermo/pages/explore.js"} <= set(names)
+    assert {"jthermo/figures/pages/explore.html", "jthermo/figures/pages/explore.js"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     code = f"""import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
 from jthermo.cli import main

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import jthermo as jt
-from jthermo import claims, cli
+from jthermo.cli import verbs
+from jthermo.paper import claims_tables
 from jthermo.sweep import user_file
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +53,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
             for line in text.splitlines():
                 run(shlex.split(line, comments=True), monkeypatch)
         else:
-            assert language == "text" or language.startswith("{"), "a block of this kind is not tested"
+            assert language == "text" or language.startswith("{"), (
+                "a block of this kind is not tested"
+            )
     plt.close("all")
     assert num_compared or page != ROOT / "README.md"
 
@@ -71,8 +74,15 @@ def same_to_rounding(stated, printed):
 
 
 def test_another_output_is_seen():
-    assert same_to_rounding("p = 1.92 [-0.5, 2e-05], 16 seeds\n", "p = 1.93 [-0.6, 3e-05], 16 seeds")
-    for other in ("p = 1.94 [-0.5, 2e-05], 16 seeds", "p = 1.92 [-0.5, 2e-05], 17 seeds", "p = 1.92", ""):
+    assert same_to_rounding(
+        "p = 1.92 [-0.5, 2e-05], 16 seeds\n", "p = 1.93 [-0.6, 3e-05], 16 seeds"
+    )
+    for other in (
+        "p = 1.94 [-0.5, 2e-05], 16 seeds",
+        "p = 1.92 [-0.5, 2e-05], 17 seeds",
+        "p = 1.92",
+        "",
+    ):
         assert not same_to_rounding("p = 1.92 [-0.5, 2e-05], 16 seeds", other)
 
 
@@ -84,9 +94,12 @@ def run(words, monkeypatch):
     made_elsewhere = words[2:] and words[2].startswith("results/") and not Path(words[2]).exists()
     with monkeypatch.context() as patched:
         if "--print" not in words and (words[1] not in CHEAP or made_elsewhere):
-            stubs = {name: functools.wraps(verb)(lambda *_, **__: None) for name, verb in cli.VERBS.items()}
-            patched.setattr(cli, "VERBS", stubs)
-        cli.main(words[1:])
+            stubs = {
+                name: functools.wraps(verb)(lambda *_, **__: None)
+                for name, verb in verbs.VERBS.items()
+            }
+            patched.setattr(verbs, "VERBS", stubs)
+        verbs.main(words[1:])
 
 
 def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):
@@ -100,15 +113,14 @@ def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):
 
 def test_the_notebook_is_the_first_page_and_runs(tmp_path):
     path = ROOT / "docs" / "quickstart.ipynb"
-    assert path.read_text() == notebook.notebook(ROOT / "docs" / "start.md"), "run: scripts/notebook.py"
+    assert path.read_text() == notebook.notebook(ROOT / "docs" / "start.md"), (
+        "run: scripts/notebook.py"
+    )
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     resources = {"metadata": {"path": str(tmp_path)}}
     made = nbformat.read(path, as_version=4)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_NUM_CPU_DEVICES": "2",
-    }  # finds compiled programs
+    # finds compiled programs
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
     nbclient.NotebookClient(made, timeout=300, resources=resources).execute(env=environment)
     kinds = {output.output_type for cell in made.cells for output in cell.get("outputs", ())}
     assert {"stream", "display_data"} <= kinds
@@ -118,33 +130,42 @@ def test_the_notebook_is_the_first_page_and_runs(tmp_path):
 def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
     (stated,) = re.findall(r"\[(\d+) lines\]", (ROOT / "README.md").read_text())
     first = next(
-        text for language, text in notebook.pieces(ROOT / "docs" / "own_model.md") if language == "python"
+        text
+        for language, text in notebook.pieces(ROOT / "docs" / "own_model.md")
+        if language == "python"
     )
     assert len(first.splitlines()) == int(stated) <= 40
 
 
 def test_the_claims_on_the_pages_are_those_of_the_json():
     known = json.loads((ROOT / "results" / "claims.json").read_text())
-    for made in (claims.verdicts(known), claims.table(known)):
+    for made in (claims_tables.verdict_table(known), claims_tables.table(known)):
         text = (ROOT / "experiments" / "README.md").read_text()
         assert made in text, "run: jthermo claims --into experiments/README.md"
 
 
 def test_the_readme_sums_up_the_verdicts_of_the_json():
     known = json.loads((ROOT / "results" / "claims.json").read_text())
-    rows = {c: [row for e in entry["experiments"].values() for row in e["rows"]] for c, entry in known.items()}
-    counts = {c: (sum(row["verdict"] == "reproduced" for row in rows[c]), len(rows[c])) for c in rows}
+    rows = {
+        c: [row for e in entry["experiments"].values() for row in e["rows"]]
+        for c, entry in known.items()
+    }
+    counts = {
+        c: (sum(row["verdict"] == "reproduced" for row in rows[c]), len(rows[c])) for c in rows
+    }
     text = (ROOT / "README.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("- ") and "**C" in line]
     assert len(lines) == 6
     found = re.findall(r"\*\*(C\d+)\*\* (\d+)/(\d+)", "\n".join(lines))
     assert {c: (int(n), int(of)) for c, n, of in found} == counts
     assert len(found) == len(counts)
-    (example,) = re.findall(r"^(\d+)/(\d+) means: reproduced in (\d+) of the (\d+) cases", text, re.M)
+    (example,) = re.findall(
+        r"^(\d+)/(\d+) means: reproduced in (\d+) of the (\d+) cases", text, re.M
+    )
     assert example[:2] == example[2:] == tuple(map(str, counts["C2"]))
     for c, symbol in (("C2", "a"), ("C3", "b"), ("C6", "a")):
         fits = [("", row["exponent"]) for row in rows[c] if row["exponent"] is not None]
-        span = claims.reach(fits).partition(" (")[0]
+        span = claims_tables.reach(fits).partition(" (")[0]
         assert f"**{c}** {counts[c][0]}/{counts[c][1]} ({symbol} = {span})" in text
 
 
@@ -162,13 +183,17 @@ def test_pictures_and_links_of_the_pages_are_there():
 
 def test_the_costs_of_the_table_are_those_that_are_counted():
     rows = re.findall(
-        r"^\| `(jt\.[^`]+)` .*? \| ([\d.]+) M\b", (ROOT / "docs" / "observables.md").read_text(), re.M
+        r"^\| `(jt\.[^`]+)` .*? \| ([\d.]+) M\b",
+        (ROOT / "docs" / "observables.md").read_text(),
+        re.M,
     )
     assert len(rows) == 12
     model, data, size = jt.models.MLP(100), jt.data.Gaussian(dim=100), 256
     for name, stated in rows:
         counted = eval(name, {"jt": jt}).cost(model, data, size) / size
-        assert counted == pytest.approx(float(stated), abs=0.006 * max(1.0, 10 * float(stated))), name
+        assert counted == pytest.approx(float(stated), abs=0.006 * max(1.0, 10 * float(stated))), (
+            name
+        )
 
 
 def test_the_site_builds_without_a_warning_and_is_whole(tmp_path):
@@ -196,7 +221,8 @@ def without_entry(entries):
 def resolves(entry):
     try:
         operator.attrgetter(entry.partition(".")[2])(jt)
-    except AttributeError:  # an instance's attribute
+    except AttributeError:
+        # an instance's attribute
         return False
     return True
 
@@ -236,7 +262,9 @@ def broken_links(folder):
             parts = urllib.parse.urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            target = (
+                (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            )
             anchor = urllib.parse.unquote(parts.fragment)
             if not target.exists() or (target in pages and anchor not in pages[target].anchors):
                 broken.append(f"{path.name}: {link}")

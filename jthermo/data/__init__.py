@@ -6,4 +6,13 @@ from jthermo.data.source import Source
 from jthermo.data.synthetic import Gaussian, Sphere, Uniform
 from jthermo.data.teacher import Teacher
 
-__all__ = ["CIFAR10", "Arrays", "FashionMNIST", "Gaussian", "Source", "Sphere", "Teacher", "Uniform"]
+__all__ = [
+    "CIFAR10",
+    "Arrays",
+    "FashionMNIST",
+    "Gaussian",
+    "Source",
+    "Sphere",
+    "Teacher",
+    "Uniform",
+]

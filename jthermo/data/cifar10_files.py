@@ -19,11 +19,13 @@ import numpy as np
 from jthermo.errors import InputError
 
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-LAYOUTS = {  # the folder inside the archive, and how its files end
+# the folder inside the archive, and how its files end
+LAYOUTS = {
     "cifar-10-binary.tar.gz": ("cifar-10-batches-bin", ".bin"),
     "cifar-10-python.tar.gz": ("cifar-10-batches-py", ""),
 }
-MD5 = {  # of the published Python batches
+# of the published Python batches
+MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -31,9 +33,8 @@ MD5 = {  # of the published Python batches
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-ARCHIVE_SHA256 = (
-    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # of the binary one, packed
-)
+# of the binary one, packed
+ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS
 
@@ -56,7 +57,8 @@ def read_cifar10(path: Path, layout: str | None = None) -> tuple[dict[str, np.nd
     if (layout or path.name) == "cifar-10-binary.tar.gz":
         published = hashlib.sha256(path.read_bytes()).hexdigest() == ARCHIVE_SHA256
     elif (path / "data_batch_1.bin").exists():
-        published = False  # the unpacked binary batches have no published digest of their own
+        # the unpacked binary batches have no published digest of their own
+        published = False
     train = [parts[name] for name in BATCHES[:-1]]
     x_test, y_test = parts["test_batch"]
     x, y = (np.concatenate([t[i] for t in train]) for i in (0, 1))
@@ -82,7 +84,9 @@ def _bodies(path: Path, layout: str) -> Iterator[tuple[str, bytes, str]]:
     except PermissionError:
         raise InputError("data_dir", str(path), "can't be read; change its permissions") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise InputError("data file", str(path), f"is truncated or damaged ({error}); get it again") from None
+        raise InputError(
+            "data file", str(path), f"is truncated or damaged ({error}); get it again"
+        ) from None
 
 
 def _all(read: Callable[[str], bytes], path: Path, ending: str) -> Iterator[tuple[str, bytes, str]]:
@@ -119,7 +123,8 @@ def _from_pickle(body: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
         made = _Arrays(io.BytesIO(body), encoding="bytes").load()
         fields = {k.decode() if isinstance(k, bytes) else k: v for k, v in made.items()}
         data, labels = np.asarray(fields["data"]), np.asarray(fields["labels"])
-    except Exception as error:  # a damaged pickle raises almost anything
+    except Exception as error:
+        # a damaged pickle raises almost anything
         raise InputError(
             "data file",
             where,

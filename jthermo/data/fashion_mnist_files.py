@@ -25,7 +25,8 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-UBYTE = 0x08  # the only element type of these files
+# the only element type of these files
+UBYTE = 0x08
 
 
 def read_idx(path: Path) -> tuple[np.ndarray, str]:
@@ -40,11 +41,15 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
     except PermissionError:
         raise InputError("data file", str(path), "can't be read; change its permissions") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError("data file", str(path), f"is truncated or damaged ({error}); get it again") from None
+        raise InputError(
+            "data file", str(path), f"is truncated or damaged ({error}); get it again"
+        ) from None
     if len(body) < 4 or body[:2] != b"\0\0" or body[2] != UBYTE or not 1 <= body[3] <= 4:
         magic = body[:4].hex() or "nothing"
         raise InputError(
-            "data file", str(path), f"starts with {magic}, so it is no IDX file of bytes; get it again"
+            "data file",
+            str(path),
+            f"starts with {magic}, so it is no IDX file of bytes; get it again",
         )
     header = 4 + 4 * body[3]
     shape = [int.from_bytes(body[4 + 4 * i : 8 + 4 * i], "big") for i in range(body[3])]
@@ -55,7 +60,9 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
             str(path),
             f"is truncated: it holds {len(body) - header:,} bytes where {size} are announced; get it again",
         )
-    return np.frombuffer(body, np.uint8, offset=header).reshape(shape), hashlib.sha256(body).hexdigest()
+    return np.frombuffer(body, np.uint8, offset=header).reshape(shape), hashlib.sha256(
+        body
+    ).hexdigest()
 
 
 def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarray]:
@@ -66,10 +73,13 @@ def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarra
         verify: refuse other bytes than the published ones.
     """
     paths = {
-        name: next((p for p in (folder / f"{name}.gz", folder / name) if p.exists()), None) for name in FILES
+        name: next((p for p in (folder / f"{name}.gz", folder / name) if p.exists()), None)
+        for name in FILES
     }
     if absent := [name for name, path in paths.items() if path is None]:
-        raise InputError("data_dir", str(folder), f"has no {absent[0]}.gz; the four files belong together")
+        raise InputError(
+            "data_dir", str(folder), f"has no {absent[0]}.gz; the four files belong together"
+        )
     made = []
     for name, path in paths.items():
         assert path is not None
@@ -82,7 +92,9 @@ def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarra
                 f"has {array.ndim} dimensions where {name} has {wanted_rank}; get it again",
             )
         if wanted_rank == 1 and array.size and array.max() > 9:
-            raise InputError("data file", str(path), f"has the label {array.max()}; Fashion-MNIST has 0 to 9")
+            raise InputError(
+                "data file", str(path), f"has the label {array.max()}; Fashion-MNIST has 0 to 9"
+            )
         if verify and found != SHA256[name]:
             raise InputError(
                 "data file",
@@ -95,6 +107,8 @@ def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarra
     for images, labels, name in ((x, y, FILES[0]), (x_test, y_test, FILES[2])):
         if len(images) != len(labels):
             raise InputError(
-                "data_dir", str(folder), f"{name} holds {len(images)} images for {len(labels)} labels"
+                "data_dir",
+                str(folder),
+                f"{name} holds {len(images)} images for {len(labels)} labels",
             )
     return {"x": x[..., None], "y": y, "x_test": x_test[..., None], "y_test": y_test}

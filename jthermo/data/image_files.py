@@ -1,4 +1,4 @@
-"""Where an image set comes from: local files first, then tensorflow-datasets; never anything in their place.
+"""The local files of an image set: where they are looked for, and how they are read.
 
 One place says where: ``data_dir=`` of the source, or the environment variable ``JTHERMO_DATA``. Each may be the folder
 of the files itself or one that holds it under its usual name.
@@ -16,17 +16,20 @@ from jthermo.data import cifar10_files, fashion_mnist_files
 from jthermo.errors import InputError, MissingData
 
 ENVIRONMENT = "JTHERMO_DATA"
-SYSTEM = {
-    "fashion_mnist": Path("/usr/share/datasets/fashion-mnist")
-}  # Debian's package dataset-fashion-mnist
+# Debian's package dataset-fashion-mnist
+SYSTEM = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 Splits = dict[str, np.ndarray]
 
-_NESTED = {  # usual names of the folder, below the one that was named
+# usual names of the folder, below the one that was named
+_NESTED = {
     "fashion_mnist": ("", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
     "cifar10": ("", "cifar10", "cifar-10"),
 }
 _FILES = {
-    "fashion_mnist": (*fashion_mnist_files.FILES, *(f"{name}.gz" for name in fashion_mnist_files.FILES)),
+    "fashion_mnist": (
+        *fashion_mnist_files.FILES,
+        *(f"{name}.gz" for name in fashion_mnist_files.FILES),
+    ),
     "cifar10": (
         *cifar10_files.LAYOUTS,
         *(folder for folder, _ in cifar10_files.LAYOUTS.values()),
@@ -75,12 +78,16 @@ def missing(name: str, why: str) -> MissingData:
     """The error that says how an image set can be had."""
     here, there = _HOW[name]
     return MissingData(
-        "data", name, f"{why}. There are three ways to get it: (1) {here}; (2) {there}; (3) {_NETWORK}"
+        "data",
+        name,
+        f"{why}. There are three ways to get it: (1) {here}; (2) {there}; (3) {_NETWORK}",
     )
 
 
-def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[str], None]) -> Splits:
-    """Both splits of an image set as bytes: x, y, x_test, y_test.
+def load(
+    name: str, data_dir: str | None, verify: bool | None, say: Callable[[str], None]
+) -> Splits | None:
+    """Both splits of an image set as bytes, x, y, x_test and y_test; None where there are no local files.
 
     Args:
         name: ``"fashion_mnist"`` or ``"cifar10"``.
@@ -90,13 +97,11 @@ def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[st
         say: told once where the data came from other bytes than the published ones.
 
     Raises:
-        InputError: there are no files and no network, or the files are damaged.
+        InputError: the files are damaged, or `data_dir` holds none.
     """
     path = find(name, data_dir)
     if path is None:
-        from jthermo.data import tfds
-
-        return tfds.load(name)
+        return None
     if name == "fashion_mnist":
         return fashion_mnist_files.read_fashion_mnist(path, verify is not False)
     splits, published = cifar10_files.read_cifar10(path)
@@ -113,7 +118,9 @@ def _search(name: str, folder: Path, field: str) -> Path | None:
         if folder.is_file() and folder.name in cifar10_files.LAYOUTS and name == "cifar10":
             return folder
         if not folder.is_dir():
-            raise InputError(field, str(folder), "is no folder; name the one that holds the data files")
+            raise InputError(
+                field, str(folder), "is no folder; name the one that holds the data files"
+            )
         for below in _NESTED[name]:
             place = folder / below
             if not place.is_dir():
@@ -121,7 +128,11 @@ def _search(name: str, folder: Path, field: str) -> Path | None:
             there = {p.name for p in place.iterdir()}
             for file in _FILES[name]:
                 if file in there:
-                    return place / file if (place / file).is_dir() or file.endswith(".tar.gz") else place
+                    return (
+                        place / file
+                        if (place / file).is_dir() or file.endswith(".tar.gz")
+                        else place
+                    )
     except PermissionError:
         raise InputError(field, str(folder), "can't be read; change its permissions") from None
     return None

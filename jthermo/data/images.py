@@ -29,7 +29,7 @@ class _Images(InMemory):
         num_samples: train on the first n training images; None takes all.
         sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each pass).
         data_dir: folder of local files; None looks at ``JTHERMO_DATA``, then at the system's, then at the network.
-        verify: None, True or False; see :func:`jthermo.data.source.load`. Like `data_dir` no part of the identity.
+        verify: None, True or False; see :func:`jthermo.data.image_files.load`. Like `data_dir` no part of the identity.
     """
 
     labels: str = "real"
@@ -123,8 +123,14 @@ class CIFAR10(_Images):
 
 @functools.lru_cache(maxsize=4)
 def _load(name: str, data_dir: str | None, verify: bool | None, environment: str | None) -> Split:
-    """Keyed by everything that decides where the bytes come from."""
+    """Local files first, then tensorflow-datasets; keyed by everything that decides where the bytes come from."""
     del environment
-    return Split(
-        image_files.load(name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr))
+    splits = image_files.load(
+        name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr)
     )
+    if splits is None:
+        # imported here, since tensorflow-datasets is slow to import and not needed for local files
+        from jthermo.data import tfds
+
+        splits = tfds.load(name)
+    return Split(splits)

@@ -45,11 +45,18 @@ class InMemory(Source):
         """n, the number of training examples in use."""
         there = held["x"].shape[0]
         if self.num_samples is not None and self.num_samples > there:
-            raise InputError("data.num_samples", self.num_samples, f"there are {there:,} training examples")
+            raise InputError(
+                "data.num_samples", self.num_samples, f"there are {there:,} training examples"
+            )
         return self.num_samples or there
 
     def rows(
-        self, held: Mapping[str, Array], index: Array, dataset: Array, fresh: Array, test: bool = False
+        self,
+        held: Mapping[str, Array],
+        index: Array,
+        dataset: Array,
+        fresh: Array,
+        test: bool = False,
     ) -> tuple[Array, Array]:
         """Examples by index: x (B, …) float32 and labels (B,) int32, or real targets as they are held.
 
@@ -68,7 +75,9 @@ class InMemory(Source):
         else:
             place = index.astype(jnp.uint32) + jnp.uint32(streams.TEST_SPLIT if test else 0)
             keys = jax.vmap(lambda i: streams.example_key(dataset, i))(place)
-            labels = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.num_classes, jnp.int32))(keys)
+            labels = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.num_classes, jnp.int32))(
+                keys
+            )
         return self.standardised(x[index]), labels
 
     def probe(
@@ -102,5 +111,7 @@ class InMemory(Source):
                 raise InputError(f"data.{name}", value, f"give a whole number of at least {least}")
         if self.labels == "real" and self.num_classes != self.real_labels():
             raise InputError(
-                "data.num_classes", self.num_classes, f"real labels have {self.real_labels()} classes"
+                "data.num_classes",
+                self.num_classes,
+                f"real labels have {self.real_labels()} classes",
             )

@@ -136,11 +136,15 @@ class Uniform(_Synthetic):
         super().__post_init__()
         object.__setattr__(self, "low", finite_number("data.low", self.low))
         remedy = f"give a finite number above low = {self.low:g}"
-        object.__setattr__(self, "high", finite_number("data.high", self.high, above=self.low, remedy=remedy))
+        object.__setattr__(
+            self, "high", finite_number("data.high", self.high, above=self.low, remedy=remedy)
+        )
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        return self.low + (self.high - self.low) * jax.random.uniform(key, (size, self.dim), jnp.float32)
+        return self.low + (self.high - self.low) * jax.random.uniform(
+            key, (size, self.dim), jnp.float32
+        )
 
 
 @dataclass(frozen=True)

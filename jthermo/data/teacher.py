@@ -42,14 +42,17 @@ class Teacher(Source):
     label_noise: float = 0.0
     _params: Any = field(default=None, init=False, repr=False, compare=False)
 
-    num_classes = 0  # the labels are real numbers
+    # the labels are real numbers
+    num_classes = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Gaussian | Uniform | Sphere):
             raise InputError("data.inputs", self.inputs, "give jt.data.Gaussian, Uniform or Sphere")
         if self.inputs.redraw is not None:
             raise InputError(
-                "data.inputs.redraw", self.inputs.redraw, "a teacher gives the labels; use label_noise"
+                "data.inputs.redraw",
+                self.inputs.redraw,
+                "a teacher gives the labels; use label_noise",
             )
         noise = finite_number("data.label_noise", self.label_noise)
         if noise < 0:
@@ -66,21 +69,6 @@ class Teacher(Source):
     def shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return self.inputs.shape
-
-    @property
-    def num_samples(self) -> int | None:
-        """Size of a finite set, None for fresh examples."""
-        return self.inputs.num_samples
-
-    @property
-    def sampling(self) -> str:
-        """How a finite set is visited."""
-        return self.inputs.sampling
-
-    @property
-    def num_targets(self) -> int:
-        """Number of real labels of an example."""
-        return self.teacher.num_outputs
 
     def of_seed(self, dataset: Array) -> Teacher:
         """The source with the teacher of one seed, from the key of the seed's data set."""

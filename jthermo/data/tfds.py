@@ -21,7 +21,8 @@ from jthermo.data.image_files import ENVIRONMENT, Splits, missing
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SPLITS = (("train", "x", "y"), ("test", "x_test", "y_test"))
-CONNECT_SECONDS = 0.7  # tensorflow-datasets itself retries for minutes before it gives up
+# tensorflow-datasets itself retries for minutes before it gives up
+CONNECT_SECONDS = 0.7
 
 
 def load(name: str, source: Path | None = None, cache: Path | None = None) -> Splits:
@@ -92,7 +93,9 @@ def _builder(name: str) -> tuple[Any, str]:
                 supervised_keys=("image", "label"),
             )
 
-        def _split_generators(self, downloads: Any) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
+        def _split_generators(
+            self, downloads: Any
+        ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
             splits = self._splits(downloads)
             return {split: _examples(splits[x], splits[y], Image) for split, x, y in SPLITS}
 
@@ -101,7 +104,8 @@ def _builder(name: str) -> tuple[Any, str]:
 
     class Fashion(WithoutTensorFlow, FashionMNIST, skip_registration=True):  # type: ignore[call-arg]
         name = "fashion_mnist_in_order"
-        url_infos = FashionMNIST.url_infos  # else a builder outside of tensorflow-datasets verifies nothing
+        # else a builder outside of tensorflow-datasets verifies nothing
+        url_infos = FashionMNIST.url_infos
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:

@@ -13,7 +13,11 @@ def draw_batch(
     program: Program, held: HeldArrays, run: Run, keys: Streams, order: Array | None, t: Array
 ) -> tuple[Array, Array]:
     """X (B, …) and labels (B,) of step t; `order` is that of its epoch, None without epochs."""
-    data, size, labels_key = source_of(program, run), program.data.size(held), step_labels_key(keys, t)
+    data, size, labels_key = (
+        source_of(program, run),
+        program.data.size(held),
+        step_labels_key(keys, t),
+    )
     if size is None:
         x, y = data.draw(batch_key(keys, t), program.batch_size)
         return x, data.step_labels(y, labels_key)

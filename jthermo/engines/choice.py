@@ -16,11 +16,12 @@ from jthermo.engines import run_state, step_program, xla
 from jthermo.errors import InputError
 
 ENGINES = ("auto", "xla", "fused")
-FUSED = {"cpu": "fused", "gpu": "pallas"}  # what results call the fused engine of each kind of device
+# what results call the fused engine of each kind of device
+FUSED = {"cpu": "fused", "gpu": "pallas"}
 
 
 def advance(program: step_program.Program) -> Callable[..., run_state.State]:
-    """The update of a block by the program's engine; see :func:`jthermo.train.advance`."""
+    """The update of a block by the program's engine; see :func:`jthermo.engines.xla.advance`."""
     if program.engine == "xla":
         return xla.advance
     from jthermo.engines import fused
@@ -30,7 +31,9 @@ def advance(program: step_program.Program) -> Callable[..., run_state.State]:
     return fused.advance
 
 
-def settle(wanted: str, begun_with: str | None, programs: Iterable[step_program.Program], say: Any) -> str:
+def settle(
+    wanted: str, begun_with: str | None, programs: Iterable[step_program.Program], say: Any
+) -> str:
     """The engine of a sweep, as its results name it: ``"xla"``, ``"fused"`` on CPUs or ``"pallas"`` on GPUs.
 
     Args:

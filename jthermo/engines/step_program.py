@@ -33,7 +33,7 @@ class Program:
     """
 
     model: Model
-    data: Source
+    data: Any
     noise: Any
     optimizer: Optimizer
     loss: str
@@ -59,10 +59,14 @@ class Run(NamedTuple):
     hyper: Mapping[str, Any]
 
 
-def split(config: RunConfig, record: Record, engine: str = "xla") -> tuple[Program, dict[str, float]]:
+def split(
+    config: RunConfig, record: Record, engine: str = "xla"
+) -> tuple[Program, dict[str, float]]:
     """A configuration's static part and its traced floats."""
     parts = {"data": config.data, "noise": config.noise, "optimizer": config.optimizer}
-    hyper = {f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()}
+    hyper = {
+        f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()
+    }
     data, noise, optimizer = (_bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values())
     model = config.model.step_model()
     static = (model, data, noise, optimizer, config.loss, config.batch_size)

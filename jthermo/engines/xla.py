@@ -22,7 +22,9 @@ from jthermo.randomness.streams import Streams, dataset_key, noise_key, record_k
 from jthermo.update_rule import losses
 
 
-def advance(program: Program, runs: Run, state: State, start: Array, stop: Array, held: HeldArrays) -> State:
+def advance(
+    program: Program, runs: Run, state: State, start: Array, stop: Array, held: HeldArrays
+) -> State:
     """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
     keys = jax.vmap(streams)(runs)
     order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
@@ -41,7 +43,9 @@ def advance(program: Program, runs: Run, state: State, start: Array, stop: Array
         return state, order, batch_of(runs, keys, order, t + 1)
 
     order = order_of(keys, start)
-    return jax.lax.fori_loop(start, stop, body, (state, order, batch_of(runs, keys, order, start)))[0]
+    return jax.lax.fori_loop(start, stop, body, (state, order, batch_of(runs, keys, order, start)))[
+        0
+    ]
 
 
 def observe(
@@ -50,7 +54,11 @@ def observe(
     """Every observable of one run at one record, NaN where the run has diverged; ``finite`` says which."""
     data, keys, dataset = source_of(program, run), record_keys(run, step), dataset_key(run)
     x, y = data.probe(held, keys.probe, dataset, program.probe_size)
-    test = data.probe(held, keys.test, dataset, program.probe_size, test=True) if data.has_test else None
+    test = (
+        data.probe(held, keys.test, dataset, program.probe_size, test=True)
+        if data.has_test
+        else None
+    )
     probe = Probe(
         x, y, data, program.loss, run.learning_rate, program.batch_size, test, keys.estimate, record
     )

@@ -42,7 +42,9 @@ class DeepModule(nn.Module):
         a = self._layer("output", self.outputs, h.shape[-1], "output")(h)
         return a[..., 0] if self.outputs == 1 else a
 
-    def _layer(self, name: str, width: int, fan_in: int, place: str, size: int | None = None) -> Layer:
+    def _layer(
+        self, name: str, width: int, fan_in: int, place: str, size: int | None = None
+    ) -> Layer:
         return Layer(
             width,
             size,
@@ -69,7 +71,9 @@ def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) 
         raise InputError("model.bias", bias, "use True or False")
     if init == "paired_he" and (not hidden or hidden[-1] % 2):
         raise InputError(
-            "model.hidden", hidden, "paired_he copies the last hidden units in pairs; end in an even number"
+            "model.hidden",
+            hidden,
+            "paired_he copies the last hidden units in pairs; end in an even number",
         )
     return whole_number("model.outputs", outputs)
 

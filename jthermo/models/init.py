@@ -29,9 +29,8 @@ def kernel_init(scheme: str, fan_in: int, place: str) -> Init:
     normal = _normal(math.sqrt(variance))
     if scheme != "paired_he" or place == "hidden":
         return normal
-    axis, sign = (
-        (1, 1.0) if place == "last_hidden" else (0, -1.0)
-    )  # units twice, with opposite output weights
+    # units twice, with opposite output weights
+    axis, sign = (1, 1.0) if place == "last_hidden" else (0, -1.0)
 
     def paired(key: Array, shape: tuple[int, ...]) -> Array:
         half = tuple(n // 2 if i == axis else n for i, n in enumerate(shape))

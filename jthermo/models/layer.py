@@ -55,7 +55,9 @@ def patches(x: Array, size: int) -> Array:
     rows, columns = x.shape[-3:-1]
     near = size // 2
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(near, near), (near, near), (0, 0)])
-    shifted = [padded[..., i : i + rows, j : j + columns, :] for i in range(size) for j in range(size)]
+    shifted = [
+        padded[..., i : i + rows, j : j + columns, :] for i in range(size) for j in range(size)
+    ]
     return jnp.concatenate(shifted, axis=-1)
 
 

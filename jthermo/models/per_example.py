@@ -71,19 +71,27 @@ def record(model: Model, params: Any, x: Array) -> Tape:
         (deltas,) = pull(cotangent)
         return tuple(d.reshape(d.shape[0], -1, d.shape[-1]) for d in deltas)
 
-    return Tape(outputs, tuple(Seen(path, h) for (path, _), h in zip(shapes, inputs, strict=True)), pull_back)
+    return Tape(
+        outputs,
+        tuple(Seen(path, h) for (path, _), h in zip(shapes, inputs, strict=True)),
+        pull_back,
+    )
 
 
 @functools.lru_cache(maxsize=256)
 def covers(model: Model) -> bool:
     """Whether the tape holds every parameter of a model, each in one layer that is called once."""
     try:
-        shapes = _shapes(model, model.shapes, jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32))
+        shapes = _shapes(
+            model, model.shapes, jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
+        )
     except NotImplementedError:
         return False
     paths = [path for path, _ in shapes]
     found = {(*path, name) for path in paths for name in ("kernel", "bias")}
-    leaves = set(traverse_util.flatten_dict(model.shapes)) if isinstance(model.shapes, dict) else {None}
+    leaves = (
+        set(traverse_util.flatten_dict(model.shapes)) if isinstance(model.shapes, dict) else {None}
+    )
     batched = all(shape[0] == 2 for _, shape in shapes)
     return bool(paths) and batched and len(set(paths)) == len(paths) and leaves <= found
 
@@ -133,12 +141,18 @@ def _gradients(h: Array, delta: Array) -> Array:
     return jnp.einsum("mtk,mtf->mkf", h, delta)
 
 
-def _run(model: Model, params: Any, x: Array, on_call: Callable[[nn.Module, Array, Array], Array]) -> Array:
+def _run(
+    model: Model, params: Any, x: Array, on_call: Callable[[nn.Module, Array, Array], Array]
+) -> Array:
     """The outputs, with `on_call(layer, its inputs, a)` in place of the pre-activations a of every linear layer."""
 
     def watch(call: Callable[..., Array], args: Any, kwargs: Any, context: Any) -> Array:
         a = call(*args, **kwargs)
-        linear = context.method_name == "__call__" and type(context.module) in (Layer, nn.Dense, nn.Conv)
+        linear = context.method_name == "__call__" and type(context.module) in (
+            Layer,
+            nn.Dense,
+            nn.Conv,
+        )
         return on_call(context.module, args[0], a) if linear else a
 
     with nn.intercept_methods(watch):
@@ -168,7 +182,11 @@ def _unfold(layer: nn.Module, h: Array) -> Array:
     size, padding = layer.kernel_size, layer.padding
     plain = not isinstance(size, int) and len(size) == 2 and padding in ("SAME", "VALID")
     whole = layer.feature_group_count == 1 and layer.mask is None
-    if not (plain and whole and all(d in (None, 1) for d in (layer.input_dilation, layer.kernel_dilation))):
+    if not (
+        plain
+        and whole
+        and all(d in (None, 1) for d in (layer.input_dilation, layer.kernel_dilation))
+    ):
         raise NotImplementedError(f"no patches for {layer}")
     assert isinstance(size, Sequence)
     assert isinstance(padding, str)

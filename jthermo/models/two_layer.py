@@ -52,11 +52,15 @@ class TwoLayer(Model):
     """
 
     def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
-        inputs, hidden = (whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
+        inputs, hidden = (
+            whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden))
+        )
         if init not in INITS:
             raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
         if init == "paired_he" and hidden % 2:
-            raise InputError("model.hidden", hidden, "paired_he copies units in pairs; give an even number")
+            raise InputError(
+                "model.hidden", hidden, "paired_he copies units in pairs; give an even number"
+            )
         if not isinstance(bias, bool):
             raise InputError("model.bias", bias, "use True or False")
         module = TwoLayerModule(inputs, hidden, bias, init)

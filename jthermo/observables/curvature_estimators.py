@@ -16,7 +16,8 @@ from jthermo.update_rule import losses
 HESSIAN_CHUNK = 16
 
 
-EXHAUSTED = 1e-5  # of the largest diagonal element, in float32
+# of the largest diagonal element, in float32
+EXHAUSTED = 1e-5
 
 
 def hutchinson(
@@ -49,7 +50,14 @@ def hutchinson(
 
 
 def top_eigenvalues(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, number: int = 1, num_matvecs: int = 20
+    model: Any,
+    params: Any,
+    x: Array,
+    y: Array,
+    loss: str,
+    key: Array,
+    number: int = 1,
+    num_matvecs: int = 20,
 ) -> Array:
     """The largest eigenvalues of the Hessian of the mean loss, by Lanczos with full reorthogonalisation (matfree).
 
@@ -104,6 +112,10 @@ def _hessian_product(
             return total + chunk / count * on(v, *part), None
 
         total, _ = jax.lax.scan(add, jnp.zeros_like(flat), tuple(parts))
-        return total if whole == count else total + (count - whole) / count * on(v, x[whole:], y[whole:])
+        return (
+            total
+            if whole == count
+            else total + (count - whole) / count * on(v, x[whole:], y[whole:])
+        )
 
     return product, flat.size

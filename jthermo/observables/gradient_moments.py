@@ -23,11 +23,8 @@ from jthermo.models import Model, per_example
 from jthermo.update_rule import losses
 
 METHODS = ("auto", "tape", "vmap")
-CHUNK = {
-    "dense": 256,
-    "convolution": 8,
-    "vmap": 16,
-}  # examples at once; larger chunks were no faster on a CPU
+# examples at once; larger chunks were no faster on a CPU
+CHUNK = {"dense": 256, "convolution": 8, "vmap": 16}
 Path = tuple[str, ...]
 
 
@@ -71,7 +68,14 @@ class GradientMoments:
 
 
 def moments(
-    model: Model, params: Any, x: Array, y: Array, loss: str, *, by: str = "layer", method: str = "auto"
+    model: Model,
+    params: Any,
+    x: Array,
+    y: Array,
+    loss: str,
+    *,
+    by: str = "layer",
+    method: str = "auto",
 ) -> GradientMoments:
     """Moments of the per-sample gradient ∇L(f(x_i), y_i) over a batch, by groups of parameters.
 
@@ -110,7 +114,12 @@ def moments(
         count,
         tuple(sum(_size(model, path) for path in paths) for paths in members.values()),
         jnp.stack([sum(total[p][1] for p in paths) for paths in members.values()]) / count,
-        jnp.stack([sum(jnp.square(total[p][0] / count).sum() for p in paths) for paths in members.values()]),
+        jnp.stack(
+            [
+                sum(jnp.square(total[p][0] / count).sum() for p in paths)
+                for paths in members.values()
+            ]
+        ),
     )
 
 
@@ -130,13 +139,16 @@ def groups(model: Model, by: str) -> dict[str, list[Path]]:
     return found
 
 
-Sums = dict[Path, tuple[Array, Array]]  # (Σ_i g_i, Σ_i |g_i|²) by parameter
+# (Σ_i g_i, Σ_i |g_i|²) by parameter
+Sums = dict[Path, tuple[Array, Array]]
 
 
 def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
     def sums(x: Array, y: Array, weight: Array) -> Sums:
         made = per_example.record(model, params, x)
-        residual = losses.prediction(loss, made.outputs) - losses.targets(loss, y, model.num_outputs)
+        residual = losses.prediction(loss, made.outputs) - losses.targets(
+            loss, y, model.num_outputs
+        )
         weight = weight.reshape(-1, *(1,) * (residual.ndim - 1))
         return per_example.sums(made, made.pull_back(residual * weight), model)
 
@@ -156,7 +168,9 @@ def _vmap_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, 
     return sums
 
 
-def _over_chunks(each: Callable[[Array, Array, Array], Sums], x: Array, y: Array, chunk: int) -> Sums:
+def _over_chunks(
+    each: Callable[[Array, Array, Array], Sums], x: Array, y: Array, chunk: int
+) -> Sums:
     """Sums over all examples, `chunk` at a time; the last chunk is filled with examples of weight zero."""
     count, missing = len(x), -len(x) % chunk
     if count == chunk:
@@ -180,4 +194,6 @@ def _size(model: Model, path: Path) -> int:
 
 def _natural(path: Path) -> list[tuple[Any, ...]]:
     """``hidden_2`` before ``hidden_10``."""
-    return [tuple((int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", p)) for p in path]
+    return [
+        tuple((int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", p)) for p in path
+    ]

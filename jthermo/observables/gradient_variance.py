@@ -67,7 +67,9 @@ class GradientVariance(Observable):
             "gradient_signal": total.signal,
             "gradient_snr": total.signal / total.trace,
             f"gradient_snr_{self.by}": found.signal / found.trace,
-            "noise_scale": jnp.where(resolved, total.trace / jnp.where(resolved, total.signal, 1.0), jnp.nan),
+            "noise_scale": jnp.where(
+                resolved, total.trace / jnp.where(resolved, total.signal, 1.0), jnp.nan
+            ),
         }
 
 

@@ -12,8 +12,10 @@ from jax import Array
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations
 
-VANISHED = 0.01  # of the layer's root mean square activation
-IDENTICAL = 0.999  # cosine between the activations of two units over the probe
+# of the layer's root mean square activation
+VANISHED = 0.01
+# cosine between the activations of two units over the probe
+IDENTICAL = 0.999
 NAMES = {
     "layer_activation": "fraction of active units",
     "layer_dead": "fraction of units that no example of the probe activates",
@@ -55,7 +57,8 @@ def statistics(a: Array) -> Array:
     norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     cosine = moments / norm[:, None] / norm[None, :]
     earlier = jnp.tril(jnp.ones_like(moments), -1) > 0
-    total = jnp.square(moments).sum()  # Σλ² of a symmetric matrix
+    # Σλ² of a symmetric matrix
+    total = jnp.square(moments).sum()
     return jnp.stack(
         [
             (a > 0).mean(),

@@ -72,7 +72,9 @@ class Accuracy(_OnSplit):
         super().check(model, data, loss)
         if getattr(data, "num_targets", None):
             raise InputError(
-                "record.observables", "accuracy", "the labels are real numbers, not classes; use loss"
+                "record.observables",
+                "accuracy",
+                "the labels are real numbers, not classes; use loss",
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -81,7 +83,9 @@ class Accuracy(_OnSplit):
         x, y = self._examples(probe)
         outputs = model.apply(params, x)
         threshold = 0.5 if probe.loss == "squared" else 0.0
-        predicted = outputs.argmax(-1) if model.num_outputs > 1 else (outputs > threshold).astype(jnp.int32)
+        predicted = (
+            outputs.argmax(-1) if model.num_outputs > 1 else (outputs > threshold).astype(jnp.int32)
+        )
         return {name: (predicted == y).astype(jnp.float32).mean()}
 
 
@@ -91,7 +95,11 @@ class MeanSquaredResidual(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``mean_squared_residual``."""
-        return {"mean_squared_residual": Variable("s² = mean of (p − y)² over the probe and the outputs")}
+        return {
+            "mean_squared_residual": Variable(
+                "s² = mean of (p − y)² over the probe and the outputs"
+            )
+        }
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean (p − y)²."""

@@ -112,7 +112,9 @@ class Custom(Observable):
             self.variables(model, data)
         except Exception as error:
             raise InputError(
-                "record.observables", self.fn, f"fails on this model: {type(error).__name__}: {error}"
+                "record.observables",
+                self.fn,
+                f"fails on this model: {type(error).__name__}: {error}",
             ) from None
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -129,7 +131,9 @@ def _lane_by_lane(measure: Callable[[], Array]) -> Array:
     closed = jax.make_jaxpr(measure)()
     if jax.default_backend() != "cpu" or not LAPACK & cost.primitives(closed.jaxpr):
         return measure()
-    evaluate = jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0])
+    evaluate = jax.custom_batching.sequential_vmap(
+        lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0]
+    )
     return evaluate(*closed.consts)
 
 
@@ -197,5 +201,6 @@ def named(params: Any) -> dict[str, Array]:
     """Leaves of a parameter tree by path, ``"Dense_0/kernel"``."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {
-        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in leaves
+        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf
+        for path, leaf in leaves
     }

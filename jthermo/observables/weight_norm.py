@@ -21,7 +21,9 @@ class WeightNorm(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``weight_norm_<parameter>``, with slashes of a nested name as underscores."""
         return {
-            f"weight_norm_{self.parameter.replace('/', '_')}": Variable(f"Frobenius norm of {self.parameter}")
+            f"weight_norm_{self.parameter.replace('/', '_')}": Variable(
+                f"Frobenius norm of {self.parameter}"
+            )
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:

@@ -32,7 +32,9 @@ class Slopes(NamedTuple):
     samples: tuple[np.ndarray, np.ndarray]
 
 
-def local_slopes(clock: np.ndarray, value: np.ndarray, other: np.ndarray, edges: np.ndarray) -> Slopes:
+def local_slopes(
+    clock: np.ndarray, value: np.ndarray, other: np.ndarray, edges: np.ndarray
+) -> Slopes:
     """Slopes of a recorded value in windows of a clock, run by run.
 
     Args:
@@ -43,11 +45,15 @@ def local_slopes(clock: np.ndarray, value: np.ndarray, other: np.ndarray, edges:
     """
     edges = np.asarray(edges, float)
     if edges[0] < clock[0] or edges[-1] > clock[-1] * (1 + 1e-9):
-        raise InputError("edges", edges.tolist(), f"go beyond the records, {clock[0]:g} … {clock[-1]:g}")
+        raise InputError(
+            "edges", edges.tolist(), f"go beyond the records, {clock[0]:g} … {clock[-1]:g}"
+        )
     at = np.stack([np.interp(edges, clock, row) for row in value])
     slopes = np.diff(at, axis=1) / np.diff(edges)
     fine = np.linspace(edges[:-1], edges[1:], 33, axis=1)
-    levels = np.stack([np.interp(fine.ravel(), clock, row).reshape(fine.shape).mean(1) for row in other])
+    levels = np.stack(
+        [np.interp(fine.ravel(), clock, row).reshape(fine.shape).mean(1) for row in other]
+    )
     error = 1 / np.sqrt(len(value))
     return Slopes(
         (edges[1:] + edges[:-1]) / 2,
@@ -59,7 +65,9 @@ def local_slopes(clock: np.ndarray, value: np.ndarray, other: np.ndarray, edges:
     )
 
 
-def at_level(runs: xr.Dataset, variable: str, of: str, level: float, picks: np.ndarray) -> np.ndarray:
+def at_level(
+    runs: xr.Dataset, variable: str, of: str, level: float, picks: np.ndarray
+) -> np.ndarray:
     """A variable's mean over runs when the mean of another one first falls to a level, for each resampling of runs.
 
     Args:

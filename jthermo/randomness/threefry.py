@@ -18,7 +18,8 @@ from jax.extend.random import define_prng_impl
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # of the u that normals are made from
+# of the u that normals are made from
+LOWEST = np.nextafter(np.float32(-1), np.float32(0))
 # of erf⁻¹(u)/u in w − 5/2 and in √w − 3, with w = −log(1 − u²) below and above 5
 _CENTRE = (
     2.81022636e-08,
@@ -113,7 +114,9 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _fold_in(key: Array, data: Any) -> Array:
-    return jnp.stack(threefry2x32((key[0], key[1]), (jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32))))
+    return jnp.stack(
+        threefry2x32((key[0], key[1]), (jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
+    )
 
 
 IMPL = define_prng_impl(

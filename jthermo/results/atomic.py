@@ -11,7 +11,8 @@ from pathlib import Path
 
 from jthermo.errors import InputError, StorageError
 
-NEVER = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)  # room would not help
+# room would not help
+NEVER = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def write_whole(path: Path, body: bytes) -> None:
@@ -26,7 +27,8 @@ def write_whole(path: Path, body: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name has to survive a crash as well
+    # the new name has to survive a crash as well
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.results.layout import MANIFESTS, RECORDS, SWEEP
+from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP
 from jthermo.results.tables import axes_of, num_diverged
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +49,9 @@ def open_results(directory: str | Path) -> xr.Dataset:
             "directory", str(directory), "holds no sweep.json; give a folder that jthermo run wrote"
         )
     manifests = read_manifests(folder)
-    parts = [read_part(folder, name, digest) for m in manifests for name, digest in m["parts"].items()]
+    parts = [
+        read_part(folder, name, digest) for m in manifests for name, digest in m["parts"].items()
+    ]
     if not parts:
         raise InputError(
             "directory",
@@ -79,7 +84,9 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError:
         raise InputError(
-            "directory", str(path), "is not valid JSON; it was altered, so remove the folder and run again"
+            "directory",
+            str(path),
+            "is not valid JSON; it was altered, so remove the folder and run again",
         ) from None
 
 
@@ -95,7 +102,9 @@ def read_record(directory: Path, name: str, digest: str) -> bytes:
     if hashlib.sha256(body).hexdigest() != digest:
         state = "was altered since it was written" if body else "is missing"
         raise InputError(
-            "records", str(path), f"{state}; run the same sweep again to rebuild it from its checkpoint"
+            "records",
+            str(path),
+            f"{state}; run the same sweep again to rebuild it from its checkpoint",
         )
     return body
 
@@ -117,9 +126,13 @@ def assemble(
     runs, columns = _columns(description)
     place = {run: i for i, run in enumerate(runs)}
     order = np.concatenate(
-        [[place[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)] for p in parts]
+        [
+            [place[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)]
+            for p in parts
+        ]
     ).astype(np.int64)
-    order, rows = np.unique(order, return_index=True)  # there is one row for a run, whoever wrote it
+    # there is one row for a run, whoever wrote it
+    order, rows = np.unique(order, return_index=True)
     coords: dict[str, Any] = {}
     for name, column in columns.items():
         long_name, units = _UNITS.get(name, (name, "1"))
@@ -127,15 +140,23 @@ def assemble(
     coords["step"] = (
         ("run", "record"),
         _join([p["step"] for p in parts], -1)[rows],
-        {"long_name": "number of updates t; -1 where the run has fewer records", "units": "updates"},
+        {
+            "long_name": "number of updates t; -1 where the run has fewer records",
+            "units": "updates",
+        },
     )
     data: dict[str, Any] = {}
     for name, (long_name, units, own) in description["variables"].items():
         fill = False if name == "finite" else np.nan
         joined = _join([p[name] if name in p else _absent(p, len(own), fill) for p in parts], fill)
-        data[name] = (("run", "record", *own), joined[rows], {"long_name": long_name, "units": units})
+        data[name] = (
+            ("run", "record", *own),
+            joined[rows],
+            {"long_name": long_name, "units": units},
+        )
     seconds = {
-        k: sum(m["attrs"].get(k, 0.0) for m in manifests) for k in ("wall_seconds", "checkpoint_seconds")
+        k: sum(m["attrs"].get(k, 0.0) for m in manifests)
+        for k in ("wall_seconds", "checkpoint_seconds")
     }
     attrs = {
         "sweep": json.dumps(description["sweep"]),
@@ -185,3 +206,10 @@ def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
         for a in arrays
     ]
     return np.concatenate(padded)
+
+
+def read_dataset(folder: Path) -> xr.Dataset:
+    """What :func:`jthermo.results.writing.write_dataset` wrote."""
+    import xarray as xr
+
+    return xr.load_dataset(folder / RECORDS / DATASET, engine="scipy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,10 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -64,7 +69,9 @@ def select(ds: xr.Dataset, conditions: Sequence[str]) -> xr.Dataset:
             raise InputError("where", text, f"{name} takes numbers") from None
         if not ds.sizes["run"]:
             raise InputError(
-                "where", text, f"leaves no run; {name} takes {', '.join(map(str, np.unique(values)))}"
+                "where",
+                text,
+                f"leaves no run; {name} takes {', '.join(map(str, np.unique(values)))}",
             )
     return ds
 
@@ -74,16 +81,22 @@ def num_diverged(ds: xr.Dataset) -> int:
     return int((~ds.finite & (ds.step >= 0)).any("record").sum())
 
 
-def tau(ds: xr.Dataset, learning_rate: float = 2.0, batch_size: float = -1.0) -> xr.DataArray:
+def tau(
+    ds: xr.Dataset, learning_rate_power: float = 2.0, batch_size_power: float = -1.0
+) -> xr.DataArray:
     """The rescaled clock τ = t η^a B^b (run, record); the paper says a = 2, b = −1.
 
     Args:
         ds: results.
-        learning_rate: a.
-        batch_size: b.
+        learning_rate_power: a.
+        batch_size_power: b.
     """
-    made = ds.step.where(ds.step >= 0) * ds.learning_rate**learning_rate * ds.batch_size**batch_size
-    made.attrs = {"long_name": f"t η^{learning_rate:g} B^{batch_size:g}", "units": "1"}
+    made = (
+        ds.step.where(ds.step >= 0)
+        * ds.learning_rate**learning_rate_power
+        * ds.batch_size**batch_size_power
+    )
+    made.attrs = {"long_name": f"t η^{learning_rate_power:g} B^{batch_size_power:g}", "units": "1"}
     return made.rename("tau")
 
 
@@ -129,3 +142,16 @@ def columns(array: xr.DataArray) -> dict[str, xr.DataArray]:
         f"{array.name}_{i}": stacked.isel(_own=i, drop=True).drop_vars(own, errors="ignore")
         for i in range(stacked.sizes["_own"])
     }
+
+
+def choices(ds: xr.Dataset, kept: Sequence[str]) -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """Every combination of the swept axes that are not `kept` and take several values, with its runs."""
+    open_axes = [a for a in axes_of(ds) if a not in kept and len(np.unique(ds[a].values)) > 1]
+    found = []
+    for combination in itertools.product(*(np.unique(ds[a].values) for a in open_axes)):
+        runs = ds
+        for axis, value in zip(open_axes, combination, strict=True):
+            runs = runs.isel(run=runs[axis].values == value)
+        if runs.sizes["run"]:
+            found.append(({a: v.item() for a, v in zip(open_axes, combination, strict=True)}, runs))
+    return found

@@ -3,7 +3,7 @@
 A results folder holds ``sweep.json``, ``records/<part>.npz``, ``checkpoints/<part>/`` and a manifest for each shard that
 wrote into it; a manifest names record files with their SHA-256, and a record file that none names doesn't exist. Files
 hold rows of runs, and a run is (key, seed) whatever grid it stands in: shards, processes and an extended
-sweep write into one folder. Reading is :mod:`jthermo.results`.
+sweep write into one folder. Reading is :mod:`jthermo.results.reading`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.planning import Cohort, widths
 from jthermo.results.atomic import write_whole, writing
-from jthermo.results.layout import MANIFEST, RECORDS, SWEEP
+from jthermo.results.layout import DATASET, MANIFEST, MANIFESTS, RECORDS, SWEEP, manifest_name
 from jthermo.results.reading import assemble, read_json, read_manifests, read_part
 from jthermo.sweep import stable_names
 from jthermo.sweep.json_codec import diff
@@ -43,7 +42,8 @@ class Store:
         directory: the results folder.
         shard: (I, N), whose manifest is written.
         extend: accept a folder whose runs are a part of this sweep's.
-        engine: decides what trains, given the engine the folder was begun with, None for a new one.
+        engine: the engine that trains, from the engine that the folder was begun with, None for a new one.
+        widths: W by key of every configuration, from the engine; kept in a new folder.
         say: prints a line.
     """
 
@@ -55,15 +55,18 @@ class Store:
         *,
         extend: bool = False,
         engine: Callable[[str | None], str],
+        widths: Callable[[str], Mapping[str, int]],
         say: Any = print,
     ) -> None:
-        self.sweep, self._say = sweep, say
+        self.sweep, self._say, self._widths_by_rule = sweep, say, widths
         self.description = _description(sweep)
         self.directory = None if directory is None else Path(directory)
-        self._name = MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}-of-{shard[1]}.json"
+        self._name = manifest_name(shard)
         self.manifest: dict[str, Any] = {"parts": {}, "attrs": {}}
-        self.parts: dict[str, dict[str, np.ndarray]] = {}  # record files by name
-        self.widths: dict[str, int] = {}  # W by configuration, where a folder holds it
+        # record files by name
+        self.parts: dict[str, dict[str, np.ndarray]] = {}
+        # W by key of a configuration, where a folder holds it
+        self.widths: dict[str, int] = {}
         if self.directory is not None:
             self._open(self.directory, extend, engine)
         else:
@@ -74,26 +77,34 @@ class Store:
         """The runs whose records are committed, as (key, seed)."""
         return {run for part in self.parts.values() for run in _runs(part)}
 
-    def add(self, cohort: Cohort, recorded: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
-        """Commit a cohort's records, each (R, K, …), in one piece."""
-        seed = cohort.runs.seed.astype(np.int64)
-        part = {"key": cohort.key, "seed": seed, "step": cohort.steps, **recorded}
-        name, sha256 = f"{cohort.name}.npz", ""
+    def add(self, name: str, part: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
+        """Commit the records of some runs in one piece.
+
+        Args:
+            name: of the record file, without its suffix.
+            part: key and seed (R,), step (R, K), and every variable (R, K, …).
+            attrs: what they were made with; those that end in ``_seconds`` are added up.
+        """
+        name, sha256 = f"{name}.npz", ""
         if self.directory is not None:
             body = io.BytesIO()
             np.savez(body, allow_pickle=False, **part)
             sha256 = hashlib.sha256(body.getvalue()).hexdigest()
             with writing(self.directory):
                 write_whole(self.directory / RECORDS / name, body.getvalue())
-        self.parts[name] = part
+        self.parts[name] = dict(part)
         spent = {
-            k: v + self.manifest["attrs"].get(k, 0.0) for k, v in attrs.items() if k.endswith("_seconds")
+            k: v + self.manifest["attrs"].get(k, 0.0)
+            for k, v in attrs.items()
+            if k.endswith("_seconds")
         }
         self.manifest["parts"][name] = sha256
         self.manifest["attrs"] = {**attrs, **spent}
         if self.directory is not None:
             with writing(self.directory):
-                write_whole(self.directory / self._name, json.dumps(self.manifest, indent=1).encode())
+                write_whole(
+                    self.directory / self._name, json.dumps(self.manifest, indent=1).encode()
+                )
 
     def dataset(self) -> xr.Dataset:
         """Everything recorded so far, by every shard."""
@@ -124,11 +135,14 @@ class Store:
             (directory / RECORDS).mkdir(parents=True, exist_ok=True)
             if not (directory / SWEEP).exists():
                 self._describe(directory, engine(None))
-            there = read_json(directory / SWEEP)  # of shards that begin at once the last one's counts for all
+            # of shards that begin at once the last one's counts for all
+            there = read_json(directory / SWEEP)
             if there["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, there, self.description, extend)
             self.engine = engine(there.get("engine", "xla"))
-            self.widths = {run["key"]: run["lane_width"] for run in there["runs"] if "lane_width" in run}
+            self.widths = {
+                run["key"]: run["lane_width"] for run in there["runs"] if "lane_width" in run
+            }
             if there["id"] != self.description["id"]:
                 self._describe(directory, self.engine)
         if (directory / self._name).exists():
@@ -141,7 +155,7 @@ class Store:
 
     def _describe(self, directory: Path, engine: str) -> None:
         """Write what is settled once: W and the engine decide a run's rounding, so whoever goes on keeps them."""
-        self.widths = widths(self.sweep, engine) | self.widths
+        self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
         described = self.description | {"engine": engine, "runs": runs}
         write_whole(directory / SWEEP, json.dumps(described, indent=1).encode())
@@ -151,8 +165,10 @@ class Store:
         path = directory / RECORDS / name
         if path.exists():
             path.rename(path.with_name(f"bad-{name}"))
-        self._say(f"records/{name} {error.remedy.partition(';')[0]}; set aside, its runs are restored")
-        for manifest in directory.glob("manifest*.json"):
+        self._say(
+            f"records/{name} {error.remedy.partition(';')[0]}; set aside, its runs are restored"
+        )
+        for manifest in directory.glob(MANIFESTS):
             known = read_json(manifest)
             if known["parts"].pop(name, None) is not None:
                 write_whole(manifest, json.dumps(known, indent=1).encode())
@@ -189,8 +205,8 @@ def _description(sweep: Sweep) -> dict[str, Any]:
     """What ``sweep.json`` holds: the sweep, its runs and the labels of its variables; readable without JAX."""
     text = sweep.to_json()
     runs = [
-        {"key": sweep.key_of(config), "at": at, "seeds": _spans(seeds)}
-        for config, (at, seeds) in sweep.groups.items()
+        {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
+        for config, group in sweep.groups.items()
     ]
     own = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
     return {
@@ -239,10 +255,14 @@ def _refuse_unless_extended(
         {(g["key"], s) for g in d["runs"] for a, b in g["seeds"] for s in range(a, b)}
         for d in (there, wanted)
     )
-    contained = old <= new and there["law"] == wanted["law"] and set(there["axes"]) == set(wanted["axes"])
+    contained = (
+        old <= new and there["law"] == wanted["law"] and set(there["axes"]) == set(wanted["axes"])
+    )
     if contained and extend:
         return
-    remedy = f"holds another sweep; it differs in {changes}. Choose another folder, or remove this one"
+    remedy = (
+        f"holds another sweep; it differs in {changes}. Choose another folder, or remove this one"
+    )
     if contained:
         remedy = f"holds a part of this sweep; it differs in {changes}. Give --extend (extend=True) to run only what is new"
     elif extend:
@@ -256,3 +276,13 @@ def _named(manifests: list[dict[str, Any]]) -> dict[str, str]:
 
 def _runs(part: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
     return list(zip(part["key"].tolist(), part["seed"].tolist(), strict=True))
+
+
+def write_dataset(folder: Path, ds: xr.Dataset) -> None:
+    """The records of an experiment that is no sweep: one NetCDF file, named in a manifest as all records are."""
+    body = bytes(ds.to_netcdf(engine="scipy"))
+    with writing(folder):
+        (folder / RECORDS).mkdir(parents=True, exist_ok=True)
+        write_whole(folder / RECORDS / DATASET, body)
+        manifest = {"parts": {DATASET: hashlib.sha256(body).hexdigest()}, "attrs": {}}
+        write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())

@@ -21,7 +21,8 @@ def read_axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
             f"has {len(given):,} values, over max_runs = {limit:,}; raise max_runs if that is meant",
         )
     made = tuple(_coordinate(name, v) for v in given)
-    if any(isinstance(v, float) for v in made):  # (0, 0.9) means (0.0, 0.9): one kind, one program
+    # (0, 0.9) means (0.0, 0.9): one kind, one program
+    if any(isinstance(v, float) for v in made):
         made = tuple(float(v) if type(v) is int else v for v in made)
     if not made:
         raise InputError(name, made, "give at least one value")
@@ -50,7 +51,9 @@ def _coordinate(name: str, value: Any) -> Any:
 def read_point(point: Any) -> dict[str, Any]:
     """One entry of `points`, its values checked."""
     if not isinstance(point, Mapping) or not point:
-        raise InputError("points", point, "give dicts such as {'learning_rate': 0.1, 'batch_size': 4}")
+        raise InputError(
+            "points", point, "give dicts such as {'learning_rate': 0.1, 'batch_size': 4}"
+        )
     return {str(k): _coordinate(str(k), v) for k, v in point.items()}
 
 

@@ -29,7 +29,8 @@ def canonical(value: Any, *, source: bool = False) -> Any:
     if is_value(value):
         cls: Any = type(value)
         defaults = value.defaults if hasattr(value, "defaults") else _defaults(cls)
-        where = getattr(value, "unidentifying", ())  # arguments that say where a thing lies, not what it is
+        # arguments that say where a thing lies, not what it is
+        where = getattr(value, "unidentifying", ())
         named = {k: v for k, v in arguments(value).items() if k not in where}
         kept = {k: v for k, v in named.items() if k not in defaults or not _same(v, defaults[k])}
         plain = {"type": reference(cls), **canonical(kept, source=source)}
@@ -54,6 +55,7 @@ def _source(obj: type | Callable) -> dict[str, str]:
     try:
         cells = [canonical(cell.cell_contents) for cell in closure]
         tree = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(obj))))
-    except (OSError, TypeError, SyntaxError, InputError):  # no source at hand: the name has to do
+    except (OSError, TypeError, SyntaxError, InputError):
+        # no source at hand: the name has to do
         return {}
     return {"source": json_digest([tree, cells])[:16]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.sweep.spec_value import _defaults, _same, arguments, is_value
-from jthermo.sweep.stable_names import dereference, reference
+from jthermo.sweep.stable_names import RENAMED_ARGUMENTS, dereference, reference
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -62,5 +62,8 @@ def from_plain(plain: Any) -> Any:
         if set(plain) == {"function"}:
             return dereference(plain["function"])
         made = {k: from_plain(v) for k, v in plain.items() if k != "type"}
-        return dereference(plain["type"])(**made) if "type" in plain else made
+        if "type" not in plain:
+            return made
+        renamed = RENAMED_ARGUMENTS.get(plain["type"], {})
+        return dereference(plain["type"])(**{renamed.get(k, k): v for k, v in made.items()})
     return plain

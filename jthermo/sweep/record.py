@@ -33,7 +33,11 @@ class Record:
         given = self.observables if isinstance(self.observables, Sequence) else (self.observables,)
         observables = tuple(as_observable(o) for o in given)
         if len(set(observables)) < len(observables):
-            raise InputError("record.observables", observables, "names one observable twice; drop the repeat")
+            raise InputError(
+                "record.observables", observables, "names one observable twice; drop the repeat"
+            )
         object.__setattr__(self, "observables", observables)
         object.__setattr__(self, "steps", as_steps(self.steps))
-        object.__setattr__(self, "probe_size", whole_number("record.probe_size", self.probe_size, 2))
+        object.__setattr__(
+            self, "probe_size", whole_number("record.probe_size", self.probe_size, 2)
+        )

@@ -27,11 +27,11 @@ class LogSteps:
         if num_steps < self.n:
             return tuple(range(num_steps + 1))
         wanted = np.rint(np.geomspace(1, num_steps, self.n - 1)).astype(np.int64)
-        wanted[-1] = num_steps  # of two records too, where the spacing has one point
+        # of two records too, where the spacing has one point
+        wanted[-1] = num_steps
         rank = np.arange(self.n - 1)
-        steps = (
-            np.maximum.accumulate(wanted - rank) + rank
-        )  # at least one step apart where the spacing is below one
+        # at least one step apart where the spacing is below one
+        steps = np.maximum.accumulate(wanted - rank) + rank
         return (0, *steps.tolist())
 
 
@@ -73,7 +73,9 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
         return steps
     if not isinstance(steps, Iterable) or isinstance(steps, str):
         raise InputError(
-            "record.steps", steps, "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps"
+            "record.steps",
+            steps,
+            "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps",
         )
     given = list(steps)
     if not given or any(not is_whole(s) or s < 0 for s in given):
@@ -82,7 +84,9 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
         )
     made = tuple(int(s) for s in given)
     if any(b <= a for a, b in itertools.pairwise(made)):
-        raise InputError("record.steps", made, "must be strictly increasing; sort them and drop repeats")
+        raise InputError(
+            "record.steps", made, "must be strictly increasing; sort them and drop repeats"
+        )
     return made
 
 
@@ -92,8 +96,8 @@ class RescaledSteps:
 
     Args:
         value: where the rescaled clock stops.
-        learning_rate: a, the power of η.
-        batch_size: b, the power of B.
+        learning_rate_power: a, the power of η.
+        batch_size_power: b, the power of B.
         at_most: a cap on the number of steps, None for none.
 
     >>> RescaledSteps(20.0).resolve(learning_rate=0.05, batch_size=2)
@@ -101,12 +105,12 @@ class RescaledSteps:
     """
 
     value: float
-    learning_rate: float = 2.0
-    batch_size: float = -1.0
+    learning_rate_power: float = 2.0
+    batch_size_power: float = -1.0
     at_most: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("value", "learning_rate", "batch_size"):
+        for name in ("value", "learning_rate_power", "batch_size_power"):
             above = 0 if name == "value" else -math.inf
             object.__setattr__(
                 self, name, finite_number(f"num_steps.{name}", getattr(self, name), above=above)
@@ -116,7 +120,11 @@ class RescaledSteps:
 
     def resolve(self, learning_rate: float, batch_size: int) -> int:
         """The number of steps of a run: the first whole step at which the clock has reached the value."""
-        exact = self.value * learning_rate**-self.learning_rate * batch_size**-self.batch_size
+        exact = (
+            self.value
+            * learning_rate**-self.learning_rate_power
+            * batch_size**-self.batch_size_power
+        )
         if not exact < MAX_STEPS:
             raise InputError(
                 "num_steps",
@@ -124,11 +132,13 @@ class RescaledSteps:
                 f"means {exact:.3g} steps at learning_rate = {learning_rate}, "
                 f"batch_size = {batch_size}; lower the value or set at_most",
             )
-        steps = max(1, math.ceil(exact * (1 - 1e-9)))  # 20/0.05² is 8000, not the 8001 of its rounding
+        # 20/0.05² is 8000, not the 8001 of its rounding
+        steps = max(1, math.ceil(exact * (1 - 1e-9)))
         return steps if self.at_most is None else min(steps, self.at_most)
 
 
-MAX_STEPS = 2**31 - 1  # steps are int32 inside the programs
+# steps are int32 inside the programs
+MAX_STEPS = 2**31 - 1
 
 
 def as_num_steps(num_steps: Any) -> int | RescaledSteps:

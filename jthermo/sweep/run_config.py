@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jthermo.sweep import identity
 from jthermo.update_rule.optimizer import Optimizer
@@ -27,3 +27,15 @@ class RunConfig:
     def stream(self) -> int:
         """A hash of the configuration, folded into the run's data stream; never its place in the grid."""
         return int(identity.json_digest(identity.canonical(self))[:8], 16)
+
+
+class RunGroup(NamedTuple):
+    """The runs of one configuration, which differ in their seeds alone.
+
+    Attributes:
+        at: the value of every swept axis but the seed, by name.
+        seeds: the seeds, sorted.
+    """
+
+    at: dict[str, Any]
+    seeds: tuple[int, ...]

@@ -13,12 +13,15 @@ from typing import Any
 
 from jthermo.errors import InputError
 
-_FLAX_OWN = ("parent", "name")  # bookkeeping fields of flax.linen.Module
+# bookkeeping fields of flax.linen.Module
+_FLAX_OWN = ("parent", "name")
 
 
 def is_value(value: object) -> bool:
     """Whether `value` has constructor arguments that `arguments` can read."""
-    return not isinstance(value, type) and (hasattr(value, "arguments") or dataclasses.is_dataclass(value))
+    return not isinstance(value, type) and (
+        hasattr(value, "arguments") or dataclasses.is_dataclass(value)
+    )
 
 
 def arguments(value: Any) -> dict[str, Any]:
@@ -42,8 +45,13 @@ def _same(a: Any, b: Any) -> bool:
 def _defaults(cls: type) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters.values()
     found = {p.name: p.default for p in parameters if p.default is not p.empty}
-    if dataclasses.is_dataclass(cls):  # a default_factory shows as a sentinel in the signature
-        made = {f.name: f.default_factory() for f in dataclasses.fields(cls) if callable(f.default_factory)}
+    # a default_factory shows as a sentinel in the signature
+    if dataclasses.is_dataclass(cls):
+        made = {
+            f.name: f.default_factory()
+            for f in dataclasses.fields(cls)
+            if callable(f.default_factory)
+        }
         found |= made
     return found
 
@@ -66,7 +74,9 @@ def _argument(value: Any, name: str, path: str) -> Any:
     have = arguments(value) if is_value(value) else {}
     if name not in have:
         raise InputError(
-            "field", path, f"{type(value).__name__} has no {name!r}; it has {', '.join(have) or 'no fields'}"
+            "field",
+            path,
+            f"{type(value).__name__} has no {name!r}; it has {', '.join(have) or 'no fields'}",
         )
     return have[name]
 

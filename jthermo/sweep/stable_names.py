@@ -55,6 +55,13 @@ STABLE_NAMES = {
 }
 
 
+# Arguments that had another name when older folders were written, by the written name of their class.
+RENAMED_ARGUMENTS = {
+    "jthermo.schedule:RescaledSteps": {
+        "learning_rate": "learning_rate_power",
+        "batch_size": "batch_size_power",
+    },
+}
 _WRITTEN = {place: name for name, place in STABLE_NAMES.items()}
 
 
@@ -89,7 +96,11 @@ def dereference(ref: str) -> Any:
     """The class or function that :func:`reference` wrote as `ref`."""
     module, _, name = STABLE_NAMES.get(ref, ref).partition(":")
     try:
-        return functools.reduce(getattr, name.split("."), loaded(module) or importlib.import_module(module))
+        return functools.reduce(
+            getattr, name.split("."), loaded(module) or importlib.import_module(module)
+        )
     except (ImportError, AttributeError) as error:
-        remedy = "define it in a file that can be imported (not in a notebook cell or inside a function)"
+        remedy = (
+            "define it in a file that can be imported (not in a notebook cell or inside a function)"
+        )
         raise InputError("type", ref, f"can't be imported ({error}); {remedy}") from None

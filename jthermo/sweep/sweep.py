@@ -21,7 +21,7 @@ from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import read_axis, read_list, read_point
 from jthermo.sweep.record import Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
-from jthermo.sweep.run_config import RunConfig
+from jthermo.sweep.run_config import RunConfig, RunGroup
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
 from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
@@ -90,7 +90,8 @@ class Sweep:
                 raise InputError(
                     name,
                     getattr(self, name),
-                    f"give a jt.{kind.__name__}" + (" such as jt.sgd()" if name == "optimizer" else ""),
+                    f"give a jt.{kind.__name__}"
+                    + (" such as jt.sgd()" if name == "optimizer" else ""),
                 )
         if not isinstance(self.data, Source):
             remedy = "give a jt.data source such as jt.data.Gaussian(dim=10), or one of your own that extends jt.data.Source"
@@ -98,7 +99,9 @@ class Sweep:
         made = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
-            "lane_width": None if self.lane_width is None else whole_number("lane_width", self.lane_width),
+            "lane_width": None
+            if self.lane_width is None
+            else whole_number("lane_width", self.lane_width),
             "max_runs": whole_number("max_runs", self.max_runs, 1),
             "points": tuple(read_point(p) for p in read_list("points", self.points)),
             "vary": {str(k): v for k, v in dict(self.vary).items()},
@@ -118,7 +121,9 @@ class Sweep:
         for name, default in (("learning_rate", None), ("batch_size", 1), ("seed", 0)):
             given = getattr(self, name)
             if name in named and given is not None:
-                raise InputError(name, given, "is given by the points as well; name it in one place")
+                raise InputError(
+                    name, given, "is given by the points as well; name it in one place"
+                )
             if name not in named:
                 if (given := default if given is None else given) is None:
                     raise InputError(name, given, "give at least one value")
@@ -157,13 +162,15 @@ class Sweep:
         return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
 
     @functools.cached_property
-    def groups(self) -> dict[RunConfig, tuple[dict[str, Any], tuple[int, ...]]]:
-        """Configurations in sorted order, each with its coordinates and its sorted seeds."""
+    def groups(self) -> dict[RunConfig, RunGroup]:
+        """The runs of every configuration, in sorted order."""
         axes: dict[str, tuple[Any, ...]] = self._axes  # type: ignore[attr-defined]
         found: dict[tuple[Any, ...], set[int]] = {}
         names = [n for n in self.axes if n != "seed"]
         free: dict[str, tuple[Any, ...]] = {k: v for k, v in axes.items() if k != "seed"}
-        for point, rest in itertools.product(self.points or ({},), itertools.product(*free.values())):
+        for point, rest in itertools.product(
+            self.points or ({},), itertools.product(*free.values())
+        ):
             at = {**dict(zip(free, rest, strict=True)), **point}
             seeds = axes.get("seed") or (at["seed"],)
             known = found.setdefault(tuple(at[n] for n in names), set())
@@ -171,18 +178,21 @@ class Sweep:
                 raise InputError("points", point, "stands twice; drop the repeat")
             known.update(seeds)
         order = sorted(
-            found, key=lambda at: tuple((str(type(v)), v) if v is not None else ("", 0) for v in reversed(at))
+            found,
+            key=lambda at: tuple(
+                (str(type(v)), v) if v is not None else ("", 0) for v in reversed(at)
+            ),
         )
-        made: dict[RunConfig, tuple[dict[str, Any], tuple[int, ...]]] = {}
+        groups: dict[RunConfig, RunGroup] = {}
         for where in order:
             coordinates = dict(zip(names, where, strict=True))
             config = self._config(coordinates)
-            if config in made:
+            if config in groups:
                 raise InputError(
-                    "vary", coordinates, f"is the same run as {made[config][0]}; drop one of them"
+                    "vary", coordinates, f"is the same run as {groups[config].at}; drop one of them"
                 )
-            made[config] = (coordinates, tuple(sorted(found[where])))
-        return made
+            groups[config] = RunGroup(coordinates, tuple(sorted(found[where])))
+        return groups
 
     @property
     def configs(self) -> tuple[RunConfig, ...]:
@@ -192,7 +202,7 @@ class Sweep:
     @functools.cached_property
     def num_runs(self) -> int:
         """Number of runs."""
-        return sum(len(seeds) for _, seeds in self.groups.values())
+        return sum(len(group.seeds) for group in self.groups.values())
 
     def steps_of(self, config: RunConfig) -> tuple[int, ...]:
         """The recorded steps of a configuration; the last one is where training may stop."""
@@ -220,14 +230,15 @@ class Sweep:
     @functools.cached_property
     def runs(self) -> frozenset[tuple[str, int]]:
         """Every run as (key, seed)."""
-        keys = {self.key_of(config): seeds for config, (_, seeds) in self.groups.items()}
+        keys = {self.key_of(config): group.seeds for config, group in self.groups.items()}
         return frozenset((key, seed) for key, seeds in keys.items() for seed in seeds)
 
     @functools.cached_property
     def law(self) -> str:
         """Sixteen hex digits of what all runs share: what is recorded, from which data, at which lane width."""
         asked = sorted(
-            json.dumps(identity.canonical(o, source=True), sort_keys=True) for o in self.record.observables
+            json.dumps(identity.canonical(o, source=True), sort_keys=True)
+            for o in self.record.observables
         )
         names = sorted(set(self.axes) - set(AXES))
         shared = [asked, self.record.probe_size, self.common_data, self.lane_width, names]
@@ -236,7 +247,7 @@ class Sweep:
     @functools.cached_property
     def id(self) -> str:
         """Sixteen hex digits, equal exactly when the results must be equal: the order of a grid doesn't count."""
-        runs = sorted([self.key_of(c), list(seeds)] for c, (_, seeds) in self.groups.items())
+        runs = sorted([self.key_of(c), list(group.seeds)] for c, group in self.groups.items())
         return identity.json_digest([runs, self.law])[:16]
 
     def to_json(self) -> str:
@@ -252,7 +263,8 @@ class Sweep:
     def replace(self, **changes: Any) -> Sweep:
         """A copy with fields changed; dotted names reach inside: ``replace(**{"model.hidden": 20})``."""
         given = spec_value.arguments(self)
-        for path, new in changes.items():  # all of them before the copy is validated: some only fit together
+        # all of them before the copy is validated: some only fit together
+        for path, new in changes.items():
             field, _, rest = path.partition(".")
             spec_value.get(self, field)
             given[field] = spec_value.put(given[field], rest, new) if rest else new
@@ -266,7 +278,9 @@ class Sweep:
 
     def _config(self, at: Mapping[str, Any]) -> RunConfig:
         """The configuration at a point of the grid."""
-        parts: dict[str, Any] = {k: getattr(self, k) for k in ("model", "data", "noise", "optimizer", "loss")}
+        parts: dict[str, Any] = {
+            k: getattr(self, k) for k in ("model", "data", "noise", "optimizer", "loss")
+        }
         nested: dict[str, dict[str, Any]] = {}
         for path, new in at.items():
             part, _, rest = path.partition(".")
@@ -274,7 +288,8 @@ class Sweep:
                 nested.setdefault(part, {})[rest] = new
             elif part in parts:
                 parts[part] = new
-        for part, changes in nested.items():  # together, so that fields that must agree can change together
+        # together, so that fields that must agree can change together
+        for part, changes in nested.items():
             deep = {k: v for k, v in changes.items() if "." in k}
             shallow = {k: v for k, v in changes.items() if "." not in k}
             for k in shallow:
@@ -303,7 +318,9 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
         new = set(observable.variables(config.model, config.data))
         if new & names:
             raise InputError(
-                "record.observables", observable, f"records {', '.join(new & names)} a second time; drop one"
+                "record.observables",
+                observable,
+                f"records {', '.join(new & names)} a second time; drop one",
             )
         names |= new
     if isinstance(config.noise, LabelAveraged) and config.data.num_targets:

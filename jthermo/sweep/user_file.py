@@ -17,11 +17,13 @@ def import_file(path: Path, name: str, field: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that the file's own classes and functions have a home
+    # so that the file's own classes and functions have a home
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except InputError:
-        raise  # it says which value is wrong
+        # it says which value is wrong
+        raise
     except Exception as error:
         del sys.modules[name]
         calls = traceback.extract_tb(error.__traceback__)

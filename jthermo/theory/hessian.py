@@ -16,8 +16,10 @@ from jax import Array
 from jthermo.errors import InputError
 from jthermo.models import MLP, Model, TwoLayer, per_example
 
-CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}  # examples at once; bounds the memory
-_Layers = list[tuple[Array, Array | None]]  # weight (out, in) and bias of each layer
+# examples at once; bounds the memory
+CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}
+# weight (out, in) and bias of each layer
+_Layers = list[tuple[Array, Array | None]]
 
 
 def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
@@ -46,7 +48,9 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     def one(example: Array) -> Array:
         outputs, pull_back = jax.vjp(lambda p: jnp.atleast_1d(model.apply(p, example)), params)
         (gradients,) = jax.vmap(pull_back)(_rows(outputs, loss))
-        return sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0))
+        return sum(
+            (jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0)
+        )
 
     return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
 
@@ -80,14 +84,16 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     True
     """
     if loss != "auto":
-        raise InputError("loss", loss, "the bound is for the logistic and softmax losses; use 'auto'")
+        raise InputError(
+            "loss", loss, "the bound is for the logistic and softmax losses; use 'auto'"
+        )
     layers = _chain(model, params)
     a, masks = _masks(layers, x)
     below, above = _masked_squares(layers, masks)
-    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []  # F_(l−1); G_(l−1)
-    for (_, bias), mask, grown in zip(
-        layers, masks, below, strict=False
-    ):  # the output layer grows no further
+    # F_(l−1); G_(l−1)
+    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []
+    # the output layer grows no further
+    for (_, bias), mask, grown in zip(layers, masks, below, strict=False):
         reaches.append(reach + (0.0 if bias is None else 1.0))
         shift = 0.0 if bias is None else jnp.sqrt(mask @ jnp.square(bias))
         reach = jnp.square(jnp.sqrt(reach * grown) + shift)
@@ -135,10 +141,15 @@ def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
     """Σ_y p_y |∇L_y|² of each example, (M,), from one forward pass and one backward pass per class."""
     made = per_example.record(model, params, x)
     outputs = made.outputs if made.outputs.ndim == 2 else made.outputs[:, None]
-    rows = jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+    rows = (
+        jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+    )
 
     def squares(row: Array) -> Array:
-        return sum(per_example.squared_norms(made, made.pull_back(row), model).values(), start=jnp.float32(0))
+        return sum(
+            per_example.squared_norms(made, made.pull_back(row), model).values(),
+            start=jnp.float32(0),
+        )
 
     return jax.vmap(squares)(rows).sum(0)
 
@@ -177,8 +188,14 @@ def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
 
 def _masked_squares(layers: _Layers, masks: list[Array]) -> tuple[list[Array], list[Array]]:
     """‖M^l W^l‖_F² and ‖W^(l+1) M^l‖_F² of each hidden layer, (M,)."""
-    below = [mask @ jnp.square(weight).sum(1) for (weight, _), mask in zip(layers[:-1], masks, strict=True)]
-    above = [mask @ jnp.square(weight).sum(0) for (weight, _), mask in zip(layers[1:], masks, strict=True)]
+    below = [
+        mask @ jnp.square(weight).sum(1)
+        for (weight, _), mask in zip(layers[:-1], masks, strict=True)
+    ]
+    above = [
+        mask @ jnp.square(weight).sum(0)
+        for (weight, _), mask in zip(layers[1:], masks, strict=True)
+    ]
     return below, above
 
 
@@ -188,4 +205,6 @@ def _chain(model: Any, params: Any) -> _Layers:
         return [(params["W"], params.get("b")), (params["V"][None], None)]
     if isinstance(model, MLP):
         return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
-    raise InputError("model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP")
+    raise InputError(
+        "model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP"
+    )

@@ -26,11 +26,17 @@ def resolve(loss: str, outputs: int, num_classes: int, num_targets: int | None =
             raise InputError("loss", loss, "the labels are real numbers; use 'squared'")
         if outputs != num_targets:
             raise InputError(
-                "model", f"{outputs} outputs", f"the labels are {num_targets} real numbers; make them equal"
+                "model",
+                f"{outputs} outputs",
+                f"the labels are {num_targets} real numbers; make them equal",
             )
         return "squared"
     found = ("bce" if outputs == 1 else "softmax") if loss == "auto" else loss
-    wanted = {"bce": 1, "softmax": num_classes, "squared": outputs if outputs == 1 else num_classes}[found]
+    wanted = {
+        "bce": 1,
+        "softmax": num_classes,
+        "squared": outputs if outputs == 1 else num_classes,
+    }[found]
     if outputs != wanted or (outputs == 1 and num_classes != 2):
         raise InputError(
             "loss",
@@ -47,7 +53,9 @@ def targets(loss: str, labels: Array, num_outputs: int) -> Array:
         return labels
     one_output = loss == "bce" or num_outputs == 1
     return (
-        labels.astype(jnp.float32) if one_output else jax.nn.one_hot(labels, num_outputs, dtype=jnp.float32)
+        labels.astype(jnp.float32)
+        if one_output
+        else jax.nn.one_hot(labels, num_outputs, dtype=jnp.float32)
     )
 
 

@@ -29,7 +29,9 @@ class Optimizer:
 
     def __init__(self, fn: Callable[..., optax.GradientTransformation], **hyper: Any) -> None:
         if not callable(fn):
-            raise InputError("optimizer", fn, "give an optax factory such as optax.adam, or jt.sgd()")
+            raise InputError(
+                "optimizer", fn, "give an optax factory such as optax.adam, or jt.sgd()"
+            )
         _, *others = inspect.signature(fn).parameters.values()
         self.defaults = {p.name: p.default for p in others if p.default is not p.empty}
         self.fn, self.hyper = fn, {**self.defaults, **hyper}
@@ -42,7 +44,9 @@ class Optimizer:
         except InputError:
             raise
         except (TypeError, ValueError) as error:
-            raise InputError("optimizer", self, f"{fn.__name__} refuses these arguments ({error})") from None
+            raise InputError(
+                "optimizer", self, f"{fn.__name__} refuses these arguments ({error})"
+            ) from None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -65,7 +69,9 @@ class Optimizer:
         return made.update(weight, made.init(weight), weight)[0]
 
     def __repr__(self) -> str:
-        given = {k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]}
+        given = {
+            k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]
+        }
         name = f"{self.fn.__module__.partition('.')[0]}:{self.fn.__qualname__}"
         return f"Optimizer({', '.join([name, *(f'{k}={v!r}' for k, v in given.items())])})"
 
@@ -102,5 +108,7 @@ def sgd(
     momentum = None if momentum is None else float(momentum)
     if decay_at is None:
         return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
-    at, by = (finite_number(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay)))
+    at, by = (
+        finite_number(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay))
+    )
     return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)

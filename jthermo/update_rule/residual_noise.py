@@ -46,7 +46,11 @@ class Unbiased:
             return self.scale * jax.random.rademacher(key, outputs.shape, dtype=jnp.float32)
         num_classes = outputs.shape[-1]
         drawn = jax.random.randint(key, outputs.shape[:1], 0, num_classes)
-        return 2 * self.scale * (1 / num_classes - jax.nn.one_hot(drawn, num_classes, dtype=jnp.float32))
+        return (
+            2
+            * self.scale
+            * (1 / num_classes - jax.nn.one_hot(drawn, num_classes, dtype=jnp.float32))
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def as_noise(noise: str | Noise) -> Noise:
         return noise
     if noise not in _NAMED:
         raise InputError(
-            "noise", noise, f"use one of {', '.join(_NAMED)} or a value such as jt.noise.Unbiased(scale=0.5)"
+            "noise",
+            noise,
+            f"use one of {', '.join(_NAMED)} or a value such as jt.noise.Unbiased(scale=0.5)",
         )
     return _NAMED[noise]()

@@ -122,7 +122,7 @@ def limit(case: str, net: Net) -> Contestant:
     """The same arithmetic with no JAX around it, from limit.cc."""
     built = Path(tempfile.mkdtemp()) / "limit"
     flags = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-pthread", "-w"]
-    source = [f"-I{ROOT / 'jthermo' / 'kernels'}", str(Path(__file__).with_name("limit.cc"))]
+    source = [f"-I{ROOT / 'jthermo' / 'engines' / 'fused'}", str(Path(__file__).with_name("limit.cc"))]
     subprocess.run([*library.compiler(), *flags, *source, "-o", str(built)], check=True)
 
     def run(steps: int) -> None:

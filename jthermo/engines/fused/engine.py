@@ -1,6 +1,6 @@
 """The fused engine: all steps between two records in one kernel, for dense ReLU nets of any depth.
 
-:func:`advance` has the arguments and the result of :func:`jthermo.train.advance`, from the same random bits; only
+:func:`advance` has the arguments and the result of :func:`jthermo.engines.xla.advance`, from the same random bits; only
 rounding differs. There is a kernel for each kind of device: ``native`` in C++ for CPUs, ``pallas`` for GPUs.
 """
 
