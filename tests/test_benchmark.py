@@ -53,10 +53,11 @@ def found(script):
 
 def test_the_page_is_that_of_the_json(script):
     found = json.loads((ROOT / "results" / "benchmark.json").read_text())
-    page = script("report").page(found)
-    assert page in (ROOT / "README.md").read_text(), (
-        "run: python scripts/benchmark --into README.md"
-    )
+    report = script("report")
+    for page, text in (("README.md", report.short(found)), ("docs/speed.md", report.page(found))):
+        assert text in (ROOT / page).read_text(), (
+            "run: python scripts/benchmark --into README.md docs/speed.md"
+        )
 
 
 def test_ratios_and_missed_bars_are_said(script, found):

@@ -1,4 +1,4 @@
-"""The pages keep their word: code runs, commands exist, tables are those of claims.json."""
+"""Code on the pages runs and prints what the page says, commands exist, and verdicts are those of claims.json."""
 
 import functools
 import html.parser
@@ -29,6 +29,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CHEAP = ("list", "plan", "fit", "status", "plot", "export")
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 notebook = user_file.import_file(ROOT / "scripts" / "notebook.py", "notebook_script", "script")
 
 
@@ -37,17 +38,52 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("readme_code")
     monkeypatch.setitem(sys.modules, "readme_code", module)
+    printed, prose, num_compared = "", "", 0
     for language, text in notebook.pieces(page):
         if language == "python":
+            capsys.readouterr()
             exec(compile(text, str(page), "exec"), module.__dict__)
+            printed = capsys.readouterr().out
+        elif language == "":
+            prose = text.strip()
+        elif language == "text" and prose == "It prints:":
+            assert same_to_rounding(text, printed), printed
+            num_compared += 1
         elif language == "sh":
             for line in text.splitlines():
                 run(shlex.split(line, comments=True), monkeypatch)
         else:
-            assert language in ("", "text") or language.startswith("{"), (
+            assert language == "text" or language.startswith("{"), (
                 "a block of this kind is not tested"
             )
     plt.close("all")
+    assert num_compared or page != ROOT / "README.md"
+
+
+def same_to_rounding(stated, printed):
+    """Whether two texts differ at most by one unit in the last decimal of a number."""
+    if NUMBER.sub("#", stated.strip()) != NUMBER.sub("#", printed.strip()):
+        return False
+    for known, found in zip(NUMBER.findall(stated), NUMBER.findall(printed), strict=True):
+        mantissa, _, exponent = known.partition("e")
+        decimals = len(mantissa.partition(".")[2])
+        unit = 10.0 ** (int(exponent or 0) - decimals) if decimals or exponent else 0.0
+        if abs(float(known) - float(found)) > 1.001 * unit:
+            return False
+    return True
+
+
+def test_another_output_is_seen():
+    assert same_to_rounding(
+        "p = 1.92 [-0.5, 2e-05], 16 seeds\n", "p = 1.93 [-0.6, 3e-05], 16 seeds"
+    )
+    for other in (
+        "p = 1.94 [-0.5, 2e-05], 16 seeds",
+        "p = 1.92 [-0.5, 2e-05], 17 seeds",
+        "p = 1.92",
+        "",
+    ):
+        assert not same_to_rounding("p = 1.92 [-0.5, 2e-05], 16 seeds", other)
 
 
 def run(words, monkeypatch):
@@ -92,7 +128,7 @@ def test_the_notebook_is_the_first_page_and_runs(tmp_path):
 
 
 def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
-    (stated,) = re.findall(r"All three together, in (\d+) lines", (ROOT / "README.md").read_text())
+    (stated,) = re.findall(r"\[(\d+) lines\]", (ROOT / "README.md").read_text())
     first = next(
         text
         for language, text in notebook.pieces(ROOT / "docs" / "own_model.md")
@@ -103,13 +139,40 @@ def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
 
 def test_the_claims_on_the_pages_are_those_of_the_json():
     known = json.loads((ROOT / "results" / "claims.json").read_text())
-    for page, made in (
-        ("README.md", claims_tables.verdict_table(known)),
-        ("experiments/README.md", claims_tables.table(known)),
-    ):
-        assert made in (ROOT / page).read_text(), (
-            "run: jthermo claims --into README.md experiments/README.md"
-        )
+    for made in (claims_tables.verdict_table(known), claims_tables.table(known)):
+        text = (ROOT / "experiments" / "README.md").read_text()
+        assert made in text, "run: jthermo claims --into experiments/README.md"
+
+
+def test_the_readme_sums_up_the_verdicts_of_the_json():
+    known = json.loads((ROOT / "results" / "claims.json").read_text())
+    rows = {
+        c: [row for e in entry["experiments"].values() for row in e["rows"]]
+        for c, entry in known.items()
+    }
+    counts = {
+        c: (sum(row["verdict"] == "reproduced" for row in rows[c]), len(rows[c])) for c in rows
+    }
+    text = (ROOT / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("- ") and "**C" in line]
+    assert len(lines) == 6
+    found = re.findall(r"\*\*(C\d+)\*\* (\d+)/(\d+)", "\n".join(lines))
+    assert {c: (int(n), int(of)) for c, n, of in found} == counts
+    assert len(found) == len(counts)
+    (example,) = re.findall(
+        r"^(\d+)/(\d+) means: reproduced in (\d+) of the (\d+) cases", text, re.M
+    )
+    assert example[:2] == example[2:] == tuple(map(str, counts["C2"]))
+    for c, symbol in (("C2", "a"), ("C3", "b"), ("C6", "a")):
+        fits = [("", row["exponent"]) for row in rows[c] if row["exponent"] is not None]
+        span = claims_tables.reach(fits).partition(" (")[0]
+        assert f"**{c}** {counts[c][0]}/{counts[c][1]} ({symbol} = {span})" in text
+
+
+def test_the_readme_is_one_page():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 130
+    assert not [line for line in lines if len(line) > 120]
 
 
 def test_pictures_and_links_of_the_pages_are_there():

@@ -8,7 +8,7 @@ call, which compiles, and the peak memory of the process, libraries included, st
     python scripts/benchmark                     every case → results/benchmark.json and its tables
     python scripts/benchmark --missing           go on where that was stopped
     python scripts/benchmark --only small wide   some cases anew
-    python scripts/benchmark --into README.md    the JSON that is there → the page's tables and their figure
+    python scripts/benchmark --into README.md docs/speed.md    write tables and figure from the existing JSON
     python scripts/benchmark --table             … → the terminal
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves")
     parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn takes")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark.json")
-    parser.add_argument("--into", type=Path, metavar="PAGE", help="write tables and figure; measures nothing")
+    parser.add_argument("--into", type=Path, nargs="+", metavar="PAGE", help="write tables and figure; measures nothing")
     parser.add_argument("--table", action="store_true", help="print the tables; measures nothing")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -85,7 +85,8 @@ def main() -> None:
         failed = run(cases, found, given)
     if given.into:
         figures.save({"benchmark": figure.draw(found)}, ROOT / "results" / "figures")
-        report.write(found, given.into)
+        for page in given.into:
+            report.write(found, page)
     else:
         print(report.page(found), report.table(found), sep="\n\n")
     if failed:

@@ -1,4 +1,4 @@
-"""The JSON in words: the README's tables, what the benchmark has to show, and how cost grows."""
+"""The JSON in words: the tables of README.md and docs/speed.md, the targets, and how cost grows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full
 COLUMNS = {
     "small": "10-10-1, 512 runs",
-    "uniform": "without bias, U(0, 1)",
+    "uniform": "no bias, U(0, 1)",
     "wide": "100-100-1, 64 runs",
     "mlp6": "100-100×5-1, 32 runs",
-    "cnn": "6-layer CNN, 8 runs",
+    "cnn": "CNN, 8 runs",
 }
 ROWS = {
     "torch-loop": "PyTorch, one run in a loop",
@@ -59,25 +59,37 @@ class Bar(NamedTuple):
 
 
 def page(found: Found) -> str:
-    """What stands in the README between its markers."""
-    here = found["machine"]
-    where = f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+    """The text between the markers of docs/speed.md: all tables and the figure."""
     words = (
-        "Nanoseconds of wall time per step of one run at B = 1, records of jthermo included and nothing recorded by the "
-        f"others: medians of contestants that take turns, on {where}.\nFrom "
-        "[results/benchmark.json](results/benchmark.json), which `python scripts/benchmark` writes; `--table` shows "
-        "processors' time, compilation and memory too."
+        f"Nanoseconds of wall time per training step of one run at B = 1, on {_where(found)}. The programs take turns, "
+        "and each number is a median. jthermo's time includes recording; the others record nothing. The numbers come "
+        "from [results/benchmark.json](../results/benchmark.json), which `python scripts/benchmark` writes. Its option "
+        "`--table` also prints processor time, compilation time and memory."
     )
     picture = (
-        "![How often each engine goes in the time of plain JAX, case by case; time against runs, steps and width; memory "
-        "against runs.](results/figures/benchmark.png)"
+        "![Speed of each program relative to plain JAX, case by case; time against runs, steps and width; memory "
+        "against runs.](../results/figures/benchmark.png)"
     )
     return "\n\n".join([summary(found), words, picture, verdicts(found)])
 
 
+def short(found: Found) -> str:
+    """The text between the markers of README.md: the seven rows of the summary, and where they were measured."""
+    words = (
+        f"Wall time of one training step of one run at B = 1, on {_where(found)}.\n"
+        "[Method, scaling, checkpoints and resume](docs/speed.md)."
+    )
+    return "\n\n".join([summary(found), words])
+
+
+def _where(found: Found) -> str:
+    here = found["machine"]
+    return f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+
+
 def write(found: Found, path: Path) -> None:
-    """Put the page's part between its markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``."""
-    write_between(path, {"benchmark": page(found)})
+    """Fill the markers that a page has: ``<!-- speed:begin -->`` (README.md), ``<!-- benchmark:begin -->`` (docs/speed.md)."""
+    write_between(path, {"speed": short(found), "benchmark": page(found)})
 
 
 def summary(found: Found) -> str:
@@ -110,8 +122,8 @@ def table(found: Found) -> str:
 
 
 def verdicts(found: Found) -> str:
-    """What the benchmark has to show, as a Markdown table."""
-    lines = ["| what it has to show | measured | asked |", "|---|---|---|"]
+    """Every claim of speed beside its target, as a Markdown table."""
+    lines = ["| claim | measured | target |", "|---|---|---|"]
     for bar in bars(found):
         asked = bar.asked + {True: ": met", False: ": **not met**", None: ""}[bar.met]
         lines.append(f"| {bar.what} | {bar.measured} | {asked or '–'} |")
