@@ -377,12 +377,13 @@ def report(
 
 def list_experiments() -> None:
     """List the experiments that come with jthermo."""
-    from jthermo.paper.reproduce import experiments, load
+    from jthermo.paper.reproduce import description, experiments, load
 
     for name in experiments():
         module = load(name)
         runs = f"{module.SWEEP.num_runs:>6,} runs" if hasattr(module, "SWEEP") else "    no nets"
-        print(f"{name:<11} {runs}  {(module.__doc__ or '').strip()}")
+        title = description(module).partition("\n\n")[0]
+        print(f"{name:<15} {runs}  {title}")
 
 
 def doctor(results: Path = Path("results")) -> None:

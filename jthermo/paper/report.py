@@ -18,7 +18,14 @@ from typing import Any
 from jthermo.errors import InputError
 from jthermo.figures import templates
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder, verdicts
-from jthermo.paper.reproduce import SCALES, experiments, load, sweep_of, tested
+from jthermo.paper.reproduce import (
+    SCALES,
+    description,
+    experiments,
+    load,
+    sweep_of,
+    tested,
+)
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.reading import read_json
@@ -50,7 +57,7 @@ class Experiment:
     @property
     def about(self) -> str:
         """Its description: the docstring of its file."""
-        return (self.module.__doc__ or "").strip()
+        return description(self.module)
 
     @property
     def title(self) -> str:

@@ -105,7 +105,7 @@ def reproduce(
     """
     _check(name, scale)
     say = print if progress else lambda *_: None
-    say(f"{name}: {load(name).__doc__}")
+    say(f"{name}: {description(load(name))}")
     ds, findings, before = _reproduce(name, scale, Path(out), progress)
     for figure in findings["figures"]:
         say(f"  figure {Path(out) / experiment_folder.FIGURES / figure}.svg")
@@ -140,7 +140,7 @@ def _reproduce(
     about = {
         "experiment": name,
         "scale": scale,
-        "about": (module.__doc__ or "").strip(),
+        "about": description(module),
         "command": f"jthermo reproduce {name} --scale {scale}",
         **_identity(name, scale),
     }
@@ -203,6 +203,16 @@ def _identity(name: str, scale: str) -> dict[str, str]:
     ).hexdigest()
     module = load(name)
     return {"sweep_id": _sweep(module, scale).id if hasattr(module, "SWEEP") else "", "code": code}
+
+
+def description(module: ModuleType) -> str:
+    """The docstring of an experiment, with each paragraph on one line.
+
+    >>> description(load("fig9_10"))[:60]
+    'Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) fo'
+    """
+    paragraphs = (module.__doc__ or "").strip().split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def tested(module: ModuleType) -> tuple[str, ...]:

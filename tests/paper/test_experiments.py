@@ -1,4 +1,4 @@
-"""Every experiment is short, builds, and runs from its sweep to its figures and verdicts at a tiny scale."""
+"""Experiments are short, build, and run from sweep to figures and verdicts at a tiny scale."""
 
 import json
 
@@ -31,7 +31,9 @@ def test_an_experiment_is_a_short_file(name):
     most = 40 if name in FIGURES else 160
     assert len(reproduce.experiments()[name].read_text().splitlines()) <= most
     module = reproduce.load(name)
-    assert module.__doc__.strip().endswith(".")
+    description = reproduce.description(module)
+    assert description.endswith(".")
+    assert all("\n" not in paragraph for paragraph in description.split("\n\n"))
     if hasattr(module, "SWEEP"):
         assert module.SWEEP.replace(**module.SMALL).num_runs <= module.SWEEP.num_runs
 

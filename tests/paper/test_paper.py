@@ -1,4 +1,4 @@
-"""The activation rate of the paper's net against an independent simulation, with negative controls."""
+"""The activation rate of the paper's net against an independent simulation; negative controls."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The report covers exactly the experiments with unchanged records; a failure stops no other one."""
+"""The report covers the experiments with unchanged records; a failure stops no other experiment."""
 
 import json
 import re
@@ -36,7 +36,10 @@ def run(scale):
     noise = np.random.default_rng(0).standard_normal((18, len(step)))
     value = 1 / (1 + step * rate[:, None] ** 2) + 0.003 * noise
     return xr.Dataset(
-        {"value": (("run", "record"), value), "finite": (("run", "record"), np.ones(value.shape, bool))},
+        {
+            "value": (("run", "record"), value),
+            "finite": (("run", "record"), np.ones(value.shape, bool)),
+        },
         {
             "learning_rate": ("run", rate),
             "seed": ("run", seed),
@@ -58,7 +61,8 @@ import jthermo as jt
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2),
-    learning_rate=(0.1, 0.2), seed=range(3), num_steps=4, record=jt.Record(steps=jt.every(2), observables=jt.loss()),
+    learning_rate=(0.1, 0.2), seed=range(3), num_steps=4,
+    record=jt.Record(steps=jt.every(2), observables=jt.loss()),
 )
 SMALL = {"seed": range(2)}
 
