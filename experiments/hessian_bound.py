@@ -13,8 +13,11 @@ from jthermo.paper.evidence import above, below
 from jthermo.theory import hessian
 
 
+# The code of an observable or module, its docstring included, enters the id of the sweep: keep it.
 def factors(model, params, probe):
-    """Activation rate times weight norm: Σᵢ rateᵢ |Wᵢ|² (incoming) and Σᵢ rateᵢ Vᵢ² (outgoing)."""
+    """Σ_i rate_i |W_i|² and Σ_i rate_i V_i²: activation rate times weight norm, \
+incoming and outgoing.\
+"""
     return jnp.concatenate(hessian.layer_factors(model, params, probe.x))
 
 

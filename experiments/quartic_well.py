@@ -20,6 +20,7 @@ ETA, MU, TIME, UNITS = 0.01, 1.5, 25.0, 20
 NOISE = np.linspace(0, 3, 25)
 
 
+# The code of an observable or module, its docstring included, enters the id of the sweep: keep it.
 class Teacher(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -41,12 +42,14 @@ class Student(nn.Module):
 
 
 def vanished(model, params, probe):
-    """Fraction of units whose weights are all below 10⁻³ in size."""
+    """Fraction of units all of whose weights are below 10⁻³."""
     return (jnp.maximum(jnp.abs(params["w"]).max(1), jnp.abs(params["v"])) < 1e-3).mean()
 
 
 def alike(model, params, probe):
-    """Fraction of units whose input weights have |cosine| > 0.999 with those of an earlier unit."""
+    """Fraction of units whose input weights have a cosine above 0.999 in size with \
+an earlier unit's.\
+"""
     w = params["w"] / jnp.abs(params["w"]).max(1, keepdims=True)
     w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
     return jnp.triu(jnp.abs(w @ w.T) > 0.999, 1).any(0).mean()

@@ -30,6 +30,7 @@ POINTS = [
 ]
 
 
+# The code of an observable or module, its docstring included, enters the id of the sweep: keep it.
 class Teacher(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -48,22 +49,25 @@ class Student(nn.Module):
 
 
 def jacobian_rank(model, params, probe):
-    """Number of singular values of ∂f/∂θ at 60 inputs above 10⁻⁴ of the largest one."""
+    """Singular values of ∂f/∂θ at 60 inputs above 10⁻⁴ of the largest."""
     x = probe.x[:60]
     rows = jax.tree.leaves(jax.vmap(jax.grad(model.apply), (None, 0))(params, x))
-    jacobian = jnp.concatenate([r.reshape(len(x), -1) for r in rows], 1)
-    singular = jnp.linalg.svd(jacobian, compute_uv=False)
-    return (singular > 1e-4 * singular[0]).sum()
+    found = jnp.linalg.svd(
+        jnp.concatenate([r.reshape(len(x), -1) for r in rows], 1), compute_uv=False
+    )
+    return (found > 1e-4 * found[0]).sum()
 
 
 def feature_sparsity(model, params, probe):
-    """Share of active (unit, x) pairs; of units with a correlation above 0.99 only one counts."""
+    """Share of active (unit, x) among all of them, of units that correlate above 0.99 only one \
+counted.\
+"""
     (a,) = model.preactivations(params, probe.x).values()
     h = nn.relu(a) / jnp.maximum(jnp.linalg.norm(nn.relu(a), axis=1, keepdims=True), 1e-30)
     z = h - h.mean(0)
     z = z / jnp.maximum(jnp.linalg.norm(z, axis=0), 1e-30)
-    duplicate = jnp.triu(jnp.abs(z.T @ z) > 0.99, 1).any(1)
-    return ((h > 0) & ~duplicate).mean()
+    again = jnp.triu(jnp.abs(z.T @ z) > 0.99, 1).any(1)
+    return ((h > 0) & ~again).mean()
 
 
 SWEEP = jt.Sweep(

@@ -27,7 +27,7 @@ def row(ns, *, run_steps=1, peak=1e8):
 
 @pytest.fixture
 def benchmark(script):
-    """A benchmark whose time grows linearly with the steps, its memory quadratically with the runs."""
+    """A benchmark with time linear in the number of steps and memory quadratic in the runs."""
     cases = script("cases")
     measured = {
         "small": {

@@ -304,7 +304,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     common: dict[str, Any] = {
         "verdict": row["verdict"] if supported else UNSUPPORTED,
         "why": row["why"] if supported else stated,
-        "choice": ", ".join(f"{FIELDS.get(k, k)} {_value(k, v)}" for k, v in row["choice"].items()),
+        "choice": ", ".join(f"{_field(k)} {_value(k, v)}" for k, v in row["choice"].items()),
         "claimed": row["claimed"],
         "seeds": row["num_seeds"] or "–",
     }
@@ -319,7 +319,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "numbers": (row["exponent"], low, high) if known else None,
         "claimed_exponent": float(row["claimed"].removeprefix("> ")),
         "variable": row["variable"],
-        "control": FIELDS.get(row["control"], row["control"]),
+        "control": _field(row["control"]),
         "misfit": f"{100 * row['misfit']:.1f} %",
         "p_value": f"{row['p_value']:.2g}",
         "ends": f"{row['first']:.3g} → {row['last']:.3g}",
@@ -377,7 +377,7 @@ def _sensitivity(study: Experiment) -> dict[str, Any]:
             cells.setdefault(tuple(_value(k, v) for k, v in choice.items()), {})[
                 row["choice"]["window"]
             ] = _row(row)
-        axes = [FIELDS.get(k, k) for k in rows[0]["choice"] if k != "window"]
+        axes = [_field(k) for k in rows[0]["choice"] if k != "window"]
         tables.append(
             {
                 "claim": claim,
@@ -388,6 +388,11 @@ def _sensitivity(study: Experiment) -> dict[str, Any]:
             }
         )
     return {"experiment": study, "tables": tables, "windows": findings.get("windows", {})}
+
+
+def _field(name: str) -> str:
+    """The short name of a swept axis."""
+    return FIELDS.get(name, name.rpartition(".")[2])
 
 
 def _value(name: str, value: Any) -> str:

@@ -10,7 +10,7 @@ import xarray as xr
 
 import jthermo as jt
 from jthermo.errors import InputError
-from jthermo.figures import style
+from jthermo.figures.style import STYLE
 from jthermo.paper import claims, claims_json, claims_tables, curve_statistics, reproduce
 from jthermo.paper.evidence import above, below, equals
 from jthermo.theory import meanfield
@@ -131,7 +131,7 @@ def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     monkeypatch.setattr(
         module, "looseness", lambda layers: np.array([4.0, 5.0, 6.0]), raising=False
     )
-    monkeypatch.setitem(style.STYLE, "figure.dpi", 40)
+    monkeypatch.setitem(STYLE, "figure.dpi", 40)
     ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
     rows = module.judge(ds)
     assert {r.claim for r in rows} == set(module.CLAIMS)

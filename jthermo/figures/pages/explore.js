@@ -270,7 +270,7 @@ function repaint() {
   const chips = view.conditions.map(({ name, num_runs }, k) => {
     const chip = document.createElement("li");
     chip.style.setProperty("--shade", view.colours[k]);
-    chip.textContent = `${name} (${num_runs})`;
+    chip.textContent = `${name} (${num_runs} ${num_runs === 1 ? "curve" : "curves"})`;
     return chip;
   });
   const gap = chips.length > 24 ? [Object.assign(document.createElement("li"), { textContent: `… ${chips.length} settings in total …` })] : [];
