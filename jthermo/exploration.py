@@ -19,7 +19,7 @@ import numpy as np
 from jthermo import pages
 from jthermo.claims import choices
 from jthermo.collapse import CollapseFit, fit_collapse
-from jthermo.collapse.curve import Model, Whitener
+from jthermo.collapse.likelihood import Model, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import SYMBOL
 from jthermo.files import write_whole, writing
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from jthermo.collapse.input import Condition
+    from jthermo.collapse.read import Condition
 
 MOST_RUNS = 300  # single curves drawn at a time: more are a blot, and the browser would stutter
 MOST_NUMBERS = 200_000  # recorded values of single curves on one page, 1 MB of it …

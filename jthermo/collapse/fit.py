@@ -10,13 +10,21 @@ import xarray as xr
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
+from jthermo.collapse.averages import (
+    Correction,
+    Directions,
+    Prepared,
+    Term,
+    directions,
+    prepare,
+    terms,
+    without_outliers,
+)
+from jthermo.collapse.correction_power import best_power, check_power, power_ends, power_interval, with_power
+from jthermo.collapse.intervals import Inference, determined, infer
+from jthermo.collapse.read import Curves, read_curves
+from jthermo.collapse.result import CollapseFit, Combination, Exponent, Note
 from jthermo.errors import InputError
-
-from .inference import Inference, determined, infer
-from .input import Curves, read_curves
-from .power import best_power, check_power, power_ends, power_interval, with_power
-from .prepare import Correction, Directions, Prepared, Term, directions, prepare, terms, without_outliers
-from .result import CollapseFit, Combination, Exponent, Note
 
 
 def fit_collapse(

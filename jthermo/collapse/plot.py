@@ -12,7 +12,7 @@ from jthermo.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .result import CollapseFit
+    from jthermo.collapse.result import CollapseFit
 
 
 WINDOWS = 12  # of log τ, in which residuals are averaged

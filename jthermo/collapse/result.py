@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from jthermo.collapse.read import Curves, LeftOut
 from jthermo.errors import InputError
-
-from .input import Curves, LeftOut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .curve import Model, Solution
-    from .design import Advice
-    from .drift import Local
-    from .prepare import Correction, Directions, Prepared
+    from jthermo.collapse.advice import Advice
+    from jthermo.collapse.averages import Correction, Directions, Prepared
+    from jthermo.collapse.exponent_drift import Local
+    from jthermo.collapse.likelihood import Model, Solution
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class CollapseFit:
             gap = np.array([self.exponents[name].value - value for name, value in exponents.items()])
             square = float(gap @ np.linalg.solve(self._covariance(tuple(exponents)), gap))
         else:
-            from .power import joint_statistic
+            from jthermo.collapse.correction_power import joint_statistic
 
             square = joint_statistic(self, exponents)
         p_value = float(stats.f.sf(square / number, number, self.degrees))
@@ -173,7 +172,7 @@ class CollapseFit:
 
         The power of a correction stays as it is, unless it is the one that is held.
         """
-        from .power import follow
+        from jthermo.collapse.correction_power import follow
 
         self._testable(name)
         for each in self.corrections:
@@ -194,7 +193,7 @@ class CollapseFit:
 
     def advice(self) -> tuple[Advice, ...]:
         """What would narrow the intervals: replicates, a further value of a control, later or denser records."""
-        from .design import advice
+        from jthermo.collapse.advice import advice
 
         return advice(self)
 
@@ -335,7 +334,7 @@ class CollapseFit:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The collapse: every condition's mean against τ over the fitted curve with its band."""
-        from .plot import plot_collapse
+        from jthermo.collapse.plot import plot_collapse
 
         return plot_collapse(self, ax)
 
@@ -351,18 +350,18 @@ class CollapseFit:
         """
         if by is not None and by not in self.curves.controls:
             raise InputError("by", by, f"name one of the controls {list(self.curves.controls)}")
-        from .plot import plot_residuals
+        from jthermo.collapse.plot import plot_residuals
 
         return plot_residuals(self, ax, by)
 
     def plot_profile(self, name: str, ax: Axes | None = None) -> Axes:
         """Log likelihood lost against one exponent, with its interval."""
-        from .plot import plot_profile
+        from jthermo.collapse.plot import plot_profile
 
         return plot_profile(self, name, ax)
 
     def plot_region(self, first: str, second: str, ax: Axes | None = None) -> Axes:
         """The joint confidence region of two exponents with their single intervals."""
-        from .plot import plot_region
+        from jthermo.collapse.plot import plot_region
 
         return plot_region(self, first, second, ax)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jthermo.collapse import fit_collapse, noise
-from jthermo.collapse.curve import Whitener
-from tests.collapse.families import FAMILIES
-from tests.collapse.scoring import ours, source
+from jthermo.collapse import fit_collapse, noise_fit
+from jthermo.collapse.likelihood import Whitener
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.scoring import ours, source
 
 
 def test_the_noise_of_the_slope_is_told_from_information():
@@ -58,7 +58,7 @@ def test_steps_that_all_replicates_share_tell_nothing_of_the_exponent(number, mo
     right, notes = holds(number)
     assert right
     assert "common_noise" in notes
-    monkeypatch.setattr(noise, "PLAIN_GAIN", np.inf)
+    monkeypatch.setattr(noise_fit, "PLAIN_GAIN", np.inf)
     wrong, notes = holds(number)
     assert not wrong
     assert "common_noise" not in notes

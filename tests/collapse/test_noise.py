@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from jthermo.collapse import covariance, noise
-from jthermo.collapse.covariance import ages_of, estimate_weights, kernels
-from tests.collapse.families import FAMILIES
-from tests.collapse.rivals import quality
-from tests.collapse.scoring import ours, source
+from jthermo.collapse import noise_covariance, noise_fit
+from jthermo.collapse.noise_covariance import ages_of, estimate_weights, kernels
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.rivals import quality
+from scripts.collapse_study.scoring import ours, source
 
 
 def lead_weight(size, draws=10, replicates=6, sd=0.02):
@@ -33,7 +33,7 @@ def lead_weight(size, draws=10, replicates=6, sd=0.02):
 def test_a_lead_must_show(monkeypatch):
     by_chance = lead_weight(0.0)
     assert lead_weight(0.1) == pytest.approx(0.1**2, rel=0.5)
-    monkeypatch.setattr(covariance, "DOUBT", 0.0)
+    monkeypatch.setattr(noise_covariance, "DOUBT", 0.0)
     assert by_chance < 0.5 * lead_weight(0.0)
 
 
@@ -67,7 +67,7 @@ def test_records_at_which_all_replicates_are_equal_tell_no_size_of_the_noise(mon
         FAMILIES[name](source(name, n, salt=salt)) for n, salt in ((25, 129), (3, 130), (15, 130), (6, 131))
     ]
     assert all(ours(draw).collapsed for draw in draws)
-    monkeypatch.setattr(noise, "FEWEST_SCATTERED", np.inf)
+    monkeypatch.setattr(noise_fit, "FEWEST_SCATTERED", np.inf)
     assert not any(ours(draw).collapsed for draw in draws)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from jthermo.collapse import fit_collapse
-from jthermo.collapse.drift import Drift
+from jthermo.collapse.exponent_drift import Drift
 from jthermo.errors import InputError
 from tests.collapse.test_fit import CURVES, planted
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from .curve import Model, Solution
-from .noise import Spread
+from jthermo.collapse.likelihood import Model, Solution
+from jthermo.collapse.noise_fit import Spread
 
 MOST_PIECES = 4
 SIGNIFICANT = 0.05  # of the drift, for the note

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import linalg
+from jthermo.collapse import linalg
 
 MEMORIES = (0.015, 0.05, 0.17, 0.6)  # ℓ as fractions of the curves' length in log t
 AGES = (0.35, 0.5, 0.65)  # T of memory in τ itself, as places on the records' length in log τ

@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from .curve import Means
+from jthermo.collapse.likelihood import Means
 
 GRID = 160  # cells of the common log t grid per curve length
 COARSE_NOISE = 0.02  # of the curves' range: mismatches below this do not yet tell candidates apart

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import covariance as cov
-from .curve import Lattice, Model, Solution, Whitener
-from .prepare import Prepared
+from jthermo.collapse import noise_covariance as cov
+from jthermo.collapse.averages import Prepared
+from jthermo.collapse.likelihood import Lattice, Model, Solution, Whitener
 
 FLOOR = 1e-5  # standard error of a mean, in units of the curves' range, below which nothing is believed
 MODEL_DEGREES = 20.0  # the covariance model counts as at most this many replicates: it is only a model

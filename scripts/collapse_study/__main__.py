@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Score the collapse fitter on fresh draws of every family: coverage, sharpness, verdicts, time.
 
-python scripts/collapse_study.py --draws 20 --salt 1 --families white_3 false_plateau
-python scripts/collapse_study.py --draws 5 --salt 1 --rivals
-python scripts/collapse_study.py --draws 40 --salt 1 --powers
+python scripts/collapse_study --draws 20 --salt 1 --families white_3 false_plateau
+python scripts/collapse_study --draws 5 --salt 1 --rivals
+python scripts/collapse_study --draws 40 --salt 1 --powers
 """
 
 import argparse
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo.collapse import fit_collapse
-from tests.collapse.families import FAMILIES
-from tests.collapse.planted import Noise, Planted, random_curve
-from tests.collapse.rivals import RULES, rival
-from tests.collapse.scoring import ours, score_family, table
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.planted import Noise, Planted, random_curve
+from scripts.collapse_study.rivals import RULES, rival
+from scripts.collapse_study.scoring import ours, score_family, table
 
 ONE_CONTROL = [
     name for name in FAMILIES if name.split("_")[0] not in ("false", "hidden", "correction", "physics", "two")

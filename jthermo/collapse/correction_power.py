@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
+from jthermo.collapse.averages import Correction, Directions, directions, prepare, terms
+from jthermo.collapse.intervals import search
+from jthermo.collapse.likelihood import Model, Solution
+from jthermo.collapse.read import Curves
+from jthermo.collapse.result import CollapseFit, Exponent, Note
 from jthermo.errors import InputError
-
-from .curve import Model, Solution
-from .inference import search
-from .input import Curves
-from .prepare import Correction, Directions, directions, prepare, terms
-from .result import CollapseFit, Exponent, Note
 
 TRIED = 9  # powers between the ends, equally spaced in log |w|
 ROUNDS = 2  # the noise is learnt anew at the first power found

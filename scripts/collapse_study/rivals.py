@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jthermo.collapse import Exponent, Note
-from tests.collapse.families import Draw
+from scripts.collapse_study.families import Draw
 
 RULES = ("chi2", "fssa", "bootstrap")
 NORMAL = 1.959964

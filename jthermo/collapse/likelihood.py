@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from . import linalg
+from jthermo.collapse import linalg
 
 MAX_KNOTS = 90
 MAX_STEPS = 25

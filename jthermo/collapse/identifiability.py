@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .curve import Lattice, Model, Solution, penalty
-from .result import Note
+from jthermo.collapse.likelihood import Lattice, Model, Solution, penalty
+from jthermo.collapse.result import Note
 
 FAR_POINTS = 16  # on each line through the best exponents
 AS_GOOD = 5.0  # log likelihood lost; a quadratic would lose 8 at twice the 95 % interval

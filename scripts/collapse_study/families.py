@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from scripts.collapse_study.planted import Noise, Planted, plant
 from scripts.percolation import simulate as percolation
-from tests.collapse.planted import Noise, Planted, plant
 
 
 @dataclass(frozen=True)

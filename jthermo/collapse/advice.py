@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from .covariance import ages_of, kernels
-from .curve import penalty
-from .noise import learn_noise
+from jthermo.collapse.likelihood import penalty
+from jthermo.collapse.noise_covariance import ages_of, kernels
+from jthermo.collapse.noise_fit import learn_noise
 
 if TYPE_CHECKING:
-    from .result import CollapseFit
+    from jthermo.collapse.result import CollapseFit
 
 FURTHER = (1.0, 2.0)  # gaps of log c by which a control is moved out
 LATER = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)  # times the last record

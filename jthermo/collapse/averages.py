@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import block_diag
 
-from .covariance import Replicates
-from .curve import Means
-from .input import Curves, LeftOut
+from jthermo.collapse.likelihood import Means
+from jthermo.collapse.noise_covariance import Replicates
+from jthermo.collapse.read import Curves, LeftOut
 
 TOTAL_BINS = 330  # bins over all conditions: more cost time and tell nothing new
 FEWEST_BINS = 20

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jthermo.collapse import CollapseFit, fit_collapse
-from tests.collapse.families import FAMILIES, Draw
-from tests.collapse.rivals import Answer
+from scripts.collapse_study.families import FAMILIES, Draw
+from scripts.collapse_study.rivals import Answer
 
 ALPHA = 0.05
 BEST_SCORE = 4.676  # expected interval score of the exact 95 % interval of a normal with standard deviation 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from jthermo.collapse.curve import Lattice
+from jthermo.collapse.likelihood import Lattice
 
 Curve = Callable[[np.ndarray], np.ndarray]
 RESOLUTION = 24  # lattice cells on the length of one curve which the unknown F may use in the bound

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from . import covariance as cov
-from . import noise as noises
-from .curve import MAX_KNOTS, Lattice, Model, Solution, Whitener, penalty
-from .drift import Drift, drift
-from .identify import Identified, identify
-from .prepare import Directions, Prepared
-from .result import Exponent
-from .scan import starts
-from .verdict import UNSEEN, LackOfFit, contrasts, lack_of_fit
+from jthermo.collapse import noise_covariance as cov
+from jthermo.collapse import noise_fit as noises
+from jthermo.collapse.averages import Directions, Prepared
+from jthermo.collapse.exponent_drift import Drift, drift
+from jthermo.collapse.identifiability import Identified, identify
+from jthermo.collapse.lack_of_fit import UNSEEN, LackOfFit, contrasts, lack_of_fit
+from jthermo.collapse.likelihood import MAX_KNOTS, Lattice, Model, Solution, Whitener, penalty
+from jthermo.collapse.result import Exponent
+from jthermo.collapse.starts import starts
 
 BASINS = 5  # minima that are followed to their bottom
 HOPELESS = 150.0  # log likelihood behind the best, from which no minimum comes near it under a better noise
