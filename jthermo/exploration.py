@@ -19,7 +19,7 @@ import numpy as np
 from jthermo import pages
 from jthermo.claims import choices
 from jthermo.collapse import CollapseFit, fit_collapse
-from jthermo.collapse.likelihood import Model, Whitener
+from jthermo.collapse.likelihood import CurveLikelihood, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import SYMBOL
 from jthermo.files import write_whole, writing
@@ -122,7 +122,7 @@ def explore(
             views.append(View(label, choice, fit))
     if not views:
         raise InputError("value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused))
-    needed = sum(len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.model.whiten.blocks)
+    needed = sum(len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.likelihood.whiten.blocks)
     room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
     most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
     said = [_said(views, most), *refused]
@@ -274,7 +274,7 @@ def _condition(
 
 def _objective(fit: CollapseFit) -> dict[str, Any]:
     """The fit's model in numbers: binned means, their whitener, knots, stiffness, and the objective at its best."""
-    model = rounded(fit.model)
+    model = rounded(fit.likelihood)
     means = model.means
     triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
     return {
@@ -290,7 +290,7 @@ def _objective(fit: CollapseFit) -> dict[str, Any]:
     }
 
 
-def rounded(model: Model) -> Model:
+def rounded(model: CurveLikelihood) -> CurveLikelihood:
     """The model with its whitener in single precision: half the page, and the objective keeps six digits."""
     blocks = tuple(block.astype(np.float32).astype(float) for block in model.whiten.blocks)
     return replace(model, whiten=Whitener(blocks))

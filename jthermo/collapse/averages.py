@@ -1,4 +1,4 @@
-"""From curves to the numbers of the fit: binned means, deviations, and knowable directions."""
+"""From curves to the numbers that the fit computes with: averages over replicates and bins."""
 
 from __future__ import annotations
 
@@ -6,152 +6,131 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.linalg import block_diag
 
-from jthermo.collapse.likelihood import Means
-from jthermo.collapse.noise_covariance import Replicates
-from jthermo.collapse.read import Curves, LeftOut
-
-TOTAL_BINS = 330  # bins over all conditions: more cost time and tell nothing new
-FEWEST_BINS = 20
-OUTLIER = 5.0  # robust standard deviations, root mean square along the curve
+from jthermo.collapse.read import Curves
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.spline import Lattice
+from jthermo.collapse.unknowns import Directions, Unknown
 
 
 @dataclass(frozen=True)
-class Term:
-    """One unknown a of the fit: it multiplies τ, or the value where `height`, by exp(a·column).
+class Means:
+    """The averaged curves, all conditions one after the other, and the bins of their points.
 
     Attributes:
-        name: of the unknown.
-        column: at the conditions, centred, (K,).
-        height: whether it scales the value in place of τ.
+        x: log t of every point plus the shifts that are held fixed, (n,).
+        log_time: log t of each bin, (N,).
+        controls: the centred log controls of every point in the fitted directions, (n, P).
+        starts: first point of each bin, (N,).
+        mean: average over replicates and bin, (N,).
+        condition: index of the condition of each bin, (N,).
+        heights: centred log controls of each bin that scale the value, in the fitted directions,
+            (N, R).
+        log_height: log of the part of the value's scale that is held fixed, (N,).
     """
 
-    name: str
-    column: np.ndarray
-    height: bool = False
-
-
-def terms(curves: Curves, rescale: tuple[str, ...], corrections: tuple[Correction, ...]) -> tuple[Term, ...]:
-    """The exponent of every control, then amplitudes of corrections, then exponents of the value's scale."""
-    logs = np.array([c.log_controls for c in curves.conditions])
-    column = dict(zip(curves.controls, (logs - logs.mean(axis=0)).T, strict=True))
-    return (
-        *(Term(name, column[name]) for name in curves.controls),
-        *(Term(each.name, each.column(curves)) for each in corrections),
-        *(Term(f"value_{name}", column[name], height=True) for name in rescale),
-    )
-
-
-@dataclass(frozen=True)
-class Correction:
-    """A leading correction to scaling: τ = t·Π cᵖ·exp(a·(c/c₀)ʷ), that is 1 + a·(c/c₀)ʷ where it is small.
-
-    Attributes:
-        control: c.
-        power: w.
-        reference: c₀, the value where the correction is largest.
-    """
-
-    control: str
-    power: float
-    reference: float
-
-    @property
-    def name(self) -> str:
-        """The name of a among the exponents."""
-        return f"correction_{self.control}"
-
-    @property
-    def power_name(self) -> str:
-        """The name of w among the exponents, where it is fitted."""
-        return f"power_{self.control}"
-
-    def size(self, control: np.ndarray | float, power: float | None = None) -> np.ndarray:
-        """(c/c₀)ʷ, with another w where one is given."""
-        ratio = np.asarray(control, dtype=float) / self.reference
-        return ratio ** (self.power if power is None else power)
-
-    def column(self, curves: Curves, power: float | None = None) -> np.ndarray:
-        """Its size at the conditions, centred, (K,)."""
-        column = curves.controls.index(self.control)
-        size = self.size(np.exp([c.log_controls[column] for c in curves.conditions]), power)
-        return size - size.mean()
-
-
-@dataclass(frozen=True)
-class Directions:
-    """Which unknowns the values of the controls can tell apart.
-
-    With the centred columns C (K, P) of the free terms only C·p enters, that of the shifts and that of the
-    heights apart. `basis` (P, r) spans the row space of C, so p = basis·θ + anything in the null space.
-
-    Attributes:
-        free: names of the terms that are not fixed, shifts first.
-        basis: (P, r) orthonormal; the identity when every free term can be told apart.
-        known: whether each free unknown is determined by θ alone, (P,).
-        shifts: columns of the shifts' directions, (K, r₁).
-        heights: of the heights', (K, r − r₁).
-    """
-
-    free: tuple[str, ...]
-    basis: np.ndarray
-    known: np.ndarray
-    shifts: np.ndarray
+    x: np.ndarray
+    log_time: np.ndarray
+    controls: np.ndarray
+    starts: np.ndarray
+    mean: np.ndarray
+    condition: np.ndarray
     heights: np.ndarray
+    log_height: np.ndarray
 
-    def position(self, name: str) -> int:
-        """Which component of θ a known unknown is."""
-        return int(np.argmax(np.abs(self.basis[self.free.index(name)])))
+    def binned(self, rows: np.ndarray) -> np.ndarray:
+        """Average rows given at the points over the bins."""
+        if len(self.starts) == len(self.x):
+            return rows
+        counts = np.diff(np.r_[self.starts, len(self.x)])
+        total = np.add.reduceat(rows, self.starts, axis=0)
+        return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
 
+    def log_tau(self, theta: np.ndarray) -> np.ndarray:
+        """Log τ of every point, (n,). θ holds the shifts first, then the heights."""
+        return self.x + self.controls @ theta[: self.controls.shape[1]]
 
-def directions(unknown: tuple[Term, ...], fixed: dict[str, float]) -> Directions:
-    """Rank of the free terms; a constant control, or two that only vary together, lose a direction."""
-    free = [term for term in unknown if term.name not in fixed]
-    bases, columns = [], []
-    for height in (False, True):
-        part = [term.column for term in free if term.height == height]
-        column = np.array(part).reshape(len(part), -1).T if part else np.zeros((len(unknown[0].column), 0))
-        bases.append(_row_space(column))
-        columns.append(column @ bases[-1])
-    basis = block_diag(*bases)
-    known = np.sum(basis**2, axis=1) > 1 - 1e-12
-    return Directions(tuple(term.name for term in free), basis, known, *columns)
+    def holding(self, position: int, value: float) -> Means:
+        """The same with one component of θ held; the later components move up."""
+        shifts = self.controls.shape[1]
+        if position < shifts:
+            x = self.x + value * self.controls[:, position]
+            return replace(self, x=x, controls=np.delete(self.controls, position, axis=1))
+        column = position - shifts
+        log_height = self.log_height + value * self.heights[:, column]
+        return replace(self, log_height=log_height, heights=np.delete(self.heights, column, axis=1))
 
+    def height(self, theta: np.ndarray) -> np.ndarray:
+        """Scale of the value of every bin, (N,)."""
+        return np.exp(self.log_height + self.heights @ theta[self.controls.shape[1] :])
 
-def _row_space(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (P, r), with an axis of its own for each column that is independent of all others."""
-    number = columns.shape[1]
-    if not number:
-        return np.zeros((0, 0))
-    _, singular, rows = np.linalg.svd(columns, full_matrices=False)
-    rank = int(np.sum(singular > 1e-9 * max(singular.max(initial=0.0), 1e-9)))
-    alone = np.sum(rows[:rank] ** 2, axis=0) > 1 - 1e-12
-    mixed = np.linalg.svd(rows[:rank] * ~alone)[2][: rank - alone.sum()]
-    return np.column_stack([np.eye(number)[:, alone], mixed.T])
+    def basis(
+        self, lattice: Lattice, theta: np.ndarray, span: tuple[int, int], *, slope: bool = False
+    ) -> np.ndarray:
+        """The splines (or their derivatives in log τ) behind each mean, (N, q)."""
+        rows = self.binned(lattice.design(self.log_tau(theta), span, slope=slope))
+        return rows * self.height(theta)[:, None]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything the fit computes with; values are divided by `scale` after subtracting `centre`."""
+class Replicates:
+    """Deviations of every replicate from its condition's mean, in the bins of the means.
+
+    Attributes:
+        deviations: (L, N), one row per label; 0 where the label has no run.
+        present: whether it has one, (L, N).
+        counts: number of replicates behind each mean, (N,).
+        paired: whether the same label appears at several conditions.
+    """
+
+    deviations: np.ndarray
+    present: np.ndarray
+    counts: np.ndarray
+    paired: bool
+
+    @property
+    def unbiased(self) -> np.ndarray:
+        """Deviations times √(n/(n − 1)): their mean square is the variance of a replicate."""
+        return self.deviations * np.sqrt(self.counts / np.maximum(self.counts - 1, 1))
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Everything the fit computes with. Values are divided by `scale` after subtracting `centre`.
+
+    Attributes:
+        means: the averaged curves.
+        replicates: the deviations from them.
+        share: n_ij/(n_i n_j), which turns the covariance of a replicate into that of the means,
+            (N, N).
+        levels: control → its centred logs at the conditions, (K,); fixed controls too.
+        scale: unit of the values.
+        centre: their origin.
+        settings: the constants of the fit.
+    """
 
     means: Means
     replicates: Replicates
-    share: (
-        np.ndarray
-    )  # (N, N): n_ij/(n_i n_j), what makes the covariance of a mean out of that of a replicate
-    levels: dict[str, np.ndarray]  # control → its centred logs at the conditions, the fixed ones too
+    share: np.ndarray
+    levels: dict[str, np.ndarray]
     scale: float
     centre: float
+    settings: Settings
 
 
-def prepare(curves: Curves, unknown: tuple[Term, ...], ways: Directions, fixed: dict[str, float]) -> Prepared:
+def average(
+    curves: Curves,
+    unknowns: tuple[Unknown, ...],
+    directions: Directions,
+    fixed: dict[str, float],
+    settings: Settings,
+) -> Averages:
     """Average over replicates and bins."""
     number = len(curves.conditions)
-    per_curve = max(FEWEST_BINS, TOTAL_BINS // number)
+    per_curve = max(settings.min_bins, settings.total_bins // number)
     held = np.zeros((2, number))
-    for term in unknown:
-        held[int(term.height)] += fixed.get(term.name, 0.0) * term.column
+    for unknown in unknowns:
+        held[int(unknown.height)] += fixed.get(unknown.name, 0.0) * unknown.column
     xs, starts, means, conditions, rows, log_times = [], [], [], [], [], []
     total = 0
     for k, condition in enumerate(curves.conditions):
@@ -169,26 +148,27 @@ def prepare(curves: Curves, unknown: tuple[Term, ...], ways: Directions, fixed: 
     per_point = np.concatenate([np.full(len(x), k) for k, x in enumerate(xs)])
     mean = np.concatenate(means)
     scale = float(np.ptp(mean)) or float(np.abs(mean).max()) or 1.0
-    scaled = any(term.height for term in unknown)
-    centre = 0.0 if scaled else float(np.median(mean))  # a factor moves everything but 0
+    # A factor on the value moves everything except 0, so 0 must stay where it is.
+    scaled = any(unknown.height for unknown in unknowns)
+    centre = 0.0 if scaled else float(np.median(mean))
     condition_of = np.concatenate(conditions)
-    assembled = Means(
+    averaged = Means(
         x=np.concatenate(xs) + held[0][per_point],
         log_time=np.concatenate(log_times),
-        controls=ways.shifts[per_point],
+        controls=directions.shifts[per_point],
         starts=np.concatenate(starts),
         mean=(mean - centre) / scale,
         condition=condition_of,
-        heights=ways.heights[condition_of],
+        heights=directions.heights[condition_of],
         log_height=held[1][condition_of],
     )
     replicates, share = _replicates(curves, rows, means, condition_of, scale)
-    levels = {term.name: term.column for term in unknown[: len(curves.controls)]}
-    return Prepared(assembled, replicates, share, levels, scale, centre)
+    levels = {unknown.name: unknown.column for unknown in unknowns[: len(curves.controls)]}
+    return Averages(averaged, replicates, share, levels, scale, centre, settings)
 
 
 def _bins(x: np.ndarray, most: int) -> np.ndarray:
-    """First point of each bin: equal steps of log t, never splitting evenly spaced points unevenly."""
+    """First point of each bin: equal steps of log t, so that equally spaced points share alike."""
     if len(x) <= most:
         return np.arange(len(x))
     step = np.median(np.diff(x))
@@ -201,6 +181,7 @@ def _bins(x: np.ndarray, most: int) -> np.ndarray:
 
 
 def _bin_rows(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Averages over the bins, NaN where a bin holds no finite value."""
     finite = np.isfinite(values)
     total = np.add.reduceat(np.where(finite, values, 0.0), starts, axis=1)
     number = np.add.reduceat(finite.astype(int), starts, axis=1)
@@ -208,7 +189,11 @@ def _bin_rows(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _replicates(
-    curves: Curves, rows: list[np.ndarray], means: list[np.ndarray], condition: np.ndarray, scale: float
+    curves: Curves,
+    rows: list[np.ndarray],
+    means: list[np.ndarray],
+    condition: np.ndarray,
+    scale: float,
 ) -> tuple[Replicates, np.ndarray]:
     """Deviations by label over all conditions, and n_ij/(n_i n_j) of the means."""
     paired = curves.paired
@@ -231,39 +216,3 @@ def _replicates(
     together = present.T.astype(float) @ present
     share = together / np.outer(counts, counts)
     return Replicates(deviations, present, counts, paired), share
-
-
-def without_outliers(curves: Curves) -> Curves:
-    """Leave out replicates that lie far from their fellows: stuck, or from another law.
-
-    The distance is the root mean square along the curve of (value − median over replicates)/(1.4826·MAD),
-    with the MAD pooled over conditions when there are few replicates; offsets make it a |N(0, 1)|, so 5 is
-    far out for any memory of the noise.
-    """
-    kept, left_out = [], list(curves.left_out)
-    spreads = []
-    for condition in curves.conditions:
-        distance = np.abs(condition.values - np.nanmedian(condition.values, axis=0))
-        enough = len(condition.values) >= 3
-        spreads.append(
-            1.4826 * np.sqrt(np.nanmean(np.nanmedian(distance, axis=0) ** 2)) if enough else np.nan
-        )
-    pooled = np.nanmedian(spreads) if np.isfinite(spreads).any() else np.nan
-    for condition, spread in zip(curves.conditions, spreads, strict=True):
-        number = len(condition.values)
-        if number < 4 or not np.isfinite(pooled):
-            kept.append(condition)
-            continue
-        distance = condition.values - np.nanmedian(condition.values, axis=0)
-        own = (number * spread**2 + 8 * pooled**2) / (number + 8)
-        size = np.sqrt(np.nanmean(distance**2, axis=1) / max(own, 1e-300))
-        far = (size > OUTLIER) & (size > 3 * np.median(size))
-        if not far.any() or far.mean() > 0.4:
-            kept.append(condition)
-            continue
-        setting = dict(zip(curves.controls, np.exp(condition.log_controls).tolist(), strict=True))
-        left_out += [
-            LeftOut(setting, curves.label_names[label], "outlier") for label in condition.labels[far]
-        ]
-        kept.append(replace(condition, values=condition.values[~far], labels=condition.labels[~far]))
-    return replace(curves, conditions=tuple(kept), left_out=tuple(left_out))

@@ -1,34 +1,41 @@
 """The power w of a leading correction τ = t·c^p·exp(a·(c/c₀)^w), by its profile likelihood.
 
-w bends the shifts of the curves and is followed outside the fit: at each w the exponents and the amplitude are fitted
-again under the same noise, and f(w) − f(ŵ) = t²/2 bounds the interval. What p and a do on the way widens theirs: a
-correction whose power is not known leaves p less known than one whose power is.
+w bends the shifts of the curves and is varied outside the fit: at each w the exponents and the amplitude are
+fitted again under the same noise, and f(w) − f(ŵ) = t²/2 gives the limits of its interval. The change of p
+and a between these limits widens their intervals: if w is not known, p is known less well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
-from jthermo.collapse.averages import Correction, Directions, directions, prepare, terms
-from jthermo.collapse.intervals import search
-from jthermo.collapse.likelihood import Model, Solution
+from jthermo.collapse.averages import average
+from jthermo.collapse.fit_state import FitState
+from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.read import Curves
-from jthermo.collapse.result import CollapseFit, Exponent, Note
+from jthermo.collapse.result_types import Exponent, Note
+from jthermo.collapse.search import search
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.unknowns import Correction, Directions, find_directions, list_unknowns
 from jthermo.errors import InputError
 
-TRIED = 9  # powers between the ends, equally spaced in log |w|
-ROUNDS = 2  # the noise is learnt anew at the first power found
-EXACT = 0.001  # of w, to which its best value is found
-AROUND = 5.0  # times ŵ and a part of it, between which a test of other exponents looks for w
-CLOSE = 0.01  # of w, to which the ends of its interval are found
+State = TypeVar("State", bound=FitState)
 
 
 @dataclass(frozen=True)
 class PowerFit:
-    """The power's interval, and how far the other free unknowns move from its best value to its ends, (P,) each."""
+    """The interval of the power.
+
+    Attributes:
+        exponent: w with its interval.
+        to_low: change of the other free unknowns from the best w to its lower end, (P,).
+        to_high: the same to its upper end, (P,).
+    """
 
     exponent: Exponent
     to_low: np.ndarray
@@ -45,125 +52,155 @@ def power_ends(name: str, pair: object) -> tuple[float, float]:
         raise InputError(
             f"correction[{name!r}]",
             pair,
-            "give a power, or (low, high) of one sign to fit it between, such as (-4, -0.25)",
+            "give a power, or a range (low, high) of one sign in which to fit it, such as (-4, -0.25)",
         )
     return low, high
 
 
-def check_power(each: Correction, ends: tuple[float, float], ways: Directions, curves: Curves) -> None:
-    """Refuse to fit a power where nothing can tell it.
+def check_power(
+    correction: Correction,
+    ends: tuple[float, float],
+    directions: Directions,
+    curves: Curves,
+    settings: Settings,
+) -> None:
+    """Refuse to fit a power that the data cannot determine.
 
     Raises:
-        InputError: too few values of the control, a held amplitude, or controls that only vary together.
+        InputError: there are too few values of the control, the amplitude is held, or the control
+            varies only together with others.
     """
-    column = curves.controls.index(each.control)
+    control = correction.control
+    column = curves.controls.index(control)
     values = len({round(float(c.log_controls[column]), 9) for c in curves.conditions})
     remedy = None
-    if values < 4:
-        remedy = f"fitting a power takes four values of {each.control}, here are {values}; give one power"
-    elif each.name not in ways.free:
-        remedy = f"{each.name} is held by fixed=; free it, or give one power"
-    elif not ways.known[ways.free.index(each.name)]:
+    if values < settings.power_min_values:
         remedy = (
-            f"{each.control} only varies together with other controls; leave those out, or give one power"
+            f"fitting a power takes four values of {control}, here are {values}; give one power"
+        )
+    elif correction.name not in directions.free:
+        remedy = f"{correction.name} is held by fixed=; free it, or give one power"
+    elif not directions.known[directions.free.index(correction.name)]:
+        remedy = (
+            f"{control} varies only together with other controls; omit those, or give one power"
         )
     if remedy:
-        raise InputError(f"correction[{each.control!r}]", ends, remedy)
+        raise InputError(f"correction[{control!r}]", ends, remedy)
 
 
 def follow(
-    model: Model, best: Solution, ways: Directions, curves: Curves, correction: Correction, power: float
+    likelihood: CurveLikelihood,
+    best: Solution,
+    directions: Directions,
+    curves: Curves,
+    correction: Correction,
+    power: float,
 ) -> Solution:
-    """The nearest minimum when the correction has another power, from the shifts of the best."""
-    means, shifts = model.means, model.num_shifts
+    """The nearest minimum if the correction has another power, starting at the best shifts."""
+    means, shifts = likelihood.means, likelihood.num_shifts
     first = np.unique(means.condition, return_index=True)[1]
     column = correction.column(curves, power)
     numbers = np.repeat(means.condition, np.diff(np.r_[means.starts, len(means.x)]))
     controls = means.controls.copy()
-    controls[:, ways.position(correction.name)] = column[numbers]
-    other = replace(model, means=replace(means, controls=controls))
-    before, after = (each.binned(each.controls)[first] for each in (means, other.means))
+    controls[:, directions.position(correction.name)] = column[numbers]
+    other = replace(likelihood, means=replace(means, controls=controls))
+    before, after = (m.binned(m.controls)[first] for m in (means, other.means))
     theta = np.linalg.lstsq(after, before @ best.theta[:shifts], rcond=None)[0]
     start = other.solve(np.r_[theta, best.theta[shifts:]])
-    return other.minimise(start, np.stack([start.theta - 10, start.theta + 10], axis=-1))
+    room = likelihood.settings.refit_range
+    return other.minimise(start, np.stack([start.theta - room, start.theta + room], axis=-1))
+
+
+def _minimise_over(
+    loss: Callable[[float], float], grid: np.ndarray, tolerance: Callable[[float], float]
+) -> tuple[float, float]:
+    """Place and value of the least loss: the best point of a grid, refined between its neighbours."""
+    k = int(np.argmin([loss(power) for power in grid]))
+    low, high = sorted((float(grid[max(k - 1, 0)]), float(grid[min(k + 1, len(grid) - 1)])))
+    least = minimize_scalar(
+        loss,
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": tolerance(float(grid[k]))},
+    )
+    return float(least.x), float(least.fun)
 
 
 def best_power(
     curves: Curves,
-    scaled: tuple[str, ...],
+    rescale: tuple[str, ...],
     correction: Correction,
     others: tuple[Correction, ...],
-    held: dict[str, float],
+    fixed: dict[str, float],
     ends: tuple[float, float],
+    settings: Settings,
 ) -> Correction:
-    """The correction with the most likely power between two of one sign."""
-    grid = np.geomspace(ends[0], ends[1], TRIED)
-    found = replace(correction, power=float(grid[TRIED // 2]))
-    for _ in range(ROUNDS):
-        unknown = terms(curves, scaled, (*others, found))
-        ways = directions(unknown, held)
-        fitted = search(prepare(curves, unknown, ways, held))
+    """The correction with the most likely power in a range of one sign."""
+    grid = np.geomspace(ends[0], ends[1], settings.power_candidates)
+    best = replace(correction, power=float(grid[settings.power_candidates // 2]))
+    for _ in range(settings.power_rounds):
+        unknowns = list_unknowns(curves, rescale, (*others, best))
+        directions = find_directions(unknowns, fixed)
+        found = search(average(curves, unknowns, directions, fixed, settings))
 
         def loss(power: float) -> float:
-            return follow(fitted.model, fitted.best, ways, curves, found, float(power)).objective  # noqa: B023
+            likelihood, solution = found.likelihood, found.best  # noqa: B023
+            moved = follow(likelihood, solution, directions, curves, best, float(power))  # noqa: B023
+            return moved.objective
 
-        k = int(np.argmin([loss(power) for power in grid]))
-        low, high = sorted((float(grid[max(k - 1, 0)]), float(grid[min(k + 1, TRIED - 1)])))
-        at = minimize_scalar(
-            loss, bounds=(low, high), method="bounded", options={"xatol": EXACT * abs(grid[k])}
-        )
-        found = replace(found, power=float(at.x))
-    return found
+        power, _ = _minimise_over(loss, grid, lambda w: settings.power_tolerance * abs(w))
+        best = replace(best, power=power)
+    return best
 
 
 def power_interval(
-    model: Model,
+    likelihood: CurveLikelihood,
     best: Solution,
-    ways: Directions,
+    directions: Directions,
     curves: Curves,
     correction: Correction,
     ends: tuple[float, float],
     t: float,
 ) -> PowerFit:
-    """Where the likelihood has fallen by t²/2 on either side; infinite where it has not up to the end."""
+    """Where the log likelihood has fallen by t²/2 on either side; infinite if it has not at the end."""
 
     def beyond(power: float) -> float:
-        return (
-            follow(model, best, ways, curves, correction, float(power)).objective - best.objective - t**2 / 2
-        )
+        moved = follow(likelihood, best, directions, curves, correction, float(power))
+        return moved.objective - best.objective - t**2 / 2
 
-    edges, moves, open_ = [], [], []
+    limits, moves, open_ = [], [], []
     for end in ends:
         open_.append(beyond(end) < 0)
-        close = CLOSE * abs(correction.power)
-        edges.append(end if open_[-1] else brentq(beyond, correction.power, end, xtol=close))
-        theta = follow(model, best, ways, curves, correction, edges[-1]).theta
-        moves.append(ways.basis @ (theta - best.theta))
-    low, high = (-np.inf if open_[0] else edges[0]), (np.inf if open_[1] else edges[1])
+        xtol = likelihood.settings.power_limit_tolerance * abs(correction.power)
+        limits.append(end if open_[-1] else brentq(beyond, correction.power, end, xtol=xtol))
+        theta = follow(likelihood, best, directions, curves, correction, limits[-1]).theta
+        moves.append(directions.basis @ (theta - best.theta))
+    low, high = (-np.inf if open_[0] else limits[0]), (np.inf if open_[1] else limits[1])
     value = np.nan if all(open_) else correction.power
-    return PowerFit(Exponent(value, float(low), float(high), float((high - low) / (2 * t))), *moves)
+    exponent = Exponent(value, float(low), float(high), float((high - low) / (2 * t)))
+    return PowerFit(exponent, *moves)
 
 
-def with_power(fit: CollapseFit, power: PowerFit, t: float) -> CollapseFit:
-    """The fit with the power of its last correction among the exponents, and what that leaves unknown in the others."""
+def with_power(fit: State, power: PowerFit, t: float) -> State:
+    """The fit with the power of its last correction, and wider intervals of the other exponents."""
     last, w = fit.corrections[-1], power.exponent
     exponents = dict(fit.exponents)
     moves = np.stack([power.to_low, power.to_high, np.zeros_like(power.to_low)])
-    for name, below, above in zip(fit.free, -moves.min(axis=0), moves.max(axis=0), strict=True):
+    sides = zip(fit.free, -moves.min(axis=0), moves.max(axis=0), strict=True)
+    for name, below, above in sides:
         e = exponents[name]
         if np.isfinite(e.value):
-            low, high = (
-                e.value - np.hypot(e.value - e.low, below),
-                e.value + np.hypot(e.high - e.value, above),
-            )
+            low = e.value - np.hypot(e.value - e.low, below)
+            high = e.value + np.hypot(e.high - e.value, above)
             error = np.hypot(e.standard_error, (above + below) / (2 * t))
             exponents[name] = Exponent(e.value, float(low), float(high), float(error))
     notes = fit.notes
     if not np.isfinite(w.standard_error):
         message = (
-            f"the power of {last.control} in its correction is not bounded by the data within the range given"
+            f"the data do not bound the power of {last.control} in its correction within the range "
+            "given; the other intervals cover all powers that fit"
         )
-        notes += (Note("correction_power", f"{message}; the other intervals cover all powers that fit"),)
+        notes += (Note("correction_power", message),)
     return replace(
         fit,
         exponents={**exponents, last.power_name: w},
@@ -172,27 +209,25 @@ def with_power(fit: CollapseFit, power: PowerFit, t: float) -> CollapseFit:
     )
 
 
-def joint_statistic(fit: CollapseFit, exponents: dict[str, float]) -> float:
-    """Twice the log likelihood lost, least over w, plus Wald's square of the other exponents' gaps at that w.
+def joint_statistic(fit: FitState, exponents: dict[str, float]) -> float:
+    """Twice the log likelihood lost plus Wald's square of the other exponents' gaps, least over w.
 
-    The exponents move along a bent line with w, so that one ellipse for all of them would refuse the truth.
+    The exponents move along a bent line with w, so one ellipse for all of them would reject the truth.
     """
-    last = fit.corrections[-1]
+    last, settings = fit.corrections[-1], fit.settings
     index = [fit.free.index(name) for name in exponents if name != last.power_name]
     wanted = np.array([value for name, value in exponents.items() if name != last.power_name])
     inverse = np.linalg.inv(fit.covariance[np.ix_(index, index)])
 
     def lost(power: float) -> float:
-        other = follow(fit.model, fit.solution, fit.ways, fit.curves, last, float(power))
-        gap = (fit.ways.basis @ other.theta)[index] - wanted
-        return 2 * max(other.objective - fit.solution.objective, 0.0) + float(gap @ inverse @ gap)
+        moved = follow(fit.likelihood, fit.solution, fit.directions, fit.curves, last, float(power))
+        gap = (fit.directions.basis @ moved.theta)[index] - wanted
+        loss = 2 * max(moved.objective - fit.solution.objective, 0.0)
+        return loss + float(gap @ inverse @ gap)
 
     if last.power_name in exponents:
         return lost(exponents[last.power_name])
-    grid = last.power * np.geomspace(1 / AROUND, AROUND, 2 * TRIED - 1)
-    k = int(np.argmin([lost(power) for power in grid]))
-    low, high = sorted((float(grid[max(k - 1, 0)]), float(grid[min(k + 1, len(grid) - 1)])))
-    at = minimize_scalar(
-        lost, bounds=(low, high), method="bounded", options={"xatol": CLOSE * abs(last.power)}
-    )
-    return float(at.fun)
+    widest = settings.power_test_range
+    grid = last.power * np.geomspace(1 / widest, widest, 2 * settings.power_candidates - 1)
+    tolerance = settings.power_limit_tolerance * abs(last.power)
+    return _minimise_over(lost, grid, lambda w: tolerance)[1]

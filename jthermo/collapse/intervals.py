@@ -1,4 +1,4 @@
-"""From the prepared numbers to exponents, intervals and verdict: the story of one fit."""
+"""Intervals, verdict, identifiability and drift at the best exponents of one fit."""
 
 from __future__ import annotations
 
@@ -7,32 +7,43 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from jthermo.collapse import noise_covariance as cov
-from jthermo.collapse import noise_fit as noises
-from jthermo.collapse.averages import Directions, Prepared
+from jthermo.collapse.averages import Averages
 from jthermo.collapse.exponent_drift import Drift, drift
 from jthermo.collapse.identifiability import Identified, identify
-from jthermo.collapse.lack_of_fit import UNSEEN, LackOfFit, contrasts, lack_of_fit
-from jthermo.collapse.likelihood import MAX_KNOTS, Lattice, Model, Solution, Whitener, penalty
-from jthermo.collapse.result import Exponent
-from jthermo.collapse.starts import starts
-
-BASINS = 5  # minima that are followed to their bottom
-HOPELESS = 150.0  # log likelihood behind the best, from which no minimum comes near it under a better noise
-REMAINS = 0.1  # of a deviation that the fit should have taken out of the residuals
-MOST_DECEIT = 0.5  # of the information, that may be the noise of the slope
-WIDEST = 12.0  # largest exponent looked for
-HIGHEST = 4.0  # largest exponent of the value's scale looked for
+from jthermo.collapse.lack_of_fit import LackOfFit, contrasts, lack_of_fit
+from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
+from jthermo.collapse.noise_fit import diagonal_blocks
+from jthermo.collapse.result_types import Exponent
+from jthermo.collapse.scatter import Scatter
+from jthermo.collapse.search import Found
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.spline import penalty
+from jthermo.collapse.unknowns import Directions
 
 
 @dataclass(frozen=True)
 class Inference:
-    """Everything the result needs; the curve in the units of the prepared data."""
+    """Everything the result needs, with the curve in the units of the averages.
 
-    model: Model
+    Attributes:
+        likelihood: under the final noise.
+        best: its best solution.
+        exponents: of the free unknowns.
+        covariance: of θ, (P, P).
+        degrees: its degrees of freedom.
+        outcome: of the lack-of-fit test.
+        identified: which directions of θ are determined.
+        drift: local exponents.
+        common_noise: standard deviation of noise that all replicates share.
+        grid: log τ, (200,).
+        curve: F there, (200,).
+        curve_error: its standard error, (200,).
+    """
+
+    likelihood: CurveLikelihood
     best: Solution
     exponents: list[Exponent]
-    covariance: np.ndarray  # of θ
+    covariance: np.ndarray
     degrees: float
     outcome: LackOfFit
     identified: Identified
@@ -44,233 +55,199 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The best solution under the covariance that belongs to it, with its rivals."""
+class _Errors:
+    """Covariance of θ, its degrees of freedom, and the influence of the means on θ, (P, N)."""
 
-    model: Model
-    best: Solution
-    rivals: list[Solution]
-    noise: cov.Noise
-    share: list[np.ndarray]
-    bounds: np.ndarray
-    variance: np.ndarray  # of each mean, as if its points were independent
-
-    def omega(self) -> np.ndarray:
-        """Covariance of the means by the model, (N, N)."""
-        out = np.zeros((len(self.model.means.mean),) * 2)
-        for rows, block in zip(self.noise.blocks, self.noise.covariances(self.share), strict=True):
-            out[np.ix_(rows, rows)] = block
-        return out
-
-
-def search(ready: Prepared) -> Fitted:
-    """Scan, fit with point noise, learn the covariance, fit again with it."""
-    means = ready.means
-    bounds = search_bounds(ready)
-    variance = noises.rough_variance(ready)
-    lattice = Lattice(knot_spacing(ready))
-    white = Model(means, lattice, Whitener.of(noises.diagonal_blocks(ready, variance)), 1.0)
-    candidates = starts(means, variance, bounds) if len(bounds) else [np.zeros(0)]
-    white = white.with_best_stiffness(candidates[0])
-    basins = sorted((white.solve(theta) for theta in candidates), key=objective)[:BASINS]
-    basins = distinct([white.minimise(start, bounds, tolerance=0.1) for start in basins], lattice)
-    noise, share = noises.learn_noise(ready, white, basins[0])
-    model = Model(means, lattice, Whitener.of(noise.covariances(share)), white.stiffness)
-    model = model.with_best_stiffness(basins[0].theta)
-    basins = distinct([model.minimise(model.solve(b.theta), bounds, tolerance=0.1) for b in basins], lattice)
-    best = basins[0]
-    for _ in range(2):  # the noise of leads must follow the slope that the fit uses, to its last digits
-        noise, share = noises.learn_noise(ready, model, best, noise)
-        model = Model(means, lattice, Whitener.of(noise.covariances(share)), model.stiffness)
-        model = model.with_best_stiffness(best.theta)
-        model, start, noise = noises.with_common_noise(model, best, noise, share)
-        best = model.minimise(start, bounds)
-    near = [b for b in basins[1:] if b.objective < best.objective + HOPELESS]
-    rivals = [model.minimise(model.solve(b.theta), bounds, tolerance=0.1) for b in near]
-    return Fitted(model, best, distinct([best, *rivals], lattice)[1:], noise, share, bounds, variance)
-
-
-def distinct(solutions: list[Solution], lattice: Lattice) -> list[Solution]:
-    """Best first, without those that shift the curves as a better one does."""
-    kept: list[Solution] = []
-    for solution in sorted(solutions, key=objective):
-        gaps = [np.abs(solution.moved - other.moved).max(initial=0.0) for other in kept]
-        if min(gaps, default=np.inf) > lattice.spacing:
-            kept.append(solution)
-    return kept
-
-
-def objective(solution: Solution) -> float:
-    """What is minimised."""
-    return solution.objective
-
-
-def search_bounds(ready: Prepared) -> np.ndarray:
-    """Exponents that leave neighbouring curves some overlap, and heights that scale within reason, (P, 2)."""
-    means = ready.means
-    first = np.unique(means.condition, return_index=True)[1]
-    bounds = []
-    for column in means.binned(means.controls)[first].T:
-        gaps = np.diff(np.unique(np.round(column, 9)))
-        most = np.ptp(means.x) / np.median(gaps) if len(gaps) else WIDEST
-        bounds.append(min(max(most, 4.0), WIDEST))
-    bounds += [HIGHEST] * means.heights.shape[1]
-    return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
-
-
-def knot_spacing(ready: Prepared) -> float:
-    """One knot for every recorded point of one curve, until they are too many."""
-    means = ready.means
-    x = means.binned(means.x)
-    lengths = [np.ptp(x[means.condition == k]) for k in np.unique(means.condition)]
-    points = np.median(np.bincount(means.condition))
-    length = float(np.median(lengths)) or 1.0
-    return max(length / max(points, 4), 1.5 * length / MAX_KNOTS)
+    covariance: np.ndarray
+    degrees: float
+    influence: np.ndarray
 
 
 def infer(
-    ready: Prepared,
-    ways: Directions,
+    averages: Averages,
+    directions: Directions,
+    found: Found,
     confidence: float,
     rng: np.random.Generator,
 ) -> Inference:
-    """Search, then intervals, verdict, identifiability and drift at the best exponents."""
-    fitted = search(ready)
-    model, best = fitted.model, fitted.best
-    omega = fitted.omega()
-    scatter = noises.Scatter(ready, fitted.noise, fitted.share, omega)
-    num = len(best.theta)
-    spread, degrees, influence = np.zeros((0, 0)), np.inf, np.zeros((0, len(omega)))
-    if num:
-        hessian, free = model.information(best)
-        inverse = np.linalg.pinv(hessian, hermitian=True)
-        influence = (model.whiten.transposed(free) @ inverse).T
-        known_by = scatter.mixed(influence)
-        degrees = known_by.degrees
-        spread = known_by.covariance + np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
-        wider = _undeceived(hessian, model.slope_noise(best))
-        spread = wider @ spread @ wider.T
-    t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
-    identified = identify(model, best, fitted.rivals, spread, t, fitted.bounds)
-    powers = ways.basis @ best.theta
-    errors = np.sqrt(np.maximum(np.diag(ways.basis @ spread @ ways.basis.T), 0.0))
-    sure = determined(ways, identified)
-    known = [i for i, name in enumerate(ways.free) if sure[i] and name in ready.levels]
-    outcome = _outcome(fitted, influence, scatter, rng)
-    moved = drift(
-        model,
+    """Intervals, verdict, identifiability and drift.
+
+    Args:
+        averages: the data.
+        directions: of the unknowns.
+        found: the best exponents.
+        confidence: of the intervals.
+        rng: of the verdict's random draws.
+    """
+    settings = averages.settings
+    likelihood, best = found.likelihood, found.best
+    scatter = Scatter(averages, found.noise, found.share, found.omega())
+    spread = _errors(likelihood, best, scatter)
+    t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
+    identified = identify(likelihood, best, found.rivals, spread.covariance, t, found.bounds)
+    outcome = _outcome(found, spread.influence, scatter, rng)
+
+    exponents = directions.basis @ best.theta
+    variances = np.diag(directions.basis @ spread.covariance @ directions.basis.T)
+    errors = np.sqrt(np.maximum(variances, 0.0))
+    sure = determined(directions, identified, settings)
+    names = directions.free
+    known = [i for i, name in enumerate(names) if sure[i] and name in averages.levels]
+    local = drift(
+        likelihood,
         best,
-        tuple(ways.free[i] for i in known),
-        powers[known],
-        [ready.levels[ways.free[i]] for i in known],
+        tuple(names[i] for i in known),
+        exponents[known],
+        [averages.levels[names[i]] for i in known],
         scatter.mixed,
         outcome.refused,
     )
-    for i in known:  # where the exponent drifts, its interval takes in how much
-        errors[i] = np.hypot(errors[i], moved.spread(ways.free[i]))
-    grid, curve, curve_error = _curve(model, best)
+    # If an exponent drifts, its interval takes in by how much.
+    for i in known:
+        errors[i] = np.hypot(errors[i], local.spread(names[i]))
+    grid, curve, curve_error = _curve(likelihood, best)
     return Inference(
-        model=model,
+        likelihood=likelihood,
         best=best,
         exponents=[
             Exponent(float(p), float(p - max(t * e, below)), float(p + max(t * e, above)), float(e))
-            for p, e, (below, above) in zip(powers, errors, _sides(ways, identified), strict=True)
+            for p, e, (below, above) in zip(
+                exponents, errors, _sides(directions, identified), strict=True
+            )
         ],
-        covariance=spread,
-        degrees=degrees,
+        covariance=spread.covariance,
+        degrees=spread.degrees,
         outcome=outcome,
         identified=identified,
-        drift=moved,
-        common_noise=fitted.noise.common,
+        drift=local,
+        common_noise=found.noise.common,
         grid=grid,
         curve=curve,
         curve_error=curve_error,
     )
 
 
-def _undeceived(information: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(I − T)⁻¹·I, (P, P): by how much the errors of θ grow when the information T is only the slope's noise."""
+def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _Errors:
+    """How θ follows from the means, and its covariance."""
+    num, omega = len(best.theta), scatter.model_covariance
+    if not num:
+        return _Errors(np.zeros((0, 0)), np.inf, np.zeros((0, len(omega))))
+    hessian, free = likelihood.information(best)
+    inverse = np.linalg.pinv(hessian, hermitian=True)
+    influence = (likelihood.whiten.transposed(free) @ inverse).T
+    spread = scatter.mixed(influence)
+    # The penalty biases the curve, and the influence alone does not contain that.
+    bias = np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
+    wider = _without_slope_noise(hessian, likelihood.slope_noise(best), likelihood.settings)
+    return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees, influence)
+
+
+def _without_slope_noise(
+    information: np.ndarray, noise: np.ndarray, settings: Settings
+) -> np.ndarray:
+    """(I − T)⁻¹·I, (P, P): the factor on the errors of θ if the information T is only slope noise."""
     size, turn = np.linalg.eigh(information)
     root = turn * np.sqrt(np.maximum(size, 1e-12 * size.max()))
     half = np.linalg.inv(root)
     share, axes = np.linalg.eigh(half @ noise @ half.T)
-    kept = axes / (1 - np.clip(share, 0, MOST_DECEIT)) @ axes.T
+    kept = axes / (1 - np.clip(share, 0, settings.max_slope_noise)) @ axes.T
     return half.T @ kept @ root.T
 
 
-def _sides(ways: Directions, identified: Identified) -> np.ndarray:
-    """How far each free exponent reaches below and above along any known direction, (P, 2)."""
-    moves = (ways.basis @ identified.axes)[:, :, None] * identified.reaches[None]  # (P, directions, ends)
+def _sides(directions: Directions, identified: Identified) -> np.ndarray:
+    """How far each free exponent extends below and above along any known direction, (P, 2)."""
+    # (P, directions, ends)
+    moves = (directions.basis @ identified.axes)[:, :, None] * identified.reaches[None]
     moves = moves[:, identified.known]
-    return np.stack([-moves.min(axis=(1, 2), initial=0.0), moves.max(axis=(1, 2), initial=0.0)], axis=1)
+    below, above = -moves.min(axis=(1, 2), initial=0.0), moves.max(axis=(1, 2), initial=0.0)
+    return np.stack([below, above], axis=1)
 
 
-def determined(ways: Directions, identified: Identified) -> np.ndarray:
+def determined(directions: Directions, identified: Identified, settings: Settings) -> np.ndarray:
     """Which free exponents the known directions of θ determine, (P,)."""
-    kept = ways.basis @ identified.axes[:, identified.known]
-    return ways.known & (np.sum(kept**2, axis=1) > 0.99 * np.sum(ways.basis**2, axis=1))
+    kept = directions.basis @ identified.axes[:, identified.known]
+    whole = np.sum(directions.basis**2, axis=1)
+    return directions.known & (np.sum(kept**2, axis=1) > settings.determined_share * whole)
 
 
 def _outcome(
-    fitted: Fitted, influence: np.ndarray, scatter: noises.Scatter, rng: np.random.Generator
+    found: Found, influence: np.ndarray, scatter: Scatter, rng: np.random.Generator
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
-    ready, model, best = scatter.ready, fitted.model, fitted.best
-    means = model.means
-    at = means.binned(means.log_tau(best.theta))
-    probe = contrasts(means.condition, list(ready.levels.values()), at, best.fitted, model.pace(best))
-    directed = model.whiten(np.concatenate([probe.distortions, probe.trends]).T)
-    rows = np.concatenate([model.whiten.transposed(directed).T, probe.windows])
-    left = np.concatenate(
-        [
-            model.whiten.transposed(model.project_out_curve(best, directed)).T,
-            _left_over(model, best, probe.windows),
-        ]
+    averages, likelihood, best = scatter.averages, found.likelihood, found.best
+    settings, means = averages.settings, likelihood.means
+    probe = contrasts(
+        means.condition,
+        list(averages.levels.values()),
+        means.binned(means.log_tau(best.theta)),
+        best.fitted,
+        likelihood.pace(best),
+        settings,
     )
-    if len(influence):  # the curve refits what the exponents leave: r = (I − S)(I − G ψ) m
-        left = left - (left @ model.gradient(best)) @ influence
+    directed = likelihood.whiten(np.concatenate([probe.distortions, probe.trends]).T)
+    rows = np.concatenate([likelihood.whiten.transposed(directed).T, probe.windows])
+    free = likelihood.project_out_curve(best, directed)
+    left = np.concatenate(
+        [likelihood.whiten.transposed(free).T, _left_over(likelihood, best, probe.windows)]
+    )
+    # The curve is fitted again to what the exponents leave: r = (I − S)(I − G ψ) m.
+    if len(influence):
+        left = left - (left @ likelihood.gradient(best)) @ influence
     spread = scatter.mixed(left)
     whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
-    seen = np.diag(spread.covariance) > UNSEEN * whole
-    # What the fit takes out of plain residuals it takes out to first order only: some of it stays.
-    stays = np.where(np.arange(len(rows)) >= len(rows) - len(probe.windows), REMAINS**2, UNSEEN)
+    seen = np.diag(spread.covariance) > settings.min_contrast_share * whole
+    # The fit removes part of the plain residuals to first order only, so some of that part stays.
+    plain = np.arange(len(rows)) >= len(rows) - len(probe.windows)
+    stays = np.where(plain, settings.window_residue**2, settings.min_contrast_share)
     sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
     residual = rows @ (means.mean - best.fitted)
-    p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng)
-    return LackOfFit(p_value, _misfit(fitted, probe.finest, scatter))
+    p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng, settings)
+    misfit = _misfit(found, probe.finest, scatter)
+    return LackOfFit(p_value, misfit, p_value < settings.verdict_p_value)
 
 
-def _left_over(model: Model, solution: Solution, rows: np.ndarray) -> np.ndarray:
-    """rows·(I − S): what contrasts of the residuals are as functions of the means, the exponents held."""
-    basis = model.means.basis(model.lattice, solution.theta, solution.span)
-    smoother = np.linalg.solve(normal(model, solution), (rows @ basis).T)
-    return rows - model.whiten.transposed(solution.whitened_basis @ smoother).T
+def _left_over(likelihood: CurveLikelihood, solution: Solution, rows: np.ndarray) -> np.ndarray:
+    """rows·(I − S): contrasts of the residuals as functions of the means, at fixed exponents."""
+    basis = likelihood.means.basis(likelihood.lattice, solution.theta, solution.span)
+    smoother = np.linalg.solve(_normal(likelihood, solution), (rows @ basis).T)
+    return rows - likelihood.whiten.transposed(solution.whitened_basis @ smoother).T
 
 
-def _misfit(fitted: Fitted, windows: np.ndarray, scatter: noises.Scatter) -> float:
-    """Root mean square distance of the curves from a common one that runs through their middle, beyond noise.
+def _misfit(found: Found, windows: np.ndarray, scatter: Scatter) -> float:
+    """Root mean square distance of the curves from a common one through their middle, beyond noise.
 
-    The weighted curve may lie off all of them by an offset that they share; that is no distance between them.
+    The weighted curve may lie off all of them by an offset that they share. That is no distance
+    between them, so the middle curve weighs all points by their own variance.
     """
-    model, best = fitted.model, fitted.best
-    blocks = noises.diagonal_blocks(scatter.ready, fitted.variance)
-    through = Model(model.means, model.lattice, Whitener.of(blocks), model.stiffness)
+    likelihood, best = found.likelihood, found.best
+    blocks = diagonal_blocks(scatter.averages, found.variance)
+    through = CurveLikelihood(
+        likelihood.means,
+        likelihood.lattice,
+        Whitener.of(blocks),
+        likelihood.stiffness,
+        likelihood.settings,
+    )
     through = through.with_best_stiffness(best.theta)
     middle = through.solve(best.theta)
     noise = scatter.mixed(_left_over(through, middle, windows)).covariance
-    excess = np.mean((windows @ (model.means.mean - middle.fitted)) ** 2) - np.mean(np.diag(noise))
-    return float(np.sqrt(max(excess, 0.0)))
+    square = np.mean((windows @ (likelihood.means.mean - middle.fitted)) ** 2)
+    return float(np.sqrt(max(square - np.mean(np.diag(noise)), 0.0)))
 
 
-def normal(model: Model, best: Solution) -> np.ndarray:
-    """M = B'Ω⁻¹B + λD'D."""
-    return best.whitened_basis.T @ best.whitened_basis + model.stiffness * penalty(best.span[1])
+def _normal(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+    """M = B'Ω⁻¹B + λD'D, (q, q)."""
+    gram = best.whitened_basis.T @ best.whitened_basis
+    return gram + likelihood.stiffness * penalty(best.span[1])
 
 
-def _curve(model: Model, best: Solution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _curve(
+    likelihood: CurveLikelihood, best: Solution
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The curve with its standard error on a grid of log τ."""
-    at = model.means.log_tau(best.theta)
+    at = likelihood.means.log_tau(best.theta)
     grid = np.linspace(at.min(), at.max(), 200)
-    design = model.lattice.design(grid, best.span)
-    variance = np.einsum("ij,jk,ik->i", design, np.linalg.inv(normal(model, best)), design)
+    design = likelihood.lattice.design(grid, best.span)
+    inverse = np.linalg.inv(_normal(likelihood, best))
+    variance = np.einsum("ij,jk,ik->i", design, inverse, design)
     return grid, design @ best.beta, np.sqrt(np.maximum(variance, 0.0))
