@@ -146,6 +146,7 @@ def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
         archive.extractall(tmp_path / "site")
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
+    assert "jthermo/py.typed" in names
     assert {"jthermo/pages/style.css", "jthermo/pages/page.html", "jthermo/pages/report.html"} <= set(names)
     assert {"jthermo/kernels/engine.cc", "jthermo/kernels/dense.h"} <= set(names)
     assert {"jthermo/pages/explore.html", "jthermo/pages/explore.js"} <= set(names)
