@@ -106,7 +106,7 @@ def best_power(
         fitted = search(prepare(curves, unknown, ways, held))
 
         def loss(power: float) -> float:
-            return follow(fitted.model, fitted.best, ways, curves, found, float(power)).objective
+            return follow(fitted.model, fitted.best, ways, curves, found, float(power)).objective  # noqa: B023
 
         k = int(np.argmin([loss(power) for power in grid]))
         low, high = sorted((float(grid[max(k - 1, 0)]), float(grid[min(k + 1, TRIED - 1)])))

@@ -57,8 +57,15 @@ class Teacher(Source):
         noise = finite_number("data.label_noise", self.label_noise)
         if noise < 0:
             raise InputError("data.label_noise", self.label_noise, "give a number of at least 0")
-        object.__setattr__(self, "label_noise", noise)
-        self.teacher
+        # the teacher is built here, so that one that does not fit is refused where it was given
+        set_once = {
+            "label_noise": noise,
+            "num_targets": self.teacher.num_outputs,
+            "num_samples": self.inputs.num_samples,
+            "sampling": self.inputs.sampling,
+        }
+        for name, value in set_once.items():
+            object.__setattr__(self, name, value)
 
     @functools.cached_property
     def teacher(self) -> Model:

@@ -65,6 +65,7 @@ class DeepNet(Model):
 
 
 def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) -> int:
+    """The number of outputs, once init, bias and hidden widths have been checked."""
     if init not in INITS:
         raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
     if not isinstance(bias, bool):
@@ -79,6 +80,7 @@ def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) 
 
 
 def widths(field: str, given: Any) -> tuple[int, ...]:
+    """A tuple of positive whole numbers, or an error that names the field."""
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(field, given, "give a tuple of positive whole numbers, such as (100, 100)")
     return tuple(whole_number(field, width) for width in given)

@@ -136,7 +136,8 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
                 "model", model, "has a list or a dict as a field; give a tuple, which can't change"
             ) from None
         try:
-            wrapped.num_outputs
+            # traced once here, so that a module that does not fit is refused where it was given
+            wrapped.num_outputs  # noqa: B018
         except Exception as error:
             raise InputError(
                 "model", model, f"can't take examples of shape {input_shape}: {error}"

@@ -72,7 +72,7 @@ class Observable(abc.ABC):
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Its variables for one run."""
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: str) -> None:  # noqa: B027
         """Raise an InputError where it makes no sense for this model, data source or loss."""
 
     @property

@@ -88,10 +88,9 @@ def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 def supported(row: Mapping[str, Any]) -> bool:
     """Whether the verdict in a row is the one that its own numbers give; False also where they are missing or at odds."""
     try:
-        if "quantity" not in row and None not in (row["exponent"], row["low"]):
-            if not row["low"] <= row["exponent"] <= row["high"]:
-                return False
-        return verdict(row)[0] == row["verdict"]
+        fitted = "quantity" not in row and None not in (row["exponent"], row["low"])
+        inside = not fitted or row["low"] <= row["exponent"] <= row["high"]
+        return inside and verdict(row)[0] == row["verdict"]
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
 

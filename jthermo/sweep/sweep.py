@@ -94,7 +94,7 @@ class Sweep:
                     + (" such as jt.sgd()" if name == "optimizer" else ""),
                 )
         if not isinstance(self.data, Source):
-            remedy = "give a jt.data source such as jt.data.Gaussian(dim=10), or one of your own that extends jt.data.Source"
+            remedy = "give a source such as jt.data.Gaussian(dim=10), or extend jt.data.Source"
             raise InputError("data", self.data, remedy)
         made = {
             "noise": as_noise(self.noise),

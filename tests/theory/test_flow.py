@@ -165,7 +165,7 @@ def test_projected_is_the_flow_of_the_unit(x64):
 
 def test_projected_under_jit_and_vmap():
     V, b = jnp.linspace(-2, 2, 5), jnp.linspace(-30, 3, 5)
-    one = lambda V, b: flow.projected(V, b, w=1.3)
+    one = functools.partial(flow.projected, w=1.3)
     direct, mapped = jax.jit(one)(V, b), jax.jit(jax.vmap(one))(V, b)
     np.testing.assert_allclose(mapped, direct, rtol=1e-5, atol=1e-30)
     assert direct.shape == (5,)
@@ -225,9 +225,13 @@ def test_gaussian_moments(u, x64):
     w = 1.7
     found = moments.gaussian(u * w, w=w)
     top = max(-u, 0) + 12
-    kernel = lambda k: integrate.quad(
-        lambda t: t**k * stats.norm.pdf(t - u), 0, top + u if u > 0 else 12, epsabs=0, epsrel=1e-12
-    )[0]
+
+    def kernel(k):
+        end = top + u if u > 0 else 12
+        return integrate.quad(
+            lambda t: t**k * stats.norm.pdf(t - u), 0, end, epsabs=0, epsrel=1e-12
+        )[0]
+
     np.testing.assert_allclose(
         [found.active, found.sigma, found.square],
         [kernel(0), w * kernel(1), w**2 * kernel(2)],
@@ -247,7 +251,10 @@ def test_single_precision_keeps_the_tail():
 def test_moments_of_any_input_agree_between_quadrature_and_samples(x64):
     """z ~ U(−1, 2): closed forms, quadrature and Monte Carlo; then the flow that they give."""
     b = jnp.array([-0.5, 0.2, 1.5])
-    density = lambda z: jnp.full_like(z, 1 / 3)
+
+    def density(z):
+        return jnp.full_like(z, 1 / 3)
+
     exact = moments.quadrature(b, density, -1.0, 2.0)
     top = 2 + np.asarray(b)
     bottom = np.maximum(np.asarray(b) - 1, 0)
