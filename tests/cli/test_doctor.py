@@ -141,7 +141,11 @@ def test_a_package_that_is_too_old_is_named_with_its_remedy(monkeypatch):
 
 
 def test_a_package_that_is_not_installed_is_named_unless_only_an_extra_needs_it(monkeypatch):
-    requires = ["no-such-package>=3", 'nor-this-one; extra == "docs"', 'nor-that; sys_platform == "none"']
+    requires = [
+        "no-such-package>=3",
+        'nor-this-one; extra == "docs"',
+        'nor-that; sys_platform == "none"',
+    ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: requires)
     found = check("packages")
     assert not found.ok
