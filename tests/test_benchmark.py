@@ -11,13 +11,11 @@ import pytest
 from jthermo.results.atomic import write_between
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "scripts" / "benchmark"
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module
+def script():
+    return lambda name: importlib.import_module(f"scripts.benchmark.{name}")
 
 
 def row(ns, *, run_steps=1, peak=1e8):

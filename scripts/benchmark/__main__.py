@@ -21,14 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import figure
-import measure
-import report
-from cases import CASES, EVERYONE, TORCH
-from contestants import ROOT, taking_part
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo import figures
 from jthermo.results.atomic import write_whole
+from scripts.benchmark import figure, measure, report
+from scripts.benchmark.cases import CASES, EVERYONE, TORCH
+from scripts.benchmark.contestant import ROOT
+from scripts.benchmark.contestants import taking_part
 
 
 def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cases import NETS
-from contestants import Contestant, sweep
+from scripts.benchmark.cases import NETS
+from scripts.benchmark.contestant import Contestant, sweep
 
 
 def gradient_variance(way: str, convolutional: int) -> Contestant:

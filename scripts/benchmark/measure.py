@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contestants import ROOT, images, made
+from scripts.benchmark.contestant import ROOT, images
+from scripts.benchmark.contestants import contestant
 
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 def work(case: str, name: str, seconds: float) -> None:
     """A contestant's process: say how it is set up, then time one turn for every line that comes in."""
-    it = made(case, name)
+    it = contestant(case, name)
     it.prepare()
     began = time.perf_counter()
     it.run(it.unit)

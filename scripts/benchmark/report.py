@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cases import CALLS, CASES, LIMITS, Net
 
 from jthermo.results.atomic import write_between
+from scripts.benchmark.cases import CALLS, CASES, LIMITS, Net
 
 Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full
