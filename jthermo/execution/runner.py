@@ -260,6 +260,6 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
         "engine": cohort.program.engine,
         "precision": "float32",
         "lane_width": cohort.width,
-        "gitgit_commit": git_commit(),
+        "git_commit": git_commit(),
         "versions": json.dumps(versions()),
     }

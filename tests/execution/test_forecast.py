@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo.execution import cohorts, forecast, memory, placement
+from jthermo.execution import cohorts, forecast, lane_width, memory, placement
 
 
 def sweep_of(**changes):
@@ -219,7 +219,7 @@ def test_durations_read_well():
 
 def test_a_folder_goes_on_at_the_lane_width_it_began_with(tmp_path, monkeypatch):
     sweep = sweep_of(lane_width=None, batch_size=1, seed=range(12), num_steps=40)
-    monkeypatch.setattr(cohorts, "lane_width", lambda program, platform: 4)
+    monkeypatch.setattr(lane_width, "lane_width", lambda program, platform: 4)
     jt.run(sweep, tmp_path, engine="xla", shard=(0, 2), progress=False)
     # as another version's rule would have it
     monkeypatch.undo()

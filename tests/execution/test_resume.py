@@ -1,5 +1,6 @@
 """Interrupted anywhere, a sweep goes on to the same bits; damage is named and never used; one writer at a time."""
 
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import jthermo as jt
 from jthermo.engines import choice as engines
 from jthermo.errors import InputError, Interrupted, StorageError
 from jthermo.execution import placement, runner, train_cohort
+from jthermo.execution.checkpoint_policy import CheckpointPolicy
 from jthermo.paper.reproduce import sweep_of as sweep_of_file
 from jthermo.results.writing import resumable
 from tests.execution.test_placement import NETS, differing_bits, params
@@ -59,7 +61,7 @@ def stop_after(monkeypatch):
             def __exit__(self, *_):
                 return None
 
-        monkeypatch.setattr(runner.signals, "watched", Watched)
+        monkeypatch.setattr(runner.stop_signals, "watched", Watched)
 
     monkeypatch.setattr(
         train_cohort._Pace,
@@ -112,10 +114,10 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
 def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
     from jthermo.execution.checkpoint import Checkpoints
 
-    watched = runner.signals.watched
+    watched = runner.stop_signals.watched
     # for its short pieces
     stop_after(10**9)
-    monkeypatch.setattr(runner.signals, "watched", watched)
+    monkeypatch.setattr(runner.stop_signals, "watched", watched)
     # 5: nothing has compiled it yet
     width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[phase]
     sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
@@ -311,8 +313,9 @@ def test_a_damaged_record_file_is_rebuilt_from_its_checkpoint(tmp_path, capsys, 
 
 
 def test_checkpoints_by_step_and_by_time_keep_two(tmp_path, stop_after, monkeypatch):
-    # else saving would wait until it costs no more than a hundredth
-    monkeypatch.setattr(runner, "SHARE", 1e9)
+    # By default a slow save stretches the interval, since saving may take 1 % of the time.
+    policy = functools.partial(CheckpointPolicy, share=1e9)
+    monkeypatch.setattr(runner, "CheckpointPolicy", policy)
     for options in ({"checkpoint_steps": 7}, {"checkpoint_seconds": 1e-9}):
         out = tmp_path / next(iter(options))
         stop_after(14)
@@ -333,13 +336,13 @@ def test_nan_in_two_lanes_touches_no_other(tmp_path, stop_after):
     stop_after(5)
     with pytest.raises(Interrupted):
         jt.run(sweep, out, progress=False)
-    from jthermo.execution.checkpoint import DIGEST, META, digest
+    from jthermo.execution.checkpoint import DIGEST, META, row_digests
 
     with np.load(newest(out)) as archive:
         rows = dict(archive)
     sick = [2, 17]
     rows["state/000"][sick] = np.nan
-    rows[DIGEST] = digest({k: v for k, v in rows.items() if k not in (DIGEST, META)})
+    rows[DIGEST] = row_digests({k: v for k, v in rows.items() if k not in (DIGEST, META)})
     rewrite(newest(out), rows)
     stop_after(10**9)
     ds = jt.run(sweep, out, progress=False)
@@ -361,7 +364,7 @@ def runs_of(sweep):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from jthermo import lock
+from jthermo.execution import lock
 with lock.held(Path(sys.argv[1]), (0, 1)):
     print("held", flush=True)
     time.sleep(60)

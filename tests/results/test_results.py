@@ -1,6 +1,7 @@
 """Records on disk: whole or absent, verified when read, the same numbers in every format."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,7 @@ def test_layout_is_the_one_described(ds):
     assert jt.Sweep.from_json(attrs["sweep"]) == sweep_of()
     assert attrs["id"] == sweep_of().id
     assert {"jax", "jthermo", "numpy"} <= set(json.loads(attrs["versions"]))
+    assert re.fullmatch("[0-9a-f]{40}|", attrs["git_commit"])
     assert attrs["engine"] in ("xla", "fused")
     assert attrs["wall_seconds"] > 0
     assert attrs["complete"] == 1
