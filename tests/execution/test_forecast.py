@@ -181,7 +181,7 @@ def test_the_forecast_says_how_convolutions_are_vectorised():
     data = jt.data.Gaussian(dim=16)
     record = jt.Record(steps=(0,), observables=jt.loss())
     users = sweep_of(model=SmallCNN(), data=data, record=record, batch_size=1, lane_width=None)
-    assert "convolutions XLA's convolution as the flax module has it" in str(
+    assert "convolutions XLA's convolution, as written in the flax module" in str(
         jt.plan(users, measure=False)
     )
     images = jt.data.Arrays(x=np.zeros((4, 4, 4, 1), np.uint8), y=np.array([0, 1, 0, 1]))
