@@ -1,8 +1,8 @@
 """Callbacks of a running sweep (``jt.sinks``): your own function, TensorBoard, Weights & Biases.
 
-A callback is any function of an :class:`Update`. If it has a method ``close()``, that is called when
-the sweep ends. A callback sees records that have already been taken, so it cannot change the results.
-One that raises is disabled with a warning.
+A callback is any function of an :class:`Update`. If it has a method ``close()``, that is called
+when the sweep ends. A callback sees records that have already been taken, so it cannot change the
+results. One that raises is disabled with a warning.
 """
 
 from __future__ import annotations

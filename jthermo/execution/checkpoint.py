@@ -3,8 +3,9 @@
 A checkpoint is one Orbax step with one item: a NumPy archive whose arrays have one row per run. A
 row holds parameters, optimizer state, progress and the records so far, so state and records are
 committed together. Rows belong to runs, not to lanes, devices or processes, so a sweep can resume
-with any number of these. Random keys and data are functions of (seed, role, step) and are not saved.
-Every row carries a CRC-32 and the archive a SHA-256; both are checked after writing and on reading.
+with any number of these. Random keys and data are functions of (seed, role, step) and are not
+saved. Every row carries a CRC-32 and the archive a SHA-256; both are checked after writing and on
+reading.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class RestoreRows(ocp.args.CheckpointArgs):
 
 
 class Checkpoints:
-    """The checkpoints of one cohort: saved in the background, then verified; the last ones are kept.
+    """The checkpoints of one cohort, saved in the background, then verified; the last are kept.
 
     Args:
         directory: the folder, created if it does not exist.

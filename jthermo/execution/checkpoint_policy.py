@@ -23,8 +23,10 @@ class CheckpointPolicy:
         InputError: `seconds` or `steps` is not positive.
 
     >>> policy = CheckpointPolicy()
-    >>> policy.due(elapsed=61.0, steps=10, slowest_save=0.1), policy.due(elapsed=61.0, steps=10, slowest_save=2.0)
-    (True, False)
+    >>> policy.due(elapsed=61.0, steps=10, slowest_save=0.1)
+    True
+    >>> policy.due(elapsed=61.0, steps=10, slowest_save=2.0)
+    False
     """
 
     seconds: float = 60.0

@@ -112,7 +112,7 @@ class Cohort:
         return self.steps.size * one
 
     def split(self, number: int) -> list[Cohort]:
-        """Divide the cohort into `number` cohorts of whole blocks, or one per block if it has fewer."""
+        """Divide the cohort into `number` cohorts of whole blocks, or into its blocks if fewer."""
         parts = []
         for some in np.array_split(np.arange(len(self.blocks)), min(number, len(self.blocks))):
             blocks, real = self.blocks[some], self.real[some]

@@ -111,7 +111,8 @@ class Plan:
         rows = [
             (
                 "runs",
-                f"{self.num_runs:,} in {self.num_lanes:,} lanes on {self.num_devices} devices{hosts}",
+                f"{self.num_runs:,} in {self.num_lanes:,} lanes "
+                f"on {self.num_devices} devices{hosts}",
             ),
             ("programs", f"{self.num_programs}, lane width {widths}"),
             ("run-steps", f"{self.run_steps:,}; devices busy {self.busy:.0%} of the time"),
@@ -192,7 +193,7 @@ def plan(
         hosts: number of hosts, each with the same number of devices.
         rate: lane-steps per second of one device of another machine; None measures it here.
         memory: bytes of one device of another machine; None asks the devices of this one.
-        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, which decides W; None means that of this machine.
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, which decides W; None means this machine's.
         checkpoint_every: seconds between two checkpoints.
 
     Returns:
@@ -289,7 +290,7 @@ def _engine(sweep: Sweep, engine: str) -> str:
 
 
 def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:
-    """Memory of one device: stated, or that of this machine's if these are the forecast's devices."""
+    """Memory of one device: stated, or this machine's if the forecast is for this machine."""
     if stated is not None:
         return int(finite_number("memory", stated, above=0))
     return memory.limit(here.devices) if devices is None else None

@@ -1,4 +1,4 @@
-"""Lock files: one writer per results folder and shard, taken over when the owner's process is gone."""
+"""Lock files: one writer per results folder and shard; taken over when the owner is dead."""
 
 from __future__ import annotations
 

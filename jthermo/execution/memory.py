@@ -48,7 +48,7 @@ def limit(devices: Sequence[Any]) -> int | None:
 
 
 def available() -> int | None:
-    """Bytes this process can still allocate on this machine or in its container; None if unknown."""
+    """Bytes this process can still allocate on the machine or in its container; None: unknown."""
     bounds = [] if (free := _meminfo()) is None else [free]
     for most, used in (
         ("memory.max", "memory.current"),

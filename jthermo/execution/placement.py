@@ -41,7 +41,7 @@ def devices() -> tuple[jax.Device, ...]:
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """Fix the JAX settings that affect bits while tracing and running, whatever the user has set."""
+    """Fix the JAX settings that affect bits while tracing and running, whatever the user set."""
     with (
         jax.threefry_partitionable(True),
         jax.default_matmul_precision("highest"),
@@ -193,6 +193,6 @@ def _observe(program: step_program.Program, placement: Placement) -> jax.stages.
 
 @functools.lru_cache(maxsize=64)
 def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bound:
-    """The jitted ``runs → states``, a separate program, since inlined in another it rounds differently."""
+    """The jitted ``runs → states``; a program of its own, since inlined it rounds differently."""
     one = functools.partial(run_state.init, model, optimizer)
     return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})

@@ -60,9 +60,9 @@ def run(
             if they are complete. A folder with another sweep is refused.
         placement: ``"sharding"`` or ``"pmap"``, two ways to divide the runs among all devices, with
             bit-identical results.
-        engine: ``"xla"``; ``"fused"``, one kernel for the paper's nets, native on CPUs and Pallas on
-            GPUs; or ``"auto"``, which is the fused engine on CPUs if it is available and supports
-            the sweep. A folder keeps the engine it was created with.
+        engine: ``"xla"``; ``"fused"``, one kernel for the paper's nets, native on CPUs and Pallas
+            on GPUs; or ``"auto"``, which is the fused engine on CPUs if it is available and
+            supports the sweep. A folder keeps the engine it was created with.
         progress: print a progress line to standard error.
         extend: if `out` holds a sweep whose runs are a subset of these, train the new runs.
         shard: (I, N) trains every N-th block of runs, starting from block I, without coordination;

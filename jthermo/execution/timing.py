@@ -26,10 +26,10 @@ ROOMY = 8
 
 
 class Line(NamedTuple):
-    """Peak memory of a program on one device: fixed + each · blocks, in bytes."""
+    """Peak memory of a program on one device: fixed + per_block · blocks, in bytes."""
 
     fixed: int
-    each: int
+    per_block: int
 
 
 class Measured(NamedTuple):
@@ -50,11 +50,11 @@ class Measured(NamedTuple):
 
     def peak(self, blocks: int) -> int:
         """Peak memory in bytes of a device that holds so many blocks at once."""
-        return max(line.fixed + line.each * blocks for line in self.lines)
+        return max(line.fixed + line.per_block * blocks for line in self.lines)
 
     def rounds(self, blocks: int, limit: int | None) -> int:
         """Number of rounds in which a device has to train so many blocks in `limit` bytes."""
-        return max(memory.rounds(line.each, blocks, limit, line.fixed) for line in self.lines)
+        return max(memory.rounds(line.per_block, blocks, limit, line.fixed) for line in self.lines)
 
 
 def measure(
@@ -65,9 +65,9 @@ def measure(
     Args:
         cohort: the runs.
         place: the devices of this machine.
-        blocks: number of blocks per device of the sweep. Up to the size of the sample, a program for
-            exactly these is compiled. Beyond it memory is extrapolated linearly from the sample,
-            since every array has one row per block.
+        blocks: number of blocks per device in the sweep. Up to the size of the sample, a program
+            for exactly these is compiled. Beyond it memory is extrapolated linearly from the
+            sample, since every array has one row per block.
         burst: whether to train a few blocks for about half a second.
     """
     small, large = SAMPLE if blocks > max(SAMPLE) else (max(1, blocks),) * 2
@@ -86,8 +86,8 @@ def measure(
         else:
             runs, states, clock = _shapes(cohort, place, initializer, small)
             least = memory.peak(call.advance.compiled(runs, states, clock, clock).jitted)
-            each = max(1, most - least) // (large - small)
-            line = Line(max(0, most - each * large), each)
+            per_block = max(1, most - least) // (large - small)
+            line = Line(max(0, most - per_block * large), per_block)
         # The temporaries of a record are those of one block, whatever the number of blocks.
         held = memory.temporary(observe.jitted)
         recording = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
@@ -96,7 +96,7 @@ def measure(
 
 
 def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
-    """Divide a cohort into as few parts as possible, each of which fits into the devices' memory."""
+    """Divide a cohort into as few parts as possible that each fit into the devices' memory."""
     limit, count = memory.limit(place.devices), len(place.devices)
     if limit is None or ROOMY * cohort.state_bytes < limit * count:
         # Far below the limit: skip the compilations that measure the need.

@@ -139,8 +139,8 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
     Args:
         ds: results.
         path: the file. If `to` is None, its suffix decides the format.
-        to: ``"csv"`` or ``"parquet"`` for a table with one row per (run, record) and one column per
-            variable and axis; ``"netcdf"`` for the dataset as it is.
+        to: ``"csv"`` or ``"parquet"`` for a table with one row per (run, record) and one column
+            per variable and axis; ``"netcdf"`` for the dataset as it is.
 
     Returns:
         The path.
@@ -168,7 +168,8 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
 def tidy(ds: xr.Dataset) -> Any:
     """A pandas table with one row per (run, record).
 
-    A variable with further dims, such as units or layers, becomes columns ``name_0``, ``name_1`` and so on.
+    A variable with further dims, such as units or layers, becomes columns ``name_0``, ``name_1``
+    and so on.
     """
     scalars = {n: a for name in ds.data_vars for n, a in columns(ds[name]).items()}
     flat = ds.drop_vars(list(ds.data_vars)).assign(scalars)
@@ -177,7 +178,7 @@ def tidy(ds: xr.Dataset) -> Any:
 
 
 def columns(array: xr.DataArray) -> dict[str, xr.DataArray]:
-    """The columns (run, record) of a variable by name; with further dims ``name_0``, ``name_1`` etc."""
+    """The columns (run, record) of a variable by name: itself, or ``name_0``, ``name_1`` etc."""
     own = [d for d in array.dims if d not in ("run", "record")]
     if not own:
         return {str(array.name): array}

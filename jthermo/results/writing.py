@@ -1,4 +1,4 @@
-"""Write a results folder: ``sweep.json``, record files, manifests; refuse or extend an existing one.
+"""Write a results folder (``sweep.json``, records, manifests); refuse or extend an existing one.
 
 Each file is written in full or not at all, and the manifest, which lists the SHA-256 of each record
 file, is written last: a file that no manifest names is ignored. Rows belong to runs, identified by
@@ -162,7 +162,7 @@ class Store:
                 self._set_aside(directory, name, error)
 
     def _describe(self, directory: Path, engine: str) -> None:
-        """Write ``sweep.json`` with the engine and W, which decide rounding and so must not change."""
+        """Write ``sweep.json`` with the engine and W, which affect rounding and must not change."""
         self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
         described = self.description | {"engine": engine, "runs": runs}
