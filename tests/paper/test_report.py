@@ -154,7 +154,7 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     assert stopped.value.code == 1
     assert "a_broken: ZeroDivisionError" in told.err
     assert "4 experiments at small scale: 2 done before, 2 to do" in told.out
-    assert re.search(r"^\[2/2\] absent: .* gone, ", told.out, re.MULTILINE)
+    assert re.search(r"^\[2/2\] absent: .* elapsed, ", told.out, re.MULTILINE)
     assert re.search(r"^planted +done before +reproduced$", told.out, re.MULTILINE)
 
 
