@@ -7,6 +7,8 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# an operation on a vector and a matrix raises: each broadcast is written out, in child processes too
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 # jax reads the environment when it is imported
 import jax  # noqa: E402

@@ -162,7 +162,7 @@ def _rows(outputs: Array, loss: str) -> Array:
         p = jax.nn.sigmoid(outputs)
         return jnp.sqrt(p * (1 - p))[:, None]
     p = jax.nn.softmax(outputs)
-    return jnp.sqrt(p)[:, None] * (p - jnp.eye(len(outputs)))
+    return jnp.sqrt(p)[:, None] * (p[None] - jnp.eye(len(outputs)))
 
 
 def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> Array:
@@ -180,7 +180,7 @@ def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
     """Outputs (M, C), and which units of each hidden layer are active, (M, N) of 0 and 1."""
     h, masks = x.reshape(len(x), -1), []
     for weight, bias in layers:
-        a = h @ weight.T + (0.0 if bias is None else bias)
+        a = h @ weight.T + (0.0 if bias is None else bias[None])
         masks.append((a > 0).astype(jnp.float32))
         h = a * masks[-1]
     return a, masks[:-1]

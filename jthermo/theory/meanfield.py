@@ -154,7 +154,7 @@ def _advance(
     def update(x: Array, net: MeanField) -> MeanField:
         W, b, mean, covariance = net
         number, dim = x.shape
-        a = x @ W.T + b
+        a = x @ W.T + b[None]
         on = (a > 0).astype(a.dtype)
         sigma = a * on
         M = jnp.outer(mean, mean) + covariance

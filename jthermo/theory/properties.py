@@ -89,7 +89,7 @@ def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
     [0.5, 2.0, 2.0]
     """
     x = jnp.asarray(x)
-    a = (x * W).sum(-1) + b
+    a = (x * jnp.asarray(W)[None]).sum(-1) + b
     active = (a > 0).astype(a.dtype)
     return SecondMoments(
         h_v=jnp.square(jnp.maximum(a, 0)).mean(),

@@ -67,7 +67,7 @@ class Walk:
 
     def confine(self, q: Array) -> tuple[Array, Array]:
         """Positions with the walls applied, (M, n), and which walkers they leave alive, (M,)."""
-        low, high = jnp.asarray(self.low, q.dtype), jnp.asarray(self.high, q.dtype)
+        low, high = (jnp.atleast_2d(jnp.asarray(v, q.dtype)) for v in (self.low, self.high))
         if self.walls == "absorbing":
             return q, ((q > low) & (q < high)).all(-1)
         if self.walls == "periodic":
@@ -214,12 +214,12 @@ def _flux(
     # the generalised golden ratio
     root = optimize.brentq(lambda x: x ** (n + 1) - x - 1, 1, 2)
     lattice = np.mod(np.outer(np.arange(num_samples), root ** -np.arange(1.0, n + 1)), 1)
-    unit = 2 * jnp.mod(jnp.asarray(lattice, at.dtype) + shift, 1) - 1
-    half = jnp.where(jnp.arange(n) == 0, reach, side + reach)
+    unit = 2 * jnp.mod(jnp.asarray(lattice, at.dtype) + shift[None], 1) - 1
+    half = jnp.where(jnp.arange(n) == 0, reach, side + reach)[None]
     total, farthest = jnp.zeros((), at.dtype), jnp.zeros((), at.dtype)
-    for mirror, zeta in itertools.product((1, -1), signs):
+    for mirror, zeta in itertools.product((1, -1), signs[:, None]):
         offset = mirror * unit * half
-        q = at + offset @ frame
+        q = at[None] + offset @ frame
         end = offset - (q - walk.step(q, zeta)) @ frame.T
         crosses = (offset[:, 0] < 0) != (end[:, 0] < 0)
         share = jnp.where(
