@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jthermo.collapse import CollapseFit, fit_collapse
-from jthermo.collapse.curve import Model, Whitener
+from jthermo.collapse.likelihood import CurveLikelihood, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import plots, templates
 from jthermo.figures.colours import page_shades
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from jthermo.collapse.input import Condition
+    from jthermo.collapse.read import Condition
 
 # single curves drawn at a time: more are a blot, and the browser would stutter
 MOST_RUNS = 300
@@ -131,7 +131,9 @@ def explore(
             "value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused)
         )
     needed = sum(
-        len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.model.whiten.blocks
+        len(block) * (len(block) + 1) // 2
+        for v in views
+        for block in v.fit.likelihood.whiten.blocks
     )
     room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
     most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
@@ -288,7 +290,7 @@ def _condition(
 
 def _objective(fit: CollapseFit) -> dict[str, Any]:
     """The fit's model in numbers: binned means, their whitener, knots, stiffness, and the objective at its best."""
-    model = rounded(fit.model)
+    model = rounded(fit.likelihood)
     means = model.means
     triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
     return {
@@ -304,7 +306,7 @@ def _objective(fit: CollapseFit) -> dict[str, Any]:
     }
 
 
-def rounded(model: Model) -> Model:
+def rounded(model: CurveLikelihood) -> CurveLikelihood:
     """The model with its whitener in single precision: half the page, and the objective keeps six digits."""
     blocks = tuple(block.astype(np.float32).astype(float) for block in model.whiten.blocks)
     return replace(model, whiten=Whitener(blocks))
