@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Float, Real
 
 from jthermo.errors import InputError
 
@@ -27,13 +28,13 @@ class ReluMoments(NamedTuple):
         density: dEσ'/db, the density of z at −b.
     """
 
-    sigma: Array
-    square: Array
-    active: Array
-    density: Array
+    sigma: Float[Array, "*units"]
+    square: Float[Array, "*units"]
+    active: Float[Array, "*units"]
+    density: Float[Array, "*units"]
 
 
-def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
+def gaussian(b: Real[ArrayLike, "*#units"], *, w: Real[ArrayLike, "*#units"] = 1.0) -> ReluMoments:
     """For x ~ N(0, I): Eσ = w(uΦ + φ), Eσ² = w²((1 + u²)Φ + uφ), Eσ' = Φ(u), density φ(u)/w, with u = b/w.
 
     Args:
@@ -59,7 +60,11 @@ def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
 
 
 def quadrature(
-    b: Any, pdf: Callable[[Array], Array], low: float, high: float, order: int = 200
+    b: Real[ArrayLike, "*units"],
+    pdf: Callable[[Array], Array],
+    low: float,
+    high: float,
+    order: int = 200,
 ) -> ReluMoments:
     """For any z = W·x with a density on [low, high], by Gauss–Legendre on the part of it that is active.
 
@@ -78,9 +83,7 @@ def quadrature(
         raise InputError("high", high, f"must be larger than low = {low}")
     dtype = jnp.result_type(float)
     b = jnp.asarray(b, dtype)
-    nodes, weights = (
-        _last_axis(a, b.ndim, dtype) for a in np.polynomial.legendre.leggauss(order)
-    )
+    nodes, weights = (_last_axis(a, b.ndim, dtype) for a in np.polynomial.legendre.leggauss(order))
     first = jnp.clip(-b, low, high)
     half = (high - first) / 2
     z = first[..., None] + half[..., None] * (nodes + 1)
@@ -95,7 +98,9 @@ def quadrature(
     )
 
 
-def sampled(b: Any, z: Any, bandwidth: float | None = None) -> ReluMoments:
+def sampled(
+    b: Real[ArrayLike, "*units"], z: Real[ArrayLike, " m"], bandwidth: float | None = None
+) -> ReluMoments:
     """For any z = W·x, from samples of it.
 
     Args:
