@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__: str
 
 _MODULES = {
     "claims": "paper.claims",
@@ -72,6 +72,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
     elif name in _MODULES:
         value = importlib.import_module(f"jthermo.{_MODULES[name]}")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("jthermo")
     else:
         raise AttributeError(
             f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}"

@@ -7,10 +7,28 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# an operation on a vector and a matrix raises: each broadcast is written out, in child processes too
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 # jax reads the environment when it is imported
 import jax  # noqa: E402
 import matplotlib  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# The modules whose functions have shapes in their annotations; in tests each call is checked.
+SHAPES_CHECKED = (
+    "jthermo.models.per_example",
+    "jthermo.observables.activation",
+    "jthermo.observables.curvature_estimators",
+    "jthermo.observables.gradient_moments",
+    "jthermo.observables.layer_statistics",
+    "jthermo.observables.observable",
+    "jthermo.theory",
+    "jthermo.update_rule.losses",
+)
+# an int is accepted where a float is annotated, as type checkers do
+TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(SHAPES_CHECKED, TYPECHECKER)
 
 jax.config.update("jax_num_cpu_devices", 2)
 matplotlib.use("Agg")

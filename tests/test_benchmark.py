@@ -11,13 +11,11 @@ import pytest
 from jthermo.results.atomic import write_between
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "scripts" / "benchmark"
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module
+def script():
+    return lambda name: importlib.import_module(f"scripts.benchmark.{name}")
 
 
 def row(ns, *, run_steps=1, peak=1e8):
@@ -107,12 +105,13 @@ def test_the_figure_has_a_point_for_every_ratio(script, benchmark):
 
 def test_every_contestant_of_a_case_can_be_made(script):
     cases = script("cases")
-    limit = (FOLDER / "limit.cc").read_text()
+    limit = (ROOT / "scripts" / "benchmark" / "limit.cc").read_text()
     assert all(f'{{"{case}", work<' in limit for case in cases.LIMITS)
     named = {name for net in cases.CASES.values() for name in net.who if isinstance(net, cases.Net)}
     assert named == set(cases.EVERYONE)
-    calls = script("calls")
-    assert all(callable(getattr(calls, case.what)) for case in cases.CALLS.values())
+    contestants = script("contestants")
+    assert {call.what for call in cases.CALLS.values()} == set(contestants.CALLS)
+    assert set(cases.TORCH) == set(contestants.PYTORCH)
 
 
 def test_text_goes_between_the_markers_and_nowhere_else(tmp_path):

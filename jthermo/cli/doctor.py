@@ -11,22 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
+
 from jthermo.engines import choice as engines
 from jthermo.execution import memory
 
-# Packages whose versions are shown.
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "tensorflow-datasets",
-    "matplotlib",
-    "xarray",
-    "scipy",
-    "tyro",
-)
 # Free bytes of memory and of disk below which a machine is reported as too full.
 LEAST_FREE_BYTES = 1_000_000_000
 DEV = Path("/dev")
@@ -81,19 +70,28 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    versions, missing = [], []
-    for name in PACKAGES:
+    """Compare the installed packages with the versions that jthermo's own metadata requires."""
+    found, wrong = [], []
+    for requirement in _requirements():
         try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
+            version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    return Check(
-        "packages",
-        not missing,
-        ", ".join(versions)
-        if not missing
-        else f"missing {', '.join(missing)}; run pip install jthermo again",
-    )
+            wrong.append((requirement, "is not installed"))
+            continue
+        found.append(f"{requirement.name} {version}")
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append((requirement, f"is {version}"))
+    if not wrong:
+        return Check("packages", True, ", ".join(found))
+    words = ", ".join(f"{r.name} {state}" for r, state in wrong)
+    remedy = " ".join(f"'{r.name}{r.specifier}'" for r, _ in wrong)
+    return Check("packages", False, f"{words}; pip install {remedy}")
+
+
+def _requirements() -> list[Requirement]:
+    """The packages that jthermo requires on this machine, without those of its extras."""
+    lines = map(Requirement, importlib.metadata.requires("jthermo") or ())
+    return [r for r in lines if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
 def _devices() -> Check:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jthermo.collapse import CollapseFit, fit_collapse
-from jthermo.collapse.curve import Model, Whitener
+from jthermo.collapse.likelihood import CurveLikelihood, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import plots, templates
 from jthermo.figures.colours import page_shades
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from jthermo.collapse.input import Condition
+    from jthermo.collapse.read import Condition
 
 # Most single curves drawn for one observable: more cannot be told apart and slow the browser down.
 MOST_RUNS = 300
@@ -139,7 +139,9 @@ def explore(
             "value", ", ".join(value) or "all", "nothing can be fitted: " + "; ".join(omitted)
         )
     needed = sum(
-        len(block) * (len(block) + 1) // 2 for v in views for block in v.fit.model.whiten.blocks
+        len(block) * (len(block) + 1) // 2
+        for v in views
+        for block in v.fit.likelihood.whiten.blocks
     )
     room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
     most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
@@ -299,7 +301,7 @@ def _condition(
 
 def _objective(fit: CollapseFit) -> dict[str, Any]:
     """The fit's model as JSON: binned means, whitener, spline stiffness, objective at the fit."""
-    model = rounded(fit.model)
+    model = rounded(fit.likelihood)
     means = model.means
     triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
     return {
@@ -315,7 +317,7 @@ def _objective(fit: CollapseFit) -> dict[str, Any]:
     }
 
 
-def rounded(model: Model) -> Model:
+def rounded(model: CurveLikelihood) -> CurveLikelihood:
     """The model with its whitener in single precision: half the size, and six correct digits."""
     blocks = tuple(block.astype(np.float32).astype(float) for block in model.whiten.blocks)
     return replace(model, whiten=Whitener(blocks))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import Float, Real
 
 from jthermo.errors import InputError
 
@@ -47,7 +48,7 @@ def resolve(loss: str, outputs: int, num_classes: int, num_targets: int | None =
     return found
 
 
-def targets(loss: str, labels: Array, num_outputs: int) -> Array:
+def targets(loss: str, labels: Real[Array, "m ..."], num_outputs: int) -> Float[Array, "m ..."]:
     """Labels as the loss compares them: (M,) for one output, one-hot (M, C) for several; real labels as they are."""
     if jnp.issubdtype(labels.dtype, jnp.floating):
         return labels
@@ -59,7 +60,9 @@ def targets(loss: str, labels: Array, num_outputs: int) -> Array:
     )
 
 
-def value(loss: str, outputs: Array, target: Array) -> Array:
+def value(
+    loss: str, outputs: Float[Array, " m *c"], target: Float[Array, " m *c"]
+) -> Float[Array, " m"]:
     """L per example, (M,): softplus(f) − y f; ½(f − y)²; −log softmax."""
     if loss == "bce":
         return jax.nn.softplus(outputs) - target * outputs
@@ -69,7 +72,7 @@ def value(loss: str, outputs: Array, target: Array) -> Array:
     return squared if squared.ndim == 1 else squared.sum(-1)
 
 
-def prediction(loss: str, outputs: Array) -> Array:
+def prediction(loss: str, outputs: Float[Array, " m *c"]) -> Float[Array, " m *c"]:
     """P with dL/df = p − y: the probability, or f itself for squared error."""
     if loss == "bce":
         return jax.nn.sigmoid(outputs)

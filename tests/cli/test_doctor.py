@@ -1,6 +1,7 @@
 """`jthermo doctor` names the problems of a machine and their remedies."""
 
 import errno
+import importlib.metadata
 import types
 
 import jax
@@ -118,6 +119,40 @@ def test_the_compile_cache_is_named_and_tried(tmp_path, monkeypatch):
         assert not check("cache").ok
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_the_required_packages_are_those_of_the_metadata():
+    found = check("packages")
+    assert found.ok
+    names = {part.split()[0] for part in found.text.split(", ")}
+    declared = {line for line in importlib.metadata.requires("jthermo") if "extra ==" not in line}
+    assert len(names) == len(declared)
+    assert all(line.startswith(tuple(names)) for line in declared)
+
+
+def test_a_package_that_is_too_old_is_named_with_its_remedy(monkeypatch):
+    version, requires = importlib.metadata.version("jax"), ["jax>=999", "numpy>=1.0"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: requires)
+    found = check("packages")
+    assert not found.ok
+    assert found.text == f"jax is {version}; pip install 'jax>=999'"
+    # The control: the same check is quiet where the version suffices.
+    requires[0] = f"jax>={version}"
+    assert check("packages").ok
+
+
+def test_a_package_that_is_not_installed_is_named_unless_only_an_extra_needs_it(monkeypatch):
+    requires = [
+        "no-such-package>=3",
+        'nor-this-one; extra == "docs"',
+        'nor-that; sys_platform == "none"',
+    ]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: requires)
+    found = check("packages")
+    assert not found.ok
+    assert found.text == "no-such-package is not installed; pip install 'no-such-package>=3'"
+    del requires[0]
+    assert check("packages").ok
 
 
 def test_a_missing_compiler_is_named(monkeypatch):

@@ -130,12 +130,12 @@ def test_tensorflow_datasets_builds_from_local_files_and_gives_the_published_ord
     """Its builder, record files and reader, on the first examples of the real files; no TensorFlow is imported."""
     code = f"""
 import sys; from pathlib import Path; import numpy as np
-from jthermo.data import idx, tfds
+from jthermo.data import fashion_mnist_files, tfds
 from tests.data.test_images import write_idx
 small = Path({str(tmp_path)!r}) / "small"; small.mkdir()
-for name, n in zip(idx.FILES, (150, 150, 30, 30)):
-    write_idx(small / name, idx.read_idx(Path({str(DEBIAN)!r}) / (name + ".gz"))[0][:n])
-made, expected = tfds.load("fashion_mnist", small, small / "cache"), idx.read_fashion_mnist(small, False)
+for name, n in zip(fashion_mnist_files.FILES, (150, 150, 30, 30)):
+    write_idx(small / name, fashion_mnist_files.read_idx(Path({str(DEBIAN)!r}) / (name + ".gz"))[0][:n])
+made, expected = tfds.load("fashion_mnist", small, small / "cache"), fashion_mnist_files.read_fashion_mnist(small, False)
 assert all((made[k] == expected[k]).all() and len(made[k]) for k in expected)
 assert list((small / "cache").rglob("*array_record*")) and "tensorflow" not in sys.modules
 """

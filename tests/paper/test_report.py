@@ -159,7 +159,7 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     assert stopped.value.code == 1
     assert "1 of 4 experiments failed: a_broken: ZeroDivisionError" in printed.err
     assert "4 experiments at small scale: 2 done before, 2 to do" in printed.out
-    assert re.search(r"^\[2/2\] absent: .* gone, ", printed.out, re.MULTILINE)
+    assert re.search(r"^\[2/2\] absent: .* elapsed, ", printed.out, re.MULTILINE)
     assert re.search(r"^planted +done before +reproduced$", printed.out, re.MULTILINE)
 
 

@@ -101,7 +101,7 @@ BAD = {
     ),
     "bias": ("model.bias = 1", lambda: jt.models.TwoLayer(3, 4, bias=1)),
     "model": ("model = 'mlp': give a jt.models", lambda: sweep_of(model="mlp")),
-    "data": ("data = 'gauss': give a jt.data", lambda: sweep_of(data="gauss")),
+    "data": ("data = 'gauss': give a source such as jt.data", lambda: sweep_of(data="gauss")),
     "dim": ("data.dim = 0", lambda: jt.data.Gaussian(dim=0)),
     "labels": ("data.labels = 'real'", lambda: jt.data.Gaussian(dim=3, labels="real")),
     "scale": ("data.scale = -1", lambda: jt.data.Gaussian(dim=3, scale=-1)),
