@@ -17,7 +17,7 @@ PLACES = {"rows": "experiments", "sensitivity": "sensitivity"}
 NOT_COMMON = ("rows", "sensitivity", "code", "records")
 
 
-def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the rows of one experiment in ``claims.json`` and renew the verdicts.
 
     If the experiment has the same rows as before, its entry is left unchanged, including when and
@@ -27,7 +27,7 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         path: the file; it is created if needed.
         name: the experiment.
-        made: its rows by claim and everything else known about it, such as its command. For an
+        findings: its rows by claim and everything else known about it, such as its command. For an
             experiment that could not run, ``not_run`` holds the reason.
 
     Returns:
@@ -35,20 +35,20 @@ def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = json.loads(path.read_text()) if path.exists() else {}
     for part, place in PLACES.items():
-        entries = _by_claim(made, part)
+        entries = _by_claim(findings, part)
         for claim in dict.fromkeys([*known, *entries]):
             known.setdefault(claim, {"text": CLAIMS[claim], "experiments": {}})
-            _replace(known[claim], place, name, entries.get(claim), keep="not_run" in made)
+            _replace(known[claim], place, name, entries.get(claim), keep="not_run" in findings)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
     return known
 
 
-def _by_claim(made: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
+def _by_claim(findings: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
     """An experiment's entry for each claim that it has rows for."""
-    common = {key: value for key, value in made.items() if key not in NOT_COMMON}
-    common["figures"] = list(made.get("figures", ()))
-    return {claim: {**common, "rows": rows} for claim, rows in made.get(part, {}).items()}
+    common = {key: value for key, value in findings.items() if key not in NOT_COMMON}
+    common["figures"] = list(findings.get("figures", ()))
+    return {claim: {**common, "rows": rows} for claim, rows in findings.get(part, {}).items()}
 
 
 def _replace(

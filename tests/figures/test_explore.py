@@ -74,7 +74,7 @@ def numbers(text, kind="<f8"):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def explored(tmp_path_factory):
     """A page of two inits, its fits, and the lines that `explore` returned."""
     page = tmp_path_factory.mktemp("explore") / "page.html"
     tables = {"he": planted(2.0), "torch": planted(1.0)}
@@ -83,8 +83,8 @@ def made(tmp_path_factory):
     return page, fits, lines
 
 
-def test_the_page_holds_the_curves_and_the_fit(made):
-    page, fits, lines = made
+def test_the_page_holds_the_curves_and_the_fit(explored):
+    page, fits, lines = explored
     content = content_of(page)
     names = [(view["label"], view["choice"]) for view in content["views"]]
     assert names == [("rate", "init he"), ("rate", "init torch"), ("flat", "init he")]
@@ -105,8 +105,8 @@ def test_the_page_holds_the_curves_and_the_fit(made):
             assert drawn["replicates"] == [str(seed) for seed in range(SEEDS)]
 
 
-def test_nothing_comes_from_a_network_and_names_are_text(made):
-    whole = made[0].read_text()
+def test_nothing_comes_from_a_network_and_names_are_text(explored):
+    whole = explored[0].read_text()
     # BokehJS contains addresses that this page never requests
     text = whole.replace(plots.library(), "")
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
@@ -259,22 +259,22 @@ class Browser:
 
 
 @pytest.fixture
-def browser(made, tmp_path):
+def browser(explored, tmp_path):
     pytest.importorskip("selenium", reason="selenium is not installed; it is among the dev extra")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("no Chromium here; apt-get install chromium chromium-driver")
     browser = Browser(chromium, driver, tmp_path / "profile")
     try:
-        browser.driver.get(made[0].as_uri())
+        browser.driver.get(explored[0].as_uri())
         browser.wait("return document.getElementById('lost')?.value")
         yield browser
     finally:
         browser.driver.quit()
 
 
-def test_in_a_browser(browser, made):
-    _, fits, _ = made
+def test_in_a_browser(browser, explored):
+    _, fits, _ = explored
     the_quality_is_the_objective_of_the_fit(browser, fits["he"])
     the_sliders_move_the_curves(browser)
     the_quality_is_best_at_the_fit(browser, fits["he"])

@@ -48,7 +48,7 @@ C1 = jt.Claim("C1", "value", "learning_rate", above=1)
 
 
 @pytest.mark.parametrize(
-    ("claim", "made", "verdict", "why"),
+    ("claim", "ds", "verdict", "why"),
     [
         (C2, results(2), "reproduced", "within 15 % of 2"),
         (C2, results(1), "not reproduced", "excludes 2"),
@@ -61,8 +61,8 @@ C1 = jt.Claim("C1", "value", "learning_rate", above=1)
         (C1, results(1), "undecided", "too wide"),
     ],
 )
-def test_a_verdict_follows_from_the_curves(claim, made, verdict, why):
-    (chosen,) = claims.fit_choices(made, "value", ("learning_rate",))
+def test_a_verdict_follows_from_the_curves(claim, ds, verdict, why):
+    (chosen,) = claims.fit_choices(ds, "value", ("learning_rate",))
     row = claims.judge(claim, chosen)
     assert row["verdict"] == verdict
     import re
@@ -124,13 +124,13 @@ def test_an_experiment_without_its_data_is_not_run_and_keeps_the_rows_of_another
     )
     known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not available"
-    for made in (
+    for text in (
         claims_tables.table(known),
         claims_tables.summary(known),
         claims_tables.verdict_table(known),
     ):
-        assert "not run: cifar10 is not available" in made
-        assert "**reproduced**" not in made
+        assert "not run: cifar10 is not available" in text
+        assert "**reproduced**" not in text
     row = {
         "choice": {},
         "variable": "activation_rate",
@@ -171,8 +171,8 @@ def test_a_verdict_is_supported_by_the_numbers_of_its_row_or_it_is_not():
 
 
 def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
-    made = results(2)
-    fits = claims.fit_claims(made, [C2], {"all": (0, 1e9), "early": (0, 4), "late": (4, 1e9)})
+    ds = results(2)
+    fits = claims.fit_claims(ds, [C2], {"all": (0, 1e9), "early": (0, 4), "late": (4, 1e9)})
     assert [c.choice for c in fits["value", "learning_rate"]] == [
         {"window": "all"}, {"window": "early"}, {"window": "late"}
     ]  # fmt: skip

@@ -84,7 +84,7 @@ BROKEN = '"""Broken."""\n\nCLAIMS = ("C10",)\n\n\ndef run(scale):\n    return 1 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def reproduced(tmp_path_factory):
     """The results folder and the outcomes of the experiments in this file."""
     folder = tmp_path_factory.mktemp("experiments")
     sources = {"a_broken": BROKEN, "absent": ABSENT, "net_of_two": NET, "planted": PLANTED}
@@ -99,9 +99,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def results(made, tmp_path):
+def results(reproduced, tmp_path):
     """A copy of the results that a test may change."""
-    shutil.copytree(made[0], tmp_path / "results")
+    shutil.copytree(reproduced[0], tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -114,7 +114,7 @@ def section(page, claim):
     return re.search(f'<section id="{claim}">.*?</section>', page, re.DOTALL)[0]
 
 
-def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch):
+def test_a_rerun_changes_no_byte_of_what_is_published(reproduced, results, monkeypatch):
     def published():
         files = [results / "claims.json", *sorted((results / "figures").iterdir())]
         return {path.name: path.read_bytes() for path in files}
@@ -144,8 +144,8 @@ def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch
     assert b'"now"' in published()["claims.json"]
 
 
-def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
-    results, outcomes = made
+def test_one_that_fails_or_lacks_its_data_stops_no_other(reproduced, capsys):
+    results, outcomes = reproduced
     assert {o.name: o.state for o in outcomes} == {
         "a_broken": "failed", "absent": "not run", "net_of_two": "done", "planted": "done"
     }  # fmt: skip
@@ -163,14 +163,14 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     assert re.search(r"^planted +done before +reproduced$", printed.out, re.MULTILINE)
 
 
-def test_findings_of_other_code_are_computed_again(made, results, monkeypatch):
+def test_findings_of_other_code_are_computed_again(reproduced, results, monkeypatch):
     assert reproduce.done("planted", "small", results)
     assert reproduce.done("planted", "paper", results) is None
     monkeypatch.setattr(reproduce, "_identity", lambda *_: {"sweep_id": "", "code": "other"})
     assert reproduce.done("planted", "small", results) is None
 
 
-def test_the_page_has_the_findings_and_the_commands(made, results):
+def test_the_page_has_the_findings_and_the_commands(reproduced, results):
     page = page_of(results)
     (row,) = experiment_folder.read(results / "planted-small")["rows"]["C2"]
     assert row["verdict"] == "reproduced"
@@ -189,7 +189,7 @@ def test_the_page_has_the_findings_and_the_commands(made, results):
     assert jt.__version__ in section(page, "made")
 
 
-def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, results):
+def test_the_page_needs_no_network_and_takes_no_markup_from_outside(reproduced, results):
     page = page_of(results)
     assert "alert(1)" in page
     assert "<script" not in page
@@ -221,7 +221,7 @@ def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, result
 
 
 @pytest.mark.parametrize("harm", ["folder", "json", "record", "records", "manifest"])
-def test_results_that_are_deleted_or_changed_count_as_not_run(made, results, harm):
+def test_results_that_are_deleted_or_changed_count_as_not_run(reproduced, results, harm):
     folder = results / "planted-small"
     record = folder / "records" / layout.DATASET
     if harm == "folder":
@@ -244,7 +244,7 @@ def test_results_that_are_deleted_or_changed_count_as_not_run(made, results, har
     assert reproduce.done("planted", "small", results) is None
 
 
-def test_records_of_other_runs_do_not_carry_the_old_verdicts(made, results):
+def test_records_of_other_runs_do_not_carry_the_old_verdicts(reproduced, results):
     folder = results / "planted-small"
     # intact, but other records
     writing.write_dataset(folder, reading.read_dataset(folder).isel(record=slice(20)))
@@ -254,7 +254,7 @@ def test_records_of_other_runs_do_not_carry_the_old_verdicts(made, results):
         experiment_folder.read(folder)
 
 
-def test_a_verdict_that_its_numbers_do_not_give_is_flagged(made, results):
+def test_a_verdict_that_its_numbers_do_not_give_is_flagged(reproduced, results):
     path = results / "planted-small" / "claims.json"
     findings = json.loads(path.read_text())
     findings["rows"]["C2"][0] |= {"exponent": 1.0, "low": 0.9, "high": 1.1}
@@ -268,7 +268,7 @@ def test_a_verdict_that_its_numbers_do_not_give_is_flagged(made, results):
     assert "chip reproduced" in section(page, "C9")
 
 
-def test_the_published_page_says_that_it_is(made, results):
+def test_the_published_page_says_that_it_is(reproduced, results):
     for folder in results.glob("*-small"):
         shutil.rmtree(folder)
     assert "1.5 [1.25, 1.75]" not in page_of(results)
