@@ -1,4 +1,4 @@
-"""ReluMoments of one rectified unit relu(W·x + b): closed for Gaussian x, by quadrature or Monte Carlo for any x."""
+"""Moments of one rectified unit relu(W·x + b): closed for Gaussian x, by quadrature or Monte Carlo for any x."""
 
 from __future__ import annotations
 
