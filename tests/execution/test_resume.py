@@ -294,7 +294,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     ds = jt.run(sweep, out)
     err = capsys.readouterr().err
     assert f"checkpoint {bad} is damaged" in err
-    assert f"going on from checkpoint {good}" in err
+    assert f"resuming from checkpoint {good}" in err
     same(whole, ds)
     assert list(out.glob(f"checkpoints/*/*/bad-{bad}-*"))
 
