@@ -1,4 +1,7 @@
-"""Two CPU devices, no window, and one store of compiled programs for all workers and the processes they start."""
+"""Setup of all tests: two CPU devices, no windows, and a shared cache of compiled programs.
+
+All workers, and the processes that tests start, use the same cache.
+"""
 
 import os
 from pathlib import Path
@@ -8,7 +11,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# jax reads the environment when it is imported
+# imported only now, because jax reads the environment when it is imported
 import jax  # noqa: E402
 import matplotlib  # noqa: E402
 
