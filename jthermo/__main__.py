@@ -1,4 +1,4 @@
-"""`python -m jthermo`, where the command is not on the path, such as under a launcher."""
+"""`python -m jthermo`: the command line where `jthermo` isn't on the path, as under a launcher."""
 
 from jthermo.cli import main
 
