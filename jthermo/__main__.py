@@ -1,4 +1,4 @@
-"""`python -m jthermo`: the command line where `jthermo` isn't on the path, as under a launcher."""
+"""`python -m jthermo`: the command line where no `jthermo` command is installed."""
 
 from jthermo.cli import main
 

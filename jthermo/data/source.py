@@ -1,4 +1,4 @@
-"""The base class of data sources: those of ``jt.data``, and your own."""
+"""`Source`, the base class of every data source, your own included."""
 
 from __future__ import annotations
 

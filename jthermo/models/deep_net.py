@@ -1,4 +1,4 @@
-"""The common part of MLP and CNN: the flax module, and the checks of their arguments."""
+"""The flax module of MLP and CNN: the order of the layers and the ReLU between them; checks."""
 
 from __future__ import annotations
 

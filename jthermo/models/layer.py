@@ -1,4 +1,4 @@
-"""The layer of MLP and CNN, dense or convolutional, and the max pool.
+"""One linear layer, dense or convolutional, up to its pre-activation; and the max pool.
 
 A convolution is computed as a matrix product with the image patches ("im2col"). XLA's own
 convolution is several times slower inside a loop on a CPU, and vectorising it over runs with

@@ -1,4 +1,4 @@
-"""Reads and checks the values of a sweep's axes and points."""
+"""Checks the values of a sweep's axes, and of the points of an explicit list of runs."""
 
 from __future__ import annotations
 

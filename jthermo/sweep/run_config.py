@@ -1,4 +1,4 @@
-"""The settings of one run without its seed, and the number of its random stream."""
+"""All settings of a run except its seed; the number of its random stream follows from them."""
 
 from __future__ import annotations
 

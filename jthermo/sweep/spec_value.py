@@ -1,4 +1,4 @@
-"""Constructor arguments of spec values: read them, and replace them by dotted name.
+"""Constructor arguments of a sweep's parts (model, data, ...): read or replaced by dotted name.
 
 A spec value is anything with constructor arguments: a frozen dataclass, a
 :class:`jthermo.models.Model`, a :class:`jthermo.Optimizer` or a flax module. Only :func:`arguments`

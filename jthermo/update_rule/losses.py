@@ -1,4 +1,4 @@
-"""The losses: the value L, and the prediction p, for which dL/df = p − y at network outputs f.
+"""The losses bce, softmax and squared: value, targets, and the p for which dL/df = p − y.
 
 Labels y are class indices, or real-valued targets from a teacher or the user's arrays. The paper
 prints L = y ln p + (1−y) ln(1−p) with p = 1/(1+eᶠ). This pair gives Eq. 15 only because two sign

@@ -1,4 +1,4 @@
-"""The residual p − y in the update, and controls that replace it (Sec. 3, 5).
+"""``noise=``: the residual p − y of the update, or what replaces it to remove some noise.
 
 ``"full"`` is SGD. ``"unbiased"`` replaces p − y by an independent random sign: the noise that the
 thermophoresis argument assumes. ``"label_averaged"`` replaces y by its mean, which removes the

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: optax optimizers whose η changes during training."""
+"""Learning-rate schedules, such as a rate that falls once; used as a sweep's optimizer."""
 
 from __future__ import annotations
 
