@@ -1,4 +1,7 @@
-"""Two CPU devices, no window, and one store of compiled programs for all workers and the processes they start."""
+"""Setup of all tests: two CPU devices, no windows, and a shared cache of compiled programs.
+
+All workers, and the processes that tests start, use the same cache.
+"""
 
 import os
 from pathlib import Path
@@ -10,7 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # an operation on a vector and a matrix raises: each broadcast is written out, in child processes too
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
-# jax reads the environment when it is imported
+# imported only now, because jax reads the environment when it is imported
 import jax  # noqa: E402
 import matplotlib  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402

@@ -1,4 +1,4 @@
-"""Options of the command line: changes to a sweep, how to run it, cluster jobs, tables."""
+"""Options of the verbs: changes to a sweep, execution, cluster jobs; reading tables."""
 
 from __future__ import annotations
 

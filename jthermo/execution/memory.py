@@ -1,4 +1,4 @@
-"""Memory in bytes: needs of a compiled program, limits of devices and of this machine, rounds."""
+"""Bytes: what a program needs, what a device has, and in how many rounds a sweep then trains."""
 
 from __future__ import annotations
 

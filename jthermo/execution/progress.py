@@ -1,4 +1,4 @@
-"""Progress lines of a sweep on standard error, and the time left for several pieces of work."""
+"""Progress lines of a sweep on standard error, and the time left for a list of experiments."""
 
 from __future__ import annotations
 

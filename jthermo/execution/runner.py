@@ -28,7 +28,7 @@ from jthermo.execution.saving import Keeper
 from jthermo.execution.timing import fitting
 from jthermo.execution.train_cohort import RECORD, Saved, train_cohort
 from jthermo.results.atomic import writing
-from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.layout import CHECKPOINTS, record_name
 from jthermo.results.provenance import git_commit, versions
 from jthermo.results.reading import open_results
 from jthermo.results.writing import Store
@@ -261,7 +261,7 @@ def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
     if store.directory is not None and ds.attrs["complete"] and shard[0] == 0:
         # Remove the checkpoints of cohorts that another layout of shards or devices had formed.
         for folder in (store.directory / CHECKPOINTS).glob("*-of-*/*"):
-            if f"{folder.name}.npz" not in store.parts:
+            if record_name(folder.name) not in store.parts:
                 shutil.rmtree(folder, ignore_errors=True)
     return ds
 

@@ -1,4 +1,4 @@
-"""Between two pieces of training: save checkpoints, obey stop signals, renew the lock."""
+"""While a cohort trains: checkpoints are saved, stop signals obeyed, the lock renewed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jthermo.execution.cohorts import Cohort
 from jthermo.execution.progress import Progress
 from jthermo.execution.train_cohort import Saved
 from jthermo.results.atomic import writing
-from jthermo.results.layout import CHECKPOINTS, shard_name
+from jthermo.results.layout import CHECKPOINTS, record_name, shard_name
 from jthermo.results.writing import Store
 
 
@@ -65,7 +65,7 @@ class Keeper:
         for folder in sorted(self._folder.glob("*-of-*/*")):
             layout = folder.parent.name
             sibling = layout != own and layout.rpartition("-")[2] == str(self._shard[1])
-            if sibling or f"{folder.name}.npz" in self._store.parts:
+            if sibling or record_name(folder.name) in self._store.parts:
                 continue
             with contextlib.closing(self._open(folder)) as checkpoints:
                 rows = checkpoints.restore()

@@ -1,4 +1,4 @@
-"""The claims of the paper, the fits that test them, and a row per claim and choice. No JAX."""
+"""The paper's claims C1 to C13, and the fits that test those on exponents. No JAX."""
 
 from __future__ import annotations
 

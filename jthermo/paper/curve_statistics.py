@@ -1,4 +1,4 @@
-"""Local slopes of mean curves, and values at an equal level, with errors from their seeds."""
+"""Local slopes of mean curves, and values where another variable has a given level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence other than exponents: a measured number, its interval and the claimed number. No JAX."""
+"""Evidence on claims that are not exponents: a measured number with its interval. No JAX."""
 
 from __future__ import annotations
 

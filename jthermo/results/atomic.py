@@ -1,4 +1,4 @@
-"""Write a file in full or not at all, insert text into a page, and report errors of the disk."""
+"""Writes files in full or not at all, and turns disk errors into messages."""
 
 from __future__ import annotations
 

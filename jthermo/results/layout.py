@@ -1,4 +1,4 @@
-"""The format of a results folder: the names of its files.
+"""The format of a results folder: its files, and how a record file is encoded (.npz). Change it here.
 
 ::
 
@@ -13,12 +13,20 @@ A record file that no manifest names is ignored. Each row belongs to a run, whic
 (key, seed) whatever the grid of the sweep.
 """
 
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+
 SWEEP = "sweep.json"
 MANIFEST = "manifest.json"
 MANIFESTS = "manifest*.json"
 RECORDS = "records"
 CHECKPOINTS = "checkpoints"
 LOCKS = "locks"
+RECORD_SUFFIX = ".npz"
 # Record file of an experiment that trains no sweep, written by write_dataset.
 DATASET = "results.nc"
 
@@ -31,3 +39,21 @@ def shard_name(shard: tuple[int, int]) -> str:
 def manifest_name(shard: tuple[int, int]) -> str:
     """The file name of the manifest that shard (I, N) writes."""
     return MANIFEST if shard[1] == 1 else f"manifest-{shard_name(shard)}.json"
+
+
+def record_name(name: str) -> str:
+    """The file name of the record file of a cohort."""
+    return name + RECORD_SUFFIX
+
+
+def encode_records(part: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of a record file, from its arrays by name."""
+    body = io.BytesIO()
+    np.savez(body, allow_pickle=False, **part)
+    return body.getvalue()
+
+
+def decode_records(body: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a record file; no code in it is executed."""
+    with np.load(io.BytesIO(body), allow_pickle=False) as part:
+        return dict(part)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP
+from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
 from jthermo.results.tables import axes_of, num_diverged
 
 if TYPE_CHECKING:
@@ -132,8 +131,7 @@ def read_record(directory: Path, name: str, digest: str) -> bytes:
 
 def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
     """The arrays of a record file, checked against the SHA-256 in its manifest."""
-    with np.load(io.BytesIO(read_record(directory, name, digest)), allow_pickle=False) as part:
-        return dict(part)
+    return decode_records(read_record(directory, name, digest))
 
 
 def assemble(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import io
 import itertools
 import json
 import re
@@ -23,7 +22,16 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
-from jthermo.results.layout import DATASET, MANIFEST, MANIFESTS, RECORDS, SWEEP, manifest_name
+from jthermo.results.layout import (
+    DATASET,
+    MANIFEST,
+    MANIFESTS,
+    RECORDS,
+    SWEEP,
+    encode_records,
+    manifest_name,
+    record_name,
+)
 from jthermo.results.reading import assemble, read_json, read_manifests, read_part
 from jthermo.sweep import stable_names
 from jthermo.sweep.json_codec import diff
@@ -93,13 +101,12 @@ class Store:
         Raises:
             StorageError: the disk is full or fails.
         """
-        name, sha256 = f"{name}.npz", ""
+        name, sha256 = record_name(name), ""
         if self.directory is not None:
-            body = io.BytesIO()
-            np.savez(body, allow_pickle=False, **part)
-            sha256 = hashlib.sha256(body.getvalue()).hexdigest()
+            body = encode_records(part)
+            sha256 = hashlib.sha256(body).hexdigest()
             with writing(self.directory):
-                write_whole(self.directory / RECORDS / name, body.getvalue())
+                write_whole(self.directory / RECORDS / name, body)
         self.parts[name] = dict(part)
         spent = {
             k: v + self.manifest["attrs"].get(k, 0.0)
@@ -278,7 +285,10 @@ def _refuse_unless_extended(
             "Give --extend (extend=True) to train the new runs only"
         )
     else:
-        remedy = f"holds another sweep; it differs in {changes}. Choose another folder or delete it"
+        remedy = (
+            f"holds another sweep; it differs in {changes}. "
+            "Choose another folder, or delete this one"
+        )
         if extend:
             remedy += ". Only a sweep that contains every run in the folder can extend it"
     raise InputError("out", str(directory), remedy)

@@ -217,7 +217,7 @@ MISTAKES = {
     "negative rate": (["run", "OWN", "--learning-rate", "-1"], "learning_rate = -1.0"),
     "seed text": (["run", "OWN", "--seed", "a:b"], "seed = 'a:b'"),
     "no equals": (["run", "OWN", "--set", "model.hidden"], "write NAME=VALUE"),
-    "no such field": (["run", "OWN", "--set", "model.depth=3"], "has no 'depth'"),
+    "no such field": (["run", "OWN", "--set", "model.depth=3"], "has no field 'depth'"),
     "no results": (["fit", "NOWHERE"], "holds no sweep.json"),
     "no variable": (["fit", "FOLDER", "--value", "speed"], "value = 'speed'"),
     "no control": (["fit", "FOLDER", "--controls", "momentum"], "controls = 'momentum'"),
