@@ -34,10 +34,10 @@ nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]
 
 
 def keep_letters(app, what, name, obj, options, lines):
-    """Escape |x|, which is a norm here and a substitution in reStructuredText, and "B.", which it reads as a list item."""
+    """Escape |x|, a norm, (n, *shape), a shape, and "B.", the batch size: reStructuredText reads them as markup."""
     for i, line in enumerate(lines):
         parts = line.split("``")
-        parts[::2] = [text.replace("|", r"\|") for text in parts[::2]]
+        parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+\))", r"\\\g<0>", text) for text in parts[::2]]
         lines[i] = re.sub(r"^((?::\w+ \w+:)?\s+)(\w\.)$", r"\1\\\2", "``".join(parts))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__: str
 
 # Public modules: the public name, then the module below jthermo.
 _MODULES = {
@@ -74,6 +74,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
     elif name in _MODULES:
         value = importlib.import_module(f"jthermo.{_MODULES[name]}")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("jthermo")
     else:
         raise AttributeError(
             f"module 'jthermo' has no attribute {name!r}; its public names are {', '.join(__all__)}"

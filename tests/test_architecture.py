@@ -96,6 +96,7 @@ def test_the_wheel_contains_the_experiments_and_runs_without_the_repository(tmp_
         archive.extractall(tmp_path / "site")
     assert "jthermo/_experiments/fig3_4.py" in names
     assert "jthermo/_launch/slurm.sh" in names
+    assert "jthermo/py.typed" in names
     assert {
         "jthermo/figures/pages/style.css",
         "jthermo/figures/pages/page.html",

@@ -1,6 +1,6 @@
-"""Figures: Matplotlib panels, and the pages of `jthermo explore` and `jthermo report`. No JAX here."""
+"""Matplotlib panels, and the pages of `jthermo explore` and `jthermo report`. No JAX here."""
 
-from jthermo.figures.colours import colours
+from jthermo.figures.colours import CATEGORIES, colours
 from jthermo.figures.panels import (
     band,
     clocks,
@@ -16,6 +16,7 @@ from jthermo.figures.style import COLUMN, PAGE, style
 from jthermo.figures.svg import save, svg
 
 __all__ = [
+    "CATEGORIES",
     "COLUMN",
     "PAGE",
     "band",

@@ -42,7 +42,8 @@ class Layer(nn.Module):
         h = self.unfold(x)
         a = h @ self.param("kernel", self.kernel_init, (h.shape[-1], self.features))
         if self.bias:
-            a = a + self.param("bias", self.bias_init, (self.features,))
+            bias = self.param("bias", self.bias_init, (self.features,))
+            a = a + jnp.expand_dims(bias, tuple(range(a.ndim - 1)))
         if self.hidden:
             self.sow("preactivations", "a", a)
         return a

@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
+from jaxtyping import Float
 
 from jthermo.models import Model
 from jthermo.models.layer import Layer
 
-Deltas = tuple[Array, ...]
+Deltas = tuple[Float[Array, "m _ _"], ...]
 
 
 class Seen(NamedTuple):
@@ -34,7 +35,7 @@ class Seen(NamedTuple):
     """
 
     path: tuple[str, ...]
-    inputs: Array
+    inputs: Float[Array, "m t fan_in"]
 
 
 class Tape(NamedTuple):
@@ -46,16 +47,16 @@ class Tape(NamedTuple):
         pull_back: maps cotangents of the outputs to the δ of every layer, (M, T, features) each.
     """
 
-    outputs: Array
+    outputs: Float[Array, " m *c"]
     layers: tuple[Seen, ...]
     pull_back: Callable[[Array], Deltas]
 
 
-def record(model: Model, params: Any, x: Array) -> Tape:
+def record(model: Model, params: Any, x: Float[Array, "m ..."]) -> Tape:
     """Run a batch forward and keep the inputs of every linear layer."""
     shapes = _shapes(model, params, x)
 
-    def forward(shifts: Deltas) -> tuple[Array, tuple[Array, ...]]:
+    def forward(shifts: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         seen: list[Array] = []
 
         def keep(layer: nn.Module, h: Array, a: Array) -> Array:
@@ -103,7 +104,9 @@ def convolves(model: Model) -> bool:
     return any(math.prod(shape[1:-1]) > 1 for _, shape in _shapes(model, model.shapes, x))
 
 
-def squared_norms(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, ...], Array]:
+def squared_norms(
+    tape: Tape, deltas: Deltas, model: Model
+) -> dict[tuple[str, ...], Float[Array, " m"]]:
     """|g_i|² of every kernel and bias, (M,): |h|²|δ|² and |δ|² for a single position."""
     norms = {}
     for layer, delta in zip(tape.layers, deltas, strict=True):
@@ -112,7 +115,9 @@ def squared_norms(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, .
     return {path: norms[path] for path in traverse_util.flatten_dict(model.shapes)}
 
 
-def sums(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, ...], tuple[Array, Array]]:
+def sums(
+    tape: Tape, deltas: Deltas, model: Model
+) -> dict[tuple[str, ...], tuple[Float[Array, " ..."], Float[Array, ""]]]:
     """(Σ_i g_i, Σ_i |g_i|²) of every kernel and bias."""
     moments = {}
     for layer, delta in zip(tape.layers, deltas, strict=True):
@@ -147,7 +152,7 @@ def _run(
 ) -> Array:
     """The outputs, with the a of every linear layer replaced by `on_call(layer, inputs, a)`."""
 
-    def watch(call: Callable[..., Array], args: Any, kwargs: Any, context: Any) -> Array:
+    def watch(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         a = call(*args, **kwargs)
         linear = context.method_name == "__call__" and type(context.module) in (
             Layer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from jthermo.errors import InputError, whole_number
@@ -25,7 +26,8 @@ class TwoLayerModule(nn.Module):
         w = self.param("W", init_w, (self.hidden, self.inputs))
         a = x @ w.T
         if self.bias:
-            a = a + self.param("b", init_b, (self.hidden,))
+            b = self.param("b", init_b, (self.hidden,))
+            a = a + jnp.expand_dims(b, tuple(range(a.ndim - 1)))
         self.sow("preactivations", "hidden", a)
         return nn.relu(a) @ self.param("V", init_v, (self.hidden,))
 

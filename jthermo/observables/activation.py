@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import ArrayLike, Float, Real
 
 from jthermo.data import Gaussian
 from jthermo.errors import InputError
@@ -117,7 +118,7 @@ def unit_activation() -> UnitActivation:
     return UnitActivation()
 
 
-def unit_rates(params: Any, scale: Array | float = 1.0) -> Array:
+def unit_rates(params: Any, scale: Real[ArrayLike, ""] = 1.0) -> Float[Array, " hidden"]:
     """Φ(b/(s‖W‖)) of each unit of the two-layer net for x ~ N(0, s² I), (hidden,); a unit with W = 0 is on iff b > 0."""
     width = scale * norm(params["W"])
     bias = params.get("b", jnp.zeros_like(width))

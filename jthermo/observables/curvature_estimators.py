@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import eigh_tridiagonal
+from jaxtyping import Float, PRNGKeyArray, Real
 
 from jthermo.update_rule import losses
 
@@ -21,8 +22,14 @@ EXHAUSTED = 1e-5
 
 
 def hutchinson(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, num_probes: int = 16
-) -> tuple[Array, Array]:
+    model: Any,
+    params: Any,
+    x: Float[Array, "m ..."],
+    y: Real[Array, "m ..."],
+    loss: str,
+    key: PRNGKeyArray,
+    num_probes: int = 16,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Tr H ≈ mean of vᵀHv over random signs v, with its standard error, for any model and the Hessian itself.
 
     Args:
@@ -52,13 +59,13 @@ def hutchinson(
 def top_eigenvalues(
     model: Any,
     params: Any,
-    x: Array,
-    y: Array,
+    x: Float[Array, "m ..."],
+    y: Real[Array, "m ..."],
     loss: str,
-    key: Array,
+    key: PRNGKeyArray,
     number: int = 1,
     num_matvecs: int = 20,
-) -> Array:
+) -> Float[Array, " k"]:
     """The largest eigenvalues of the Hessian of the mean loss, by Lanczos with full reorthogonalisation (matfree).
 
     Args:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
+from jaxtyping import Float, Real
 
 from jthermo.errors import InputError
 from jthermo.models import Model, per_example
@@ -46,8 +47,8 @@ class GradientMoments:
 
     num_samples: int
     sizes: tuple[int, ...]
-    mean_square: Array
-    square_mean: Array
+    mean_square: Float[Array, "*groups"]
+    square_mean: Float[Array, "*groups"]
 
     @property
     def total(self) -> GradientMoments:
@@ -57,12 +58,12 @@ class GradientMoments:
         )
 
     @property
-    def trace(self) -> Array:
+    def trace(self) -> Float[Array, "*groups"]:
         """Tr Σ1 of each group, unbiased: (Σ_i |g_i|² − M |ḡ|²)/(M − 1)."""
         return (self.mean_square - self.square_mean) * (self.num_samples / (self.num_samples - 1))
 
     @property
-    def signal(self) -> Array:
+    def signal(self) -> Float[Array, "*groups"]:
         """|G|² of each group, unbiased for the squared norm of the mean gradient: |ḡ|² − tr Σ1/M. It may be negative."""
         return self.square_mean - self.trace / self.num_samples
 
@@ -70,8 +71,8 @@ class GradientMoments:
 def moments(
     model: Model,
     params: Any,
-    x: Array,
-    y: Array,
+    x: Float[Array, "m ..."],
+    y: Real[Array, "m ..."],
     loss: str,
     *,
     by: str = "layer",

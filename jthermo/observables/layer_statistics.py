@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations
@@ -49,7 +50,7 @@ class LayerStatistics(Observable):
         return dict(zip(NAMES, each.T, strict=True))
 
 
-def statistics(a: Array) -> Array:
+def statistics(a: Float[Array, "samples units"]) -> Float[Array, " statistics"]:
     """Rate, dead, vanished, identical and effective rank (5,) of one layer's pre-activations (samples, units)."""
     h = jnp.maximum(a, 0)
     moments = h.T @ h / len(h)

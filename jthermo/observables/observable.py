@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int, Real
 
 from jthermo.errors import InputError
 from jthermo.models import Model
@@ -42,15 +43,15 @@ class Probe(NamedTuple):
         record: () which record this is, from 0.
     """
 
-    x: Array
-    y: Array
+    x: Float[Array, "m ..."]
+    y: Int[Array, " m"] | Float[Array, " m"] | Float[Array, "m c"]
     data: Any
     loss: str
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
     batch_size: int
-    test: tuple[Array, Array] | None = None
+    test: tuple[Float[Array, "m ..."], Real[Array, "m ..."]] | None = None
     key: Any = None
-    record: Any = 0
+    record: Int[Array, ""] | int = 0
 
 
 class Variable(NamedTuple):
@@ -178,7 +179,7 @@ def as_observable(obj: Any) -> Observable:
     )
 
 
-def norm(x: Array) -> Array:
+def norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """√Σ x² over the last axis, without overflow on the way: a run about to diverge has parameters of 10²⁰ and more."""
     largest = jnp.abs(x).max(-1, keepdims=True)
     unit = jnp.where(largest > 0, largest, 1.0)
@@ -197,7 +198,7 @@ def needs_preactivations(model: Model, name: str) -> None:
         )
 
 
-def named(params: Any) -> dict[str, Array]:
+def named(params: Any) -> dict[str, Any]:
     """Leaves of a parameter tree by path, ``"Dense_0/kernel"``."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {

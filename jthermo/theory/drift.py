@@ -7,6 +7,7 @@ E(p−y)² = ¼; these fluctuations, not the thermophoresis of (V, b) alone, low
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jaxtyping import ArrayLike, Float, Real
 from scipy import special
 
 from jthermo.errors import InputError
@@ -24,8 +26,14 @@ METHODS = ("autodiff", "differences")
 
 
 def two_layer(
-    V: Any, b: Any, *, w: Any, dim: int, learning_rate: Any = 1.0, batch_size: Any = 1
-) -> tuple[Array, Array]:
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"],
+    dim: int,
+    learning_rate: Real[ArrayLike, "*#units"] = 1.0,
+    batch_size: Real[ArrayLike, "*#units"] = 1,
+) -> tuple[Float[Array, "*units"], Float[Array, "*units"]]:
     """(F_V, F_b) of one unit of the two-layer net at f = 0, for x ~ N(0, I) and random labels.
 
     From tr Σ1 = ¼ Σ_i [Eσ² + V² ((d+1) Φ − uφ)] with u = b/w:
@@ -57,8 +65,14 @@ def two_layer(
 
 
 def two_layer_radial(
-    V: Any, b: Any, *, w: Any, dim: int, learning_rate: Any = 1.0, batch_size: Any = 1
-) -> Array:
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"],
+    dim: int,
+    learning_rate: Real[ArrayLike, "*#units"] = 1.0,
+    batch_size: Real[ArrayLike, "*#units"] = 1,
+) -> Float[Array, "*units"]:
     """F_W·Ŵ = −(η²/16B) [2 w Φ(u) − V² (d + u²) u φ(u)/w], the same drift of the input weights' norm w.
 
     Args:
@@ -78,7 +92,9 @@ def two_layer_radial(
     return -unit / 16 * (2 * w * seen.active - jnp.square(V) * (dim + u**2) * u * seen.density)
 
 
-def valley_rate(tau: Any, rate: float = 0.5) -> np.ndarray:
+def valley_rate(
+    tau: Real[ArrayLike, " times"] | Sequence[float], rate: float = 0.5
+) -> Float[np.ndarray, " times"]:
     """Activation rate of a unit in the limit η → 0, against τ = η² t/B: no parameter, whatever d, N or ‖W‖.
 
     Once V fluctuates around 0 with variance η/2B, F gives db/dτ = −Eσ/8 and dw/dτ = −wΦ/8, so that u = b/w obeys
@@ -104,8 +120,13 @@ def valley_rate(tau: Any, rate: float = 0.5) -> np.ndarray:
 
 
 def trace_covariance(
-    model: Any, params: Any, x: Array, y: Array | None = None, *, loss: str = "bce"
-) -> Array:
+    model: Any,
+    params: Any,
+    x: Float[Array, "m ..."],
+    y: Real[Array, " m"] | None = None,
+    *,
+    loss: str = "bce",
+) -> Float[Array, ""]:
     """Tr Σ1, the trace of the covariance of one example's gradient, over given examples.
 
     Args:
@@ -143,11 +164,11 @@ def trace_covariance(
 def force(
     model: Any,
     params: Any,
-    x: Array,
-    y: Array | None = None,
+    x: Float[Array, "m ..."],
+    y: Real[Array, " m"] | None = None,
     *,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
+    learning_rate: Real[ArrayLike, ""] = 1.0,
+    batch_size: Real[ArrayLike, ""] = 1,
     loss: str = "bce",
     method: str = "autodiff",
     width: float = 0.1,
@@ -192,6 +213,6 @@ def force(
     return unravel(-(learning_rate**2) / (4 * batch_size) * slope)
 
 
-def _input_power(active: Array, u: Array, height: Array, dim: int) -> Array:
+def _input_power(active: Array, u: Any, height: Any, dim: int) -> Array:
     """E σ' (|x|² + 1) = (d+1) Φ − uφ: one unit's share of |∇f|² through W and b, over V²."""
     return (dim + 1) * active - u * height

@@ -8,12 +8,13 @@ differ from it by factors and by a missing part, which :mod:`jthermo.theory.walk
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Float, Real
 
 from jthermo.errors import InputError
 from jthermo.theory.moments import ReluMoments, gaussian
@@ -37,30 +38,30 @@ class Flow(NamedTuple):
         direction: ĝ, (n,).
     """
 
-    diffusive: Array
-    thermophoretic: Array
-    divergence: Array
-    perpendicular: Array
-    direction: Array
+    diffusive: Float[Array, "*batch"]
+    thermophoretic: Float[Array, "*batch"]
+    divergence: Float[Array, "*batch"]
+    perpendicular: Float[Array, "*batch n"]
+    direction: Float[Array, "*batch n"]
 
     @property
-    def along(self) -> Array:
+    def along(self) -> Float[Array, "*batch"]:
         """J·ĝ."""
         return self.diffusive + self.thermophoretic + self.divergence
 
     @property
-    def vector(self) -> Array:
+    def vector(self) -> Float[Array, "*batch n"]:
         """J, (n,)."""
         return self.along[..., None] * self.direction + self.perpendicular
 
 
 def decompose(
     g: Callable[[Array], Array],
-    q: Any,
+    q: Real[ArrayLike, " n"],
     *,
     density: Callable[[Array], Array] | None = None,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
+    learning_rate: Real[ArrayLike, ""] = 1.0,
+    batch_size: Real[ArrayLike, ""] = 1,
 ) -> Flow:
     """The exact flow of the walk q' = q − η g ζ/√B with one common ζ, by parts.
 
@@ -100,13 +101,13 @@ def decompose(
 
 def along(
     g: Callable[[Array], Array],
-    q: Any,
+    q: Real[ArrayLike, " n"],
     *,
     density: Callable[[Array], Array] | None = None,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
+    learning_rate: Real[ArrayLike, ""] = 1.0,
+    batch_size: Real[ArrayLike, ""] = 1,
     form: str = "exact",
-) -> Array:
+) -> Float[Array, ""]:
     """J·ĝ of the walk with one common ζ, exact or as the paper prints it.
 
     - ``"exact"``: −(η²/2) [|g| g·∇ρ + ρ (A/|g| + |g| div g)]
@@ -137,13 +138,13 @@ def along(
 
 def crossing(
     g: Callable[[Array], Array],
-    q: Any,
+    q: Real[ArrayLike, " n"],
     *,
     density: Callable[[Array], Array] | None = None,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
+    learning_rate: Real[ArrayLike, ""] = 1.0,
+    batch_size: Real[ArrayLike, ""] = 1,
     form: str = "exact",
-) -> Array:
+) -> Float[Array, ""]:
     """J·ĝ at a finite η, counted: half of the walkers within a step move through a surface at q (Eq. 9).
 
     - ``"exact"``: −(η/2) ∫_(−1)^1 sgn(λ) ρ(q_λ) g(q_λ)·ĝ / det(1 − λη ∇g) dλ over all starts q_λ = q + λη g(q_λ) that
@@ -195,8 +196,11 @@ def _start(g: Callable[[Array], Array], q: Array, length: Array) -> Array:
 
 
 def exact(
-    covariance: Callable[[Array], Array], q: Any, *, density: Callable[[Array], Array] | None = None
-) -> Array:
+    covariance: Callable[[Array], Array],
+    q: Real[ArrayLike, " n"],
+    *,
+    density: Callable[[Array], Array] | None = None,
+) -> Float[Array, " n"]:
     """J_i = −½ Σ_j ∂_j(C_ij ρ), the flow of any walk with step covariance C.
 
     Args:
@@ -216,13 +220,13 @@ def exact(
 class Phi(NamedTuple):
     """φ1, φ2 and their derivatives in b: g_V = φ1/√B, g_b = V φ2/√B (Sec. 5)."""
 
-    phi1: Array
-    phi2: Array
-    slope1: Array
-    slope2: Array
+    phi1: Float[Array, "*units"]
+    phi2: Float[Array, "*units"]
+    slope1: Float[Array, "*units"]
+    slope2: Float[Array, "*units"]
 
 
-def phi(moments: ReluMoments, s2: Any = 0.25) -> Phi:
+def phi(moments: ReluMoments, s2: Real[ArrayLike, "*#units"] = 0.25) -> Phi:
     """φ1 = s √Eσ², φ2 = s √Eσ' and their derivatives in b, for any x.
 
     Args:
@@ -242,8 +246,13 @@ def phi(moments: ReluMoments, s2: Any = 0.25) -> Phi:
 
 
 def effective_gradient(
-    V: Any, b: Any, *, w: Any = 1.0, s2: Any = 0.25, batch_size: Any = 1
-) -> Array:
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"] = 1.0,
+    s2: Real[ArrayLike, "*#units"] = 0.25,
+    batch_size: Real[ArrayLike, ""] = 1,
+) -> Float[Array, "*units 2"]:
     """G = (g_V, g_b) = (φ1, |V| φ2)/√B of one unit for x ~ N(0, I) (Sec. 5), (…, 2).
 
     >>> [round(float(g), 4) for g in effective_gradient(1.0, 0.0)]
@@ -255,16 +264,16 @@ def effective_gradient(
 
 
 def projected(
-    V: Any,
-    b: Any,
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
     *,
-    w: Any = 1.0,
-    s2: Any = 0.25,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
+    w: Real[ArrayLike, "*#units"] = 1.0,
+    s2: Real[ArrayLike, "*#units"] = 0.25,
+    learning_rate: Real[ArrayLike, "*#units"] = 1.0,
+    batch_size: Real[ArrayLike, "*#units"] = 1,
     form: str = "exact",
     moments: ReluMoments | None = None,
-) -> Array:
+) -> Float[Array, "*units"]:
     """J·ĝ of (V, b) per unit density, at uniform ρ, with one common ζ (Sec. 5).
 
     With A = V φ1 φ2² + V φ1 φ2 φ1' + V³ φ2² φ2' and |g|² = φ1² + V² φ2²:
@@ -303,15 +312,15 @@ def projected(
 
 
 def unit(
-    V: Any,
-    b: Any,
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
     *,
-    w: Any = 1.0,
-    s2: Any = 0.25,
-    dim: Any = None,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
-) -> tuple[Array, Array]:
+    w: Real[ArrayLike, "*#units"] = 1.0,
+    s2: Real[ArrayLike, "*#units"] = 0.25,
+    dim: int | None = None,
+    learning_rate: Real[ArrayLike, "*#units"] = 1.0,
+    batch_size: Real[ArrayLike, "*#units"] = 1,
+) -> tuple[Float[Array, "*units"], Float[Array, "*units"]]:
     """(J_V, J_b) of one unit per unit density, from the true noise covariance instead of one common ζ.
 
     At uniform ρ and x ~ N(0, I), with u = b/w:

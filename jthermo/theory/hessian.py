@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jthermo.errors import InputError
 from jthermo.models import MLP, Model, TwoLayer, per_example
@@ -22,7 +23,9 @@ CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}
 _Layers = list[tuple[Array, Array | None]]
 
 
-def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
+def trace(
+    model: Any, params: Any, x: Float[Array, "m ..."], *, loss: str = "auto"
+) -> Float[Array, ""]:
     """Tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5); exact for ReLU nets almost everywhere.
 
     For one output and the logistic loss this is E[p(1−p) |∇f|²]; for squared error E Σ_k |∇f_k|².
@@ -55,7 +58,9 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
 
 
-def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
+def trace_bound(
+    model: Any, params: Any, x: Float[Array, "m ..."], *, loss: str = "auto"
+) -> Float[Array, ""]:
     """The bound of tr H by activation and weight norms (A.5), mean over the batch.
 
     With M^l the mask of active units, ‖M^l W^l‖_F² = Σ_active |W_i|² is the activation rate times the weight norm:
@@ -110,7 +115,9 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     return total.mean()
 
 
-def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
+def layer_factors(
+    model: Any, params: Any, x: Float[Array, "m ..."]
+) -> tuple[Float[Array, " layers"], Float[Array, " layers"]]:
     """Activation rate times weight norm of each hidden layer, of which the bound of A.5 is made, mean over the batch.
 
     ‖M^l W^l‖_F² = Σ_i 1[a_i > 0] |W_i|² over the incoming weights of each unit, ‖W^(l+1) M^l‖_F² over its outgoing ones;
@@ -162,7 +169,7 @@ def _rows(outputs: Array, loss: str) -> Array:
         p = jax.nn.sigmoid(outputs)
         return jnp.sqrt(p * (1 - p))[:, None]
     p = jax.nn.softmax(outputs)
-    return jnp.sqrt(p)[:, None] * (p - jnp.eye(len(outputs)))
+    return jnp.sqrt(p)[:, None] * (p[None] - jnp.eye(len(outputs)))
 
 
 def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> Array:
@@ -180,7 +187,7 @@ def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
     """Outputs (M, C), and which units of each hidden layer are active, (M, N) of 0 and 1."""
     h, masks = x.reshape(len(x), -1), []
     for weight, bias in layers:
-        a = h @ weight.T + (0.0 if bias is None else bias)
+        a = h @ weight.T + (0.0 if bias is None else bias[None])
         masks.append((a > 0).astype(jnp.float32))
         h = a * masks[-1]
     return a, masks[:-1]

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Int, PRNGKeyArray, Real
 
 from jthermo.errors import InputError
 from jthermo.theory import drift
@@ -42,10 +43,10 @@ _MIDDLE, _NODES, _WEIGHTS = (
 class MeanField(NamedTuple):
     """One net, or an ensemble with a leading axis: W (N, d), b (N,), the mean of V (N,) and its covariance (N, N)."""
 
-    W: Array
-    b: Array
-    mean: Array
-    covariance: Array
+    W: Float[Array, "*nets units d"]
+    b: Float[Array, "*nets units"]
+    mean: Float[Array, "*nets units"]
+    covariance: Float[Array, "*nets units units"]
 
 
 class Prediction(NamedTuple):
@@ -58,32 +59,32 @@ class Prediction(NamedTuple):
         mean_bias: mean over units of b, (nets, K).
     """
 
-    step: np.ndarray
-    activation_rate: np.ndarray
-    squared_norm_V: np.ndarray
-    mean_bias: np.ndarray
+    step: Int[np.ndarray, " k"]
+    activation_rate: Float[np.ndarray, "nets k"]
+    squared_norm_V: Float[np.ndarray, "nets k"]
+    mean_bias: Float[np.ndarray, "nets k"]
 
 
-def mean_bias(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
+def mean_bias(model: Any, params: Mapping[str, Array], probe: Any) -> Float[Array, ""]:
     """Mean over hidden units of b; an observable, and what `predict` predicts under this name."""
     return params["b"].mean()
 
 
-def excess_loss(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
+def excess_loss(model: Any, params: Mapping[str, Array], probe: Any) -> Float[Array, ""]:
     """Logistic loss above ln 2, its least value under random labels, averaged over them: E log cosh(f/2), in nats."""
     half = jnp.abs(model.apply(params, probe.x)) / 2
     return (half + jnp.log1p(jnp.exp(-2 * half)) - jnp.log(2.0)).mean()
 
 
 def predict(
-    params: Mapping[str, Array],
-    steps: Sequence[int],
+    params: Mapping[str, Float[Array, "nets ..."]],
+    steps: Sequence[int] | Real[np.ndarray, " k"],
     *,
     learning_rate: float,
     batch_size: int = 1,
     noise: str = "full",
     num_inputs: int = 256,
-    key: Array | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Prediction:
     """Curves of two-layer nets with bias on x ~ N(0, I) with random labels, logistic loss, with no fitted parameter.
 
@@ -154,7 +155,7 @@ def _advance(
     def update(x: Array, net: MeanField) -> MeanField:
         W, b, mean, covariance = net
         number, dim = x.shape
-        a = x @ W.T + b
+        a = x @ W.T + b[None]
         on = (a > 0).astype(a.dtype)
         sigma = a * on
         M = jnp.outer(mean, mean) + covariance

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Float, Real
 
 from jthermo.errors import InputError
 
@@ -27,13 +28,13 @@ class ReluMoments(NamedTuple):
         density: dEσ'/db, the density of z at −b.
     """
 
-    sigma: Array
-    square: Array
-    active: Array
-    density: Array
+    sigma: Float[Array, "*units"]
+    square: Float[Array, "*units"]
+    active: Float[Array, "*units"]
+    density: Float[Array, "*units"]
 
 
-def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
+def gaussian(b: Real[ArrayLike, "*#units"], *, w: Real[ArrayLike, "*#units"] = 1.0) -> ReluMoments:
     """For x ~ N(0, I): Eσ = w(uΦ + φ), Eσ² = w²((1 + u²)Φ + uφ), Eσ' = Φ(u), density φ(u)/w, with u = b/w.
 
     Args:
@@ -49,12 +50,9 @@ def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
     height = jnp.exp(-u * u / 2) / jnp.sqrt(2 * jnp.pi).astype(dtype)
     # E (z − x)^k over z > x is φ(x) x^−(k+1) ∫ s^k e^−s e^−(s/x)²/2 ds: positive terms, by Gauss–Laguerre
     x = jnp.maximum(-u, -TAIL)
-    bent = jnp.asarray(_WEIGHTS, dtype) * jnp.exp(
-        -0.5 * jnp.square(jnp.asarray(_NODES, dtype) / x[..., None])
-    )
-    tail = [
-        height * (bent * jnp.asarray(_NODES, dtype) ** k).sum(-1) / x ** (k + 1) for k in range(3)
-    ]
+    nodes, weights = (_last_axis(a, b.ndim, dtype) for a in (_NODES, _WEIGHTS))
+    bent = weights * jnp.exp(-0.5 * jnp.square(nodes / x[..., None]))
+    tail = [height * (bent * nodes**k).sum(-1) / x ** (k + 1) for k in range(3)]
     rate = jax.scipy.special.ndtr(u)
     bulk = [rate, u * rate + height, (1 + u * u) * rate + u * height]
     active, sigma, square = (jnp.where(u < TAIL, t, c) for t, c in zip(tail, bulk, strict=True))
@@ -62,7 +60,11 @@ def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
 
 
 def quadrature(
-    b: Any, pdf: Callable[[Array], Array], low: float, high: float, order: int = 200
+    b: Real[ArrayLike, "*units"],
+    pdf: Callable[[Array], Array],
+    low: float,
+    high: float,
+    order: int = 200,
 ) -> ReluMoments:
     """For any z = W·x with a density on [low, high], by Gauss–Legendre on the part of it that is active.
 
@@ -80,8 +82,8 @@ def quadrature(
     if not low < high:
         raise InputError("high", high, f"must be larger than low = {low}")
     dtype = jnp.result_type(float)
-    nodes, weights = (jnp.asarray(a, dtype) for a in np.polynomial.legendre.leggauss(order))
     b = jnp.asarray(b, dtype)
+    nodes, weights = (_last_axis(a, b.ndim, dtype) for a in np.polynomial.legendre.leggauss(order))
     first = jnp.clip(-b, low, high)
     half = (high - first) / 2
     z = first[..., None] + half[..., None] * (nodes + 1)
@@ -96,7 +98,9 @@ def quadrature(
     )
 
 
-def sampled(b: Any, z: Any, bandwidth: float | None = None) -> ReluMoments:
+def sampled(
+    b: Real[ArrayLike, "*units"], z: Real[ArrayLike, " m"], bandwidth: float | None = None
+) -> ReluMoments:
     """For any z = W·x, from samples of it.
 
     Args:
@@ -114,7 +118,7 @@ def sampled(b: Any, z: Any, bandwidth: float | None = None) -> ReluMoments:
     if z.ndim != 1:
         raise InputError("z", z.shape, "give samples of W·x as one axis, (M,)")
     near = z.std() * z.shape[0] ** -0.2 if bandwidth is None else jnp.asarray(bandwidth, dtype)
-    a = z + b[..., None]
+    a = _last_axis(z, b.ndim, dtype) + b[..., None]
     rectified = jnp.maximum(a, 0)
     return ReluMoments(
         rectified.mean(-1),
@@ -122,3 +126,9 @@ def sampled(b: Any, z: Any, bandwidth: float | None = None) -> ReluMoments:
         (a > 0).astype(dtype).mean(-1),
         (jnp.abs(a) < near).astype(dtype).mean(-1) / (2 * near),
     )
+
+
+def _last_axis(values: Any, rank: int, dtype: Any) -> Array:
+    """A vector as the last axis of an array whose first `rank` axes have length 1."""
+    values = jnp.asarray(values, dtype)
+    return jnp.expand_dims(values, tuple(range(rank)))

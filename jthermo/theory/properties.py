@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Float, PRNGKeyArray, Real
 
 from jthermo.errors import InputError
 from jthermo.theory.moments import gaussian
@@ -27,9 +28,9 @@ ROUNDING = 1e-6
 class SecondMoments(NamedTuple):
     """h_v, h_w and h_b of one unit, each ()."""
 
-    h_v: Array
-    h_w: Array
-    h_b: Array
+    h_v: Float[Array, "*units"]
+    h_w: Float[Array, "*units"]
+    h_b: Float[Array, "*units"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Property:
     raised: tuple[str, ...]
     nonnegative: bool
 
-    def applies(self, x: Any) -> bool:
+    def applies(self, x: Real[ArrayLike, "m d"]) -> bool:
         """Whether inputs x meet its hypothesis."""
         return not self.nonnegative or bool((np.asarray(x) >= 0).all())
 
@@ -75,7 +76,12 @@ class CounterExample(NamedTuple):
     after: float
 
 
-def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
+def second_moments(
+    W: Real[ArrayLike, " d"],
+    b: Real[ArrayLike, ""],
+    V: Real[ArrayLike, ""],
+    x: Real[ArrayLike, "m d"],
+) -> SecondMoments:
     """h_v = E σ(a)², h_w = V² E σ'(a)|x|², h_b = V² E σ'(a), a = W·x + b.
 
     Args:
@@ -89,7 +95,7 @@ def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
     [0.5, 2.0, 2.0]
     """
     x = jnp.asarray(x)
-    a = (x * W).sum(-1) + b
+    a = (x * jnp.asarray(W)[None]).sum(-1) + b
     active = (a > 0).astype(a.dtype)
     return SecondMoments(
         h_v=jnp.square(jnp.maximum(a, 0)).mean(),
@@ -99,7 +105,12 @@ def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
 
 
 def counter_example(
-    claim: Property, x: Any, *, key: Array, num_trials: int = 10_000, scale: float = 2.0
+    claim: Property,
+    x: Real[ArrayLike, "m d"],
+    *,
+    key: PRNGKeyArray,
+    num_trials: int = 10_000,
+    scale: float = 2.0,
 ) -> CounterExample | None:
     """Look for a unit that breaks a property on given inputs; None where all trials keep to it.
 
@@ -182,7 +193,13 @@ def _trials(
     return units, raises, jax.vmap(moments)(units), jax.vmap(moments)(moved)
 
 
-def slopes_in_bias(V: Any, b: Any, *, w: Any = 1.0, dim: int) -> SecondMoments:
+def slopes_in_bias(
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"] = 1.0,
+    dim: int,
+) -> SecondMoments:
     """Derivatives of h_v, h_w and h_b in b for x ~ N(0, I), none of them negative (App. A.1).
 
     ∂h_v = 2 Eσ, ∂h_w = V² (d − 1 + u²) φ(u)/w, ∂h_b = V² φ(u)/w, with u = b/w.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Bool, Float, PRNGKeyArray, Real
 from scipy import optimize
 
 from jthermo.errors import InputError
@@ -61,13 +62,13 @@ class Walk:
         ):
             raise InputError("walls", self.walls, "needs finite low and high")
 
-    def step(self, q: Array, zeta: Array) -> Array:
+    def step(self, q: Float[Array, "m n"], zeta: Real[Array, "#m #n"]) -> Float[Array, "m n"]:
         """The walkers' next positions (M, n), walls not yet applied."""
         return q - self.learning_rate * jax.vmap(self.g)(q) * zeta
 
-    def confine(self, q: Array) -> tuple[Array, Array]:
+    def confine(self, q: Float[Array, "m n"]) -> tuple[Float[Array, "m n"], Bool[Array, " m"]]:
         """Positions with the walls applied, (M, n), and which walkers they leave alive, (M,)."""
-        low, high = jnp.asarray(self.low, q.dtype), jnp.asarray(self.high, q.dtype)
+        low, high = (jnp.atleast_2d(jnp.asarray(v, q.dtype)) for v in (self.low, self.high))
         if self.walls == "absorbing":
             return q, ((q > low) & (q < high)).all(-1)
         if self.walls == "periodic":
@@ -81,8 +82,8 @@ class Walk:
 class Walkers(NamedTuple):
     """Where walkers are: positions (M, n) and whether each is still walking, (M,); an absorbed one stays put."""
 
-    q: Array
-    alive: Array
+    q: Float[Array, "m n"]
+    alive: Bool[Array, " m"]
 
 
 class Estimate(NamedTuple):
@@ -96,7 +97,13 @@ class Estimate(NamedTuple):
         return np.abs(np.asarray(other) - self.value) / self.standard_error
 
 
-def simulate(walk: Walk, q: Array, num_steps: int, *, key: Array) -> Walkers:
+def simulate(
+    walk: Walk,
+    q: Float[ArrayLike, " m"] | Float[ArrayLike, "m n"],
+    num_steps: int,
+    *,
+    key: PRNGKeyArray,
+) -> Walkers:
     """Walk many walkers for a number of steps.
 
     Args:
@@ -136,10 +143,10 @@ def _simulate(walk: Walk, q: Array, alive: Array, num_steps: Array, key: Array) 
 
 def flux(
     walk: Walk,
-    at: Any,
+    at: Real[ArrayLike, ""] | Real[ArrayLike, " n"] | Sequence[float],
     *,
-    key: Array,
-    normal: Any = None,
+    key: PRNGKeyArray,
+    normal: Real[ArrayLike, ""] | Real[ArrayLike, " n"] | Sequence[float] | None = None,
     density: Callable[[Array], Array] | None = None,
     patch: float | None = None,
     num_samples: int = 2**16,
@@ -214,12 +221,12 @@ def _flux(
     # the generalised golden ratio
     root = optimize.brentq(lambda x: x ** (n + 1) - x - 1, 1, 2)
     lattice = np.mod(np.outer(np.arange(num_samples), root ** -np.arange(1.0, n + 1)), 1)
-    unit = 2 * jnp.mod(jnp.asarray(lattice, at.dtype) + shift, 1) - 1
-    half = jnp.where(jnp.arange(n) == 0, reach, side + reach)
+    unit = 2 * jnp.mod(jnp.asarray(lattice, at.dtype) + shift[None], 1) - 1
+    half = jnp.where(jnp.arange(n) == 0, reach, side + reach)[None]
     total, farthest = jnp.zeros((), at.dtype), jnp.zeros((), at.dtype)
-    for mirror, zeta in itertools.product((1, -1), signs):
+    for mirror, zeta in itertools.product((1, -1), signs[:, None]):
         offset = mirror * unit * half
-        q = at + offset @ frame
+        q = at[None] + offset @ frame
         end = offset - (q - walk.step(q, zeta)) @ frame.T
         crosses = (offset[:, 0] < 0) != (end[:, 0] < 0)
         share = jnp.where(
@@ -245,7 +252,10 @@ def _frame(normal: Array) -> Array:
     return reflected.at[0].set(n)
 
 
-def density(q: Any, edges: Any) -> Estimate:
+def density(
+    q: Real[ArrayLike, " m"] | Real[ArrayLike, "m 1"],
+    edges: Real[ArrayLike, " k+1"] | Sequence[float],
+) -> Estimate:
     """Density of walkers in one coordinate, with its binomial standard error.
 
     Args:
@@ -266,7 +276,9 @@ def density(q: Any, edges: Any) -> Estimate:
     return Estimate(share / width, np.sqrt(share * (1 - share) / q.size) / width)
 
 
-def equilibrium(g: Callable[[Any], Any], q: Any, exponent: float = -2.0) -> np.ndarray:
+def equilibrium(
+    g: Callable[[Any], Any], q: Real[ArrayLike, " k"], exponent: float = -2.0
+) -> Float[np.ndarray, " k"]:
     """The density ρ ∝ g^a on a grid, normalised over it; a = −2 is the no-flux state (Soret equilibrium, Sec. 2).
 
     J = −T ρ' − ρ T' = 0 with T = η² g²/2, so the Soret coefficient is 1/T and ρ ∝ 1/T ∝ 1/g².
@@ -287,7 +299,11 @@ def equilibrium(g: Callable[[Any], Any], q: Any, exponent: float = -2.0) -> np.n
 
 
 def stationary_exponent(
-    walk: Walk, q: Any, *, low: float | None = None, high: float | None = None
+    walk: Walk,
+    q: Real[ArrayLike, " m"] | Real[ArrayLike, "m 1"],
+    *,
+    low: float | None = None,
+    high: float | None = None,
 ) -> Estimate:
     """The a for which independent walkers between two walls look most likely under ρ ∝ g^a (exact: −2).
 

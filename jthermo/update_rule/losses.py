@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import Float, Real
 
 from jthermo.errors import InputError
 
@@ -68,7 +69,7 @@ def resolve(loss: str, outputs: int, num_classes: int, num_targets: int | None =
     return resolved
 
 
-def targets(loss: str, labels: Array, num_outputs: int) -> Array:
+def targets(loss: str, labels: Real[Array, "m ..."], num_outputs: int) -> Float[Array, "m ..."]:
     """Labels as float32 targets of the loss.
 
     Class labels become (M,) for one output and one-hot (M, C) for several. Real-valued targets,
@@ -84,7 +85,9 @@ def targets(loss: str, labels: Array, num_outputs: int) -> Array:
     )
 
 
-def value(loss: str, outputs: Array, target: Array) -> Array:
+def value(
+    loss: str, outputs: Float[Array, " m *c"], target: Float[Array, " m *c"]
+) -> Float[Array, " m"]:
     """L per example, (M,): softplus(f) − y f (bce), ½|f − y|² (squared) or −Σ y log softmax(f)."""
     if loss == "bce":
         return jax.nn.softplus(outputs) - target * outputs
@@ -94,7 +97,7 @@ def value(loss: str, outputs: Array, target: Array) -> Array:
     return squared if squared.ndim == 1 else squared.sum(-1)
 
 
-def prediction(loss: str, outputs: Array) -> Array:
+def prediction(loss: str, outputs: Float[Array, " m *c"]) -> Float[Array, " m *c"]:
     """The p for which dL/df = p − y: the probability, or f itself for the squared loss."""
     if loss == "bce":
         return jax.nn.sigmoid(outputs)

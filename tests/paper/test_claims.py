@@ -1,4 +1,4 @@
-"""Verdicts: each kind from a curve that deserves it, and the table from the JSON."""
+"""Each kind of verdict from planted curves, and the file and tables of claims."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     assert "not reproduced for fig3_4 unit" in verdict
     rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
     again = claims_json.update(path, "fig3_4", {"command": "x", "rows": rows})
-    # the old rows are gone
+    # the new rows have replaced the old ones
     assert again["C2"]["verdict"] == "reproduced"
     assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
     summary = claims_tables.summary(again)
@@ -111,25 +111,25 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
 
 def test_a_claim_names_its_row_and_one_statement():
     for bad in ({"exponent": 2, "above": 1}, {}):
-        with pytest.raises(InputError, match="give either exponent= or above="):
+        with pytest.raises(InputError, match="give either exponent= or above=, and not both"):
             jt.Claim("C2", "value", "learning_rate", **bad)
     with pytest.raises(InputError, match="claim = 'C99'"):
         jt.Claim("C99", "value", "learning_rate", exponent=2)
 
 
-def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
+def test_an_experiment_without_its_data_is_not_run_and_keeps_the_rows_of_another_machine(tmp_path):
     path, absent = (
         tmp_path / "claims.json",
-        {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"},
+        {"rows": {"C8": []}, "not_run": "cifar10 is not available"},
     )
     known = claims_json.update(path, "fig11_12", absent)
-    assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
+    assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not available"
     for made in (
         claims_tables.table(known),
         claims_tables.summary(known),
         claims_tables.verdict_table(known),
     ):
-        assert "not run: cifar10 is not at hand" in made
+        assert "not run: cifar10 is not available" in made
         assert "**reproduced**" not in made
     row = {
         "choice": {},
@@ -140,7 +140,7 @@ def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machin
     claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
     known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "undecided"
-    # it puts no such claim to the test any more
+    # it no longer tests this claim
     known = claims_json.update(path, "fig11_12", {"rows": {}})
     assert known["C8"]["verdict"] == "not run"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from jthermo.collapse.curve import Lattice
+from jthermo.collapse.spline import Lattice
 
 Curve = Callable[[np.ndarray], np.ndarray]
 RESOLUTION = 24  # lattice cells on the length of one curve which the unknown F may use in the bound
@@ -47,7 +47,7 @@ def random_curve(rng: np.random.Generator, centre: float, length: float) -> Curv
 
 
 @dataclass(frozen=True)
-class Noise:
+class PlantedNoise:
     """Covariance of one replicate; every amplitude is a standard deviation in units of the curve's range.
 
     Attributes:
@@ -79,7 +79,7 @@ class Planted:
     log_controls: np.ndarray  # (K, P)
     log_times: tuple[np.ndarray, ...]  # (T,) of each condition
     num_replicates: tuple[int, ...]
-    noise: Noise
+    noise: PlantedNoise
     names: tuple[str, ...]
     bend: Callable[[int, np.ndarray, np.ndarray], np.ndarray] = field(default=lambda k, u, y: y)
 
@@ -103,7 +103,9 @@ class Planted:
         gx, gy = ((n.growth ** ((z - start) / length)) for z in (x, y))
         apart = np.abs(x[:, None] - y[None, :])
         walked = np.minimum.outer(x - start, y - start) / length
-        long = n.memory**2 * np.exp(-apart / n.reach) + n.offset**2 + n.walk**2 * np.maximum(walked, 0)
+        long = (
+            n.memory**2 * np.exp(-apart / n.reach) + n.offset**2 + n.walk**2 * np.maximum(walked, 0)
+        )
         out = np.outer(gx, gy) * long + n.lead**2 * np.outer(self.slope(a), self.slope(b))
         if a != b:
             return n.shared * out
@@ -115,7 +117,9 @@ class Planted:
         most = max(self.num_replicates)
         roots = [np.linalg.cholesky(_jitter(self.covariance(k, k))) for k in range(number)]
         if self.noise.shared:
-            whole = np.block([[self.covariance(a, b) for b in range(number)] for a in range(number)])
+            whole = np.block(
+                [[self.covariance(a, b) for b in range(number)] for a in range(number)]
+            )
             root = np.linalg.cholesky(_jitter(whole))
             edges = np.cumsum([0, *(len(x) for x in self.log_times)])
             drawn = [root @ rng.standard_normal(len(root)) for _ in range(most)]
@@ -175,7 +179,7 @@ def plant(
     *,
     num_controls: int = 1,
     replicates: int | tuple[int, int] = 8,
-    noise: Noise | None = None,
+    noise: PlantedNoise | None = None,
     steps: str = "log",
     relative: float = 1.0,
 ) -> Planted:
@@ -216,9 +220,10 @@ def plant(
         times.append(np.linspace(0, end, points))
     start = times[0][0]
     centre = shift.mean() + 0.5 * (start + length)
-    kind = noise or Noise(point=float(np.exp(rng.uniform(np.log(0.01), np.log(0.06)))))
+    kind = noise or PlantedNoise(point=float(np.exp(rng.uniform(np.log(0.01), np.log(0.06)))))
     scaled = replace(
-        kind, **{n: relative * getattr(kind, n) for n in ("point", "memory", "offset", "walk", "lead")}
+        kind,
+        **{n: relative * getattr(kind, n) for n in ("point", "memory", "offset", "walk", "lead")},
     )
     return Planted(
         curve=random_curve(rng, centre, length - start),
@@ -226,7 +231,9 @@ def plant(
         log_controls=log_controls,
         log_times=tuple(times),
         num_replicates=tuple(
-            replicates if isinstance(replicates, int) else int(rng.integers(replicates[0], replicates[1] + 1))
+            replicates
+            if isinstance(replicates, int)
+            else int(rng.integers(replicates[0], replicates[1] + 1))
             for _ in times
         ),
         noise=scaled,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from scripts.collapse_study.planted import Planted, PlantedNoise, plant
 from scripts.percolation import simulate as percolation
-from tests.collapse.planted import Noise, Planted, plant
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _level(rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(np.log(0.01), np.log(0.05))))
 
 
-def _noisy(name: str, noise: Callable[[float], Noise], **settings) -> None:
+def _noisy(name: str, noise: Callable[[float], PlantedNoise], **settings) -> None:
     def make(rng: np.random.Generator) -> Draw:
         return drawn(plant(rng, noise=noise(_level(rng)), **settings), rng)
 
@@ -76,17 +76,24 @@ _plain("uneven_replicates", replicates=(2, 10))
 _plain("linear_steps", steps="linear", replicates=6)
 _plain("ragged_steps", steps="ragged", replicates=6)
 _plain("loud", relative=3.0, replicates=6)
-_noisy("memory_1", lambda s: Noise(point=s / 2, memory=s), replicates=1)
-_noisy("memory_3", lambda s: Noise(point=s / 2, memory=s), replicates=3)
-_noisy("memory_8", lambda s: Noise(point=s / 2, memory=s), replicates=8)
-_noisy("growing", lambda s: Noise(point=s / 2, memory=s / 2, growth=6.0), replicates=6)
-_noisy("offsets", lambda s: Noise(point=s / 2, offset=1.5 * s), replicates=6)
-_noisy("walks", lambda s: Noise(point=s / 2, walk=2 * s), replicates=6)
-_noisy("leads", lambda s: Noise(point=s / 2, lead=4 * s), replicates=8)
-_noisy("paired_leads", lambda s: Noise(point=s / 2, lead=5 * s, shared=1.0), replicates=8)
-_noisy("paired_offsets", lambda s: Noise(point=s / 2, offset=2 * s, shared=0.8), replicates=5)
+_noisy("memory_1", lambda s: PlantedNoise(point=s / 2, memory=s), replicates=1)
+_noisy("memory_3", lambda s: PlantedNoise(point=s / 2, memory=s), replicates=3)
+_noisy("memory_8", lambda s: PlantedNoise(point=s / 2, memory=s), replicates=8)
+_noisy("growing", lambda s: PlantedNoise(point=s / 2, memory=s / 2, growth=6.0), replicates=6)
+_noisy("offsets", lambda s: PlantedNoise(point=s / 2, offset=1.5 * s), replicates=6)
+_noisy("walks", lambda s: PlantedNoise(point=s / 2, walk=2 * s), replicates=6)
+_noisy("leads", lambda s: PlantedNoise(point=s / 2, lead=4 * s), replicates=8)
+_noisy("paired_leads", lambda s: PlantedNoise(point=s / 2, lead=5 * s, shared=1.0), replicates=8)
+_noisy(
+    "paired_offsets", lambda s: PlantedNoise(point=s / 2, offset=2 * s, shared=0.8), replicates=5
+)
 _plain("two_controls", num_controls=2, replicates=4)
-_noisy("two_controls_memory", lambda s: Noise(point=s / 2, memory=s), num_controls=2, replicates=4)
+_noisy(
+    "two_controls_memory",
+    lambda s: PlantedNoise(point=s / 2, memory=s),
+    num_controls=2,
+    replicates=4,
+)
 
 
 @family
@@ -123,7 +130,7 @@ def divergences(rng: np.random.Generator) -> Draw:
 def heavy_tails(rng: np.random.Generator) -> Draw:
     """Point noise of Student's t with 3 degrees of freedom."""
     plan = plant(rng, replicates=8)
-    quiet = replace(plan, noise=Noise(point=1e-9))
+    quiet = replace(plan, noise=PlantedNoise(point=1e-9))
     table = quiet.table(rng)
     table["value"] += plan.noise.point * rng.standard_t(3, len(table)) / np.sqrt(3)
     whole = drawn(plan, rng)
@@ -133,17 +140,23 @@ def heavy_tails(rng: np.random.Generator) -> Draw:
 # Physics: stochastic processes whose clock is known exactly
 
 
-def _process(rng: np.random.Generator, power: float, path: Callable, start: float, length: float) -> Draw:
+def _process(
+    rng: np.random.Generator, power: float, path: Callable, start: float, length: float
+) -> Draw:
     number = int(rng.integers(3, 6))
     levels = 10 ** rng.uniform(-2, 1) * np.exp(rng.uniform(0.5, 0.9) * np.arange(number))
-    times = np.exp(np.linspace(0, length, 60)) * np.exp(start) / np.exp(power * np.log(levels).mean())
+    times = (
+        np.exp(np.linspace(0, length, 60)) * np.exp(start) / np.exp(power * np.log(levels).mean())
+    )
     replicates = int(rng.choice([3, 5, 8]))
     frames = []
     for k, rate in enumerate(levels):
         for r in range(replicates):
             value = path(times * rate**power)
             frames.append(
-                pd.DataFrame({"rate": rate, "seed": k * replicates + r, "step": times, "value": value})
+                pd.DataFrame(
+                    {"rate": rate, "seed": k * replicates + r, "step": times, "value": value}
+                )
             )
     return Draw(pd.concat(frames, ignore_index=True), ("rate",), {"rate": power}, {})
 
@@ -154,7 +167,9 @@ def physics_dephasing(rng: np.random.Generator) -> Draw:
     rotors = int(rng.integers(100, 600))
 
     def path(clock: np.ndarray) -> np.ndarray:
-        steps = np.sqrt(2 * np.diff(np.r_[0.0, clock]))[:, None] * rng.standard_normal((len(clock), rotors))
+        steps = np.sqrt(2 * np.diff(np.r_[0.0, clock]))[:, None] * rng.standard_normal(
+            (len(clock), rotors)
+        )
         return np.cos(np.cumsum(steps, axis=0)).mean(axis=1)
 
     return _process(rng, 2.0, path, -4.0, 6.0)
@@ -215,7 +230,9 @@ def physics_first_passage(rng: np.random.Generator) -> Draw:
 @family
 def physics_percolation(rng: np.random.Generator) -> Draw:
     """Spanning probability of 2-D site percolation: the clock is |p − p_c|·L^(3/4)."""
-    table = percolation((16, 32, 64), replicates=6, lattices=15, points=14, seed=int(rng.integers(2**31)))
+    table = percolation(
+        (16, 32, 64), replicates=6, lattices=15, points=14, seed=int(rng.integers(2**31))
+    )
     table = table.rename(columns={"distance": "step", "spanned": "value"})
     return Draw(table, ("L",), {"L": 0.75}, {})
 
@@ -226,11 +243,17 @@ def physics_percolation(rng: np.random.Generator) -> Draw:
 def _bent(name: str, bend: Callable[[Planted, np.random.Generator], Callable]) -> None:
     def make(rng: np.random.Generator) -> Draw:
         level = _level(rng)
-        noise = Noise(point=level) if rng.random() < 0.5 else Noise(point=level / 2, memory=level)
+        noise = (
+            PlantedNoise(point=level)
+            if rng.random() < 0.5
+            else PlantedNoise(point=level / 2, memory=level)
+        )
         plan = plant(rng, replicates=int(rng.integers(4, 13)), noise=noise)
         if bend is _plateau:
             plan = replace(plan, curve=_saturating(plan))
-        return Draw(replace(plan, bend=bend(plan, rng)).table(rng), plan.names, {}, {}, collapses=False)
+        return Draw(
+            replace(plan, bend=bend(plan, rng)).table(rng), plan.names, {}, {}, collapses=False
+        )
 
     FAMILIES[name] = make
 
@@ -303,7 +326,9 @@ def hidden_ridge(rng: np.random.Generator) -> Draw:
 @family
 def hidden_flat(rng: np.random.Generator) -> Draw:
     """A curve without features."""
-    plan = replace(plant(rng, replicates=int(rng.integers(3, 9))), curve=lambda u: np.full_like(u, 0.3))
+    plan = replace(
+        plant(rng, replicates=int(rng.integers(3, 9))), curve=lambda u: np.full_like(u, 0.3)
+    )
     return Draw(plan.table(rng), ("rate",), {}, {}, hidden=("rate",))
 
 
@@ -311,7 +336,9 @@ def hidden_flat(rng: np.random.Generator) -> Draw:
 def hidden_constant(rng: np.random.Generator) -> Draw:
     """A second control with one value."""
     whole = drawn(plant(rng, replicates=4), rng)
-    return replace(whole, table=whole.table.assign(size=64.0), controls=("rate", "size"), hidden=("size",))
+    return replace(
+        whole, table=whole.table.assign(size=64.0), controls=("rate", "size"), hidden=("size",)
+    )
 
 
 @family

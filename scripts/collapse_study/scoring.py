@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jthermo.collapse import CollapseFit, fit_collapse
-from tests.collapse.families import FAMILIES, Draw
-from tests.collapse.rivals import Answer
+from jthermo.collapse.settings import DEFAULT, Settings
+from scripts.collapse_study.families import FAMILIES, Draw
+from scripts.collapse_study.rivals import Answer
 
 ALPHA = 0.05
 BEST_SCORE = 4.676  # expected interval score of the exact 95 % interval of a normal with standard deviation 1
@@ -20,9 +21,9 @@ BEST_SCORE = 4.676  # expected interval score of the exact 95 % interval of a no
 Fitter = Callable[[Draw], CollapseFit | Answer]
 
 
-def ours(draw: Draw) -> CollapseFit:
-    """The fitter under test, at its defaults."""
-    return fit_collapse(draw.table, draw.controls)
+def ours(draw: Draw, settings: Settings = DEFAULT) -> CollapseFit:
+    """The fitter under test."""
+    return fit_collapse(draw.table, draw.controls, settings=settings)
 
 
 @dataclass

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Score the collapse fitter on fresh draws of every family: coverage, sharpness, verdicts, time.
 
-python scripts/collapse_study.py --draws 20 --salt 1 --families white_3 false_plateau
-python scripts/collapse_study.py --draws 5 --salt 1 --rivals
-python scripts/collapse_study.py --draws 40 --salt 1 --powers
+python scripts/collapse_study --draws 20 --salt 1 --families white_3 false_plateau
+python scripts/collapse_study --draws 5 --salt 1 --rivals
+python scripts/collapse_study --draws 40 --salt 1 --powers
 """
 
 import argparse
@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo.collapse import fit_collapse
-from tests.collapse.families import FAMILIES
-from tests.collapse.planted import Noise, Planted, random_curve
-from tests.collapse.rivals import RULES, rival
-from tests.collapse.scoring import ours, score_family, table
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
+from scripts.collapse_study.rivals import RULES, rival
+from scripts.collapse_study.scoring import ours, score_family, table
 
 ONE_CONTROL = [
-    name for name in FAMILIES if name.split("_")[0] not in ("false", "hidden", "correction", "physics", "two")
+    name
+    for name in FAMILIES
+    if name.split("_")[0] not in ("false", "hidden", "correction", "physics", "two")
 ]
 
 
@@ -32,10 +34,16 @@ def compare(families: list[str], draws: int, salt: int) -> None:
         scores = [score_family(name, draws, fitter, salt) for name in families]
         hits = np.mean([hit for s in scores for hit in s.hits])
         worst = min(s.coverage for s in scores if s.hits)
-        score, rmse = (np.nanmedian([getattr(s, n) for s in scores]) for n in ("interval_score", "rmse"))
-        crashes, ms = sum(s.crashes for s in scores), 1000 * np.median([t for s in scores for t in s.seconds])
+        score, rmse = (
+            np.nanmedian([getattr(s, n) for s in scores]) for n in ("interval_score", "rmse")
+        )
+        crashes, ms = (
+            sum(s.crashes for s in scores),
+            1000 * np.median([t for s in scores for t in s.seconds]),
+        )
         print(
-            f"{label:<12}{hits:>7.3f}{worst:>7.2f}{score:>7.2f}{rmse:>7.2f}{crashes:>7}{ms:>7.0f}", flush=True
+            f"{label:<12}{hits:>7.3f}{worst:>7.2f}{score:>7.2f}{rmse:>7.2f}{crashes:>7}{ms:>7.0f}",
+            flush=True,
         )
 
 
@@ -46,7 +54,11 @@ def powers(draws: int, salt: int) -> None:
     unbounded = 0
     for draw in range(draws):
         rng = np.random.default_rng([salt, draw])
-        p, w, a = rng.uniform(-1, 1), rng.uniform(-2, -0.7), rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
+        p, w, a = (
+            rng.uniform(-1, 1),
+            rng.uniform(-2, -0.7),
+            rng.choice([-1, 1]) * rng.uniform(0.3, 0.9),
+        )
         log_tau = p * np.log(sizes) + a * (sizes / 8) ** w
         plan = Planted(
             curve=random_curve(rng, log_tau.mean() + 3.5, 7.0),
@@ -54,14 +66,16 @@ def powers(draws: int, salt: int) -> None:
             log_controls=log_tau[:, None],
             log_times=(np.linspace(0, 7, 50),) * len(sizes),
             num_replicates=(8,) * len(sizes),
-            noise=Noise(point=float(rng.uniform(0.005, 0.02)), offset=0.005),
+            noise=PlantedNoise(point=float(rng.uniform(0.005, 0.02)), offset=0.005),
             names=("shift",),
         )
         table = plan.table(rng)
         nearest = np.abs(np.log(table["shift"].to_numpy())[:, None] - log_tau).argmin(axis=1)
         table["L"] = sizes[nearest]
         fit = fit_collapse(table, ["L"], correction={"L": (-4, -0.25)})
-        known = fit_collapse(table, ["L"], correction={"L": fit.corrections[0].power}).exponents["L"]
+        known = fit_collapse(table, ["L"], correction={"L": fit.corrections[0].power}).exponents[
+            "L"
+        ]
         answers = (*fit.exponents.values(), known)
         for name, exponent, truth in zip(hits, answers, (p, a, w, p), strict=True):
             hits[name] += exponent.low <= truth <= exponent.high
@@ -78,7 +92,9 @@ def main() -> None:
     parser.add_argument(
         "--rivals", action="store_true", help="the quality S beside, where there is one control"
     )
-    parser.add_argument("--powers", action="store_true", help="coverage with a fitted power of a correction")
+    parser.add_argument(
+        "--powers", action="store_true", help="coverage with a fitted power of a correction"
+    )
     args = parser.parse_args()
     if args.powers:
         powers(args.draws, args.salt)

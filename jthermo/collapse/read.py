@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from jthermo.collapse.settings import Settings
 from jthermo.errors import InputError
-
-MAX_POINTS = 400  # finest grid kept per curve; denser records are averaged in equal steps of log t
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,9 @@ class Condition:
     Attributes:
         log_controls: natural logs of the controls, (P,).
         log_time: natural log of the recorded times, increasing, (T,).
-        values: one row a replicate, NaN where nothing was recorded, (S, T).
-        labels: the replicates' codes, (S,); an equal code at another condition means the runs are paired.
+        values: one row per replicate, NaN where nothing was recorded, (S, T).
+        labels: the replicates' codes, (S,). The same code at another condition means that the two
+            runs are paired.
     """
 
     log_controls: np.ndarray
@@ -33,7 +33,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A replicate the fit does not use, and why: "non-finite" or "outlier"."""
+    """A replicate that the fit does not use, and the reason: "non-finite" or "outlier"."""
 
     controls: dict[str, float]
     replicate: object
@@ -42,7 +42,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Curves:
-    """All conditions of one data set, with the names they came under."""
+    """All conditions of one data set, with the names of its columns.
+
+    Attributes:
+        controls: names of the controls.
+        time: name of t.
+        value: name of the value.
+        conditions: one per setting of the controls.
+        label_names: the replicates' own labels, by code.
+        left_out: replicates that are not used.
+        window: first and last time used.
+    """
 
     controls: tuple[str, ...]
     time: str
@@ -50,7 +60,7 @@ class Curves:
     conditions: tuple[Condition, ...]
     label_names: tuple[object, ...]
     left_out: tuple[LeftOut, ...]
-    window: tuple[float, float]  # first and last time used
+    window: tuple[float, float]
 
     @property
     def paired(self) -> bool:
@@ -61,12 +71,21 @@ class Curves:
 
 @dataclass(frozen=True)
 class Table:
-    """One row a recorded value: the common form of both kinds of input."""
+    """One row per recorded value: the common form of both kinds of input.
 
-    controls: np.ndarray  # (n, P)
-    time: np.ndarray  # (n,)
-    replicate: np.ndarray  # (n,) integer codes
-    values: np.ndarray  # (n,)
+    Attributes:
+        controls: (n, P).
+        time: (n,).
+        replicate: integer codes, (n,).
+        values: (n,).
+        label_names: the replicates' own labels, by code.
+        value_name: name of the value.
+    """
+
+    controls: np.ndarray
+    time: np.ndarray
+    replicate: np.ndarray
+    values: np.ndarray
     label_names: tuple[object, ...]
     value_name: str
 
@@ -79,11 +98,13 @@ def read_curves(
     replicate: str | None,
     value: str,
     window: tuple[float, float] | None,
+    settings: Settings,
 ) -> Curves:
-    """Group the raw replicates by their controls; times ≤ 0 and padding are dropped, as τ needs log t.
+    """Group the raw replicates by their controls. Times ≤ 0 and padding are dropped: τ needs log t.
 
     Raises:
-        InputError: a column is missing, a control is not positive, something else varies, or nothing is left.
+        InputError: a column is missing, a control is not positive, something else varies, or
+            nothing is left.
     """
     names = _control_names(controls)
     if isinstance(data, pd.DataFrame):
@@ -94,18 +115,23 @@ def read_curves(
         raise InputError(
             "data",
             type(data).__name__,
-            "give an xarray.DataArray (one variable, such as ds.activation_rate) or a tidy pandas.DataFrame",
+            "give an xarray.DataArray (one variable, such as ds.activation_rate) or a tidy "
+            "pandas.DataFrame",
         )
     low, high = _window(window)
     if not len(table.values):
         raise InputError(
-            "data", "0 rows", "there is nothing to fit; give raw replicates, a row a recorded value"
+            "data",
+            "0 rows",
+            "there is nothing to fit; give raw replicates, one row per recorded value",
         )
     if not (table.time > 0).any():
-        raise InputError(time, "no value > 0", "τ needs log t; name the column of t by time=")
+        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
     usable = (table.time > 0) & (table.time >= low) & (table.time <= high)
     if not usable.any():
-        raise InputError("window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}")
+        raise InputError(
+            "window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}"
+        )
     bad = ~(np.isfinite(table.controls) & (table.controls > 0)) & usable[:, None]
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -114,13 +140,13 @@ def read_curves(
             float(table.controls[row, column]),
             "a power law needs controls > 0; drop those rows or fit another control",
         )
-    return _group(table, usable, names, time)
+    return _group(table, usable, names, time, settings)
 
 
 def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
     names = (controls,) if isinstance(controls, str) else tuple(controls)
     if not names or len(set(names)) < len(names):
-        raise InputError("controls", names, "name at least one control and none twice")
+        raise InputError("controls", names, "name at least one control, and none twice")
     return names
 
 
@@ -141,7 +167,9 @@ def _numbers(values: np.ndarray, name: str) -> np.ndarray:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):
         text = next(v for v in np.ravel(np.asarray(values, dtype=object)) if not _is_number(v))
-        raise InputError(name, text, "is not a number; convert the column or drop such rows") from None
+        raise InputError(
+            name, text, "is not a number; convert the column or drop such rows"
+        ) from None
 
 
 def _is_number(value: object) -> bool:
@@ -161,8 +189,8 @@ def _from_frame(
             raise InputError(
                 "column",
                 name,
-                f"is not in the table, which has {list(frame.columns)}; name it by controls=, time=, value= or "
-                "replicate= (replicate=None when each curve was recorded once)",
+                f"is not in the table, which has {list(frame.columns)}; name it with controls=, "
+                "time=, value= or replicate= (replicate=None if each curve was recorded once)",
             )
     cells = np.zeros(len(frame), int) if replicate is None else frame[replicate].to_numpy()
     codes, labels = pd.factorize(cells, sort=False)
@@ -176,20 +204,24 @@ def _from_frame(
     )
 
 
-def _from_array(array: xr.DataArray, names: tuple[str, ...], time: str, replicate: str | None) -> Table:
+def _from_array(
+    array: xr.DataArray, names: tuple[str, ...], time: str, replicate: str | None
+) -> Table:
     wanted = [*names, time] + ([replicate] if replicate is not None else [])
     for name in wanted:
         if name not in array.coords:
             raise InputError(
                 "coordinate",
                 name,
-                f"is not on the data, which has {list(array.coords)}; name it by controls=, time= or "
-                f"replicate=, or attach it (ds.set_coords({name!r}))",
+                f"is not on the data, which has {list(array.coords)}; name it with controls=, time= "
+                f"or replicate=, or attach it (ds.set_coords({name!r}))",
             )
     _refuse_other_axes(array, wanted, time)
 
     def flat(name: str) -> np.ndarray:
-        return np.asarray(array.coords[name].broadcast_like(array).transpose(*array.dims).values).ravel()
+        return np.asarray(
+            array.coords[name].broadcast_like(array).transpose(*array.dims).values
+        ).ravel()
 
     cells = np.zeros(array.size, int) if replicate is None else flat(replicate)
     codes, labels = pd.factorize(cells, sort=False)
@@ -204,7 +236,7 @@ def _from_array(array: xr.DataArray, names: tuple[str, ...], time: str, replicat
 
 
 def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> None:
-    """Every axis must be a control, the replicate or time: else it would be taken for noise."""
+    """Every axis must be a control, the replicate or time: any other would be taken for noise."""
     time_dims = set(array.coords[time].dims)
     carried = {dim for name in wanted for dim in array.coords[name].dims}
     for dim in array.dims:
@@ -212,30 +244,35 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
             raise InputError(
                 "dimension",
                 dim,
-                f"(size {array.sizes[dim]}) is neither a control nor the replicate nor time; select one entry "
-                f"(data.isel({dim}=0)) or make it a control",
+                f"(size {array.sizes[dim]}) is neither a control nor the replicate nor time; select "
+                f"one entry (data.isel({dim}=0)) or make it a control",
             )
     settings = {dim for name in wanted if name != time for dim in array.coords[name].dims}
     for name, coord in array.coords.items():
-        is_index = (
-            name in array.dims
-        )  # the bare index of the dimension that carries the controls, such as run
+        # the bare index of the dimension that carries the controls, such as run
+        is_index = name in array.dims
         if name in wanted or is_index or coord.dtype == bool or not coord.dims:
             continue
         if not set(coord.dims) <= settings or set(coord.dims) & (time_dims - settings):
-            continue  # varies along time only: another clock
+            # varies along time only: another clock
+            continue
         distinct = pd.unique(np.asarray(coord.values).ravel())
         if 1 < len(distinct) < coord.size:
+            shown = ", ".join(map(repr, distinct[:4].tolist())) + (
+                ", …" if len(distinct) > 4 else ""
+            )
             raise InputError(
                 "coordinate",
                 name,
-                f"varies ({', '.join(map(repr, distinct[:4].tolist()))}{', …' if len(distinct) > 4 else ''}) and "
-                f"is neither a control nor the replicate; select one value "
+                f"varies ({shown}) and is neither a control nor the replicate; select one value "
                 f"(data.where(data[{name!r}] == …, drop=True)) or make it a control",
             )
 
 
-def _group(table: Table, usable: np.ndarray, names: tuple[str, ...], time: str) -> Curves:
+def _group(
+    table: Table, usable: np.ndarray, names: tuple[str, ...], time: str, settings: Settings
+) -> Curves:
+    """One condition per setting of the controls, without replicates that diverged."""
     cell = np.zeros(len(table.values), int)
     for column in table.controls.T:
         codes, uniques = pd.factorize(column, sort=True)
@@ -249,27 +286,27 @@ def _group(table: Table, usable: np.ndarray, names: tuple[str, ...], time: str) 
         x, values, recorded, labels = _pivot(table, chunk, setting, time)
         keep = []
         for row, label in enumerate(labels):
-            if _diverged(values[row][recorded[row]]):
+            if _diverged(values[row][recorded[row]], settings):
                 left_out.append(LeftOut(setting, table.label_names[label], "non-finite"))
             else:
                 keep.append(row)
         if keep:
             values, recorded = np.where(np.isfinite(values), values, np.nan)[keep], recorded[keep]
-            if recorded.mean() < 0.6:  # every replicate has its own clock
+            if recorded.mean() < settings.own_clock_share:
                 x, values = _common_clock(x, values)
-            x, values = _coarsen(x, values)
+            x, values = _coarsen(x, values, settings)
             conditions.append(Condition(np.log(table.controls[chunk[0]]), x, values, labels[keep]))
     if not conditions:
         raise InputError(
             "value",
             table.value_name,
-            "no replicate of it is finite; there is nothing to fit: check the column",
+            "no replicate of it is finite, so there is nothing to fit; check the column",
         )
     if len(conditions) == 1 and len(conditions[0].labels) == 1:
         raise InputError(
             "data",
             "one curve",
-            f"there is nothing for it to fall on: give several values of {', '.join(names)}",
+            f"there is no other to compare it with; give several values of {', '.join(names)}",
         )
     return Curves(
         controls=names,
@@ -294,22 +331,28 @@ def _pivot(
         raise InputError(
             "controls",
             setting,
-            f"two values for one replicate and one {time}, so something else varies; make it a control, select "
-            "one value of it, or name the column that tells the replicates apart by replicate=",
+            f"two values for one replicate and one {time}, so something else varies; make it a "
+            "control, select one value of it, or name the column that distinguishes the replicates "
+            "with replicate=",
         )
     values = np.full(recorded.shape, np.nan)
     values[row, column] = table.values[chunk]
     return np.log(times), values, recorded, labels
 
 
-def _diverged(row: np.ndarray) -> bool:
-    """Left out whole: what a run recorded on its way to NaN is no sample. A few gaps are forgiven."""
+def _diverged(row: np.ndarray, settings: Settings) -> bool:
+    """Whether a replicate diverged. It is left out whole, since its last finite values are wrong too.
+
+    A few gaps are allowed.
+    """
     gaps = ~np.isfinite(row)
-    return bool(gaps.all() or gaps.mean() > 0.3 or (gaps[-1] and gaps.mean() > 0.02))
+    share = gaps.mean()
+    late = gaps[-1] and share > settings.max_gap_share_at_end
+    return bool(gaps.all() or share > settings.max_gap_share or late)
 
 
 def _common_clock(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Replicates recorded at different times, interpolated linearly in log t; nothing is extrapolated."""
+    """Interpolate replicates recorded at different times, linearly in log t and without extrapolation."""
     finite = np.isfinite(values)
     num_points = max(int(np.median(finite.sum(axis=1))), 2)
     grid = np.unique(np.quantile(x[np.nonzero(finite)[1]], np.linspace(0, 1, num_points)))
@@ -320,14 +363,17 @@ def _common_clock(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
     return grid, np.array(rows)
 
 
-def _coarsen(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average very dense records in equal steps of log t; drop the tail that few reached."""
+def _coarsen(
+    x: np.ndarray, values: np.ndarray, settings: Settings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average very dense records in equal steps of log t, and drop times that few replicates reached."""
     seen = np.isfinite(values).sum(axis=0)
-    enough = seen >= max(1, 0.5 * seen.max())  # the tail that only a few replicates reached says little
+    enough = seen >= max(1, settings.min_tail_share * seen.max())
     x, values = x[enough], values[:, enough]
-    if len(x) <= MAX_POINTS:
+    most = settings.max_records
+    if len(x) <= most:
         return x, values
-    cell = np.floor((x - x[0]) / (x[-1] - x[0]) * (MAX_POINTS - 1e-9)).astype(int)
+    cell = np.floor((x - x[0]) / (x[-1] - x[0]) * (most - 1e-9)).astype(int)
     starts = np.flatnonzero(np.r_[True, np.diff(cell) > 0])
     counts = np.diff(np.r_[starts, len(x)])
     finite = np.isfinite(values)

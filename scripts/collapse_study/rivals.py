@@ -17,16 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from jthermo.collapse import Exponent, Note
-from tests.collapse.families import Draw
+from scripts.collapse_study.families import Draw
 
 RULES = ("chi2", "fssa", "bootstrap")
 NORMAL = 1.959964
 RESAMPLES = 30
 SCAN = 21
 WIDEST = 6.0  # from the minimum, that an interval is followed
-LEAST_ERROR = (
-    0.1  # of the median error: a few replicates that agree by chance, or zero variance, are no certainty
-)
+LEAST_ERROR = 0.1  # of the median error: a few replicates that agree by chance, or zero variance, are no certainty
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,9 @@ def quality(sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[floa
             inside = (right > 0) & (right < len(there))
             for side in (right[inside] - 1, right[inside]):
                 w, gap, level = error[side] ** -2.0, there[side] - x[inside], height[side]
-                sums[:, inside] += w * np.stack([np.ones_like(gap), gap, level, gap**2, gap * level])
+                sums[:, inside] += w * np.stack(
+                    [np.ones_like(gap), gap, level, gap**2, gap * level]
+                )
         k, kx, ky, kxx, kxy = sums
         area = k * kxx - kx**2
         known = area > 1e-12 * k * kxx
@@ -133,7 +133,9 @@ def _crossing(score: Callable, best: float, level: float, side: int) -> float:
     outer = inner + step
     for _ in range(12):
         middle = 0.5 * (inner + outer)
-        inner, outer = (middle, outer) if score(best + side * middle)[0] <= level else (inner, middle)
+        inner, outer = (
+            (middle, outer) if score(best + side * middle)[0] <= level else (inner, middle)
+        )
     return best + side * outer
 
 
@@ -164,14 +166,18 @@ def by_quality(draw: Draw, rule: str) -> Answer:
                 if len(c.values) == 1:
                     averages.append((mean + error * rng.standard_normal(len(mean)), error))
                 else:
-                    averages.append((c.averaged(rng.integers(len(c.values), size=len(c.values)))[0], error))
+                    averages.append(
+                        (c.averaged(rng.integers(len(c.values), size=len(c.values)))[0], error)
+                    )
             again.append(_minimum(_scores(curves, averages), best, width))
         half = NORMAL * float(np.std(again, ddof=1))
         low, high = best - half, best + half
     elif rule == "chi2":
         low, high = (_crossing(score, best, least + NORMAL**2 / terms, side) for side in (-1, 1))
     else:
-        low, high = (best + NORMAL * (_crossing(score, best, 2 * least, side) - best) for side in (-1, 1))
+        low, high = (
+            best + NORMAL * (_crossing(score, best, 2 * least, side) - best) for side in (-1, 1)
+        )
     exponent = Exponent(best, low, high, (high - low) / (2 * NORMAL))
     return Answer({name: exponent}, {name: True})
 
