@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Exponent:
-    """The exponent p of one control in τ = t·Π controlᵖ with its interval (infinite if not known)."""
+    """The exponent p of a control in τ = t·Π controlᵖ, with its interval (infinite if unknown)."""
 
     value: float
     low: float

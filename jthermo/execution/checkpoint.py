@@ -239,7 +239,7 @@ class Checkpoints:
             for other, why in bad.items():
                 self._say(
                     f"checkpoint {other} is damaged ({why:.200}); "
-                    f"it is set aside, going on from checkpoint {step}"
+                    f"it is set aside, resuming from checkpoint {step}"
                 )
                 self._path(other).rename(self.directory / f"bad-{other}-{time.time_ns()}")
             if bad:

@@ -127,8 +127,8 @@ class Plan:
         return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
     def _observables_text(self) -> str:
-        dearest = sorted(self.record_costs.items(), key=lambda item: -item[1])
-        costs = ", ".join(f"{name} {steps:.2g}" for name, steps in dearest)
+        by_cost = sorted(self.record_costs.items(), key=lambda item: -item[1])
+        costs = ", ".join(f"{name} {steps:.2g}" for name, steps in by_cost)
         how = "measured together" if self.timed else "counted arithmetic, not measured"
         return f"{costs} steps per record; {self.record_share:.0%} of the time ({how})"
 

@@ -13,7 +13,7 @@ from jthermo.errors import InputError
 from jthermo.execution.checkpoint import newest
 from jthermo.execution.train_cohort import STATE
 from jthermo.results.layout import CHECKPOINTS
-from jthermo.results.reading import open_results
+from jthermo.results.reading import open_results, read_manifests
 from jthermo.sweep.sweep import Sweep
 
 
@@ -48,8 +48,10 @@ def open_params(directory: str | Path, run: int) -> Any:
     shapes, tree = jax.tree.flatten(
         jax.eval_shape(lambda: run_state.init(config.model, program.optimizer, one))
     )
+    committed = {name for m in read_manifests(Path(directory)) for name in m["parts"]}
     for folder in (Path(directory) / CHECKPOINTS).glob("*-of-*/*"):
-        rows = newest(folder)
+        # Another layout of shards may have left checkpoints of a run that was trained further here.
+        rows = newest(folder) if f"{folder.name}.npz" in committed else None
         if rows is None:
             continue
         matches = np.flatnonzero((rows["key"] == key) & (rows["seed"] == at["seed"]))

@@ -278,7 +278,10 @@ def _refuse_unless_extended(
             "Give --extend (extend=True) to train the new runs only"
         )
     else:
-        remedy = f"holds another sweep; it differs in {changes}. Choose another folder or delete it"
+        remedy = (
+            f"holds another sweep; it differs in {changes}. "
+            "Choose another folder, or delete this one"
+        )
         if extend:
             remedy += ". Only a sweep that contains every run in the folder can extend it"
     raise InputError("out", str(directory), remedy)

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,25 @@ def test_shards_in_any_order_complete_the_sweep(tmp_path, stop_after):
         jt.run(sweep, shard=(0, 2), progress=False)
 
 
+def test_parameters_are_not_read_from_an_older_layout_of_shards(tmp_path, stop_after):
+    sweep, out = sweep_of(), tmp_path / "o"
+    stop_after(6)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, out, shard=(0, 3), progress=False)
+    (stale,) = out.glob("checkpoints/0-of-3/*")
+    copy = shutil.copytree(stale, tmp_path / stale.name)
+    stop_after(10**9)
+    ds = jt.run(sweep, out, progress=False)
+    # Several copies, since folders are listed in any order.
+    for n in range(2, 12):
+        shutil.copytree(copy, out / "checkpoints" / f"0-of-{n}" / stale.name)
+    for run in range(ds.sizes["run"]):
+        leaves = jax.tree.leaves(jt.open_params(out, run))
+        last = int((ds.step.values[run] >= 0).sum()) - 1
+        trained = np.concatenate([leaf.ravel() for leaf in leaves])
+        np.testing.assert_array_equal(trained, ds.params.values[run, last])
+
+
 def newest(out):
     """The archive of the newest checkpoint."""
     return max(out.glob("checkpoints/*/*/*/rows/rows.npz"), key=lambda p: int(p.parent.parent.name))
@@ -274,7 +294,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     ds = jt.run(sweep, out)
     err = capsys.readouterr().err
     assert f"checkpoint {bad} is damaged" in err
-    assert f"going on from checkpoint {good}" in err
+    assert f"resuming from checkpoint {good}" in err
     same(whole, ds)
     assert list(out.glob(f"checkpoints/*/*/bad-{bad}-*"))
 

@@ -75,15 +75,15 @@ BAD = {
         lambda: jt.Record(steps=jt.every(1), observables=(jt.loss(), jt.loss())),
     ),
     "observable not called": (
-        r"record.observables = 'loss': call it: jt.loss\(",
+        r"record.observables = 'loss': call the function: jt.loss\(",
         lambda: jt.Record(steps=jt.every(1), observables=jt.loss),
     ),
     "no such parameter": (
-        "weight_norm = 'U': .* has the parameters V, W, b",
+        "weight_norm = 'U': give a parameter of .*: V, W, b",
         lambda: sweep_of(record=jt.Record(steps=jt.every(5), observables=jt.weight_norm("U"))),
     ),
     "no pre-activations": (
-        "shows no pre-activations",
+        "records no pre-activations",
         lambda: sweep_of(
             model=nn.Dense(1), record=jt.Record(steps=jt.every(5), observables=jt.activation_rate())
         ),

@@ -277,7 +277,7 @@ def test_curvature_is_recorded_in_a_sweep():
 def test_what_makes_no_sense_is_refused():
     cnn = jt.models.CNN(SHAPE, BLOCKS)
     with pytest.raises(InputError, match="chain of dense layers"):
-        hessian.trace_bound(cnn, None, None)
+        hessian.trace_bound(cnn, {}, jnp.ones((1, *SHAPE)))
     with pytest.raises(InputError, match="chain of dense layers"):
         jt.trace_bound().check(cnn, None, "softmax")
     for wrong in (
