@@ -1,4 +1,4 @@
-"""Shapes in annotations are checked in tests and cost users nothing; implicit rank promotion raises in tests."""
+"""Shapes in annotations are checked in tests only; implicit rank promotion raises in tests."""
 
 import subprocess
 import sys

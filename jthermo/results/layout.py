@@ -1,4 +1,4 @@
-"""The format of a results folder: its files, and how a record file is encoded (.npz). Change it here.
+"""The format of a results folder: its files, and how a record file is encoded (npz).
 
 ::
 

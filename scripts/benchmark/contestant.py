@@ -61,7 +61,7 @@ def sweep(net: Net, steps: int) -> Any:
 
 
 def images() -> Any:
-    """Fashion-MNIST where it is at hand, else 60,000 pictures of noise: what is in them costs no time."""
+    """Fashion-MNIST if it is installed, else 60,000 images of noise, which take the same time."""
     import numpy as np
 
     import jthermo as jt

@@ -1,4 +1,4 @@
-"""The same training in plain JAX: `lax.scan` over `vmap(grad)`, jax.random and optax, as a good user would write it."""
+"""The same training in plain JAX, as a good user would write it: `lax.scan` over `vmap(grad)`."""
 
 from __future__ import annotations
 

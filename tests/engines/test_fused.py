@@ -1,7 +1,7 @@
-"""The fused engine: the XLA engine's random bits and law, its own determinism, and what happens where it is missing.
+"""The fused engine: same random bits and law as XLA, its own determinism, and its absence.
 
-Its slow twin is in ``test_train.py`` and its rows of the determinism contract are in ``test_placement.py``, with those
-of the XLA engine.
+Its plain NumPy implementation is in ``test_xla.py``. Its rows of the determinism contract are in
+``execution/test_placement.py``, with those of the XLA engine.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Properties 4.1 and 4.2: no counter-example where they are theorems, one at once where a hypothesis is broken."""
+"""Properties 4.1 and 4.2: no counter-example, and one when a hypothesis is dropped."""
 
 import jax
 import jax.numpy as jnp
