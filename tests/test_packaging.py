@@ -21,7 +21,9 @@ IMPORT_NAMES = {"orbax-checkpoint": "orbax"}
 def imports(folder):
     """Top-level names of all modules that the files of `folder` import anywhere."""
     pattern = r"^\s*(?:from|import) ([a-zA-Z_]\w*)"
-    return {n for p in folder.rglob("*.py") for n in re.findall(pattern, p.read_text(), re.MULTILINE)}
+    return {
+        n for p in folder.rglob("*.py") for n in re.findall(pattern, p.read_text(), re.MULTILINE)
+    }
 
 
 def test_the_version_is_the_same_everywhere():

@@ -1,4 +1,4 @@
-"""Counts over a traced program: its floating-point operations and its primitives."""
+"""The cost of an observable: operations of its traced program. Nothing is recorded here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First two moments of per-example gradients over a batch; they give tr Σ1, the noise of SGD.
+"""Moments of per-example gradients over a batch, tr Σ1 among them (public as ``jt.gradients``).
 
 The reference implementation is ``jax.vmap(jax.grad)`` over chunks of examples. If every parameter
 belongs to a dense or convolutional layer, :mod:`jthermo.models.per_example` gives the same sums

@@ -1,4 +1,4 @@
-"""The noise of the gradient (Sec. 3, Σ1/B): its variance, noise scale and signal-to-noise ratio."""
+"""The observable ``gradient_variance()``: tr Σ1/P, noise scale and signal-to-noise (Sec. 3)."""
 
 from __future__ import annotations
 

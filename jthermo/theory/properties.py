@@ -1,4 +1,4 @@
-"""Properties 4.1 and 4.2 as predicates, with a search for a counter-example (Sec. 4.2, App. A.1).
+"""Properties 4.1 and 4.2 (monotone second moments) as predicates; counter-examples.
 
 The second moments of ∇f for one unit with a = W·x + b are h_v = E σ(a)², h_w = V² E σ'(a)|x|² and
 h_b = V² E σ'(a). Expectations are means over the inputs that the caller gives, so they are exact

@@ -21,14 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import figure
-import measure
-import report
-from cases import CASES, EVERYONE, TORCH
-from contestants import ROOT, taking_part
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo import figures
 from jthermo.results.atomic import write_whole
+from scripts.benchmark import figure, measure, report
+from scripts.benchmark.cases import CASES, EVERYONE, TORCH
+from scripts.benchmark.contestant import ROOT
+from scripts.benchmark.contestants import taking_part
 
 
 def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:
@@ -51,15 +51,27 @@ def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> l
 def main() -> None:
     """Measure, write the JSON, print the tables."""
     parser = argparse.ArgumentParser(
-        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--missing", action="store_true", help="only cases that the JSON lacks")
-    parser.add_argument("--without", nargs="*", choices=EVERYONE, default=[], help="leave these out")
-    parser.add_argument("--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves")
+    parser.add_argument(
+        "--without", nargs="*", choices=EVERYONE, default=[], help="leave these out"
+    )
+    parser.add_argument(
+        "--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves"
+    )
     parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn takes")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark.json")
-    parser.add_argument("--into", type=Path, nargs="+", metavar="PAGE", help="write tables and figure; measures nothing")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        nargs="+",
+        metavar="PAGE",
+        help="write tables and figure; measures nothing",
+    )
     parser.add_argument("--table", action="store_true", help="print the tables; measures nothing")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cases import CALLS, CASES, LIMITS, Net
 
 from jthermo.results.atomic import write_between
+from scripts.benchmark.cases import CALLS, CASES, LIMITS, Net
 
 Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full
@@ -84,7 +84,9 @@ def short(found: Found) -> str:
 
 def _where(found: Found) -> str:
     here = found["machine"]
-    return f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+    return (
+        f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+    )
 
 
 def write(found: Found, path: Path) -> None:
@@ -114,9 +116,7 @@ def table(found: Found) -> str:
     for case, each in found["cases"].items():
         for name, row in each.items():
             span = f"{row['ns_low']:,.4g} … {row['ns_high']:,.4g}"
-            times = (
-                f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g} | {row['first_call_seconds']:.2f}"
-            )
+            times = f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g} | {row['first_call_seconds']:.2f}"
             lines.append(f"| {case} | {name} | {times} | {row['peak_bytes'] / 1e6:,.0f} |")
     return "\n".join(lines)
 
@@ -134,16 +134,43 @@ def bars(found: Found) -> list[Bar]:
     """Every claim of speed with its number and the number that was asked for."""
     small, wide, deep = (COLUMNS[c].partition(",")[0] for c in ("small", "wide", "mlp6"))
     return [
-        _times(found, f"{small}, fused against plain JAX", "small", "plain-jax", "jthermo-fused", 10),
-        _times(found, f"{small}, fused against torch.func", "small", "torch-func", "jthermo-fused", 40),
-        _times(found, f"{small}, fused against a PyTorch loop", "small", "torch-loop", "jthermo-fused", 4000),
+        _times(
+            found, f"{small}, fused against plain JAX", "small", "plain-jax", "jthermo-fused", 10
+        ),
+        _times(
+            found, f"{small}, fused against torch.func", "small", "torch-func", "jthermo-fused", 40
+        ),
+        _times(
+            found,
+            f"{small}, fused against a PyTorch loop",
+            "small",
+            "torch-loop",
+            "jthermo-fused",
+            4000,
+        ),
         _times(found, f"{wide}, fused against plain JAX", "wide", "plain-jax", "jthermo-fused", 5),
         _times(found, f"{deep}, fused against plain JAX", "mlp6", "plain-jax", "jthermo-fused", 3),
-        _times(found, f"{deep}, XLA alone against plain JAX", "mlp6", "plain-jax", "jthermo-xla", 1.3),
-        _times(found, f"{small}, XLA alone against plain JAX", "small", "plain-jax", "jthermo-xla", 2),
-        _times(found, "CNN, B = 1, against plain JAX with `lax.conv`", "cnn", "plain-jax", "jthermo-xla", 3),
         _times(
-            found, "CNN, B = 8, against plain JAX with `lax.conv`", "cnn-batch", "plain-jax", "jthermo-xla", 3
+            found, f"{deep}, XLA alone against plain JAX", "mlp6", "plain-jax", "jthermo-xla", 1.3
+        ),
+        _times(
+            found, f"{small}, XLA alone against plain JAX", "small", "plain-jax", "jthermo-xla", 2
+        ),
+        _times(
+            found,
+            "CNN, B = 1, against plain JAX with `lax.conv`",
+            "cnn",
+            "plain-jax",
+            "jthermo-xla",
+            3,
+        ),
+        _times(
+            found,
+            "CNN, B = 8, against plain JAX with `lax.conv`",
+            "cnn-batch",
+            "plain-jax",
+            "jthermo-xla",
+            3,
         ),
         _never_slower(found),
         _limit(found),
@@ -192,7 +219,11 @@ def _limit(found: Found) -> Bar:
 
 def _growth(found: Found) -> list[Bar]:
     made = []
-    for what, curve, least in (("time", "runs", FILLED), ("time", "steps", 0), ("memory", "memory", 0)):
+    for what, curve, least in (
+        ("time", "runs", FILLED),
+        ("time", "steps", 0),
+        ("memory", "memory", 0),
+    ):
         for name in ("jthermo-xla", "jthermo-fused"):
             x, y = curves(found, curve, name)
             line = linear(x[x >= least], y[x >= least])
@@ -207,13 +238,18 @@ def _growth(found: Found) -> list[Bar]:
                 "memory": f"{line.fixed / 1e6:,.0f} MB and {line.each / 1e3:,.0f} kB a run",
             }[curve]
             measured = f"log–log slope {line.slope:.2f}, misfit {100 * line.misfit:.0f} % ({each})"
-            made.append(Bar(words, measured, "linear", max(abs(line.slope - 1), line.misfit) <= 0.1))
+            made.append(
+                Bar(words, measured, "linear", max(abs(line.slope - 1), line.misfit) <= 0.1)
+            )
     return made
 
 
 def _calls(found: Found) -> list[Bar]:
     made = []
-    for case, words in (("gradient-variance-mlp6", "784-100×5-10 net"), ("gradient-variance-cnn", "CNN")):
+    for case, words in (
+        ("gradient-variance-mlp6", "784-100×5-10 net"),
+        ("gradient-variance-cnn", "CNN"),
+    ):
         values = [ratio(found, case, name, "batch-gradient") for name in ("moments", "vmap-grad")]
         if None not in values:
             ours, plain = values
@@ -224,7 +260,10 @@ def _calls(found: Found) -> list[Bar]:
                 )
             )
     seconds = {
-        case: rows[n]["ns"] / 1e9 for case, rows in found["cases"].items() for n in rows if case in CALLS
+        case: rows[n]["ns"] / 1e9
+        for case, rows in found["cases"].items()
+        for n in rows
+        if case in CALLS
     }
     fits = {case: s for case, s in seconds.items() if case.startswith("fit-")}
     if fits:
@@ -235,7 +274,11 @@ def _calls(found: Found) -> list[Bar]:
         rows = found["cases"]["checkpoint"]
         spent = (rows["folder"]["ns"] - rows["in-memory"]["ns"]) * rows["folder"]["run_steps"] / 1e9
         whole = rows["in-memory"]["ns"] * rows["folder"]["run_steps"] / 1e9
-        made.append(Bar(f"a results folder with checkpoints, to a sweep of {whole:.1f} s", f"{spent:+.2f} s"))
+        made.append(
+            Bar(
+                f"a results folder with checkpoints, to a sweep of {whole:.1f} s", f"{spent:+.2f} s"
+            )
+        )
     if "resume" in found["cases"]:
         rows = {name: row["ns"] / 1e9 for name, row in found["cases"]["resume"].items()}
         told = (
@@ -254,7 +297,9 @@ def curves(found: Found, what: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(net, Net) or not case.startswith(f"{what}-") or name not in rows:
             continue
         row = rows[name]
-        x.append({"runs": net.runs, "memory": net.runs, "steps": net.least, "width": net.hidden[0]}[what])
+        x.append(
+            {"runs": net.runs, "memory": net.runs, "steps": net.least, "width": net.hidden[0]}[what]
+        )
         y.append(
             {
                 "runs": row["ns"] * net.runs,

@@ -29,8 +29,18 @@ RATES = {"learning_rate": (0.02, 0.05)}
 CASES = {
     "plain": {"model": TWO_LAYER},
     "uniform": {"model": NO_BIAS, "data": UNIFORM, "batch_size": 3, "noise": "label_averaged"},
-    "finite": {"model": jt.models.MLP(4, hidden=(6, 5)), "data": FINITE, "noise": "unbiased", **RATES},
-    "epochs": {"data": replace(FINITE, sampling="epochs"), "loss": "squared", "batch_size": 2, **RATES},
+    "finite": {
+        "model": jt.models.MLP(4, hidden=(6, 5)),
+        "data": FINITE,
+        "noise": "unbiased",
+        **RATES,
+    },
+    "epochs": {
+        "data": replace(FINITE, sampling="epochs"),
+        "loss": "squared",
+        "batch_size": 2,
+        **RATES,
+    },
 }
 
 
@@ -45,7 +55,8 @@ class Trained:
         first = jax.vmap(functools.partial(run_state.init, cohort.model, cohort.program.optimizer))
         rng = np.random.default_rng(0)
         self.state = jax.tree.map(
-            lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32), jax.eval_shape(first, self.runs)
+            lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32),
+            jax.eval_shape(first, self.runs),
         )
 
     def after(self, *clock, lanes=slice(None), **changes):
@@ -54,7 +65,9 @@ class Trained:
         with placement.pinned():
             for start, stop in itertools.pairwise(clock):
                 state = self.update(runs, state, jnp.int32(start), jnp.int32(stop), {})
-        return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(state.params)], 1)
+        return np.concatenate(
+            [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(state.params)], 1
+        )
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -79,8 +92,12 @@ def test_neither_pieces_nor_the_runs_beside_change_a_bit(fused):
     turned = np.roll(np.arange(40), 7)
     np.testing.assert_array_equal(fused.after(0, STEPS, lanes=turned), fused.whole[turned])
     if fused.case == "plain":
-        np.testing.assert_array_equal(fused.after(0, STEPS, lanes=slice(37, 38)), fused.whole[37:38])
-    assert (fused.after(1, STEPS + 1) != fused.whole).any(1).mean() > 0.9  # the control: other steps
+        np.testing.assert_array_equal(
+            fused.after(0, STEPS, lanes=slice(37, 38)), fused.whole[37:38]
+        )
+    assert (fused.after(1, STEPS + 1) != fused.whole).any(
+        1
+    ).mean() > 0.9  # the control: other steps
 
 
 @pytest.mark.parametrize("fused", ["epochs"], indirect=True)
@@ -110,13 +127,19 @@ def test_random_bits_are_those_of_jax_random():
             for p, low in zip(of, lows, strict=True)
         ]
         at = pallas._fold_in(words, step)
-        rows = [jax.vmap(lambda b, p=p: pallas._index(p, at, None, step, b))(each)[:, 0] for p in sets]
-        theirs = [sampling.with_replacement(jax.random.fold_in(key, step), number, n) for n in sizes]
+        rows = [
+            jax.vmap(lambda b, p=p: pallas._index(p, at, None, step, b))(each)[:, 0] for p in sets
+        ]
+        theirs = [
+            sampling.with_replacement(jax.random.fold_in(key, step), number, n) for n in sizes
+        ]
         return mine, [d.draw(key, number) for d in data], rows, theirs
 
     with placement.pinned():
         key = jax.random.key(3, impl=streams.KEY_IMPL)
-        mine, theirs, rows, indices = both(key, [jnp.full(1, -1.0), jnp.full(1, 2.0)], jnp.full(1, 2.0))
+        mine, theirs, rows, indices = both(
+            key, [jnp.full(1, -1.0), jnp.full(1, 2.0)], jnp.full(1, 2.0)
+        )
     for (x, y), (its_x, its_y), rtol in zip(mine, theirs, (0, 1e-6), strict=True):
         np.testing.assert_allclose(x[:, :5, 0], its_x, rtol=rtol)
         assert not x[:, 5:].any()
@@ -129,10 +152,14 @@ def test_random_bits_are_those_of_jax_random():
 def lowered(trained):
     """What a CUDA device would be given."""
     with placement.pinned():
-        traced = trained.update.trace(trained.runs, trained.state, jnp.int32(0), jnp.int32(STEPS), {})
+        traced = trained.update.trace(
+            trained.runs, trained.state, jnp.int32(0), jnp.int32(STEPS), {}
+        )
         try:
             return traced.lower(lowering_platforms=("cuda",)).as_text()
-        except RuntimeError as error:  # versions of jaxlib that compile what they lower want the CUDA plugin
+        except (
+            RuntimeError
+        ) as error:  # versions of jaxlib that compile what they lower want the CUDA plugin
             if "compilation handler" not in str(error):
                 raise
             pytest.skip(str(error))
@@ -184,24 +211,28 @@ def test_a_folder_does_not_move_to_the_other_kernel(gpu, monkeypatch):
     ):
         engines.settle("auto", "pallas", programs, None)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    with pytest.raises(jt.InputError, match="runs on CPUs and GPUs, not on a tpu; use engine='xla'"):
+    with pytest.raises(
+        jt.InputError, match="runs on CPUs and GPUs, not on a tpu; use engine='xla'"
+    ):
         engines.settle("fused", None, programs, None)
 
 
 def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
     wide = sweep_of(model=jt.models.MLP(100), data=jt.data.Gaussian(dim=100))
-    with pytest.raises(
-        jt.InputError, match="does not support .*so many weights; use engine='xla'"
-    ):
+    with pytest.raises(jt.InputError, match="does not support .*so many weights; use engine='xla'"):
         engines.settle("fused", None, step_program.programs(wide), None)
-    fits = sweep_of(model=jt.models.TwoLayer(100, 100), data=jt.data.Gaussian(dim=100), batch_size=32)
+    fits = sweep_of(
+        model=jt.models.TwoLayer(100, 100), data=jt.data.Gaussian(dim=100), batch_size=32
+    )
     assert engines.settle("fused", None, step_program.programs(fits), None) == "pallas"
     (text,) = (check.text for check in doctor.doctor() if check.name == "engine")
     assert "checked in interpret mode only" in text
 
 
 def test_lanes_fill_a_gpu():
-    small, wide = ({"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100))
+    small, wide = (
+        {"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100)
+    )
     for model, runs, width in ((small, 32, 4096), (wide, 2, 256)):
         (cohort,) = cohorts.cohorts(sweep_of(**model), platform="gpu", engine="pallas")
         net = net_of(cohort.model)

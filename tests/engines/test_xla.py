@@ -146,7 +146,9 @@ def branching(learning_rate, decay=0.9):
 
 
 def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_given():
-    with pytest.raises(jt.InputError, match="branching branches on a float, but floats are traced"):
+    with pytest.raises(
+        jt.InputError, match="branching branches on a float argument, but these are traced"
+    ):
         jt.Optimizer(branching)
 
 

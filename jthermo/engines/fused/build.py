@@ -59,7 +59,11 @@ def load() -> Path:
 def folder() -> Path:
     """Where built libraries are kept."""
     own = os.environ.get("JTHERMO_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jthermo"
+    return (
+        Path(own)
+        if own
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jthermo"
+    )
 
 
 def _built() -> Path:
@@ -74,10 +78,20 @@ def _built() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             made, said = Path(scratch) / path.name, ""
             for variant in VARIANTS:
-                words = [*command, *FLAGS, *variant, f"-I{jax.ffi.include_dir()}", str(HERE / SOURCES[0])]
-                done = subprocess.run([*words, "-o", str(made)], capture_output=True, text=True, check=False)
+                words = [
+                    *command,
+                    *FLAGS,
+                    *variant,
+                    f"-I{jax.ffi.include_dir()}",
+                    str(HERE / SOURCES[0]),
+                ]
+                done = subprocess.run(
+                    [*words, "-o", str(made)], capture_output=True, text=True, check=False
+                )
                 if done.returncode == 0:
-                    made.replace(path)  # whole or not at all, whoever else builds it at the same time
+                    made.replace(
+                        path
+                    )  # whole or not at all, whoever else builds it at the same time
                     return path
                 said = said or done.stderr.strip()[-400:]
     except OSError as error:
@@ -89,7 +103,9 @@ def _built() -> Path:
 
 def _identity(command: tuple[str, ...]) -> str:
     """Sixteen hex digits of all that the library is made from."""
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, check=False
+    ).stdout
     texts = [(HERE / name).read_text() for name in SOURCES]
     made = repr((texts, FLAGS, VARIANTS, command, version, jaxlib.__version__))
     return hashlib.sha256(made.encode()).hexdigest()[:16]

@@ -29,7 +29,9 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     """What of a program the kernel of this name lacks; None where it can train it."""
     model, data, optimizer = program.model, program.data, program.optimizer
     net = net_of(model)
-    plain = optimizer.fn is optax.sgd and all(v is None or v is False for v in optimizer.hyper.values())
+    plain = optimizer.fn is optax.sgd and all(
+        v is None or v is False for v in optimizer.hyper.values()
+    )
     fits = net is None or engine == "fused" or _kernel(engine).lanes(net, program.batch_size)
     for has, what in (
         (net is not None, f"the model {type(model).__name__}"),
@@ -60,7 +62,12 @@ def advance(
     keys = jax.vmap(streams.streams)(runs)
     zero = jnp.zeros_like(runs.learning_rate)
     low = runs.hyper.get("data.scale", runs.hyper.get("data.low", zero))
-    traced = (runs.learning_rate, low, runs.hyper.get("data.high", zero), runs.hyper.get("noise.scale", zero))
+    traced = (
+        runs.learning_rate,
+        low,
+        runs.hyper.get("data.high", zero),
+        runs.hyper.get("noise.scale", zero),
+    )
     words = [jax.random.key_data(k) for k in (keys.batch, keys.noise, keys.dataset)]
     leaves, tree = jax.tree.flatten(state.params)
     order_of, net = by_layer(program.model, state.params), net_of(program.model)

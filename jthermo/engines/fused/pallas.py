@@ -28,7 +28,9 @@ from jthermo.randomness import threefry
 from jthermo.update_rule import residual_noise
 
 LANES = 32  # runs of a program at most: the threads of a warp
-HELD = 3 << 14  # numbers that a program may hold: three quarters of the registers of a multiprocessor
+HELD = (
+    3 << 14
+)  # numbers that a program may hold: three quarters of the registers of a multiprocessor
 WARPS = 8
 Key = tuple[Array, Array]
 Layers = list[tuple[Array, Array | None]]  # weights (out, in, runs) and biases (out, runs)
@@ -174,7 +176,11 @@ def _drawn(
     key_x, key_y = (_fold_in(key, i) for i in (0, 1))
     u = _uniform(_draw((key_x[0][None], key_x[1][None]), number * dim + unit))
     gaussian = isinstance(program.data, Gaussian)
-    x = low * threefry.from_uniform(2.0 * u + threefry.LOWEST) if gaussian else low + (high - low) * u
+    x = (
+        low * threefry.from_uniform(2.0 * u + threefry.LOWEST)
+        if gaussian
+        else low + (high - low) * u
+    )
     return jnp.where(unit < dim, x, 0.0), _coin(key_y, number)
 
 
@@ -183,7 +189,9 @@ def _index(program: step_program.Program, key: Key, order: Any, t: Array, b: Arr
     size = program.data.num_samples
     if program.data.sampling == "epochs":
         return order[t % steps_per_epoch(size, program.batch_size) * program.batch_size + b, :]
-    upper, lower = (_draw(_fold_in(key, i), b) for i in (0, 1))  # as jax.random.randint makes them one number
+    upper, lower = (
+        _draw(_fold_in(key, i), b) for i in (0, 1)
+    )  # as jax.random.randint makes them one number
     n, carry = np.uint32(size), np.uint32(((1 << 16) % size) ** 2 % (1 << 32) % size)
     return (upper % n * carry + lower % n) % n
 
@@ -200,7 +208,10 @@ def _draw(key: Key, count: Any) -> Array:
 
 def _uniform(bits: Array) -> Array:
     """U[0, 1) from the upper 23 bits."""
-    return jax.lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - 1.0
+    return (
+        jax.lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32)
+        - 1.0
+    )
 
 
 def _coin(key: Key, count: Any) -> Array:

@@ -39,13 +39,17 @@ def net_of(model: Model) -> Net | None:
     if isinstance(model, MLP) and model.arguments["hidden"]:
         given = model.arguments
         hidden = given["hidden"]
-        return Net((given["inputs"], *hidden, given["outputs"]), (given["bias"],) * (len(hidden) + 1), True)
+        return Net(
+            (given["inputs"], *hidden, given["outputs"]), (given["bias"],) * (len(hidden) + 1), True
+        )
     return None
 
 
 def by_layer(model: Any, params: Any) -> list[int]:
     """Where the leaves of the parameters come in the kernels' order."""
-    paths = [tuple(k.key for k in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    paths = [
+        tuple(k.key for k in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
+    ]
     if isinstance(model, TwoLayer):
         names: list[tuple[str, ...]] = [("W",), ("b",), ("V",)]
     else:
