@@ -1,13 +1,16 @@
-"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their training loss, not their step, is equal."""
+"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their training loss, not
+their step, is equal.
+"""
 
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
-from jthermo.theory import curves
+from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import below
 from jthermo.theory.meanfield import excess_loss
 
-INITS = ("torch", "he", "unit")  # a paired init starts at the least loss that random labels allow
+# Without the paired inits, which already start at the lowest loss that random labels allow.
+INITS = ("torch", "he", "unit")
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10),
     data=jt.data.Gaussian(dim=10),
@@ -21,23 +24,25 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
-CLAIMS = ("C10",)  # that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
+CLAIMS = ("C10",)
 SMALL = {"seed": range(128)}
-SHARES = (0.2, 0.5, 0.8, 0.98)  # of the way down, on a log scale, from the init to the highest plateau
+# Levels of the loss: shares of the way, on a log scale, from the init to the highest plateau.
+SHARES = (0.2, 0.5, 0.8, 0.98)
 NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
 
 
 def by_rate(ds, init):
-    """The runs of each η, with the records they share."""
-    found = {}
+    """The runs of one init for each η, with the records that they share."""
+    rates = {}
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=(ds.learning_rate.values == eta) & (ds["model.init"].values == init))
-        found[float(eta)] = runs.isel(record=runs.step.values[0] >= 0)
-    return found
+        rates[float(eta)] = runs.isel(record=runs.step.values[0] >= 0)
+    return rates
 
 
 def levels(rates):
-    """Losses above the least one that every η passes on its way from the init to its plateau."""
+    """Losses, in excess of ln 2, that every η passes between its init and its plateau."""
     mean = [r.excess_loss.values.mean(0) for r in rates.values()]
     top, bottom = min(m[0] for m in mean), max(m.min() for m in mean)
     return [float(top * (bottom / top) ** share) for share in SHARES]
@@ -48,11 +53,12 @@ def judge(ds):
     for init in INITS:
         rates = by_rate(ds, init)
         small, large = rates[min(rates)], rates[max(rates)]
-        picks = curves.resamplings(300, small.sizes["run"])
+        picks = curve_statistics.resamplings(300, small.sizes["run"])
         for variable, name in NAMES.items():
             for level in levels(rates):
                 values = [
-                    curves.at_level(runs, variable, "excess_loss", level, picks) for runs in (large, small)
+                    curve_statistics.at_level(runs, variable, "excess_loss", level, picks)
+                    for runs in (large, small)
                 ]
                 difference = (values[0] - values[1]) / values[1][0]
                 low, high = np.nanquantile(difference, [0.025, 0.975])
@@ -61,7 +67,7 @@ def judge(ds):
                     "choice": {"init": init, "at loss": f"ln 2 + {level:.2g}"},
                     "num_seeds": len(np.unique(ds.seed.values)),
                 }
-                rows.append(evidence.below("C10", quantity, 0, difference[0], low, high, **more))
+                rows.append(below("C10", quantity, 0, difference[0], low, high, **more))
     return rows
 
 
@@ -73,12 +79,16 @@ def figure(ds, fits):
         fig, axes = plt.subplots(2, len(INITS), figsize=(jt.figures.PAGE, 3.8), sharex="col")
         for column, init in zip(axes.T, INITS, strict=True):
             rates = by_rate(ds, init)
-            for (eta, runs), colour in zip(rates.items(), jt.figures.colours(len(rates)), strict=True):
+            for (eta, runs), colour in zip(
+                rates.items(), jt.figures.colours(len(rates)), strict=True
+            ):
                 excess = np.minimum.accumulate(runs.excess_loss.values.mean(0))
                 for ax, variable in zip(column, NAMES, strict=True):
                     value = runs[variable].values
                     error = value.std(0, ddof=1) / np.sqrt(len(value))
-                    jt.figures.band(excess, value.mean(0), error, ax=ax, color=colour, label=f"η = {eta:g}")
+                    jt.figures.band(
+                        excess, value.mean(0), error, ax=ax, color=colour, label=f"η = {eta:g}"
+                    )
             for ax in column:
                 for level in levels(rates):
                     ax.axvline(level, color="grey", lw=0.4)

@@ -1,11 +1,15 @@
-"""Figures 13 and 14: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for several B."""
+"""Figures 13 and 14: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for
+several B.
+"""
 
 import functools
 
 import jthermo as jt
-from jthermo.reproduction import load
+from jthermo.paper.reproduce import load
 
-SWEEP = load("fig11_12").SWEEP.replace(learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000)
+SWEEP = load("fig11_12").SWEEP.replace(
+    learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000
+)
 SMALL = {
     "batch_size": (5, 10, 20),
     "seed": range(8),

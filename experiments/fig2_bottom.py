@@ -1,4 +1,6 @@
-"""Figure 2, bottom: gradient variance of the 6-layer CNN on Fashion-MNIST for several η, with real and random labels."""
+"""Figure 2, bottom: gradient variance of the 6-layer CNN on Fashion-MNIST for several η, with real
+and random labels.
+"""
 
 import jthermo as jt
 
@@ -9,7 +11,7 @@ SWEEP = jt.Sweep(
     batch_size=32,
     seed=range(16),
     vary={"data.labels": ("real", "random")},
-    num_steps=jt.RescaledSteps(5.0, batch_size=0.0, at_most=32_000),
+    num_steps=jt.RescaledSteps(5.0, batch_size_power=0.0, at_most=32_000),
     record=jt.Record(
         steps=jt.log_steps(60),
         observables=(
@@ -25,7 +27,7 @@ SWEEP = jt.Sweep(
 SMALL = {
     "learning_rate": (0.05, 0.1, 0.2),
     "seed": range(8),
-    "num_steps": jt.RescaledSteps(1.0, batch_size=0.0),
+    "num_steps": jt.RescaledSteps(1.0, batch_size_power=0.0),
     "record.steps": jt.log_steps(24),
     "record.probe_size": 64,
 }
@@ -33,7 +35,7 @@ FIT = (jt.Claim("C7", "gradient_variance", "learning_rate", exponent=2),)
 
 
 def figure(ds, fits):
-    made = {
+    clocks = {
         f"fig2_bottom_{labels}": jt.figures.clocks(
             ds.isel(run=ds["data.labels"].values == labels),
             "gradient_variance",
@@ -43,4 +45,4 @@ def figure(ds, fits):
     }
     fitted = fits["gradient_variance", "learning_rate"]
     collapse = jt.figures.collapses(fitted, ylabel="gradient variance tr Σ₁/P", share=False)
-    return {**made, "fig2_bottom_collapse": collapse}
+    return {**clocks, "fig2_bottom_collapse": collapse}

@@ -1,4 +1,6 @@
-"""Figures 3 and 4: activation rate and ‖V‖ of the 10-10-1 net with bias for several η, on the clocks t, ηt and η²t."""
+"""Figures 3 and 4: activation rate and ‖V‖ of the 10-10-1 net with bias for several η, on the
+clocks t, ηt and η²t.
+"""
 
 import jthermo as jt
 
@@ -9,7 +11,9 @@ SWEEP = jt.Sweep(
     seed=range(256),
     vary={"model.init": jt.models.INITS},
     num_steps=jt.RescaledSteps(20.0),
-    record=jt.Record(steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+    record=jt.Record(
+        steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))
+    ),
 )
 SMALL = {"seed": range(64)}
 FIT = (

@@ -1,4 +1,6 @@
-"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several B, on the clocks t and t/B."""
+"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several B, on the clocks t and
+t/B.
+"""
 
 import jthermo as jt
 
@@ -10,7 +12,9 @@ SWEEP = jt.Sweep(
     seed=range(256),
     vary={"model.init": jt.models.INITS},
     num_steps=jt.RescaledSteps(20.0),
-    record=jt.Record(steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+    record=jt.Record(
+        steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))
+    ),
 )
 SMALL = {"seed": range(64)}
 FIT = (

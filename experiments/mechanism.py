@@ -1,4 +1,6 @@
-"""Mechanism: full SGD beside its two controls, three theories of what moves b, and the mean field with nothing fitted."""
+"""Mechanism: full SGD beside its two controls, three theories of what moves b, and the mean field
+with nothing fitted.
+"""
 
 from typing import Any
 
@@ -7,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence, train
+from jthermo.engines import run_state, step_program
+from jthermo.figures.colours import CATEGORIES
+from jthermo.paper.evidence import equals
 from jthermo.theory import drift, flow, meanfield
 
 NOISES = {"full": "full SGD", "label_averaged": "label-averaged", "unbiased": "unbiased walk"}
@@ -19,18 +23,22 @@ SWEEP = jt.Sweep(
     vary={"noise": tuple(NOISES)},
     num_steps=jt.RescaledSteps(20.0),
     record=jt.Record(
-        steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias)
+        steps=jt.log_steps(80),
+        observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias),
     ),
 )
-CLAIMS = ("C11",)  # that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
+CLAIMS = ("C11",)
 SMALL = {"seed": range(256)}
-ETA, NETS = 0.05, 64  # what is drawn, and how many of its nets are predicted
-WIDTH = 2**0.5 * (1 - 1 / 40)  # E‖W‖ of a unit for He init and d = 10
-COLOURS = dict(zip(NOISES, jt.figures.CATEGORIES, strict=False))
+# The learning rate that is drawn, and the number of its nets that start the mean-field predictions.
+ETA, NETS = 0.05, 64
+# E‖W‖ of a unit for the He init and d = 10 inputs: √2·(1 − 1/(4d)).
+WIDTH = 2**0.5 * (1 - 1 / 40)
+COLOURS = dict(zip(NOISES, CATEGORIES, strict=False))
 
 
 def slopes():
-    """Slope of b on the clock η²t/B at the init (V² = 1/N), as three theories have it."""
+    """Slope of b on the clock η²t/B at the init (V² = 1/N), according to three theories."""
     V = 10**-0.5
     return {
         "thermophoresis of (V, b)": float(flow.unit(V, 0.0, w=WIDTH)[1]),
@@ -40,21 +48,24 @@ def slopes():
 
 
 def pick(ds, noise, eta=ETA):
+    """The runs with one noise and one η, with the records that they share."""
     runs = ds.isel(run=(ds.noise.values == noise) & (ds.learning_rate.values == eta))
     return runs.isel(record=runs.step.values[0] >= 0)
 
 
 def predicted(runs, noise, eta=ETA):
-    """Mean-field curves from the inits of the first runs."""
+    """Mean-field curves that start from the inits of the first NETS runs."""
     seeds = jnp.asarray(np.sort(runs.seed.values)[:NETS], jnp.uint32)
-    inits = jax.vmap(lambda seed: train.init(SWEEP.model, jt.sgd(), train.Run(seed, 0, eta, {})).params)(
-        seeds
-    )
+    inits = jax.vmap(
+        lambda seed: (
+            run_state.init(SWEEP.model, jt.sgd(), step_program.Run(seed, 0, eta, {})).params
+        )
+    )(seeds)
     return meanfield.predict(inits, runs.step.values[0], learning_rate=eta, noise=noise)
 
 
 def at(runs, variable, tau, eta=ETA):
-    """Each run's value at η²t/B = τ."""
+    """The value of each run at η²t/B = τ."""
     clock = runs.step.values[0] * eta**2
     return np.array([np.interp(tau, clock, row) for row in runs[variable].values])
 
@@ -67,27 +78,33 @@ def judge(ds):
         more: dict[str, Any] = {"choice": {"noise": noise}, "num_seeds": len(shift)}
         error = shift.std(ddof=1) / np.sqrt(len(shift))
         quantity = "shift of b by thermophoresis, of (V, b) at η²t/B = 1"
-        rows.append(evidence.equals("C11", quantity, claimed, shift.mean(), error, **more))
+        rows.append(equals("C11", quantity, claimed, shift.mean(), error, **more))
     return rows
 
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    shown = {"mean_bias": "mean b", "activation_rate": "activation rate", "weight_norm_V": "‖V‖ (r.m.s.)"}
+    shown = {
+        "mean_bias": "mean b",
+        "activation_rate": "activation rate",
+        "weight_norm_V": "‖V‖ (r.m.s.)",
+    }
     with jt.figures.style():
         fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.5))
         for noise, name in NOISES.items():
             runs = pick(ds, noise)
             tau = runs.step.values[0] * ETA**2
-            found = predicted(runs, noise) if noise in meanfield.NOISES else None
+            curves = predicted(runs, noise) if noise in meanfield.NOISES else None
             for ax, variable in zip(axes, shown, strict=True):
                 value = runs[variable].values
                 mean = np.sqrt((value**2).mean(0)) if variable == "weight_norm_V" else value.mean(0)
                 ax.plot(tau, mean, color=COLOURS[noise], label=name)
-                if found is not None:
-                    made = found.squared_norm_V if variable == "weight_norm_V" else getattr(found, variable)
-                    line = np.sqrt(made.mean(0)) if variable == "weight_norm_V" else made.mean(0)
+                if curves is not None:
+                    if variable == "weight_norm_V":
+                        line = np.sqrt(curves.squared_norm_V.mean(0))
+                    else:
+                        line = getattr(curves, variable).mean(0)
                     jt.figures.theory(tau, line, ax=ax, label="_")
         early = np.linspace(0, 1.5, 20)
         for (name, slope), style in zip(slopes().items(), (":", "-.", (0, (4, 1))), strict=True):
@@ -101,12 +118,14 @@ def figure(ds, fits):
         axes[0].legend(handlelength=1.8, fontsize=6, loc="lower left")
         jt.figures.theory([], [], ax=axes[1], label="mean field")
         axes[1].plot([], [], color="grey", ls=":", lw=0.9, label="mean field, η → 0")
-        axes[1].legend(*(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8)
+        axes[1].legend(
+            *(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8
+        )
     return {"mechanism": fig, "mechanism_clocks": _clocks(ds)}
 
 
 def _clocks(ds):
-    """Full SGD meets on η²t, label-averaged SGD on ηt: the discriminating clocks."""
+    """Full SGD collapses on η²t, label-averaged SGD on ηt: a figure of both on both clocks."""
     import matplotlib.pyplot as plt
 
     with jt.figures.style():

@@ -1,4 +1,4 @@
-"""What to measure next: how much more replicates, values or records narrow an interval.
+"""What to measure next: how much more replicates, values or records would narrow an interval.
 
 A design is a set of records. Their covariance Ω at any time and condition is that of the fit's
 noise model. With the curve's splines B and the gradient G of the curve along the exponents, the

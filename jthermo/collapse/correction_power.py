@@ -1,4 +1,4 @@
-"""The power w of a leading correction τ = t·c^p·exp(a·(c/c₀)^w), by its profile likelihood.
+"""Fits the power w of a correction to scaling, τ = t·c^p·exp(a·(c/c₀)^w).
 
 w bends the shifts of the curves and is varied outside the fit: at each w the exponents and the
 amplitude are fitted again under the same noise, and f(w) − f(ŵ) = t²/2 gives the limits of its

@@ -1,4 +1,4 @@
-"""Local exponents between neighbouring controls and in windows of τ: do they all agree?
+"""Drift: local exponents of neighbouring controls and of windows of τ; are they equal?
 
 Corrections to scaling bend the collapse: each pair of curves still coincides, but at an exponent of
 its own. So the gradient of the fit along one exponent is cut into pieces, by intervals of the

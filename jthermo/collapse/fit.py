@@ -1,4 +1,4 @@
-"""fit_collapse: the exponents of τ = t·Π controlᵖ at which the curves of all controls coincide."""
+"""`fit_collapse`, the public entry: reads the data, runs the search, assembles the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a finished fit: what its tests, pictures and advice compute with."""
+"""The numbers of a finished fit from which its tests, figures and advice are computed."""
 
 from __future__ import annotations
 

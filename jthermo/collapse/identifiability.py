@@ -1,4 +1,4 @@
-"""What the data determine: directions of the exponents in which no other value does nearly as well.
+"""Identifiability: which combinations of exponents the data determine.
 
 A fitted exponent means nothing if the curve is flat, if the curves overlap only by extrapolation,
 or if a shift by a whole feature fits as well. So the objective is followed along the eigenvectors

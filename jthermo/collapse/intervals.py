@@ -1,4 +1,4 @@
-"""Intervals, verdict, identifiability and drift at the best exponents of one fit."""
+"""Assembles the statistics of a fit at its best exponents: intervals, verdict, drift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the curves collapse? A lack-of-fit test on linear contrasts of the residuals.
+"""The verdict: a lack-of-fit test on linear contrasts of the residuals.
 
 Three kinds of contrasts say where the curves differ:
 

@@ -1,4 +1,4 @@
-"""The covariance of one replicate: a sum of simple processes with estimated weights.
+"""How much each record weighs in a fit: the covariance of a replicate around the curve.
 
 The unit of information is the replicate, not the point. Its deviation is modelled as
 

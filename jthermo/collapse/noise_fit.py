@@ -1,4 +1,4 @@
-"""The noise of one data set, estimated from the replicates or from the residuals."""
+"""Estimates the noise covariance from the replicates, or from residuals without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of exponents, joint confidence regions and likelihood profiles of a finished fit."""
+"""After a fit: tests of stated exponents, joint confidence regions, likelihood profiles."""
 
 from __future__ import annotations
 

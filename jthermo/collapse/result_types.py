@@ -1,4 +1,4 @@
-"""The small values that a fit is made of: exponents, combinations, notes, test results."""
+"""The small classes of a fit's result: Exponent, Combination, Note, TestResult."""
 
 from __future__ import annotations
 

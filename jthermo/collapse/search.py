@@ -1,4 +1,4 @@
-"""The best exponents: starts, fits under point noise, noise, fits under that noise."""
+"""The search for the best exponents: with independent noise, then with the estimated noise."""
 
 from __future__ import annotations
 

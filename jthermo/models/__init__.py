@@ -1,7 +1,8 @@
-"""Networks as values: the paper's nets, and any flax module in their place."""
+"""The networks: the paper's nets, their initialisations, and the wrapper for flax modules."""
 
-from jthermo.models.deep import CNN, MLP
-from jthermo.models.layers import INITS
+from jthermo.models.cnn import CNN
+from jthermo.models.init import INITS
+from jthermo.models.mlp import MLP
 from jthermo.models.model import Flax, Model, as_model
 from jthermo.models.two_layer import TwoLayer
 

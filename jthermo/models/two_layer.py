@@ -1,22 +1,18 @@
-"""The paper's two-layer net (Sec. 4), with its four inits."""
+"""The paper's two-layer net (Sec. 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
-from jthermo.models.layers import INITS
+from jthermo.errors import InputError, whole_number
+from jthermo.models.init import INITS, two_layer_initializers
 from jthermo.models.model import Model
 
 
 class TwoLayerModule(nn.Module):
-    """f(x) = Σ_i V_i relu(Σ_j W_ij x_j + b_i), the paper's two-layer net (Sec. 4)."""
+    """The flax module of :class:`TwoLayer`."""
 
     inputs: int
     hidden: int
@@ -25,12 +21,13 @@ class TwoLayerModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Outputs for one example (inputs,) or a batch (M, inputs)."""
-        init_w, init_b, init_v = _initializers(self.scheme, self.inputs, self.hidden)
+        """Outputs, () or (M,), of one example (inputs,) or a batch (M, inputs)."""
+        init_w, init_b, init_v = two_layer_initializers(self.scheme, self.inputs, self.hidden)
         w = self.param("W", init_w, (self.hidden, self.inputs))
         a = x @ w.T
         if self.bias:
-            a = a + self.param("b", init_b, (self.hidden,))
+            b = self.param("b", init_b, (self.hidden,))
+            a = a + jnp.expand_dims(b, tuple(range(a.ndim - 1)))
         self.sow("preactivations", "hidden", a)
         return nn.relu(a) @ self.param("V", init_v, (self.hidden,))
 
@@ -43,9 +40,14 @@ class TwoLayer(Model):
     Args:
         inputs: d, the dimension of x.
         hidden: N, the number of hidden units.
-        bias: the paper's first family has b; the second has none and x ≥ 0.
-        init: ``"torch"`` W, b ~ U(±1/√d), V ~ U(±1/√N); ``"he"`` W ~ N(0, 2/d), b = 0, V ~ N(0, 1/N); ``"unit"``
-            W ~ N(0, 1/d), b = 0, V ~ N(0, 1); ``"paired_he"`` He units copied with opposite V, so that f = 0.
+        bias: whether there is a bias b. The paper's first family has one; the second has none, and
+            x ≥ 0.
+        init: ``"torch"``: W, b ~ U(±1/√d), V ~ U(±1/√N). ``"he"``: W ~ N(0, 2/d), b = 0,
+            V ~ N(0, 1/N). ``"unit"``: W ~ N(0, 1/d), b = 0, V ~ N(0, 1). ``"paired_he"``: as
+            ``"he"``, but each unit appears twice, with opposite V, so that f = 0.
+
+    Raises:
+        InputError: an argument has the wrong type or range; `hidden` is odd with ``"paired_he"``.
 
     >>> import jax
     >>> model = TwoLayer(inputs=3, hidden=4, init="paired_he")
@@ -57,40 +59,21 @@ class TwoLayer(Model):
     """
 
     def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
-        inputs, hidden = (checks.whole(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
+        inputs, hidden = (
+            whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden))
+        )
         if init not in INITS:
             raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
         if init == "paired_he" and hidden % 2:
-            raise InputError("model.hidden", hidden, "paired_he copies units in pairs; give an even number")
+            raise InputError(
+                "model.hidden", hidden, "paired_he needs an even number of hidden units"
+            )
         if not isinstance(bias, bool):
             raise InputError("model.bias", bias, "use True or False")
         module = TwoLayerModule(inputs, hidden, bias, init)
-        given = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
-        super().__init__(module, (inputs,), given)
+        arguments = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
+        super().__init__(module, (inputs,), arguments)
 
     def step_model(self) -> Model:
-        """The same net at the default init: compiled update and observables don't depend on it."""
+        """The same net with the default init, on which neither update nor observables depend."""
         return TwoLayer(**{**self.arguments, "init": "torch"})
-
-
-def _initializers(scheme: str, inputs: int, hidden: int) -> tuple[Callable, Callable, Callable]:
-    """Initializers of W, b and V: a draw of unit scale times the scale of the scheme."""
-    w_scale, b_scale, v_scale = {
-        "torch": (inputs**-0.5, inputs**-0.5, hidden**-0.5),
-        "he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),
-        "unit": (inputs**-0.5, 0.0, 1.0),
-        "paired_he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),
-    }[scheme]
-
-    def scaled(scale: float, sign: float = 1.0) -> Callable[[Array, tuple[int, ...]], Array]:
-        def init(key: Array, shape: tuple[int, ...]) -> Array:
-            if scheme == "torch":
-                return scale * jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
-            if scheme != "paired_he":
-                return scale * jax.random.normal(key, shape, jnp.float32)
-            half = scale * jax.random.normal(key, (shape[0] // 2, *shape[1:]), jnp.float32)
-            return jnp.concatenate([half, sign * half])
-
-        return init
-
-    return scaled(w_scale), scaled(b_scale), scaled(v_scale, sign=-1.0)

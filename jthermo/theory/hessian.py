@@ -1,7 +1,8 @@
-"""Curvature of ReLU nets (App. A.5): the trace of the Hessian, exact and estimated, its bound, and the top eigenvalues.
+"""Curvature of ReLU nets (App. A.5): the exact trace of the Hessian, and its bound.
 
-H = K + R with K the Gauss–Newton matrix. For ReLU nets tr R = 0 almost everywhere, convolutions and max pools included,
-so tr H = tr K, which is a sum of squared gradient norms and needs no second derivative.
+H = K + R with K the Gauss–Newton matrix. For ReLU nets, also with convolutions and max pools,
+tr R = 0 almost everywhere. Hence tr H = tr K, a sum of squared gradient norms that needs no second
+derivative. Estimators that hold for any net are in ``observables/curvature_estimators.py``.
 """
 
 from __future__ import annotations
@@ -12,26 +13,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import eigh_tridiagonal
+from jaxtyping import Float
 
-from jthermo import losses, tape
 from jthermo.errors import InputError
-from jthermo.models import MLP, Model, TwoLayer
+from jthermo.models import MLP, Model, TwoLayer, per_example
 
-CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}  # examples at once; bounds the memory
-HESSIAN_CHUNK = 16
-_Layers = list[tuple[Array, Array | None]]  # weight (out, in) and bias of each layer
-EXHAUSTED = 1e-5  # of the largest diagonal element, in float32
+# Examples per chunk; it bounds the memory.
+CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}
+# Weight (out, in) and bias of each layer.
+_Layers = list[tuple[Array, Array | None]]
 
 
-def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
-    """Tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5); exact for ReLU nets almost everywhere.
+def trace(
+    model: Any, params: Any, x: Float[Array, "m ..."], *, loss: str = "auto"
+) -> Float[Array, ""]:
+    """Tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5).
 
-    For one output and the logistic loss this is E[p(1−p) |∇f|²]; for squared error E Σ_k |∇f_k|².
+    Tr H = tr K holds for ReLU nets almost everywhere. For one output and the logistic loss, tr K is
+    E[p(1−p) |∇f|²]; for squared error it is E Σ_k |∇f_k|².
 
     Args:
-        model: a ``jt.models`` value, or anything with ``apply(params, x) -> outputs`` for one example.
+        model: a ``jt.models`` value, or any object with ``apply(params, x) -> outputs`` for one
+            example.
         params: parameters of one network.
         x: inputs, (M, …).
         loss: ``"auto"`` (logistic for one output, softmax for several) or ``"squared"``.
@@ -44,27 +47,34 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     >>> bool(trace(model, model.init(jax.random.key(0)), jax.numpy.ones((5, 3))) > 0)
     True
     """
-    if isinstance(model, Model) and tape.covers(model):
-        chunk = CHUNK["convolution" if tape.convolves(model) else "dense"]
+    if isinstance(model, Model) and per_example.covers(model):
+        chunk = CHUNK["convolution" if per_example.convolves(model) else "dense"]
         return _mean_over_chunks(lambda part: _taped_squares(model, params, part, loss), x, chunk)
 
     def one(example: Array) -> Array:
         outputs, pull_back = jax.vjp(lambda p: jnp.atleast_1d(model.apply(p, example)), params)
         (gradients,) = jax.vmap(pull_back)(_rows(outputs, loss))
-        return sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0))
+        return sum(
+            (jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0)
+        )
 
     return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
 
 
-def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
-    """The bound of tr H by activation and weight norms (A.5), mean over the batch.
+def trace_bound(
+    model: Any, params: Any, x: Float[Array, "m ..."], *, loss: str = "auto"
+) -> Float[Array, ""]:
+    """Bound on tr H by activation and weight norms (A.5), mean over the batch.
 
-    With M^l the mask of active units, ‖M^l W^l‖_F² = Σ_active |W_i|² is the activation rate times the weight norm:
+    With M^l the mask of active units, ‖M^l W^l‖_F² = Σ_active |W_i|² is the activation rate times
+    the weight norm:
 
         tr K ≤ (1 − |p|²) G_(n−1) + ½ Σ_(l<n) G_(l−1) Π_(m>l) ‖W^m M^(m−1)‖_F²
 
-    where G_l = F_l + [layer l+1 has a bias], F_0 = |x|², F_l = (√F_(l−1) ‖M^l W^l‖_F + |M^l b^l|)². For one output and
-    the logistic loss both 1 − |p|² and ½ are p(1 − p). It is loose, the more the deeper the net: report the ratio.
+    where G_l = F_l + [layer l+1 has a bias], F_0 = |x|² and
+    F_l = (√F_(l−1) ‖M^l W^l‖_F + |M^l b^l|)². For one output and the logistic loss, p(1 − p)
+    replaces both 1 − |p|² and ½. The deeper the net, the looser the bound: report its ratio to the
+    trace.
 
     Args:
         model: a ``jt.models.TwoLayer`` or ``jt.models.MLP``.
@@ -76,7 +86,7 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
         () the bound.
 
     Raises:
-        InputError: the net is no chain of dense layers, or the loss is another one.
+        InputError: the net is not a chain of dense layers, or `loss` is not ``"auto"``.
 
     >>> import jax, jthermo as jt
     >>> model = jt.models.MLP(3, hidden=(4, 4), outputs=2)
@@ -85,14 +95,16 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     True
     """
     if loss != "auto":
-        raise InputError("loss", loss, "the bound is for the logistic and softmax losses; use 'auto'")
+        raise InputError(
+            "loss", loss, "the bound holds for the logistic and softmax losses; use 'auto'"
+        )
     layers = _chain(model, params)
     a, masks = _masks(layers, x)
     below, above = _masked_squares(layers, masks)
-    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []  # F_(l−1); G_(l−1)
-    for (_, bias), mask, grown in zip(
-        layers, masks, below, strict=False
-    ):  # the output layer grows no further
+    # F_(l−1), and the list of G_(l−1)
+    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []
+    # not strict: the output layer has no mask
+    for (_, bias), mask, grown in zip(layers, masks, below, strict=False):
         reaches.append(reach + (0.0 if bias is None else 1.0))
         shift = 0.0 if bias is None else jnp.sqrt(mask @ jnp.square(bias))
         reach = jnp.square(jnp.sqrt(reach * grown) + shift)
@@ -109,11 +121,13 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     return total.mean()
 
 
-def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
-    """Activation rate times weight norm of each hidden layer, of which the bound of A.5 is made, mean over the batch.
+def layer_factors(
+    model: Any, params: Any, x: Float[Array, "m ..."]
+) -> tuple[Float[Array, " layers"], Float[Array, " layers"]]:
+    """Activation rate times weight norm of each hidden layer, the factors in the bound of A.5.
 
-    ‖M^l W^l‖_F² = Σ_i 1[a_i > 0] |W_i|² over the incoming weights of each unit, ‖W^(l+1) M^l‖_F² over its outgoing ones;
-    with Σ_i rate_i |W_i|² as their mean.
+    ‖M^l W^l‖_F² = Σ_i 1[a_i > 0] |W_i|² sums over the incoming weights of the active units, and
+    ‖W^(l+1) M^l‖_F² over their outgoing weights. The mean over the batch is Σ_i rate_i |W_i|².
 
     Args:
         model: a ``jt.models.TwoLayer`` or ``jt.models.MLP``.
@@ -121,14 +135,15 @@ def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
         x: inputs, (M, …).
 
     Returns:
-        (hidden layers,) of incoming and (hidden layers,) of outgoing weights.
+        The factors of the incoming weights and of the outgoing weights, each (hidden layers,).
 
     Raises:
-        InputError: the net is no chain of dense layers.
+        InputError: the net is not a chain of dense layers.
 
     >>> import jax.numpy as jnp, jthermo as jt
+    >>> model = jt.models.TwoLayer(inputs=1, hidden=2)
     >>> params = {"W": jnp.array([[3.0], [-2.0]]), "b": jnp.zeros(2), "V": jnp.array([5.0, 7.0])}
-    >>> [f.tolist() for f in layer_factors(jt.models.TwoLayer(inputs=1, hidden=2), params, jnp.ones((1, 1)))]
+    >>> [f.tolist() for f in layer_factors(model, params, jnp.ones((1, 1)))]
     [[9.0], [25.0]]
     """
     layers = _chain(model, params)
@@ -136,93 +151,36 @@ def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
     return jnp.stack(below).mean(1), jnp.stack(above).mean(1)
 
 
-def hutchinson(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, num_probes: int = 16
-) -> tuple[Array, Array]:
-    """Tr H ≈ mean of vᵀHv over random signs v, with its standard error, for any model and the Hessian itself.
-
-    Args:
-        model: anything with ``apply(params, x) -> outputs``.
-        params: parameters of one network.
-        x: inputs, (M, …).
-        y: class indices, (M,).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: draws the signs.
-        num_probes: K ≥ 2 vectors; the relative error falls as 1/√K.
-
-    Returns:
-        () estimate and () standard error, both of the Hessian of the mean loss over these examples.
-
-    Source: Hutchinson 1990, doi:10.1080/03610919008812866.
-    """
-    product, size = _hessian_product(model, params, x, y, loss)
-
-    def one(k: Array) -> Array:
-        v = jax.random.rademacher(k, (size,), dtype=jnp.float32)
-        return v @ product(v)
-
-    found = jax.lax.map(one, jax.random.split(key, num_probes))
-    return found.mean(), found.std(ddof=1) / jnp.sqrt(jnp.float32(num_probes))
-
-
-def top_eigenvalues(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, number: int = 1, num_matvecs: int = 20
-) -> Array:
-    """The largest eigenvalues of the Hessian of the mean loss, by Lanczos with full reorthogonalisation (matfree).
-
-    Args:
-        model: anything with ``apply(params, x) -> outputs``.
-        params: parameters of one network.
-        x: inputs, (M, …).
-        y: class indices, (M,).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: draws the starting vector.
-        number: how many.
-        num_matvecs: Hessian products; no eigenvalue is overestimated, and the first ones converge first.
-
-    Returns:
-        (number,) eigenvalues, the largest first; NaN past the dimension of the Krylov space.
-    """
-    from matfree import decomp
-
-    product, size = _hessian_product(model, params, x, y, loss)
-    steps = min(num_matvecs, size)
-    lanczos = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
-    diagonal, beside = lanczos(product, jax.random.normal(key, (size,))).J_small
-    # where the Krylov space is exhausted the next vector is rounding error: what follows is cut off
-    sound = jnp.cumprod(jnp.abs(beside) > EXHAUSTED * jnp.abs(diagonal).max())
-    kept = jnp.concatenate([jnp.ones(1), sound])
-    diagonal, beside = jnp.where(kept > 0, diagonal, diagonal.min()), beside * sound
-    # by bisection, not LAPACK: jaxlib's batched LAPACK can wait for ever on the thread pool it runs in
-    values = eigh_tridiagonal(diagonal, beside, eigvals_only=True)[::-1][:number]
-    return jnp.where(jnp.arange(len(values)) < kept.sum(), values, jnp.nan)
-
-
 def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
-    """Σ_y p_y |∇L_y|² of each example, (M,), from one forward pass and one backward pass per class."""
-    made = tape.record(model, params, x)
-    outputs = made.outputs if made.outputs.ndim == 2 else made.outputs[:, None]
-    rows = jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+    """Σ_y p_y |∇L_y|² per example, (M,), by one forward pass and one backward pass per class."""
+    tape = per_example.record(model, params, x)
+    outputs = tape.outputs if tape.outputs.ndim == 2 else tape.outputs[:, None]
+    rows = (
+        jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *tape.outputs.shape)
+    )
 
     def squares(row: Array) -> Array:
-        return sum(tape.squared_norms(made, made.pull_back(row), model).values(), start=jnp.float32(0))
+        return sum(
+            per_example.squared_norms(tape, tape.pull_back(row), model).values(),
+            start=jnp.float32(0),
+        )
 
     return jax.vmap(squares)(rows).sum(0)
 
 
 def _rows(outputs: Array, loss: str) -> Array:
-    """Rows of the factor of the loss' curvature in the outputs: S = Σ_y rows_y rows_yᵀ, for one example's (C,)."""
+    """Rows r_y with Σ_y r_y r_yᵀ = ∂²L/∂f² of one example's outputs (C,)."""
     if loss == "squared":
         return jnp.eye(len(outputs))
     if len(outputs) == 1:
         p = jax.nn.sigmoid(outputs)
         return jnp.sqrt(p * (1 - p))[:, None]
     p = jax.nn.softmax(outputs)
-    return jnp.sqrt(p)[:, None] * (p - jnp.eye(len(outputs)))
+    return jnp.sqrt(p)[:, None] * (p[None] - jnp.eye(len(outputs)))
 
 
 def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> Array:
-    """Mean of ``each(x)``, (M,), `chunk` examples at a time and the rest after them."""
+    """Mean of ``each(x)``, (M,), in chunks of `chunk` examples; the remainder comes last."""
     count = len(x)
     if count <= chunk:
         return each(x).mean()
@@ -232,39 +190,11 @@ def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> A
     return (sums.sum() + rest) / count
 
 
-def _hessian_product(
-    model: Any, params: Any, x: Array, y: Array, loss: str
-) -> tuple[Callable[[Array], Array], int]:
-    """V → H v for flat vectors, and their length; the loss is averaged chunk by chunk."""
-    flat, unflatten = ravel_pytree(params)
-
-    def mean_loss(theta: Array, x: Array, y: Array) -> Array:
-        outputs = model.apply(unflatten(theta), x)
-        num_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
-        return losses.value(loss, outputs, losses.targets(loss, y, num_outputs)).mean()
-
-    count, chunk = len(x), min(HESSIAN_CHUNK, len(x))
-    whole = count // chunk * chunk
-    parts = [a[:whole].reshape(-1, chunk, *a.shape[1:]) for a in (x, y)]
-
-    def on(v: Array, x: Array, y: Array) -> Array:
-        return jax.jvp(lambda theta: jax.grad(mean_loss)(theta, x, y), (flat,), (v,))[1]
-
-    def product(v: Array) -> Array:
-        def add(total: Array, part: Any) -> tuple[Array, None]:
-            return total + chunk / count * on(v, *part), None
-
-        total, _ = jax.lax.scan(add, jnp.zeros_like(flat), tuple(parts))
-        return total if whole == count else total + (count - whole) / count * on(v, x[whole:], y[whole:])
-
-    return product, flat.size
-
-
 def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
-    """Outputs (M, C), and which units of each hidden layer are active, (M, N) of 0 and 1."""
+    """Outputs (M, C), and for each hidden layer the mask (M, N) of active units, 0 or 1."""
     h, masks = x.reshape(len(x), -1), []
     for weight, bias in layers:
-        a = h @ weight.T + (0.0 if bias is None else bias)
+        a = h @ weight.T + (0.0 if bias is None else bias[None])
         masks.append((a > 0).astype(jnp.float32))
         h = a * masks[-1]
     return a, masks[:-1]
@@ -272,8 +202,14 @@ def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
 
 def _masked_squares(layers: _Layers, masks: list[Array]) -> tuple[list[Array], list[Array]]:
     """‖M^l W^l‖_F² and ‖W^(l+1) M^l‖_F² of each hidden layer, (M,)."""
-    below = [mask @ jnp.square(weight).sum(1) for (weight, _), mask in zip(layers[:-1], masks, strict=True)]
-    above = [mask @ jnp.square(weight).sum(0) for (weight, _), mask in zip(layers[1:], masks, strict=True)]
+    below = [
+        mask @ jnp.square(weight).sum(1)
+        for (weight, _), mask in zip(layers[:-1], masks, strict=True)
+    ]
+    above = [
+        mask @ jnp.square(weight).sum(0)
+        for (weight, _), mask in zip(layers[1:], masks, strict=True)
+    ]
     return below, above
 
 
@@ -283,4 +219,6 @@ def _chain(model: Any, params: Any) -> _Layers:
         return [(params["W"], params.get("b")), (params["V"][None], None)]
     if isinstance(model, MLP):
         return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
-    raise InputError("model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP")
+    raise InputError(
+        "model", model, "the bound of A.5 needs a chain of dense layers: use TwoLayer or MLP"
+    )

@@ -1,4 +1,4 @@
-"""Taking turns: every contestant of a case in a process of its own, timed one after the other, again and again."""
+"""Times the contestants of a case in turns, each in its own process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contestants import ROOT, images, made
+from scripts.benchmark.contestant import ROOT, images
+from scripts.benchmark.contestants import contestant
 
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 def work(case: str, name: str, seconds: float) -> None:
-    """A contestant's process: say how it is set up, then time one turn for every line that comes in."""
-    it = made(case, name)
+    """A contestant's process: prints its set-up, then times one turn for every line it reads."""
+    it = contestant(case, name)
     it.prepare()
     began = time.perf_counter()
     it.run(it.unit)
@@ -56,12 +57,19 @@ def processors() -> float:
 
 
 def compare(case: str, names: tuple[str, ...], turns: int, seconds: float) -> dict[str, Any]:
-    """The contestants of a case, in turns; each starts when the one before is set up, so that none disturbs another."""
+    """Time the contestants of a case in turns; each is set up before the next one starts."""
     found: dict[str, Any] = {}
     workers: dict[str, subprocess.Popen[str]] = {}
     try:
         for name in names:
-            command = [sys.executable, str(Path(__file__).parent), "--worker", case, name, str(seconds)]
+            command = [
+                sys.executable,
+                str(Path(__file__).parent),
+                "--worker",
+                case,
+                name,
+                str(seconds),
+            ]
             workers[name] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
@@ -102,14 +110,18 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        lines = (x.partition(":")[2].strip() for x in cpu.read_text().splitlines() if "model name" in x)
+        lines = (
+            x.partition(":")[2].strip() for x in cpu.read_text().splitlines() if "model name" in x
+        )
         model = next(lines, model)
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),  # of the minute before the first case
         "python": platform.python_version(),
-        "versions": {n: importlib.metadata.version(n) for n in VERSIONS if importlib.util.find_spec(n)},
+        "versions": {
+            n: importlib.metadata.version(n) for n in VERSIONS if importlib.util.find_spec(n)
+        },
         "images": type(images()).__name__,
         "date": datetime.date.today().isoformat(),
     }

@@ -169,7 +169,8 @@ def test_another_setting_that_varies_is_refused():
     same = fit_collapse(
         array.assign_coords({"model.init": ("run", np.full(array.sizes["run"], "he"))})
     )
-    assert same.exponents == fit_collapse(array).exponents
+    # as text, since NaN differs from itself
+    assert str(same.exponents) == str(fit_collapse(array).exponents)
 
 
 def test_another_dimension_and_a_missing_coordinate_are_refused():

@@ -283,7 +283,7 @@ def test_all_pictures_draw_what_they_say():
 
 
 def test_the_command_line_knows_the_options(tmp_path, capsys):
-    from jthermo import cli
+    from jthermo.cli import verbs
 
     table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=1, sd=0.01)
     table.to_csv(tmp_path / "curves.csv", index=False)
@@ -297,15 +297,15 @@ def test_the_command_line_knows_the_options(tmp_path, capsys):
         "--replicate",
         "none",
     ]
-    cli.main([*plain, "--fixed", "c=2"])
+    verbs.main([*plain, "--fixed", "c=2"])
     held = capsys.readouterr().out
     assert "p(c) = 2 [2, 2]  (fixed)" in held
-    cli.main(plain)
+    verbs.main(plain)
     assert (
         f"p(c) = {fit_collapse(table, ['c'], replicate=None).exponents['c']}"
         in capsys.readouterr().out
     )
-    cli.main([*plain, "--advice", "--as-json"])
+    verbs.main([*plain, "--advice", "--as-json"])
     (said,) = json.loads(capsys.readouterr().out)
     assert [advice["change"] for advice in said["advice"]] == [
         "replicates",
@@ -313,12 +313,12 @@ def test_the_command_line_knows_the_options(tmp_path, capsys):
         "end",
         "records",
     ]
-    cli.main([*plain, "--advice"])
+    verbs.main([*plain, "--advice"])
     assert capsys.readouterr().out.count("  advice: ") == 4
 
 
 def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monkeypatch):
-    from jthermo import cli
+    from jthermo.cli import verbs
 
     table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=2)
     table.to_csv(tmp_path / "good.csv", index=False)
@@ -336,16 +336,16 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
         ("ragged.csv",): "can't be read",
         ("junk.parquet",): "can't be read",
         ("table.txt",): "give a .csv or .parquet file",
-        ("good.csv", "--where", "d=1"): "name a column: c, seed",
-        ("good.csv", "--where", "c=9"): "leaves no row; c takes 0.5, 1.0, 2.0",
-        ("good.csv", "--where", "c=x"): "c takes numbers",
+        ("good.csv", "--where", "d=1"): "name one of the columns c, seed",
+        ("good.csv", "--where", "c=9"): "no row has this value; c takes 0.5, 1.0, 2.0",
+        ("good.csv", "--where", "c=x"): "column c holds numbers",
         ("good.csv", "--correction", "c=x"): "write NAME=POWER",
         ("good.csv", "--correction", "c=-2:-1"): "takes four values of c, here are 3",
         ("good.csv", "--rescale", "d"): "rescale = 'd'",
     }
     for (name, *rest), message in wanted.items():
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["fit", str(tmp_path / name), "--value", "value", "--controls", "c", *rest])
+            verbs.main(["fit", str(tmp_path / name), "--value", "value", "--controls", "c", *rest])
         said = capsys.readouterr().err
         assert (stopped.value.code, said.count("\n")) == (2, 1)
         assert message in said
@@ -355,6 +355,6 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
 
     monkeypatch.setattr(pd, "read_parquet", missing)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["fit", str(tmp_path / "junk.parquet"), "--value", "value", "--controls", "c"])
+        verbs.main(["fit", str(tmp_path / "junk.parquet"), "--value", "value", "--controls", "c"])
     assert stopped.value.code == 2
     assert "pip install pyarrow" in capsys.readouterr().err

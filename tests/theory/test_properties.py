@@ -1,4 +1,4 @@
-"""Properties 4.1 and 4.2: no counter-example where they are theorems, one at once where a hypothesis is broken."""
+"""Properties 4.1 and 4.2: no counter-example, and one when a hypothesis is dropped."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,8 @@ def test_a_counter_example_is_one():
         active = [float(sum(w * v for w, v in zip(W, row, strict=True)) + b) for row in x]
         return {
             "h_v": np.mean([max(a, 0) ** 2 for a in active]),
-            "h_w": V**2 * np.mean([(a > 0) * np.sum(row**2) for a, row in zip(active, x, strict=True)]),
+            "h_w": V**2
+            * np.mean([(a > 0) * np.sum(row**2) for a, row in zip(active, x, strict=True)]),
             "h_b": V**2 * np.mean([a > 0 for a in active]),
         }[found.moment]
 
@@ -77,7 +78,7 @@ def test_slopes_in_bias_are_those_of_the_moments():
 
 
 def test_misuse_is_refused():
-    with pytest.raises(InputError, match="give inputs as"):
-        counter_example(PROPERTY_4_1, jnp.zeros(4), key=jax.random.key(0))
+    with pytest.raises(InputError, match="give inputs as a non-empty array"):
+        counter_example(PROPERTY_4_1, jnp.zeros((0, 2)), key=jax.random.key(0))
     with pytest.raises(InputError, match="num_trials = 0"):
         counter_example(PROPERTY_4_1, jnp.zeros((4, 2)), key=jax.random.key(0), num_trials=0)

@@ -1,0 +1,310 @@
+"""Options of the verbs: changes to a sweep, execution, cluster jobs; reading tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jthermo.errors import InputError, finite_number, whole_number
+
+# A name that needs no quotes anywhere, and a SLURM time limit, [D-]HH:MM:SS.
+TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
+TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
+
+Target = Annotated[
+    Positional[str],
+    arg(metavar="NAME|FILE", help="experiment (see `jthermo list`), or a Python file with SWEEP"),
+]
+Source = Annotated[
+    Positional[Path], arg(metavar="DIR|TABLE", help="results folder, or a CSV or parquet table")
+]
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Changes to the fields of a sweep."""
+
+    learning_rate: tuple[float, ...] | None = None
+    """one or several learning rates η."""
+    batch_size: tuple[int, ...] | None = None
+    """one or several batch sizes B."""
+    seed: tuple[str, ...] | None = None
+    """seeds, as numbers or as ranges such as 0:256."""
+    num_steps: int | None = None
+    """number of steps of every run."""
+    noise: str | None = None
+    """residual noise: full, unbiased or label_averaged."""
+    loss: str | None = None
+    """loss: auto, bce, softmax or squared."""
+    set: tuple[str, ...] = ()
+    """any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 num_steps.value=5."""
+    scale: Literal["paper", "small"] = "paper"
+    """small applies the changes in SMALL of the experiment, such as fewer seeds."""
+
+    def changes(self) -> dict[str, Any]:
+        """The changed fields by dotted name, as :meth:`jthermo.Sweep.replace` takes them."""
+        plain = {
+            k: getattr(self, k)
+            for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")
+        }
+        changes = {k: v for k, v in plain.items() if v is not None}
+        if self.seed is not None:
+            changes["seed"] = tuple(s for text in self.seed for s in _seeds(text))
+        for text in self.set:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise InputError("set", text, "write NAME=VALUE, such as model.hidden=20")
+            changes[name] = _literal(value)
+        return changes
+
+    def arguments(self) -> tuple[str, ...]:
+        """The command-line arguments with the same effect."""
+        words: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                several = value if isinstance(value, tuple) else (value,)
+                words += [f"--{field.name.replace('_', '-')}", *map(str, several)]
+        return tuple(words)
+
+
+Changes = OmitArgPrefixes[Overrides]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run a sweep; only the engine affects the bits of its results."""
+
+    placement: Literal["sharding", "pmap"] = "sharding"
+    """how runs are distributed over the devices."""
+    engine: Literal["auto", "xla", "fused"] = "auto"
+    """engine that trains; auto picks the fused one on CPUs if it is available for this sweep."""
+    extend: bool = False
+    """the folder holds a part of this sweep; train only the new runs."""
+    shard: str | None = None
+    """I/N: train every N-th block of runs, from block I (0 … N-1), in a folder shared by all I."""
+    distributed: bool = False
+    """join the other processes of this job; JAX detects SLURM, Open MPI, Kubernetes, TPU pods."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, if JAX cannot detect it."""
+    num_processes: int | None = None
+    """number of processes, if JAX cannot detect it."""
+    process_id: int | None = None
+    """index of this process, if JAX cannot detect it."""
+    init_timeout: int = 300
+    """seconds to wait for the other processes at the start."""
+    heartbeat_timeout: int = 100
+    """seconds of silence after which a process counts as dead and all processes stop."""
+    checkpoint_seconds: float = 60.0
+    """seconds of wall time between checkpoints."""
+    checkpoint_steps: int | None = None
+    """also save a checkpoint each time this many steps are done."""
+    quiet: bool = False
+    """print no progress."""
+    tensorboard: str | None = None
+    """folder for TensorBoard logs: means and quantiles of every observable."""
+    wandb: str | None = None
+    """folder for an offline run of Weights & Biases with the same values."""
+
+    def start(self) -> None:
+        """Join the other processes if `distributed`; call it before JAX is used."""
+        if self.distributed:
+            from jthermo.execution.processes import join
+
+            join(
+                self.coordinator,
+                self.num_processes,
+                self.process_id,
+                self.init_timeout,
+                self.heartbeat_timeout,
+            )
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of :func:`jthermo.run`."""
+        from jthermo.execution.callbacks import TensorBoard, WandB
+
+        kinds = (("tensorboard", TensorBoard), ("wandb", WandB))
+        callbacks = [
+            make(getattr(self, name)) for name, make in kinds if getattr(self, name) is not None
+        ]
+        names = ("placement", "engine", "extend", "checkpoint_seconds", "checkpoint_steps")
+        shard = None if self.shard is None else tuple(self.shard.split("/"))
+        return {
+            **{k: getattr(self, k) for k in names},
+            "shard": shard,
+            "progress": not self.quiet,
+            "callbacks": callbacks,
+        }
+
+
+How = OmitArgPrefixes[Execution]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings of a cluster job."""
+
+    tasks: int | None = None
+    """number of tasks of the array; by default one per block of runs, at most 64."""
+    nodes: int | None = None
+    """number of nodes, for slurm-multinode; by default 2."""
+    gpus: int = 1
+    """GPUs per task, or per node for slurm-multinode; 0 trains on CPUs."""
+    cpus: int = 8
+    """CPU cores per task."""
+    time: str = "24:00:00"
+    """time limit, as HH:MM:SS or D-HH:MM:SS."""
+    name: str | None = None
+    """name of the job; by default that of the experiment or file."""
+    partition: str | None = None
+    """SLURM partition."""
+    account: str | None = None
+    """SLURM account."""
+    setup: str | None = None
+    """shell lines to run first, such as "source .venv/bin/activate"."""
+    image: str | None = None
+    """container image with jthermo, for gke."""
+    claim: str | None = None
+    """persistent volume claim that holds the results, for gke."""
+    accelerator: str | None = None
+    """TPU slice, such as v5litepod-256, or GPU type for gke, such as nvidia-h100-80gb."""
+    runtime: str | None = None
+    """software version of the TPU VM, for tpu."""
+    zone: str | None = None
+    """zone of the TPU, for tpu."""
+    project: str | None = None
+    """Google Cloud project, for tpu; by default that of gcloud."""
+    spot: bool = False
+    """use TPUs that may be preempted, for tpu."""
+    rate: float | None = None
+    """run-steps per second of one device; adds a forecast of the time to the job file."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("tasks", 1), ("nodes", 1), ("gpus", 0), ("cpus", 1)):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), least)
+        if self.rate is not None:
+            finite_number("rate", self.rate, above=0)
+        if not TIME.fullmatch(self.time):
+            raise InputError("time", self.time, "write HH:MM:SS or D-HH:MM:SS")
+        for name in (
+            "name",
+            "partition",
+            "account",
+            "image",
+            "claim",
+            "accelerator",
+            "runtime",
+            "zone",
+            "project",
+        ):
+            token(name, getattr(self, name))
+
+    @property
+    def minutes(self) -> int:
+        """The time limit in minutes, rounded up."""
+        match = TIME.fullmatch(self.time)
+        assert match is not None
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return max(1, days * 1440 + hours * 60 + minutes + (seconds > 0))
+
+
+def token(field: str, value: str | None) -> str | None:
+    """Check that a name needs no quotes in a shell, in YAML and in Python, and return it."""
+    if value is not None and not TOKEN.fullmatch(value):
+        raise InputError(field, value, "use letters, digits and ._:/@+=,- without spaces")
+    return value
+
+
+def _seeds(text: str) -> range | tuple[int]:
+    """The seeds of a number or of a range such as 0:256."""
+    first, colon, last = text.partition(":")
+    try:
+        return range(int(first), int(last)) if colon else (int(first),)
+    except ValueError:
+        raise InputError("seed", text, "give whole numbers or ranges such as 0:256") from None
+
+
+def _literal(text: str) -> Any:
+    """The value of a JSON text, or the text itself if it is not JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def replicate_column(name: str) -> str | None:
+    """The name of the column of replicates; None for "none"."""
+    return None if name == "none" else name
+
+
+def powers(field: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Parse NAME=POWER to a number and NAME=LOW:HIGH to a pair, by name."""
+    by_name: dict[str, Any] = {}
+    for text in texts:
+        name, _, power = text.partition("=")
+        try:
+            numbers = tuple(float(part) for part in power.split(":"))
+        except ValueError:
+            raise InputError(field, text, "write NAME=POWER, such as batch_size=-1") from None
+        by_name[name] = numbers[0] if len(numbers) == 1 else numbers
+    return by_name
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path names a table, which need not exist, and not a results folder."""
+    return path.is_file() or (bool(path.suffix) and not path.is_dir())
+
+
+def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
+    """The rows of a CSV or parquet file with every ``"column=value"``, as a pandas table."""
+    import pandas as pd
+
+    readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
+    if not path.is_file():
+        raise InputError("table", str(path), "no such file; check the path")
+    try:
+        table = readers[path.suffix](path)
+    except ImportError:
+        remedy = "parquet needs pyarrow; pip install pyarrow, or export the table as CSV"
+        raise InputError("table", str(path), remedy) from None
+    except (ValueError, OSError) as error:
+        raise InputError(
+            "table", str(path), f"can't be read ({' '.join(str(error).split())})"
+        ) from None
+    for text in where:
+        table = _rows(table, text)
+    return table
+
+
+def _rows(table: Any, text: str) -> Any:
+    """The rows of a table with one ``"column=value"``."""
+    name, _, wanted = text.partition("=")
+    if name not in table.columns:
+        raise InputError(
+            "where", text, f"name one of the columns {', '.join(map(str, table.columns))}"
+        )
+    column = table[name]
+    numeric = column.dtype.kind in "iuf"
+    try:
+        kept = table[
+            (column if numeric else column.astype(str)) == (float(wanted) if numeric else wanted)
+        ]
+    except ValueError:
+        raise InputError("where", text, f"column {name} holds numbers; give a number") from None
+    if kept.empty:
+        raise InputError(
+            "where",
+            text,
+            f"no row has this value; {name} takes {', '.join(map(str, column.unique()[:8]))}",
+        )
+    return kept

@@ -1,0 +1,123 @@
+"""Inputs of a compiled step: the static program that runs share, and the numbers of each run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+from jax import Array
+
+from jthermo.data.source import Source
+from jthermo.models import Model
+from jthermo.observables import Observable
+from jthermo.randomness.streams import dataset_key
+from jthermo.sweep.record import Record
+from jthermo.sweep.run_config import RunConfig
+from jthermo.sweep.spec_value import float_fields
+from jthermo.sweep.sweep import Sweep
+from jthermo.update_rule.optimizer import Optimizer
+
+# Arrays of a data set in memory, shared by all runs; empty for other sources.
+HeldArrays = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The static part of a run's configuration; runs with equal programs share compiled code.
+
+    The floats of data, noise and optimizer are zero here; each run supplies its own, see
+    :func:`split`.
+    """
+
+    model: Model
+    data: Any
+    noise: Any
+    optimizer: Optimizer
+    loss: str
+    batch_size: int
+    observables: tuple[Observable, ...]
+    probe_size: int
+    engine: str = "xla"
+
+
+class Run(NamedTuple):
+    """The traced numbers of one run, or of many runs with leading axes; NumPy arrays on the host.
+
+    Attributes:
+        seed: () uint32.
+        stream: () uint32, hash of the run's configuration; 0 if the runs of a sweep share their
+            data.
+        learning_rate: () float32, η.
+        hyper: () float32 by dotted name: every float of data, noise and optimizer.
+    """
+
+    seed: Any
+    stream: Any
+    learning_rate: Any
+    hyper: Mapping[str, Any]
+
+
+def split(
+    config: RunConfig, record: Record, engine: str = "xla"
+) -> tuple[Program, dict[str, float]]:
+    """The static part of a configuration, and its traced floats by dotted name."""
+    parts = {"data": config.data, "noise": config.noise, "optimizer": config.optimizer}
+    hyper = {
+        f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()
+    }
+    data, noise, optimizer = (_bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values())
+    model = config.model.step_model()
+    static = (model, data, noise, optimizer, config.loss, config.batch_size)
+    return Program(*static, record.observables, record.probe_size, engine), hyper
+
+
+def programs(sweep: Sweep) -> tuple[Program, ...]:
+    """The distinct programs of a sweep for the XLA engine."""
+    return tuple(dict.fromkeys(split(config, sweep.record)[0] for config in sweep.configs))
+
+
+def built_optimizer(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:
+    """The optax transformation with the run's η and hyperparameters."""
+    return optimizer.build(run.learning_rate, _own(run, "optimizer"))
+
+
+def source_of(program: Program, run: Run) -> Source:
+    """The data source with the run's floats and with the teacher of the run's seed."""
+    data: Source = bound(program.data, "data", run)
+    return data.of_seed(dataset_key(run))
+
+
+def bound(value: Any, part: str, run: Run) -> Any:
+    """A part of the program, such as ``"noise"``, with the run's floats."""
+    return _bind(value, _own(run, part))
+
+
+def _own(run: Run, part: str) -> dict[str, Array]:
+    return {k.partition(".")[2]: v for k, v in run.hyper.items() if k.startswith(f"{part}.")}
+
+
+def _bind(value: Any, floats: dict[str, Any]) -> Any:
+    """A copy of a spec value with these floats; they are not checked, since they may be tracers."""
+    copied = copy.copy(value)
+    if isinstance(copied, Optimizer):
+        copied.hyper = {**copied.hyper, **floats}
+        return copied
+    for name, new in floats.items():
+        object.__setattr__(copied, name, new)
+    return copied
+
+
+def as_runs(
+    configs: list[RunConfig], hypers: list[dict[str, float]], seeds: np.ndarray, streams: np.ndarray
+) -> Run:
+    """Many runs as NumPy arrays with leading axis (R,)."""
+    return Run(
+        seeds.astype(np.uint32),
+        streams.astype(np.uint32),
+        np.array([c.learning_rate for c in configs], np.float32),
+        {k: np.array([h[k] for h in hypers], np.float32) for k in hypers[0]},
+    )

@@ -1,0 +1,198 @@
+"""Place blocks of runs on devices and build the jitted functions that map over them.
+
+Each device maps over its own blocks of W lanes, without communication. The number of devices, the
+number of blocks and their order do not affect the bits of a run; W does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jthermo.data.source import Split
+from jthermo.engines import choice as engines
+from jthermo.engines import run_state, step_program, xla
+from jthermo.errors import InputError
+from jthermo.models import Model
+from jthermo.update_rule.optimizer import Optimizer
+
+PLACEMENTS = ("sharding", "pmap")
+
+
+def devices() -> tuple[jax.Device, ...]:
+    """The local devices; on a CPU one per core, unless the user has set their number."""
+    untouched = jax.config.values[
+        "jax_num_cpu_devices"
+    ] == -1 and "device_count" not in os.environ.get("XLA_FLAGS", "")
+    if untouched:
+        # If JAX has started already, the number stays as it is; only the speed depends on it.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    return tuple(jax.local_devices())
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """Fix the JAX settings that affect bits while tracing and running, whatever the user set."""
+    with (
+        jax.threefry_partitionable(True),
+        jax.default_matmul_precision("highest"),
+        jax.enable_x64(False),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The devices, and how arrays whose leading axis counts blocks are divided among them.
+
+    The number of blocks has to be a multiple of the number of devices.
+
+    Args:
+        kind: ``"sharding"`` (jit over a mesh) or ``"pmap"``; both run the same program on each
+            device.
+        devices: the devices, in order.
+
+    Raises:
+        InputError: an unknown `kind`.
+    """
+
+    kind: str
+    devices: tuple[jax.Device, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in PLACEMENTS:
+            raise InputError("placement", self.kind, f"use one of {', '.join(PLACEMENTS)}")
+
+    def put(self, tree: Any) -> Any:
+        """Copy host arrays (blocks, …) to the devices."""
+        if self.kind == "sharding":
+            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("runs")))
+        return jax.tree.map(lambda a: a.reshape(len(self.devices), -1, *a.shape[1:]), tree)
+
+    def tell(self, *numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Small host arrays (blocks,) as arguments; under jit this is faster than `put`."""
+        return numbers if self.kind == "sharding" else self.put(numbers)
+
+    def get(self, tree: Any) -> Any:
+        """Copy device arrays to the host as (blocks, …)."""
+        host = jax.tree.map(np.asarray, tree)
+        return (
+            host
+            if self.kind == "sharding"
+            else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
+        )
+
+    def hold(self, tree: Any) -> Any:
+        """Copy host arrays that all blocks share to every device."""
+        if self.kind == "sharding":
+            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        one_per_device = NamedSharding(self._mesh, PartitionSpec("runs"))
+        copies = jax.tree.map(lambda a: np.broadcast_to(a, (len(self.devices), *a.shape)), tree)
+        return jax.device_put(copies, one_per_device)
+
+    def map(
+        self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()
+    ) -> jax.stages.Wrapped:
+        """A jitted function that applies `per_block` to every block on its device.
+
+        Args:
+            per_block: a function of one block; its last argument is shared by all blocks.
+            donate: positions of arguments whose memory the result may reuse.
+
+        Returns:
+            A function of arrays (blocks, …) placed by `put`, except for the last argument, which is
+            placed by `hold`.
+        """
+
+        def per_device(*args: Any) -> Any:
+            *blocked, held = args
+            return jax.lax.map(lambda block: per_block(*block, held), tuple(blocked))
+
+        if self.kind == "pmap":
+            return jax.pmap(per_device, devices=self.devices, donate_argnums=donate)
+        spec = PartitionSpec("runs")
+
+        def call(*args: Any) -> Any:
+            specs = (*(spec for _ in args[:-1]), PartitionSpec())
+            mapped = jax.shard_map(
+                per_device, mesh=self._mesh, in_specs=specs, out_specs=spec, check_vma=False
+            )
+            return mapped(*args)
+
+        return jax.jit(call, donate_argnums=donate)
+
+    @property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), ("runs",))
+
+
+class Bound(NamedTuple):
+    """A jitted function with its last argument, the arrays shared by all blocks, filled in."""
+
+    jitted: Any
+    held: Any
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        return self.jitted(*args, self.held)
+
+    def compiled(self, *args: Any) -> Bound:
+        """Compile the function for `args`, which are arrays or their shapes."""
+        return Bound(self.jitted.lower(*args, self.held).compile(), self.held)
+
+
+class Programs(NamedTuple):
+    """The jitted functions of a cohort; each compiles once per number of blocks.
+
+    Attributes:
+        advance: ``(runs, states, start, stop) → states``, with start and stop steps per block.
+        observe: ``(runs, states, step, record) → recorded values``, with the step and the number of
+            the record per block.
+    """
+
+    advance: Bound
+    observe: Bound
+
+
+def programs(program: step_program.Program, placement: Placement) -> Programs:
+    """The jitted functions of a program, cached so that nothing is compiled twice."""
+    data = program.data
+    held = _held(data.load(), placement)
+    # The update does not depend on the observables, so programs that differ in them share it.
+    update = replace(program, observables=(), probe_size=0)
+    return Programs(
+        Bound(_advance(update, placement), held), Bound(_observe(program, placement), held)
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _held(split: Split, placement: Placement) -> Any:
+    """The arrays of a data set on all devices, copied once."""
+    return placement.hold(split.arrays)
+
+
+@functools.lru_cache(maxsize=64)
+def _advance(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
+    return placement.map(functools.partial(engines.advance(program), program), donate=(1,))
+
+
+@functools.lru_cache(maxsize=64)
+def _observe(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
+    one = functools.partial(xla.observe, program)
+    return placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None)))
+
+
+@functools.lru_cache(maxsize=64)
+def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bound:
+    """The jitted ``runs → states``; a program of its own, since inlined it rounds differently."""
+    one = functools.partial(run_state.init, model, optimizer)
+    return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})

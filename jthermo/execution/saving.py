@@ -1,0 +1,140 @@
+"""While a cohort trains: checkpoints are saved, stop signals obeyed, the lock renewed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jthermo.errors import Interrupted
+from jthermo.execution import lock, stop_signals
+from jthermo.execution.checkpoint_policy import CheckpointPolicy
+from jthermo.execution.cohorts import Cohort
+from jthermo.execution.progress import Progress
+from jthermo.execution.train_cohort import Saved
+from jthermo.results.atomic import writing
+from jthermo.results.layout import CHECKPOINTS, record_name, shard_name
+from jthermo.results.writing import Store
+
+
+class Keeper:
+    """Saves checkpoints when they are due, stops after a signal, and keeps the lock fresh.
+
+    Args:
+        store: the records; without a folder no checkpoint is saved.
+        shard: (I, N).
+        bar: prints lines.
+        stop: the stop signal received so far, if any.
+        held: the lock of the folder.
+        policy: when to save.
+
+    Attributes:
+        seconds: time spent on saving the present cohort.
+        total_seconds: time spent on saving all cohorts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shard: tuple[int, int],
+        bar: Progress,
+        stop: stop_signals.Request | None,
+        held: lock.Lock | None,
+        policy: CheckpointPolicy,
+    ) -> None:
+        self._store, self._shard, self._bar, self._stop, self._held = store, shard, bar, stop, held
+        self._policy = policy
+        self._folder = None if store.directory is None else store.directory / CHECKPOINTS
+        self.seconds = self.total_seconds = 0.0
+        self._checkpoints: Any = None
+
+    def saved(self) -> dict[tuple[str, int], Saved]:
+        """The most advanced checkpoint of each unfinished run, as a map from (key, seed).
+
+        Checkpoints of another layout of shards count too; those of the other shards of this layout
+        do not, since these may be running.
+        """
+        if self._folder is None or not self._folder.is_dir():
+            return {}
+        own = shard_name(self._shard)
+        latest: dict[tuple[str, int], Saved] = {}
+        for folder in sorted(self._folder.glob("*-of-*/*")):
+            layout = folder.parent.name
+            sibling = layout != own and layout.rpartition("-")[2] == str(self._shard[1])
+            if sibling or record_name(folder.name) in self._store.parts:
+                continue
+            with contextlib.closing(self._open(folder)) as checkpoints:
+                rows = checkpoints.restore()
+            for i in range(0 if rows is None else len(rows["seed"])):
+                run, candidate = (str(rows["key"][i]), int(rows["seed"][i])), Saved(rows, i)
+                if run not in latest or latest[run].progress < candidate.progress:
+                    latest[run] = candidate
+        return latest
+
+    @contextlib.contextmanager
+    def keeping(
+        self, cohort: Cohort
+    ) -> Iterator[Callable[[int, Callable[[], dict[str, np.ndarray]]], None]]:
+        """Save checkpoints of a cohort while it is trained.
+
+        Yields:
+            The function `tend` of :func:`jthermo.execution.train_cohort.train_cohort`.
+        """
+        self.seconds = 0.0
+        if self._folder is None:
+            yield lambda step, rows: None
+            return
+        with writing(self._folder.parent):
+            self._checkpoints = self._open(self._folder / shard_name(self._shard) / cohort.name)
+        saved_at, saved_step = time.monotonic(), int(cohort.progress[:, 0].max())
+
+        def tend(step: int, rows: Callable[[], dict[str, np.ndarray]]) -> None:
+            nonlocal saved_at, saved_step
+            assert self._held is not None
+            self._held.touch()
+            self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
+            self._checkpoints.poll()
+            elapsed, slowest = time.monotonic() - saved_at, self._checkpoints.slowest
+            if self._policy.due(elapsed=elapsed, steps=step - saved_step, slowest_save=slowest):
+                self._save(rows(), wait=False)
+                saved_at, saved_step = time.monotonic(), step
+
+        try:
+            yield tend
+        finally:
+            self._checkpoints.close()
+
+    def heed(self, save: Callable[[], None] = lambda: None, where: str = "") -> None:
+        """If a stop signal has arrived, call `save` and raise Interrupted.
+
+        Args:
+            save: saves the present state.
+            where: put after the signal's name in the message, such as ``" at step 40"``.
+        """
+        if self._stop is not None and (received := self._stop.signal) is not None:
+            save()
+            raise Interrupted(f"{received.name}{where}: saved; give the same command to resume")
+
+    def final(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Save the last state of a cohort, which has its trained parameters, and wait for it."""
+        if self._folder is not None:
+            self._save(dict(rows), wait=True)
+
+    def _save(self, rows: dict[str, np.ndarray], wait: bool) -> None:
+        began = time.monotonic()
+        self._checkpoints.save(
+            rows, {"law": self._store.sweep.law, "id": self._store.sweep.id}, wait=wait
+        )
+        self.seconds += time.monotonic() - began
+        self.total_seconds += time.monotonic() - began
+
+    def _open(self, folder: Any) -> Any:
+        # Orbax takes a second to import, and a sweep in memory does not need it.
+        from jthermo.execution.checkpoint import Checkpoints
+
+        process = (jax.process_index(), jax.process_count())
+        return Checkpoints(folder, process, self._bar.say, self._policy.kept)

@@ -1,0 +1,109 @@
+"""Figures as files: PNG, PDF or SVG on disk, and SVG for HTML pages."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jthermo.errors import InputError
+from jthermo.figures.colours import on_dark
+from jthermo.figures.style import STYLE, style
+from jthermo.results.atomic import write_whole, writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+# Pixels per point in a page: text of 8 points becomes 13 pixels high.
+PIXELS = 1.6
+# No dates or versions in a file, so that the same figure gives the same bytes.
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def save(
+    made: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write figures to files and close them.
+
+    Args:
+        made: figures by name.
+        folder: the folder to write to; it is created if needed.
+        formats: any of ``"png"``, ``"pdf"`` and ``"svg"``.
+
+    Returns:
+        The paths written, ``folder/name.format``.
+
+    Raises:
+        InputError: an unknown format, or a folder that cannot be written.
+
+    Guarantees:
+        A file is written completely or not at all.
+    """
+    import matplotlib.pyplot as plt
+
+    if unknown := set(formats) - set(METADATA):
+        raise InputError("formats", unknown, f"use {', '.join(METADATA)}")
+    paths = []
+    for name, fig in made.items():
+        for kind in formats:
+            body = io.BytesIO()
+            with style():
+                fig.savefig(body, format=kind, metadata=METADATA[kind])
+            paths.append(Path(folder) / f"{name}.{kind}")
+            with writing(folder):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                write_whole(paths[-1], body.getvalue())
+        plt.close(fig)
+    return paths
+
+
+def svg(fig: Figure, name: str) -> bytes:
+    """A figure as SVG, for use inside an HTML page or alone.
+
+    Text stays text, and the colours follow the reader's light or dark scheme.
+
+    Args:
+        fig: the figure; it stays open.
+        name: a description for screen readers.
+
+    Returns:
+        The SVG as UTF-8.
+    """
+    import matplotlib.pyplot as plt
+
+    body = io.BytesIO()
+    with plt.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
+        fig.savefig(
+            body, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator"))
+        )
+    text = body.getvalue().decode()
+    head, text = "<svg", text[text.index("<svg") + 4 :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    # keep only the ids that are referenced: repeated paths and clips
+    used = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+    text = re.sub(
+        r'(width|height)="([\d.]+)pt"',
+        lambda match: f'{match[1]}="{float(match[2]) * PIXELS:.0f}"',
+        text,
+    )
+    places = re.compile(r'(?<= )(?:d|x|y|width|height|transform|viewBox)="[^"]*"')
+    # one decimal, a tenth of a point, is enough on a screen
+    text = places.sub(lambda match: re.sub(r"(\.\d)\d+", r"\1", match[0]), text)
+    text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
+    text = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1)", text)
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
+    shades = dict.fromkeys(["000000", "ffffff", *re.findall(r"var\(--c(\w+)\)", text)])
+    # the variable is named after the colour, so several figures in one page can share it
+    light, dark = ("".join(f"--c{c}:{shade(f'#{c}')};" for c in shades) for shade in (str, on_dark))
+    scheme = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    head += (
+        f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif"'
+        # the background of the page, if it defines one
+        ' style="fill: var(--c000000); background: var(--paper, var(--cffffff))"'
+    )
+    return f"{head}{text.replace('<defs>', scheme + '<defs>', 1)}".encode()

@@ -1,0 +1,1 @@
+"""The paper's claims and their verdicts, the experiments that test them, and the report."""

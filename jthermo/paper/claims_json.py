@@ -1,0 +1,72 @@
+"""The file claims.json: the rows of every experiment by claim, and the verdict on each claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jthermo.paper.claims import CLAIMS
+from jthermo.paper.verdicts import overall
+from jthermo.results.atomic import write_whole
+
+# For each kind of rows that an experiment has, the key of a claim's entry that holds them.
+PLACES = {"rows": "experiments", "sensitivity": "sensitivity"}
+# What stays out of the file: rows are split by claim, and digests belong to the results folder.
+NOT_COMMON = ("rows", "sensitivity", "code", "records")
+
+
+def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the rows of one experiment in ``claims.json`` and renew the verdicts.
+
+    If the experiment has the same rows as before, its entry is left unchanged, including when and
+    with what it was made. An experiment without its data (``not_run``) keeps the rows that another
+    machine computed.
+
+    Args:
+        path: the file; it is created if needed.
+        name: the experiment.
+        findings: its rows by claim and everything else known about it, such as its command. For an
+            experiment that could not run, ``not_run`` holds the reason.
+
+    Returns:
+        The new content of the file.
+    """
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for part, place in PLACES.items():
+        entries = _by_claim(findings, part)
+        for claim in dict.fromkeys([*known, *entries]):
+            known.setdefault(claim, {"text": CLAIMS[claim], "experiments": {}})
+            _replace(known[claim], place, name, entries.get(claim), keep="not_run" in findings)
+    known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
+    write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
+    return known
+
+
+def _by_claim(findings: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """An experiment's entry for each claim that it has rows for."""
+    common = {key: value for key, value in findings.items() if key not in NOT_COMMON}
+    common["figures"] = list(findings.get("figures", ()))
+    return {claim: {**common, "rows": rows} for claim, rows in findings.get(part, {}).items()}
+
+
+def _replace(
+    claim: dict[str, Any], place: str, name: str, new: dict[str, Any] | None, keep: bool
+) -> None:
+    """Replace one experiment's entry of a claim, or remove it (None), and renew the verdict."""
+    old = claim.get(place, {}).get(name)
+    if keep and old and old.get("rows"):
+        return
+    if new is None:
+        if old:
+            del claim[place][name]
+    elif old is None or _comparable(old) != _comparable(new):
+        # sorted, so that the order in which experiments run does not show
+        claim[place] = dict(sorted({**claim.get(place, {}), name: new}.items()))
+    claim["verdict"] = overall(claim)
+
+
+def _comparable(entry: Mapping[str, Any]) -> str:
+    """An entry without when and on what machine it was made, as text."""
+    return json.dumps({**entry, "made": None}, sort_keys=True)

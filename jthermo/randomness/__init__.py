@@ -1,0 +1,1 @@
+"""Random numbers: the threefry generator, and every random stream with its role number."""

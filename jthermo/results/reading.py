@@ -1,0 +1,242 @@
+"""Read a results folder into an xarray.Dataset and check it against its manifests, without JAX."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jthermo.errors import InputError
+from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
+from jthermo.results.tables import axes_of, num_diverged
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Long name and unit of the built-in axes.
+_UNITS = {
+    "learning_rate": ("learning rate η", "1"),
+    "batch_size": ("batch size B", "1"),
+    "seed": ("seed", "1"),
+}
+
+
+def open_results(directory: str | Path) -> xr.Dataset:
+    """Open a results folder, checking every record file against its SHA-256 in the manifest.
+
+    Args:
+        directory: a folder that ``jt.run`` wrote.
+
+    Returns:
+        Dims ``run`` and ``record``. Every swept axis is a coordinate on ``run``. The coordinate
+        ``step`` (run, record) counts updates; it is −1, and variables are NaN, where a run has
+        fewer records than the longest. Variables are also NaN once a run has diverged. For an
+        unfinished sweep, the runs whose records are committed, from all shards in the folder, with
+        ``attrs["complete"] = 0``.
+
+    Raises:
+        InputError: the folder holds no results, or a record file is missing or altered.
+    """
+    folder = Path(directory)
+    if not (folder / SWEEP).exists():
+        raise InputError(
+            "directory",
+            str(directory),
+            "holds no sweep.json; give a folder that `jthermo run` wrote",
+        )
+    manifests = read_manifests(folder)
+    parts = [
+        read_part(folder, name, digest) for m in manifests for name, digest in m["parts"].items()
+    ]
+    if not parts:
+        raise InputError(
+            "directory",
+            str(directory),
+            "has no finished records yet; run the same sweep again to continue it",
+        )
+    return assemble(read_json(folder / SWEEP), parts, manifests)
+
+
+def status(directory: str | Path) -> dict[str, str]:
+    """Summary of a results folder: state, runs, records, variables, diverged runs, device, id.
+
+    Args:
+        directory: a folder that ``jt.run`` wrote.
+
+    Returns:
+        Texts by heading, in the order in which ``jthermo status`` prints them.
+
+    Raises:
+        InputError: as :func:`open_results`.
+    """
+    ds = open_results(directory)
+    axes = ", ".join(f"{len(np.unique(ds[name].values))} {name}" for name in axes_of(ds))
+    return {
+        "state": "complete"
+        if ds.attrs["complete"]
+        else "unfinished; run the same sweep again to continue it",
+        "runs": f"{ds.sizes['run']:,} ({axes})",
+        "records": f"{ds.sizes['record']} up to step {int(ds.step.max()):,}",
+        "variables": ", ".join(str(v) for v in ds.data_vars),
+        "diverged": str(num_diverged(ds)),
+        "made on": f"{ds.attrs['num_devices']} × {ds.attrs['device']} "
+        f"in {ds.attrs['wall_seconds']:.1f} s",
+        "sweep": ds.attrs["id"],
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Parse a JSON file of a results folder.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise InputError(
+            "directory",
+            str(path),
+            "is not valid JSON, so it was altered; restore it from a copy, or remove the folder "
+            "and run again",
+        ) from None
+
+
+def read_manifests(directory: Path) -> list[dict[str, Any]]:
+    """The manifests of a folder, one per shard that wrote into it."""
+    return [read_json(path) for path in sorted(directory.glob(MANIFESTS))]
+
+
+def read_record(directory: Path, name: str, digest: str) -> bytes:
+    """The bytes of a record file, checked against the SHA-256 in its manifest.
+
+    Raises:
+        InputError: the file is missing or altered.
+    """
+    path = directory / RECORDS / name
+    body = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(body).hexdigest() != digest:
+        state = "was altered since it was written" if body else "is missing"
+        raise InputError(
+            "records",
+            str(path),
+            f"{state}; run the same sweep again to rebuild it from its checkpoint",
+        )
+    return body
+
+
+def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
+    """The arrays of a record file, checked against the SHA-256 in its manifest."""
+    return decode_records(read_record(directory, name, digest))
+
+
+def assemble(
+    description: Mapping[str, Any],
+    parts: Sequence[Mapping[str, np.ndarray]],
+    manifests: Sequence[Mapping[str, Any]],
+) -> xr.Dataset:
+    """Join record files into one dataset whose runs are in the order of the sweep.
+
+    Args:
+        description: the content of ``sweep.json``.
+        parts: arrays of each record file, with leading axis runs. Parts may differ in the number of
+            records and in the sizes of further dims; shorter ones are padded.
+        manifests: all manifests; their attributes become those of the dataset, and their seconds
+            are added up.
+    """
+    import xarray as xr
+
+    runs, columns = _columns(description)
+    position = {run: i for i, run in enumerate(runs)}
+    order = np.concatenate(
+        [
+            [position[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)]
+            for p in parts
+        ]
+    ).astype(np.int64)
+    # Two shards of different layouts may have written the same run: keep one row of it.
+    order, rows = np.unique(order, return_index=True)
+    coords: dict[str, Any] = {}
+    for name, column in columns.items():
+        long_name, units = _UNITS.get(name, (name, "1"))
+        coords[name] = ("run", column[order], {"long_name": long_name, "units": units})
+    coords["step"] = (
+        ("run", "record"),
+        _join([p["step"] for p in parts], -1)[rows],
+        {
+            "long_name": "number of updates t; -1 where the run has fewer records",
+            "units": "updates",
+        },
+    )
+    data: dict[str, Any] = {}
+    for name, (long_name, units, own) in description["variables"].items():
+        fill = False if name == "finite" else np.nan
+        joined = _join([p[name] if name in p else _absent(p, len(own), fill) for p in parts], fill)
+        data[name] = (
+            ("run", "record", *own),
+            joined[rows],
+            {"long_name": long_name, "units": units},
+        )
+    seconds = {
+        k: sum(m["attrs"].get(k, 0.0) for m in manifests)
+        for k in ("wall_seconds", "checkpoint_seconds")
+    }
+    attrs = {
+        "sweep": json.dumps(description["sweep"]),
+        "id": description["id"],
+        "complete": int(len(order) == len(runs)),
+        **{k: v for m in manifests for k, v in m["attrs"].items()},
+        **seconds,
+    }
+    return xr.Dataset(data, coords, attrs)
+
+
+def _columns(description: Mapping[str, Any]) -> tuple[list[tuple[str, int]], dict[str, np.ndarray]]:
+    """Every run as (key, seed) in the order of the sweep, and a column of values per swept axis."""
+    runs: list[tuple[str, int]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in description["axes"]}
+    for group in description["runs"]:
+        seeds = [s for first, end in group["seeds"] for s in range(first, end)]
+        runs += [(group["key"], seed) for seed in seeds]
+        for name, column in columns.items():
+            column += seeds if name == "seed" else [group["at"][name]] * len(seeds)
+    return runs, {name: _column(column) for name, column in columns.items()}
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """A NumPy column; a mixture of numbers with None or strings becomes strings."""
+    numeric = all(isinstance(v, int | float) for v in values)
+    return np.array(
+        values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values]
+    )
+
+
+def _absent(part: Mapping[str, np.ndarray], own: int, fill: Any) -> np.ndarray:
+    """Fill values for a variable that the runs of this part do not record."""
+    return np.full((*part["step"].shape, *(1,) * own), fill, np.float32)
+
+
+def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
+    """Concatenate along runs, padding every other dim to the largest."""
+    arrays = list(arrays)
+    shape = np.max([a.shape[1:] for a in arrays], axis=0)
+    padded = [
+        np.pad(
+            a,
+            [(0, 0), *((0, int(n) - m) for n, m in zip(shape, a.shape[1:], strict=True))],
+            constant_values=fill,
+        )
+        for a in arrays
+    ]
+    return np.concatenate(padded)
+
+
+def read_dataset(folder: Path) -> xr.Dataset:
+    """Read the file that :func:`jthermo.results.writing.write_dataset` wrote into `folder`."""
+    import xarray as xr
+
+    return xr.load_dataset(folder / RECORDS / DATASET, engine="scipy")

@@ -1,0 +1,47 @@
+"""`jt.Record`: the steps and observables that a sweep records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jthermo.errors import InputError, whole_number
+from jthermo.observables import as_observable
+from jthermo.sweep.recorded_steps import Every, LogSteps, as_steps
+
+
+@dataclass(frozen=True)
+class Record:
+    """The steps and observables to record; a record at step s is of the state after s updates.
+
+    Args:
+        steps: ``jt.log_steps(n)``, ``jt.every(k)`` or an increasing tuple of steps.
+        observables: one or several values such as ``jt.activation_rate()``, or functions
+            ``(model, params, probe) -> array``.
+        probe_size: M, the number of examples that observables are estimated from at each record.
+
+    Raises:
+        InputError: the steps aren't increasing, an observable appears twice, or M < 2.
+
+    >>> import jthermo as jt
+    >>> Record(steps=jt.every(10), observables=jt.activation_rate()).observables
+    (ActivationRate(method='auto'),)
+    """
+
+    steps: LogSteps | Every | tuple[int, ...]
+    observables: tuple[Any, ...]
+    probe_size: int = 256
+
+    def __post_init__(self) -> None:
+        listed = self.observables if isinstance(self.observables, Sequence) else (self.observables,)
+        observables = tuple(as_observable(o) for o in listed)
+        if len(set(observables)) < len(observables):
+            raise InputError(
+                "record.observables", observables, "contains an observable twice; remove the repeat"
+            )
+        object.__setattr__(self, "observables", observables)
+        object.__setattr__(self, "steps", as_steps(self.steps))
+        object.__setattr__(
+            self, "probe_size", whole_number("record.probe_size", self.probe_size, 2)
+        )

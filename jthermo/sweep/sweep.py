@@ -1,0 +1,345 @@
+"""`jt.Sweep`: the specification of a sweep, validated when it is constructed.
+
+Its runs are the product learning_rate × batch_size × seed × every field named in `vary`. With
+`points`, they are the product of the points and the axes that the points don't name.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jthermo.data.source import Source
+from jthermo.errors import InputError, whole_number
+from jthermo.models import as_model
+from jthermo.sweep import identity, json_codec, spec_value
+from jthermo.sweep.axes import read_axis, read_list, read_point
+from jthermo.sweep.record import Record
+from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
+from jthermo.sweep.run_config import RunConfig, RunGroup
+from jthermo.update_rule import losses
+from jthermo.update_rule.optimizer import Optimizer, sgd
+from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
+
+AXES = ("learning_rate", "batch_size", "seed")
+MAX_RUNS = 100_000
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sweep:
+    """A model and its data, to be trained for all learning rates × batch sizes × seeds.
+
+    Args:
+        model: a ``jt.models`` value or any flax module.
+        data: a ``jt.data`` source, or your own subclass of ``jt.data.Source``.
+        learning_rate: η, one or several positive numbers.
+        batch_size: B, one or several positive whole numbers; 1 if omitted.
+        seed: one or several whole numbers below 2³²; 0 if omitted. Runs with the same seed start
+            from the same parameters.
+        num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to train until t·η²/B = 20.
+        record: the steps and observables to record.
+        noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
+        optimizer: ``jt.sgd()`` or ``jt.Optimizer(optax_factory, **hyper)``.
+        loss: ``"auto"`` (logistic for one output, softmax for several, squared for real-valued
+            targets), ``"bce"``, ``"softmax"`` or ``"squared"``.
+        vary: further axes by dotted name, as in
+            ``{"model.hidden": (10, 20), "optimizer.momentum": (0.0, 0.9)}``.
+        points: a list of dicts instead of a product, as in
+            ``[{"learning_rate": .1, "batch_size": 1}, …]``; all axes that the points don't name are
+            crossed with them.
+        common_data: if True, all runs of a seed train on the same random examples, for paired
+            comparisons.
+        lane_width: W, the number of runs vectorised together. None chooses it by a rule;
+            :func:`jthermo.plan` shows the choice. W affects rounding, so it is part of the id.
+        max_runs: the largest number of runs allowed, as a guard against mistyped axes.
+
+    Raises:
+        InputError: names the field, the value and the remedy.
+
+    >>> import jthermo as jt
+    >>> sweep = jt.Sweep(
+    ...     model=jt.models.TwoLayer(inputs=10, hidden=10), data=jt.data.Gaussian(dim=10),
+    ...     learning_rate=(0.05, 0.1), seed=range(3), num_steps=jt.RescaledSteps(1.0),
+    ...     record=jt.Record(steps=jt.log_steps(20), observables=jt.activation_rate()))
+    >>> sweep.num_runs
+    6
+    >>> jt.Sweep.from_json(sweep.to_json()) == sweep
+    True
+    """
+
+    model: Any
+    data: Any
+    num_steps: int | RescaledSteps
+    record: Record
+    learning_rate: Any = None
+    batch_size: Any = None
+    seed: Any = None
+    noise: str | Noise = "full"
+    optimizer: Optimizer = field(default_factory=sgd)
+    loss: str = "auto"
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] = ()
+    common_data: bool = False
+    lane_width: int | None = None
+    max_runs: int = MAX_RUNS
+
+    def __post_init__(self) -> None:
+        for name, kind in (("record", Record), ("optimizer", Optimizer)):
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(
+                    name,
+                    getattr(self, name),
+                    f"give a jt.{kind.__name__}"
+                    + (" such as jt.sgd()" if name == "optimizer" else ""),
+                )
+        if not isinstance(self.data, Source):
+            remedy = "give a source such as jt.data.Gaussian(dim=10), or extend jt.data.Source"
+            raise InputError("data", self.data, remedy)
+        checked = {
+            "noise": as_noise(self.noise),
+            "num_steps": as_num_steps(self.num_steps),
+            "lane_width": None
+            if self.lane_width is None
+            else whole_number("lane_width", self.lane_width),
+            "max_runs": whole_number("max_runs", self.max_runs, 1),
+            "points": tuple(read_point(p) for p in read_list("points", self.points)),
+            "vary": {str(k): v for k, v in dict(self.vary).items()},
+        }
+        for name, new in checked.items():
+            object.__setattr__(self, name, new)
+        self._set_axes()
+        for config in self.configs:
+            _check(self, config)
+
+    def _set_axes(self) -> None:
+        """Check every axis, and the number of runs before their product is formed."""
+        named = {key for point in self.points for key in point}
+        if any(set(p) != named for p in self.points):
+            raise InputError("points", self.points[0], "every point must name the same fields")
+        axes: dict[str, tuple[Any, ...]] = {}
+        for name, default in (("learning_rate", None), ("batch_size", 1), ("seed", 0)):
+            values = getattr(self, name)
+            if name in named and values is not None:
+                raise InputError(name, values, "is also named by the points; give it in one place")
+            if name not in named:
+                if (values := default if values is None else values) is None:
+                    raise InputError(name, values, "give at least one value")
+                axes[name] = read_axis(name, values, self.max_runs)
+                object.__setattr__(self, name, axes[name])
+        for name, values in self.vary.items():
+            if name in named:
+                raise InputError("vary", name, "is also named by the points; give it in one place")
+            if name in AXES:
+                raise InputError(
+                    "vary", name, f"is an argument of Sweep; give Sweep({name}=...) instead"
+                )
+            if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
+                raise InputError(
+                    "vary",
+                    name,
+                    "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
+                )
+            axes[name] = read_axis(name, values, self.max_runs)
+        object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in AXES})
+        size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
+        if size > self.max_runs:
+            sizes = " × ".join(f"{len(a)} {k}" for k, a in axes.items())
+            raise InputError(
+                "max_runs",
+                self.max_runs,
+                f"the grid has {size:,} runs ({sizes}"
+                f"{f' × {len(self.points)} points' if self.points else ''}); "
+                f"set max_runs={size} if this is intended",
+            )
+        object.__setattr__(self, "_axes", axes)
+
+    @functools.cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Names of all axes: learning_rate, batch_size, seed, then those of vary and points."""
+        named = tuple(self.points[0]) if self.points else ()
+        return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
+
+    @functools.cached_property
+    def groups(self) -> dict[RunConfig, RunGroup]:
+        """The runs by their settings without the seed, in sorted order."""
+        axes: dict[str, tuple[Any, ...]] = self._axes  # type: ignore[attr-defined]
+        seeds_at: dict[tuple[Any, ...], set[int]] = {}
+        names = [n for n in self.axes if n != "seed"]
+        free: dict[str, tuple[Any, ...]] = {k: v for k, v in axes.items() if k != "seed"}
+        for point, rest in itertools.product(
+            self.points or ({},), itertools.product(*free.values())
+        ):
+            at = {**dict(zip(free, rest, strict=True)), **point}
+            seeds = axes.get("seed") or (at["seed"],)
+            known = seeds_at.setdefault(tuple(at[n] for n in names), set())
+            if known & set(seeds):
+                raise InputError("points", point, "appears twice; remove the repeat")
+            known.update(seeds)
+        order = sorted(
+            seeds_at,
+            key=lambda at: tuple(
+                (str(type(v)), v) if v is not None else ("", 0) for v in reversed(at)
+            ),
+        )
+        groups: dict[RunConfig, RunGroup] = {}
+        for values in order:
+            coordinates = dict(zip(names, values, strict=True))
+            config = self._config(coordinates)
+            if config in groups:
+                raise InputError(
+                    "vary",
+                    coordinates,
+                    f"gives the same run as {groups[config].at}; remove one of the two",
+                )
+            groups[config] = RunGroup(coordinates, tuple(sorted(seeds_at[values])))
+        return groups
+
+    @property
+    def configs(self) -> tuple[RunConfig, ...]:
+        """The settings of all runs without their seeds, each once."""
+        return tuple(self.groups)
+
+    @functools.cached_property
+    def num_runs(self) -> int:
+        """Number of runs."""
+        return sum(len(group.seeds) for group in self.groups.values())
+
+    def steps_of(self, config: RunConfig) -> tuple[int, ...]:
+        """The recorded steps of runs with these settings; training may stop after the last."""
+        if isinstance(self.num_steps, RescaledSteps):
+            total = self.num_steps.resolve(config.learning_rate, config.batch_size)
+        else:
+            total = self.num_steps
+        steps = self.record.steps
+        if not isinstance(steps, tuple):
+            return steps.resolve(total)
+        kept = tuple(s for s in steps if s <= total)
+        if not kept or (steps[-1] > total and not isinstance(self.num_steps, RescaledSteps)):
+            raise InputError(
+                "record.steps",
+                steps,
+                f"the run has only {total} steps; give smaller steps or a larger num_steps",
+            )
+        return kept
+
+    def key_of(self, config: RunConfig) -> str:
+        """16 hex digits that identify a run without its seed: its settings and recorded steps."""
+        settings = [identity.canonical(config, source=True), list(self.steps_of(config))]
+        return identity.json_digest(settings)[:16]
+
+    @functools.cached_property
+    def runs(self) -> frozenset[tuple[str, int]]:
+        """All runs as (key, seed), with the key of :meth:`key_of`."""
+        keys = {self.key_of(config): group.seeds for config, group in self.groups.items()}
+        return frozenset((key, seed) for key, seeds in keys.items() for seed in seeds)
+
+    @functools.cached_property
+    def law(self) -> str:
+        """16 hex digits of the settings common to all runs: observables, probe size, W, axes."""
+        observables = sorted(
+            json.dumps(identity.canonical(o, source=True), sort_keys=True)
+            for o in self.record.observables
+        )
+        names = sorted(set(self.axes) - set(AXES))
+        shared = [observables, self.record.probe_size, self.common_data, self.lane_width, names]
+        return identity.json_digest(shared)[:16]
+
+    @functools.cached_property
+    def id(self) -> str:
+        """16 hex digits, equal exactly if the results must be equal, in any order of the axes."""
+        runs = sorted([self.key_of(c), list(group.seeds)] for c, group in self.groups.items())
+        return identity.json_digest([runs, self.law])[:16]
+
+    def to_json(self) -> str:
+        """The sweep as JSON text, including all defaults."""
+        plain = {k: json_codec.to_plain(v) for k, v in spec_value.arguments(self).items()}
+        return json.dumps(plain, indent=2, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Sweep:
+        """The sweep from the text of :meth:`to_json`."""
+        return Sweep(**{k: json_codec.from_plain(v) for k, v in json.loads(text).items()})
+
+    def replace(self, **changes: Any) -> Sweep:
+        """A copy with some fields changed, also nested: ``replace(**{"model.hidden": 20})``."""
+        arguments = spec_value.arguments(self)
+        # apply all changes before the copy is validated, since some fit only together
+        for path, new in changes.items():
+            field, _, rest = path.partition(".")
+            spec_value.get(self, field)
+            arguments[field] = spec_value.put(arguments[field], rest, new) if rest else new
+        return spec_value.replace(self, **arguments)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sweep) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def _config(self, at: Mapping[str, Any]) -> RunConfig:
+        """The settings of the runs at one point of the grid."""
+        parts: dict[str, Any] = {
+            k: getattr(self, k) for k in ("model", "data", "noise", "optimizer", "loss")
+        }
+        nested: dict[str, dict[str, Any]] = {}
+        for path, new in at.items():
+            part, _, rest = path.partition(".")
+            if rest:
+                nested.setdefault(part, {})[rest] = new
+            elif part in parts:
+                parts[part] = new
+        # replace the fields of a part at once, since some values are valid only together
+        for part, changes in nested.items():
+            deep = {k: v for k, v in changes.items() if "." in k}
+            shallow = {k: v for k, v in changes.items() if "." not in k}
+            for k in shallow:
+                spec_value.get(parts[part], k)
+            parts[part] = spec_value.replace(parts[part], **shallow)
+            for k, v in deep.items():
+                parts[part] = spec_value.put(parts[part], k, v)
+        model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
+        loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
+        return RunConfig(
+            model,
+            data,
+            as_noise(parts["noise"]),
+            parts["optimizer"],
+            loss,
+            at["learning_rate"],
+            at["batch_size"],
+        )
+
+
+def _check(sweep: Sweep, config: RunConfig) -> None:
+    """Check settings that depend on each other: observables, noise, batch size, recorded steps."""
+    names: set[str] = set()
+    for observable in sweep.record.observables:
+        observable.check(config.model, config.data, config.loss)
+        new = set(observable.variables(config.model, config.data))
+        if new & names:
+            raise InputError(
+                "record.observables",
+                observable,
+                f"records {', '.join(sorted(new & names))}, which another observable records too; "
+                "remove one of the two",
+            )
+        names |= new
+    if isinstance(config.noise, LabelAveraged) and config.data.num_targets:
+        raise InputError(
+            "noise",
+            config.noise,
+            "averages class labels, but the data have real-valued targets; use 'full'",
+        )
+    size = config.data.num_samples
+    if size is not None and config.data.sampling == "epochs" and config.batch_size > size:
+        raise InputError(
+            "batch_size",
+            config.batch_size,
+            f"an epoch has only {size} examples; give a smaller batch or sampling='replacement'",
+        )
+    sweep.steps_of(config)

@@ -1,0 +1,1 @@
+"""The update rule: losses, the residual noise and its controls, optimizers and schedules."""

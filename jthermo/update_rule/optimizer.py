@@ -1,0 +1,129 @@
+"""Optimizers: an optax factory with its hyperparameters as a hashable value, and plain SGD."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jthermo.errors import InputError, finite_number
+from jthermo.update_rule.schedule import stepped_sgd
+
+
+class Optimizer:
+    """An optax optimizer as a hashable value; the learning rate comes from the sweep.
+
+    Args:
+        fn: an optax factory, or any function
+            ``(learning_rate, **hyper) -> optax.GradientTransformation``.
+        **hyper: the other arguments of `fn`. Floats can be swept by name, as in
+            ``vary={"optimizer.b1": (0.8, 0.9)}``, without another compilation; other values are
+            static.
+
+    Raises:
+        InputError: `fn` isn't callable, rejects its arguments, or branches on a float.
+
+    >>> import optax
+    >>> Optimizer(optax.adam, b1=0.8)
+    Optimizer(optax:adam, b1=0.8)
+    """
+
+    def __init__(self, fn: Callable[..., optax.GradientTransformation], **hyper: Any) -> None:
+        if not callable(fn):
+            raise InputError(
+                "optimizer", fn, "give an optax factory such as optax.adam, or jt.sgd()"
+            )
+        _, *others = inspect.signature(fn).parameters.values()
+        self.defaults = {p.name: p.default for p in others if p.default is not p.empty}
+        self.fn, self.hyper = fn, {**self.defaults, **hyper}
+        try:
+            self.build(0.1)
+            jax.eval_shape(self._one_update, 0.1, self._floats)
+        except jax.errors.ConcretizationTypeError:
+            remedy = (
+                f"{fn.__name__} branches on a float argument, but these are traced by JAX; "
+                "set that value inside the function"
+            )
+            raise InputError("optimizer", self, remedy) from None
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "optimizer", self, f"{fn.__name__} rejects these arguments ({error}); correct them"
+            ) from None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The factory and its hyperparameters: the constructor's arguments by name."""
+        return {"fn": self.fn, **self.hyper}
+
+    @property
+    def _floats(self) -> dict[str, float]:
+        return {k: v for k, v in self.hyper.items() if isinstance(v, float)}
+
+    def build(
+        self, learning_rate: Any, traced: Mapping[str, Any] | None = None
+    ) -> optax.GradientTransformation:
+        """The optax transformation; `traced` values replace the float hyperparameters they name."""
+        return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
+
+    def _one_update(self, learning_rate: Any, traced: Mapping[str, Any]) -> Any:
+        """The update of a single weight, traced once to check that the factory can be compiled."""
+        transformation, weight = self.build(learning_rate, traced), jnp.ones(())
+        return transformation.update(weight, transformation.init(weight), weight)[0]
+
+    def __repr__(self) -> str:
+        changed = {
+            k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]
+        }
+        name = f"{self.fn.__module__.partition('.')[0]}:{self.fn.__qualname__}"
+        return f"Optimizer({', '.join([name, *(f'{k}={v!r}' for k, v in changed.items())])})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Optimizer) and (self.fn, self.hyper) == (other.fn, other.hyper)
+
+    def __hash__(self) -> int:
+        return hash((self.fn, tuple(sorted(self.hyper))))
+
+
+def sgd(
+    momentum: float | None = None,
+    nesterov: bool = False,
+    decay_at: float | None = None,
+    decay: float = 10.0,
+) -> Optimizer:
+    """θ ← θ − η ∇L, the paper's optimizer; with momentum m: v ← m v + ∇L, θ ← θ − η v.
+
+    Both decay arguments can be swept: ``vary={"optimizer.decay_at": (1e3, 3e3)}``. For another
+    schedule, give ``jt.Optimizer`` a function ``(learning_rate, **hyper)`` that returns an optax
+    optimizer with that schedule.
+
+    Args:
+        momentum: m; None for plain SGD.
+        nesterov: use Nesterov's momentum.
+        decay_at: number of updates with the full η; all later ones have η/decay. None: no decay.
+        decay: the divisor of η after `decay_at` updates.
+
+    Returns:
+        The optimizer, for ``jt.Sweep(optimizer=…)``.
+
+    Raises:
+        InputError: `decay_at` is negative or at least 2²⁴, where float32 no longer counts single
+            steps; or `decay` isn't positive.
+
+    >>> sgd(momentum=0.9)
+    Optimizer(optax:sgd, momentum=0.9)
+    >>> sgd(decay_at=1000, decay=5)
+    Optimizer(jthermo:stepped_sgd, decay_at=1000.0, decay=5.0)
+    """
+    momentum = None if momentum is None else float(momentum)
+    if decay_at is None:
+        return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
+    at, by = (
+        finite_number(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay))
+    )
+    return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)
