@@ -162,7 +162,7 @@ def drift(
 
 def _combined(p_by_kind: dict[str, float], settings: Settings) -> float:
     """One p-value of both kinds, by a weighted Bonferroni correction."""
-    prior = dict(zip(KINDS, settings.drift_prior, strict=True))
+    prior = {"between": settings.control_drift_weight, "window": 1.0}
     total = sum(prior[kind] for kind in p_by_kind)
     return float(min(1.0, *(p / (prior[kind] / total) for kind, p in p_by_kind.items())))
 

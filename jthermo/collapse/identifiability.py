@@ -81,15 +81,15 @@ def identify(
         message = f"at the best exponents a curve shares only {share} of its length with others"
         notes.append(Note("poor_overlap", message))
         known &= overlaps.mean() > settings.min_mean_overlap
-    if _at_bound(best.theta, bounds, settings):
+    ended = _at_bound(best.theta, bounds, settings)
+    if ended.any():
         message = f"an exponent reached the end of the range that was searched, {bounds.tolist()}"
         notes.append(Note("at_bound", message))
-        ended = np.abs(best.theta) / np.maximum(bounds[:, 1], 1e-9) > settings.bound_share
-        known &= np.abs(axes.T @ ended) < settings.bound_component
+        known &= np.abs(axes.T @ ended) < settings.max_foreign_share
     for rival in rivals:
         if _fits_as_well(likelihood, best, rival):
             away = np.abs(axes.T @ (rival.theta - best.theta))
-            known &= away < settings.rival_component * away.max()
+            known &= away < settings.max_foreign_share * away.max()
             where = np.array2string(rival.theta, precision=4)
             message = f"exponents {where} fit nearly as well as {best.theta.round(4)}"
             notes.append(Note("second_minimum", message))
@@ -97,10 +97,10 @@ def identify(
     return Identified(axes, known, reaches, tuple(notes))
 
 
-def _at_bound(theta: np.ndarray, bounds: np.ndarray, settings: Settings) -> bool:
-    """Whether some exponent ran to the end of its range."""
+def _at_bound(theta: np.ndarray, bounds: np.ndarray, settings: Settings) -> np.ndarray:
+    """Which exponents ran to the end of their range, (P,)."""
     room = np.minimum(theta - bounds[:, 0], bounds[:, 1] - theta)
-    return bool(np.any(room < settings.bound_margin * np.ptp(bounds, axis=1)))
+    return room < settings.bound_margin * np.ptp(bounds, axis=1)
 
 
 def _reach(

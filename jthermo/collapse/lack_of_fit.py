@@ -152,7 +152,8 @@ def lack_of_fit(
         draws *= np.sqrt(degrees / rng.chisquare(degrees, size=(number, 1)))
     scores = np.concatenate([np.where(alive, values / unit, 0.0)[None], draws])
     sizes = [kind.stop - kind.start for kind in kinds]
-    weights = np.repeat(np.divide(settings.contrast_prior, np.maximum(sizes, 1)), sizes)
+    prior = (settings.distortion_weight, 1.0, 1.0)
+    weights = np.repeat(np.divide(prior, np.maximum(sizes, 1)), sizes)
     # An infinite ratio is as far out as a value can be.
     with np.errstate(over="ignore"):
         ratio = np.exp(0.5 * settings.failure_shrinkage * scores**2) @ weights

@@ -161,11 +161,11 @@ def _exponent_bound(most: float, settings: Settings) -> float:
 
 
 def knot_spacing(averages: Averages) -> float:
-    """Distance of the knots: one per recorded point of one curve, but at most `max_knots`."""
+    """Distance of the knots: one per record of one curve, but at most `knots_per_curve`."""
     means, settings = averages.means, averages.settings
     x = means.binned(means.x)
     lengths = [np.ptp(x[means.condition == k]) for k in np.unique(means.condition)]
     points = np.median(np.bincount(means.condition))
     length = float(np.median(lengths)) or 1.0
-    fewest = settings.knot_margin * length / settings.max_knots
-    return max(length / max(points, settings.min_knots), fewest)
+    knots = min(max(float(points), settings.min_knots), settings.knots_per_curve)
+    return length / knots

@@ -64,11 +64,9 @@ class Settings:
 
     # ---- search.py, likelihood.py: the curve and its minimum -----------------------------------
 
-    # Most knots of the curve, over a range `knot_margin` times the length of one record. Chosen:
-    # the time of a fit grows with its square.
-    max_knots: int = 90
-    # Range of log τ over which `max_knots` are spread, in lengths of one record. Chosen.
-    knot_margin: float = 1.5
+    # Most knots of the curve per length of one record. Chosen: the time of a fit grows with its
+    # square.
+    knots_per_curve: int = 60
     # Fewest records per curve that are assumed when the knots are placed. Chosen.
     min_knots: int = 4
     # Start, end and step of the scan over the log stiffness of the curve, relative to the data's
@@ -240,13 +238,9 @@ class Settings:
     # An exponent closer than this to the end of its range, in units of the range, ran into it.
     # Chosen.
     bound_margin: float = 1e-3
-    # The same as a share of the largest exponent; directions that hold such an exponent to more
-    # than `bound_component` are not known. Chosen.
-    bound_share: float = 0.998
-    bound_component: float = 0.1
-    # Directions in which a second minimum lies farther than this share of its largest distance are
-    # not known. Chosen.
-    rival_component: float = 0.1
+    # A direction is not known if an exponent that ran into a bound makes up more than this share of
+    # it, or if a second minimum lies along it by more than this share of its distance. Chosen.
+    max_foreign_share: float = 0.1
     # A minimum worse by this log likelihood is no rival. Study: less overlap costs some.
     max_rival_loss: float = 30.0
     # Fewest degrees of freedom of the residuals at which rivals are compared. Chosen.
@@ -272,8 +266,8 @@ class Settings:
     # Draws of the contrasts under a true collapse. Derivation: a p-value of 0.01 has a relative
     # error of 11 %.
     null_draws: int = 8000
-    # Prior weights of distortions, trends and windows. Study: false_plateau.
-    contrast_prior: tuple[float, float, float] = (3.0, 1.0, 1.0)
+    # Prior weight of distortions, in units of that of trends and of windows. Study: false_plateau.
+    distortion_weight: float = 3.0
     # κ = τ²/(1 + τ²) of failures that move a contrast by τ = 1.5 standard deviations. Andrews and
     # Ploberger (1994) leave it open; chosen.
     failure_shrinkage: float = 0.7
@@ -295,8 +289,9 @@ class Settings:
     drift_p_value: float = 0.05
     # p-values at which the interval takes in the whole drift, and nothing of it. Study.
     drift_interval_p_values: tuple[float, float] = (0.01, 0.03)
-    # Prior weights of drift along a control and along τ. Derivation: corrections go with a control.
-    drift_prior: tuple[float, float] = (3.0, 1.0)
+    # Prior weight of drift along a control, in units of that along τ. Derivation: corrections to
+    # scaling depend on a control.
+    control_drift_weight: float = 3.0
     # Factor on the p-value for the better of two tests. Derivation: 2 for independent tests, less
     # for these.
     drift_tests: float = 1.5

@@ -31,6 +31,10 @@ from scripts.collapse_study.scoring import Score, add, kind, source
 
 FACTORS = (0.5, 2.0)
 
+# Relative changes below this are not worth a look: exponents in half widths of their intervals,
+# widths, interval scores, p-values.
+VISIBLE = 0.005
+
 # One family of each kind of data, so that a perturbation study takes about an hour.
 REPRESENTATIVE = (
     "white_1",
@@ -62,7 +66,7 @@ TUNED = {
     "max_slope_noise": ("correction_value",),
     "model_degrees": ("physics_first_passage", "physics_percolation"),
     "verdict_p_value": ("physics_percolation", "false_plateau"),
-    "contrast_prior": ("false_plateau",),
+    "distortion_weight": ("false_plateau",),
     "end_parts": ("false_plateau",),
     "failure_shrinkage": ("false_plateau",),
     "window_residue": ("false_plateau",),
@@ -229,7 +233,18 @@ def _taken(settings: Settings) -> frozenset[str]:
 
 @dataclass
 class Line:
-    """One fit: which data, which setting, what came out."""
+    """One fit.
+
+    Attributes:
+        setting: that was changed; "" for the default.
+        factor: on the setting.
+        family: of the data.
+        number: of the draw.
+        score: of :class:`Score`, as a dictionary.
+        exponents: value, low and high by name.
+        same: whether everything that is scored is as with the default.
+        read: whether the default fit reads the setting.
+    """
 
     setting: str
     factor: float
@@ -238,6 +253,7 @@ class Line:
     score: dict = field(default_factory=dict)
     exponents: dict = field(default_factory=dict)
     same: bool = False
+    read: bool = True
 
 
 def _line(setting: str, factor: float, family: str, number: int, draw: Draw, staged) -> Line:
@@ -256,23 +272,41 @@ def _line(setting: str, factor: float, family: str, number: int, draw: Draw, sta
 def run(path: Path, families: list[str], draws: int, salt: int) -> None:
     """Fit all draws with all settings, and append the lines that are not in the file yet.
 
-    A setting that changed no fit in the first two draws of every family is not tried in later ones.
+    A setting that visibly changed no fit in the first draw of all families is not tried in later
+    draws.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in range(draws):
         lines = read_lines(path)
         done = {(x.setting, x.factor, x.family, x.number) for x in lines}
-        names = {x.setting for x in lines if not x.same} if number > 1 else NAMES
+        names = visible(lines) if number else NAMES
         wanted = [("", 1.0)] + [(n, factor) for n in sorted(names - {""}) for factor in FACTORS]
         for family in families:
             left = [w for w in wanted if (*w, family, number) not in done]
             if not left:
                 continue
             with path.open("a") as file:
+                # A line that was cut off must not swallow the next one.
+                file.write("\n" if path.stat().st_size else "")
                 for line in _lines(family, number, salt, left):
                     file.write(json.dumps(asdict(line), default=float) + "\n")
             print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
+
+
+def visible(lines: list[Line]) -> frozenset[str]:
+    """Settings that changed some fit by more than rounding and the last digits of the search."""
+    default = {(x.family, x.number): x for x in lines if not x.setting}
+    moving = set()
+    for line in lines:
+        if line.same or not line.setting:
+            continue
+        e = effect([line], default)
+        p, old = (np.sum(x.score["p_values"]) for x in (line, default[line.family, line.number]))
+        sizes = (abs(e.shift), abs(e.width - 1), abs(e.score - 1), abs(p - old))
+        if max(sizes) > VISIBLE or e.answers_changed:
+            moving.add(line.setting)
+    return frozenset(moving)
 
 
 def _lines(family: str, number: int, salt: int, wanted: list[tuple[str, float]]) -> Iterator[Line]:
@@ -285,7 +319,8 @@ def _lines(family: str, number: int, salt: int, wanted: list[tuple[str, float]])
     for setting, factor in wanted:
         settings = perturbed(setting, factor) if setting in used else None
         if settings is None:
-            yield replace(plain, setting=setting, factor=factor, same=bool(setting))
+            read = not setting or setting in used
+            yield replace(plain, setting=setting, factor=factor, same=bool(setting), read=read)
             continue
         try:
             staged = fit_in_stages(draw, settings, default)
@@ -306,7 +341,7 @@ def read_lines(path: Path) -> list[Line]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    for text in filter(None, path.read_text().splitlines()):
         try:
             lines.append(Line(**json.loads(text)))
         except json.JSONDecodeError:
@@ -347,7 +382,7 @@ class Effect:
     time: float
 
     @property
-    def verdicts_changed(self) -> bool:
+    def answers_changed(self) -> bool:
         """Whether coverage, a verdict, an admission or a note changed."""
         counts = (self.hits, self.accepted, self.refused, self.admitted, self.silent, self.crashes)
         return any(counts)
@@ -417,23 +452,28 @@ def choice_of_others(lines: list[Line], setting: str) -> str:
 
 
 def table(lines: list[Line]) -> Iterator[str]:
-    """One row per change that moves something, then the names of the settings that move nothing."""
+    """One row per change that visibly moves something, then the names of the other settings."""
+    lines = [line for line in lines if not line.setting or line.setting in NAMES]
     by_change = effects(lines)
+    moving = visible(lines)
     yield (
-        f"{'setting':<30}{'×':>4}{'fits':>6}{'moved':>7}{'shift':>7}{'width':>7}{'hits':>6}"
-        f"{'score':>7}{'true':>6}{'false':>6}{'admit':>6}{'silent':>7}{'crash':>6}{'time':>6}"
+        f"{'setting':<30}{'×':>3}{'fits':>6}{'moved':>6}{'shift':>7}{'width':>7}{'score':>7}"
+        f"{'hits':>6}{'true':>6}{'false':>6}{'admit':>6}{'silent':>7}{'crash':>6}{'time':>6}"
         f"{'others':>8}"
     )
     for (setting, factor), e in by_change.items():
-        if not e.changed:
+        if setting not in moving:
             continue
         others = choice_of_others(lines, setting) if setting in TUNED else ""
         yield (
-            f"{setting:<30}{'½' if factor < 1 else '2':>4}{e.fits:>6}{e.changed:>7}{e.shift:>7.3f}"
-            f"{e.width:>7.3f}{e.hits:>+6}{e.score:>7.3f}{e.accepted:>+6}{e.refused:>+6}"
+            f"{setting:<30}{'½' if factor < 1 else '2':>3}{e.fits:>6}{e.changed:>6}{e.shift:>7.3f}"
+            f"{e.width:>7.3f}{e.score:>7.3f}{e.hits:>+6}{e.accepted:>+6}{e.refused:>+6}"
             f"{e.admitted:>+6}{e.silent:>+7}{e.crashes:>6}{e.time:>6.2f}{others:>8}"
         )
-    names = sorted({setting for setting, _ in by_change})
-    moving = {setting for (setting, _), e in by_change.items() if e.changed}
+    changing = {setting for (setting, _), e in by_change.items() if e.changed}
+    read = {line.setting for line in lines if line.read}
+    tried = {setting for setting, _ in by_change}
     yield ""
-    yield "no fit changed: " + ", ".join(name for name in names if name not in moving)
+    yield f"moved by less than {VISIBLE}: " + ", ".join(sorted(changing - moving))
+    yield "read, and no fit changed: " + ", ".join(sorted((tried & read) - changing))
+    yield "not read by these fits: " + ", ".join(sorted(tried - read))

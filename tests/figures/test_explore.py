@@ -292,10 +292,10 @@ def test_in_a_browser(browser, explored):
 def the_quality_is_the_objective_of_the_fit(browser, fit):
     for powers in ((2.0, -1.0), (0.0, 0.0), (-1.5, 2.25)):
         browser.slide(*powers)
-        model = explore.rounded(fit.model)
+        model = explore.rounded(fit.likelihood)
         expected = model.objective(np.array(powers)) - model.objective(fit.solution.theta)
         assert browser.number("lost") == pytest.approx(expected, rel=1e-6, abs=1e-6)
-        exact = fit.model.objective(np.array(powers)) - fit.solution.objective
+        exact = fit.likelihood.objective(np.array(powers)) - fit.solution.objective
         assert expected == pytest.approx(exact, rel=1e-6, abs=1e-3)
         assert browser.number("spread") == pytest.approx(spread(fit, powers), rel=1e-6)
 

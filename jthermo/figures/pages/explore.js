@@ -60,7 +60,7 @@ function shifts(view, powers) {
   return view.conditions.map(({ centred }) => centred.reduce((sum, log, i) => sum + log * powers[i], 0));
 }
 
-/** The objective that the fit minimised (jthermo/collapse/curve.py), minus its value at the fit:
+/** The objective that the fit minimised (jthermo/collapse/likelihood.py), minus its value at the fit:
     f = ½[|Wm|² − b'M⁻¹b + log|M| − (q−2) log λ] with M = B'W'WB + λD'D and b = B'W'Wm. */
 function lost(view, powers) {
   const fit = view.objective, shift = shifts(view, powers), number = fit.mean.length;
