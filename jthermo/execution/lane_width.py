@@ -23,10 +23,10 @@ def widths(sweep: Sweep, engine: str) -> dict[str, int]:
     programs = {
         sweep.key_of(c): step_program.split(c, sweep.record, engine)[0] for c in sweep.groups
     }
-    return {key: _width(sweep, program) for key, program in programs.items()}
+    return {key: width_of(sweep, program) for key, program in programs.items()}
 
 
-def _width(sweep: Sweep, program: step_program.Program, platform: str | None = None) -> int:
+def width_of(sweep: Sweep, program: step_program.Program, platform: str | None = None) -> int:
     """The sweep's `lane_width` if it sets one, else W by the rule."""
     return sweep.lane_width or lane_width(program, platform or jax.default_backend())
 
