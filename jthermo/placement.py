@@ -84,14 +84,19 @@ class Placement:
         copies = jax.tree.map(lambda a: np.broadcast_to(a, (len(self.devices), *a.shape)), tree)
         return jax.device_put(copies, each)
 
-    def map(self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()) -> jax.stages.Wrapped:
+    def map(
+        self, per_block: Callable[..., Any], donate: tuple[int, ...] = (), together: bool = False
+    ) -> jax.stages.Wrapped:
         """`per_block` over the blocks of every device, as a jitted function of arrays that `put` has placed.
 
-        Its last argument is shared by all blocks and placed by `hold`.
+        Its last argument is shared by all blocks and placed by `hold`. The blocks of a device run one after the other,
+        or `together` where their number cannot change how one is rounded.
         """
 
         def per_device(*args: Any) -> Any:
             *blocked, held = args
+            if together:
+                return jax.vmap(lambda *block: per_block(*block, held))(*blocked)
             return jax.lax.map(lambda block: per_block(*block, held), tuple(blocked))
 
         if self.kind == "pmap":
@@ -155,7 +160,9 @@ def _held(split: Split, placement: Placement) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _advance(program: train.Program, placement: Placement) -> jax.stages.Wrapped:
-    return placement.map(functools.partial(engines.advance(program), program), donate=(1,))
+    update = functools.partial(engines.advance(program), program)
+    # for Pallas the blocks are an axis of the kernel's grid, so all of them are one launch
+    return placement.map(update, donate=(1,), together=program.engine == "pallas")
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,12 +21,18 @@ from jthermo import memory, train, values
 from jthermo.data.held import Held
 from jthermo.errors import InputError
 from jthermo.models import CNN, Model
-from jthermo.observables.counting import primitives
+from jthermo.observables import counting
 from jthermo.spec import Config, Sweep
 
 KEPT = 2  # checkpoints that a cohort keeps, each verified
 HEADROOM = 0.9  # of a device's memory; the rest is for the allocator's gaps and the program itself
 SMALL = 4096  # parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
+THREADS = 2048  # that a multiprocessor of a GPU keeps at once
+MULTIPROCESSORS = 132  # of an NVIDIA H100, for plans where no GPU is at hand
+GPU_LANES = (4, 4096)  # fewest and most of a block by XLA on a GPU
+PROGRAMS = (
+    32  # of the Pallas kernel per block: a part of a GPU, since all blocks are one launch and few are full
+)
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,9 @@ def _width(sweep: Sweep, program: train.Program, platform: str | None = None) ->
 def lane_width(program: train.Program, platform: str) -> int:
     """W by rule: on a CPU 32 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
 
-    An accelerator fills its units with 256 lanes, or, where 32 small nets are one program of a Pallas kernel, with 4096.
+    On a GPU by XLA a block has as many lanes as give every thread one number of the widest array of a step, a power of two
+    from 4 to 4096: a step costs several launches however narrow it is, and past that width time grows with the lanes. The Pallas
+    kernel takes 32 of its programs. Neither has been measured. Another accelerator takes 256.
     A processor's time per run-step by XLA at B = 1, of the 10-10-1 net: 272 ns for W = 8, 213 for 16, 190 for 32, 176 for
     64, which leaves a core without work up to 64 runs; of the 10-316-1 net 2.4 µs for 8 to 32; of the 100-100-1 net 2.5
     for 4, 3.6 for 16; of the 6-layer net of 50,601 parameters 21 for 4, 31 for 8, 36 for 16, 42 for 32, and at B = 16 103,
@@ -261,13 +269,39 @@ def lane_width(program: train.Program, platform: str) -> int:
     """
     size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
     small = size * program.batch_size <= SMALL
+    if platform == "gpu":
+        return _gpu_lanes(program)
     if platform != "cpu":
-        return 4096 if small and program.engine == "pallas" else 256
+        return 256
     if convolution_rule(program.model):
         return 1
     if small:
         return 32
     return 16 if size <= SMALL or program.engine == "fused" else 4
+
+
+def _gpu_lanes(program: train.Program) -> int:
+    """W on a GPU; see :func:`lane_width`."""
+    if program.engine == "pallas":
+        from jthermo.kernels import pallas
+        from jthermo.kernels.net import net_of
+
+        net = net_of(program.model)
+        assert net is not None
+        return PROGRAMS * pallas.shape(net, program.batch_size).runs
+    count = MULTIPROCESSORS
+    if jax.default_backend() == "gpu":
+        count = getattr(jax.devices()[0], "core_count", MULTIPROCESSORS)
+    lanes = count * THREADS / _widest(program.model, program.batch_size)
+    return min(GPU_LANES[1], max(GPU_LANES[0], 1 << max(0, round(math.log2(lanes)))))
+
+
+@functools.lru_cache(maxsize=256)
+def _widest(model: Model, batch_size: int) -> int:
+    """Elements of the largest array of a model's forward pass, parameters included."""
+    x = jax.ShapeDtypeStruct((batch_size, *model.input_shape), jnp.float32)
+    forward = jax.make_jaxpr(model.apply)(model.shapes, x)
+    return max(counting.largest(forward.jaxpr), *(math.prod(v.shape) for v in jax.tree.leaves(model.shapes)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -298,7 +332,7 @@ def convolution_rule(model: Model) -> str | None:
         return "im2col and matrix products, on a CPU one run at a time: ten times as fast as XLA's convolution in a loop"
     x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
     forward = jax.make_jaxpr(model.apply)(model.shapes, x).jaxpr
-    if "conv_general_dilated" in primitives(forward):
+    if "conv_general_dilated" in counting.primitives(forward):
         return "XLA's convolution as the flax module has it, on a CPU one run at a time; jt.models.CNN is faster there"
     return None
 

@@ -141,6 +141,7 @@ def test_it_is_lowered_for_cuda(fused):
 def test_what_triton_does_not_take_is_not_lowered(monkeypatch):
     """The control of the test above: units that are not filled up to powers of two."""
     monkeypatch.setattr(pallas, "_room", lambda size: size)
+    monkeypatch.setattr(pallas, "UNROLLED", 0)
     with pytest.raises(Exception, match="power of 2"):
         lowered(Trained("uniform", "pallas"))
 
@@ -196,10 +197,35 @@ def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
     assert "checked in interpret mode only" in text
 
 
-def test_lanes_fill_a_gpu():
-    small, wide = ({"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100))
-    for model, runs, width in ((small, 32, 4096), (wide, 2, 256)):
-        (cohort,) = planning.cohorts(sweep_of(**model), platform="gpu", engine="pallas")
-        net = net_of(cohort.model)
-        assert (pallas.lanes(net, 1), cohort.width) == (runs, width)
-        assert cohort.width // runs == 128  # programs, about the multiprocessors of a large GPU
+@pytest.mark.parametrize(
+    ("units", "batch", "laid"),
+    [
+        (10, 1, pallas.Shape(32, 1, True)),  # a thread per run
+        (10, 32, pallas.Shape(4, 1, False)),  # twice the weights: those before the step and those after
+        (32, 1, pallas.Shape(4, 1, False)),
+        (100, 1, pallas.Shape(2, 8, False)),
+        (128, 32, pallas.Shape(1, 8, False)),
+        (256, 1, pallas.Shape(0, 1, False)),
+    ],
+)
+def test_a_program_holds_what_fits_into_registers(units, batch, laid):
+    net = net_of(jt.models.TwoLayer(units, units))
+    assert pallas.shape(net, batch) == laid
+
+
+def test_lanes_follow_from_the_widest_array_on_a_gpu():
+    nets = {n: {"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100)}
+    pictures = {
+        "model": jt.models.CNN(),
+        "data": jt.data.Arrays(np.ones((10, 28, 28, 1), np.float32), np.arange(10)),
+        "batch_size": 32,
+    }
+    for changes, engine, width in (
+        (nets[10], "xla", 2048),
+        (nets[100], "xla", 32),
+        (pictures, "xla", 4),
+        (nets[10], "pallas", 1024),
+        (nets[100], "pallas", 64),
+    ):
+        (cohort,) = planning.cohorts(sweep_of(**changes), platform="gpu", engine=engine)
+        assert cohort.width == width

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +26,46 @@ from jthermo.data import Gaussian
 from jthermo.data.sampling import steps_per_epoch
 from jthermo.kernels.net import Net
 
-LANES = 32  # runs of a program at most: the threads of a warp
-HELD = 3 << 14  # numbers that a program may hold: three quarters of the registers of a multiprocessor
-WARPS = 8
+# Largest number of weights (and, for B > 1, of updated weights) per run, powers of two: three quarters of the 65,536
+# registers of a multiprocessor.
+HELD = 3 << 14
+# Largest number of parameters per run for which one thread holds whole runs. Compiled for compute capability 9.0 by JAX
+# 0.11.2, the 10-10-1 net (120 parameters) takes all 255 registers of a thread and spills two of them.
+UNROLLED = 128
+# Weights per warp in the other layout, half as many for B > 1. Compiled likewise, nets up to here spill few registers:
+# 10-32-1 with 8 runs on one warp none, 100-100-1 with 2 runs on eight warps about 40.
+PER_WARP = 5000
 Key = tuple[Array, Array]
-Layers = list[tuple[Array, Array | None]]  # weights (out, in, runs) and biases (out, runs)
+Layers = list[
+    tuple[Any, Any]
+]  # weights (out, in, runs) and biases (out, runs), or None; or arrays of (runs,)
 
 
-def lanes(net: Net, batch_size: int) -> int:
-    """Runs of a program of the grid, a power of two; 0 where not even one fits."""
+class Shape(NamedTuple):
+    """How the runs of a block are laid out on a GPU.
+
+    Attributes:
+        runs: runs per program of the grid, a power of two; 0 where not even one fits on the chip.
+        warps: warps per program.
+        unrolled: whether each thread holds whole runs. Otherwise the threads of a program share the units of a run.
+    """
+
+    runs: int
+    warps: int
+    unrolled: bool
+
+
+def shape(net: Net, batch_size: int) -> Shape:
+    """The layout for a net: the fewest warps that hold at least two runs without spilling registers."""
+    twice = 1 if batch_size == 1 else 2  # the weights before the step and those after it
+    if twice * sum(math.prod(leaf) for leaf in net.shapes) <= UNROLLED:
+        return Shape(32, 1, True)
     room = [_room(n) for n in net.widths]
-    held = sum(m * (n + 1) for n, m in itertools.pairwise(room))
-    if batch_size > 1:  # the weights before the step and those after it
-        held *= 2
-    return min(LANES, _room(HELD // held + 1) // 2) if held <= HELD else 0
+    held = twice * sum(m * (n + 1) for n, m in itertools.pairwise(room))
+    if held > HELD:
+        return Shape(0, 1, False)
+    warps = next((w for w in (1, 2, 4) if w * PER_WARP >= 2 * twice * held), 8)
+    return Shape(max(1, min(32, _room(warps * PER_WARP // (twice * held) + 1) // 2)), warps, False)
 
 
 def block(
@@ -52,7 +79,8 @@ def block(
     leaves: Sequence[Array],
 ) -> list[Array]:
     """The parameters of a block of runs after steps `start` … `stop` − 1; see :func:`jthermo.kernels.native.block`."""
-    group, runs = lanes(net, program.batch_size), len(leaves[0])
+    laid, runs = shape(net, program.batch_size), len(leaves[0])
+    group, room = laid.runs, (lambda n: n) if laid.unrolled else _room
     whole = pl.cdiv(runs, group) * group
 
     def turned(layer: Array) -> Array:
@@ -62,8 +90,8 @@ def block(
     def inside(leaf: Array, shape: tuple[int, ...]) -> Array:
         """A leaf as the kernel holds it: runs last, filled up with zeros."""
         layer = jnp.moveaxis(turned(leaf).reshape(runs, *shape), 0, -1)
-        room = (*map(_room, shape), whole)
-        return jnp.pad(layer, [(0, n - m) for n, m in zip(room, layer.shape, strict=True)])
+        full = (*map(room, shape), whole)
+        return jnp.pad(layer, [(0, n - m) for n, m in zip(full, layer.shape, strict=True)])
 
     def outside(array: Array, leaf: Array, shape: tuple[int, ...]) -> Array:
         """The leaf as it came."""
@@ -84,13 +112,13 @@ def block(
 
     def call(*given: Array, interpret: bool) -> list[Array]:
         return pl.pallas_call(
-            functools.partial(_steps, net, program),
+            functools.partial(_steps, net, program, laid.unrolled),
             out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in held],
             grid=(whole // group,),
             in_specs=specs,
             out_specs=[*map(last, held)],
             input_output_aliases={len(given) - len(held) + i: i for i in range(len(held))},
-            compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
+            compiler_params=triton.CompilerParams(num_warps=laid.warps, num_stages=1),
             interpret=interpret,
         )(*given)
 
@@ -102,13 +130,19 @@ def block(
     return [outside(*each) for each in zip(made, leaves, net.shapes, strict=True)]
 
 
-def _steps(net: Net, program: train.Program, clock: Any, *refs: Any) -> None:
+def _steps(net: Net, program: train.Program, unrolled: bool, clock: Any, *refs: Any) -> None:
     """The kernel: steps clock[0] … clock[1] − 1 of the runs of one program of the grid."""
     batch_key, noise_key, dataset_key = ((ref[0, :], ref[1, :]) for ref in refs[:3])
     learning_rate, low, high, noise_scale = (ref[...] for ref in refs[3:7])
     order, leaves = refs[7], refs[8:]
     held, made = leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
     rate = learning_rate / program.batch_size
+    drawn = _drawn_singly if unrolled else _drawn
+
+    def layers(before: list[Array]) -> Layers:
+        """Weights and bias of each layer, as the values that a loop carries."""
+        each = iter(_gathered(net.shapes, before) if unrolled else before)
+        return [(next(each), next(each) if bias else None) for bias in net.biases]
 
     def step(t: Array, before: list[Array]) -> list[Array]:
         batch, sign = _fold_in(batch_key, t), _fold_in(noise_key, t)
@@ -116,51 +150,74 @@ def _steps(net: Net, program: train.Program, clock: Any, *refs: Any) -> None:
         def example(b: Array, after: list[Array]) -> list[Array]:
             """The step as far as example b and those before it take it."""
             if program.data.num_samples is None:
-                x, y = _drawn(program, batch, b, low, high)
+                x, y = drawn(program, batch, b, low, high)
             else:
                 row = _fold_in(dataset_key, _index(program, batch, order, t, b))
-                x, y = _drawn(program, row, 0, low, high)
-            inputs, f = _forward(_layers(net, before), x)
+                x, y = drawn(program, row, 0, low, high)
+            inputs, f = _forward(layers(before), x)
             if isinstance(program.noise, noise.Unbiased):
                 residual = noise_scale * (2.0 * _coin(sign, b) - 1.0)
             else:
                 residual = program.noise.residual(program.loss, f, y, None)
-            gradients = _gradients(_layers(net, before), inputs, rate * residual)
-            return [a - g for a, g in zip(after, gradients, strict=True)]
+            gradients = _gradients(layers(before), inputs, rate * residual)
+            return [a - g for a, g in zip(after, _spread(gradients) if unrolled else gradients, strict=True)]
 
         return jax.lax.fori_loop(0, program.batch_size, example, before)
 
-    trained = jax.lax.fori_loop(clock[0], clock[1], step, [ref[...] for ref in held])
-    for ref, value in zip(made, trained, strict=True):
-        ref[...] = value
+    places = [[at for at in np.ndindex(shape)] if unrolled else [...] for shape in net.shapes]
+    first = [
+        ref[at] if at is ... else ref[(*at, slice(None))]
+        for ref, where in zip(held, places, strict=True)
+        for at in where
+    ]
+    trained = iter(jax.lax.fori_loop(clock[0], clock[1], step, first))
+    for ref, where in zip(made, places, strict=True):
+        for at in where:
+            ref[at if at is ... else (*at, slice(None))] = next(trained)
 
 
-def _layers(net: Net, leaves: Sequence[Array]) -> Layers:
-    """Weights (out, in, runs) of each layer and its bias (out, runs), if it has one."""
-    each = iter(leaves)
-    return [(next(each), next(each) if bias else None) for bias in net.biases]
+def _gathered(shapes: Sequence[tuple[int, ...]], values: Sequence[Array]) -> list[np.ndarray]:
+    """Arrays of these shapes whose elements are the values, each (runs,): NumPy's arithmetic unrolls them."""
+    made, each = [np.empty(shape, object) for shape in shapes], iter(values)
+    for array in made:
+        for at in np.ndindex(array.shape):
+            array[at] = next(each)
+    return made
 
 
-def _forward(layers: Layers, x: Array) -> tuple[list[Array], Array]:
+def _spread(arrays: Sequence[np.ndarray]) -> list[Array]:
+    """The elements of such arrays, one after the other."""
+    return [value for array in arrays for value in array.ravel().tolist()]
+
+
+def _forward(layers: Layers, x: Any) -> tuple[list[Any], Array]:
     """What goes into each layer, (units, runs), and the output (runs,)."""
     inputs = [x]
     for weights, bias in layers:
         a = (weights * inputs[-1][None]).sum(1)
         a = a if bias is None else a + bias
-        inputs.append(jnp.where(a <= 0, 0.0, a))  # NaN stays: Triton's maximum would drop it
-    return inputs[:-1], jnp.squeeze(a, 0)
+        # NaN stays: Triton's maximum would drop it
+        inputs.append(_map(lambda a: jnp.where(a <= 0, 0.0, a), a))
+    return inputs[:-1], a[0] if isinstance(a, np.ndarray) else jnp.squeeze(a, 0)
 
 
-def _gradients(layers: Layers, inputs: list[Array], delta: Array) -> list[Array]:
+def _gradients(layers: Layers, inputs: list[Any], delta: Array) -> list[Any]:
     """Of weights and bias of each layer in turn, where δ (runs,) is dL/df times the step."""
-    found: list[Array] = []
-    above = delta[None]
+    found: list[Any] = []
+    above = _gathered([(1,)], [delta])[0] if isinstance(inputs[0], np.ndarray) else delta[None]
     for number in reversed(range(len(layers))):
         (weights, bias), h = layers[number], inputs[number]
         found = [above[:, None] * h[None], *([] if bias is None else [above]), *found]
         if number:
-            above = jnp.where(h > 0, (weights * above[:, None]).sum(0), 0.0)
+            above = _map(lambda h, g: jnp.where(h > 0, g, 0.0), h, (weights * above[:, None]).sum(0))
     return found
+
+
+def _map(function: Callable[..., Array], *arrays: Any) -> Any:
+    """A function of arrays, elementwise also where the elements are arrays themselves."""
+    if isinstance(arrays[0], np.ndarray):
+        return np.frompyfunc(function, len(arrays), 1)(*arrays)
+    return function(*arrays)
 
 
 def _drawn(program: train.Program, key: Key, number: Any, low: Array, high: Array) -> tuple[Array, Array]:
@@ -168,10 +225,26 @@ def _drawn(program: train.Program, key: Key, number: Any, low: Array, high: Arra
     dim = program.data.dim
     unit = jax.lax.broadcasted_iota(jnp.int32, (_room(dim), 1), 0)
     key_x, key_y = (_fold_in(key, i) for i in (0, 1))
-    u = _uniform(_draw((key_x[0][None], key_x[1][None]), number * dim + unit))
-    gaussian = isinstance(program.data, Gaussian)
-    x = low * random.from_uniform(2.0 * u + random.LOWEST) if gaussian else low + (high - low) * u
+    x = _input(program, (key_x[0][None], key_x[1][None]), number * dim + unit, low, high)
     return jnp.where(unit < dim, x, 0.0), _coin(key_y, number)
+
+
+def _drawn_singly(
+    program: train.Program, key: Key, number: Any, low: Array, high: Array
+) -> tuple[np.ndarray, Array]:
+    """The same where a thread holds a run: x is an array of (runs,)."""
+    dim = program.data.dim
+    key_x, key_y = (_fold_in(key, i) for i in (0, 1))
+    x = [_input(program, key_x, number * dim + unit, low, high) for unit in range(dim)]
+    return _gathered([(dim,)], x)[0], _coin(key_y, number)
+
+
+def _input(program: train.Program, key: Key, count: Any, low: Array, high: Array) -> Array:
+    """Components of x from the numbers at `count`."""
+    u = _uniform(_draw(key, count))
+    if isinstance(program.data, Gaussian):
+        return low * random.from_uniform(2.0 * u + random.LOWEST)
+    return low + (high - low) * u
 
 
 def _index(program: train.Program, key: Key, order: Any, t: Array, b: Array) -> Array:
