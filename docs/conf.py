@@ -1,4 +1,4 @@
-"""The site: Markdown pages and docstrings, built by `scripts/docs`."""
+"""Settings of the documentation site, which `scripts/docs` builds from Markdown pages and docstrings."""
 
 import re
 import sys
@@ -27,41 +27,47 @@ maximum_signature_line_length = 110
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Guarantees"]
 
-nitpicky = True  # with -W a reference to a name of jthermo that isn't there ends the build
-nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]  # annotations name types that have no page
+# with --fail-on-warning, a reference to a name that jthermo does not have fails the build
+nitpicky = True
+# annotations contain types that have no page
+nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]
 
 
 def keep_letters(app, what, name, obj, options, lines):
-    """In a docstring |x| is a norm and "B." the batch size; to reStructuredText a substitution and the second of a list."""
+    """Escape |x|, a norm, (n, *shape), a shape, and "B.", the batch size: reStructuredText reads them as markup."""
     for i, line in enumerate(lines):
         parts = line.split("``")
-        parts[::2] = [text.replace("|", r"\|") for text in parts[::2]]
+        parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+\))", r"\\\g<0>", text) for text in parts[::2]]
         lines[i] = re.sub(r"^((?::\w+ \w+:)?\s+)(\w\.)$", r"\1\\\2", "``".join(parts))
 
 
 def show_signature(app, what, name, obj, options, signature, returns):
-    """A default that a factory makes is shown as ..., since Sphinx can't read <factory>."""
+    """Show a default that a factory creates as "...", since Sphinx cannot parse <factory>."""
     return (signature and signature.replace("<factory>", "..."), returns)
 
 
 def skip_fields(app, what, name, obj, skip, options):
-    """The fields of a named tuple stand in its signature, and under Attributes where there is more to say."""
+    """Omit the fields of a named tuple: its signature shows them, and the section Attributes explains them."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def find_public(app, env, node, contnode):
-    """An annotation names the file in which a class stands, a docstring its neighbour; the entry has the public name."""
+    """Resolve references to private paths: annotations and docstrings name the defining module, entries the public name."""
     target = node["reftarget"]
-    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {"jthermo"}:
+    if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {
+        "jthermo"
+    }:
         return None
     name = target.rpartition(".")[2] if target.startswith("jthermo.") else target
     node["refspecific"] = True
     domain = env.get_domain("py")
-    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], name, node, contnode
+    )
 
 
 def setup(app):
-    """Connect them."""
+    """Connect the hooks."""
     app.connect("autodoc-process-docstring", keep_letters)
     app.connect("autodoc-process-signature", show_signature)
     app.connect("autodoc-skip-member", skip_fields)

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
-from jthermo.theory import curves, drift
+from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import above, equals
+from jthermo.theory import drift
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10, init="he"),
@@ -15,10 +16,13 @@ SWEEP = jt.Sweep(
     seed=range(1024),
     num_steps=jt.RescaledSteps(2.0),
     record=jt.Record(
-        steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.mean_squared_residual()), probe_size=512
+        steps=jt.log_steps(80),
+        observables=(jt.activation_rate(), jt.mean_squared_residual()),
+        probe_size=512,
     ),
 )
-CLAIMS = ("C9",)  # that judge(ds) gives evidence on
+# that judge(ds) gives evidence on
+CLAIMS = ("C9",)
 SMALL = {"seed": range(256)}
 EDGES = np.array([0, 0.05, 0.1, 0.2, 0.5, 1, 2])
 
@@ -31,7 +35,7 @@ def slopes(ds):
         clock = runs.step.values[0] * eta**2
         last = np.nonzero(runs.step.values[0] >= 0)[0][-1] + 1
         rate, s2 = (runs[v].values[:, :last] for v in ("activation_rate", "mean_squared_residual"))
-        found[float(eta)] = curves.local_slopes(clock[:last], rate, s2, EDGES)
+        found[float(eta)] = curve_statistics.local_slopes(clock[:last], rate, s2, EDGES)
     return found
 
 
@@ -39,17 +43,24 @@ def judge(ds):
     found, rows = slopes(ds), []
     for eta, s in found.items():
         (slope, level), size = s.samples, len(s.samples[0])
-        picks = curves.resamplings(400, size)
-        means = np.array([[slope[p][:, [0, -1]].mean(0), level[p][:, [0, -1]].mean(0)] for p in picks])
+        picks = curve_statistics.resamplings(400, size)
+        means = np.array(
+            [[slope[p][:, [0, -1]].mean(0), level[p][:, [0, -1]].mean(0)] for p in picks]
+        )
         ratio = means[:, :, 0] / means[:, :, 1]
         power = np.log(ratio[:, 0]) / np.log(ratio[:, 1])
         ends = [np.quantile(v, [0.025, 0.975]) for v in (ratio[:, 0], power)]
         more: dict[str, Any] = {"choice": {"η": eta}, "num_seeds": size}
         rows += [
-            evidence.above(
-                "C9", "early slope over late, η²t/B < 0.05 over 1 … 2", 1, ratio[0, 0], *ends[0], **more
+            above(
+                "C9",
+                "early slope over late, η²t/B < 0.05 over 1 … 2",
+                1,
+                ratio[0, 0],
+                *ends[0],
+                **more,
             ),
-            evidence.equals(
+            equals(
                 "C9",
                 "power of s² in the slope, from early to late",
                 1,

@@ -3,11 +3,12 @@
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence
-from jthermo.theory import curves
+from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import below
 from jthermo.theory.meanfield import excess_loss
 
-INITS = ("torch", "he", "unit")  # a paired init starts at the least loss that random labels allow
+# a paired init starts at the least loss that random labels allow
+INITS = ("torch", "he", "unit")
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10),
     data=jt.data.Gaussian(dim=10),
@@ -21,9 +22,11 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
-CLAIMS = ("C10",)  # that judge(ds) gives evidence on
+# that judge(ds) gives evidence on
+CLAIMS = ("C10",)
 SMALL = {"seed": range(128)}
-SHARES = (0.2, 0.5, 0.8, 0.98)  # of the way down, on a log scale, from the init to the highest plateau
+# of the way down, on a log scale, from the init to the highest plateau
+SHARES = (0.2, 0.5, 0.8, 0.98)
 NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
 
 
@@ -48,11 +51,12 @@ def judge(ds):
     for init in INITS:
         rates = by_rate(ds, init)
         small, large = rates[min(rates)], rates[max(rates)]
-        picks = curves.resamplings(300, small.sizes["run"])
+        picks = curve_statistics.resamplings(300, small.sizes["run"])
         for variable, name in NAMES.items():
             for level in levels(rates):
                 values = [
-                    curves.at_level(runs, variable, "excess_loss", level, picks) for runs in (large, small)
+                    curve_statistics.at_level(runs, variable, "excess_loss", level, picks)
+                    for runs in (large, small)
                 ]
                 difference = (values[0] - values[1]) / values[1][0]
                 low, high = np.nanquantile(difference, [0.025, 0.975])
@@ -61,7 +65,7 @@ def judge(ds):
                     "choice": {"init": init, "at loss": f"ln 2 + {level:.2g}"},
                     "num_seeds": len(np.unique(ds.seed.values)),
                 }
-                rows.append(evidence.below("C10", quantity, 0, difference[0], low, high, **more))
+                rows.append(below("C10", quantity, 0, difference[0], low, high, **more))
     return rows
 
 
@@ -73,12 +77,16 @@ def figure(ds, fits):
         fig, axes = plt.subplots(2, len(INITS), figsize=(jt.figures.PAGE, 3.8), sharex="col")
         for column, init in zip(axes.T, INITS, strict=True):
             rates = by_rate(ds, init)
-            for (eta, runs), colour in zip(rates.items(), jt.figures.colours(len(rates)), strict=True):
+            for (eta, runs), colour in zip(
+                rates.items(), jt.figures.colours(len(rates)), strict=True
+            ):
                 excess = np.minimum.accumulate(runs.excess_loss.values.mean(0))
                 for ax, variable in zip(column, NAMES, strict=True):
                     value = runs[variable].values
                     error = value.std(0, ddof=1) / np.sqrt(len(value))
-                    jt.figures.band(excess, value.mean(0), error, ax=ax, color=colour, label=f"η = {eta:g}")
+                    jt.figures.band(
+                        excess, value.mean(0), error, ax=ax, color=colour, label=f"η = {eta:g}"
+                    )
             for ax in column:
                 for level in levels(rates):
                     ax.axvline(level, color="grey", lw=0.4)

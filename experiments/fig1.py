@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from jthermo import evidence
+from jthermo.paper.evidence import equals
 from jthermo.theory import flow, properties, walk
 
 ETA = 0.05
 LOW, HIGH = 0.0, 4.0
-CLAIMS = ("C11", "C12")  # that judge(ds) gives evidence on
+# that judge(ds) gives evidence on
+CLAIMS = ("C11", "C12")
 LABELS = {
     "exact": "exact",
     "eq10": "Eq. 10",
@@ -46,9 +47,8 @@ def run(scale):
     end = walk.simulate(box, jnp.linspace(LOW, HIGH, 200_000 * many), int(16 / ETA**2), key=key)
     edges = np.linspace(LOW, HIGH, 21)
     seen = walk.density(end.q, edges)
-    exponent = walk.stationary_exponent(
-        box, end.q, low=0.3, high=3.7
-    )  # without the layer of a step at each wall
+    # without the layer of a step at each wall
+    exponent = walk.stationary_exponent(box, end.q, low=0.3, high=3.7)
     unit_eta, diffusion = ETA**2, ETA**2 * 1.3**2 * 0.3
 
     def pair(found, scale):
@@ -62,7 +62,12 @@ def run(scale):
             "exponent": ("estimate", np.array(exponent)),
             "density": (("bin", "estimate"), np.stack(seen, axis=1)),
         },
-        {"q": q, "b": b, "bin": (edges[1:] + edges[:-1]) / 2, "estimate": ["value", "standard_error"]},
+        {
+            "q": q,
+            "b": b,
+            "bin": (edges[1:] + edges[:-1]) / 2,
+            "estimate": ["value", "standard_error"],
+        },
     )
 
 
@@ -71,19 +76,21 @@ def judge(ds):
     drift = at.flux.values / (1.5 * 0.5)
     found = [
         # a finite η adds a relative (η g')² and the patch of a flux is two steps wide: half a per cent together
-        evidence.equals("C11", "1-D drift of Eq. 10, J/(η² g g' ρ)", -1, *drift, tolerance=0.005),
-        evidence.equals("C11", "1-D drift with c of Eq. 11, J/(η² g g' ρ)", -0.5, *drift, tolerance=0.005),
-        evidence.equals("C11", "1-D drift of A.4, J/(η² g g' ρ)", 0.5, *drift, tolerance=0.005),
-        evidence.equals(
+        equals("C11", "1-D drift of Eq. 10, J/(η² g g' ρ)", -1, *drift, tolerance=0.005),
+        equals("C11", "1-D drift with c of Eq. 11, J/(η² g g' ρ)", -0.5, *drift, tolerance=0.005),
+        equals("C11", "1-D drift of A.4, J/(η² g g' ρ)", 0.5, *drift, tolerance=0.005),
+        equals(
             "C11", "diffusion of Eq. 10, J/(η² g² ρ')", -1, *at.diffusion.values, tolerance=0.005
         ),
-        evidence.equals("C11", "a of the stationary ρ ~ g^a under Eq. 10", -1, *at.exponent.values),
+        equals("C11", "a of the stationary ρ ~ g^a under Eq. 10", -1, *at.exponent.values),
     ]
     for form, sign in (("eq10", 1), ("psi", -1)):
         printed = sign * float(flow.projected(1.0, 0.0, form=form))
         name = f"{LABELS[form]} of a unit, J·ĝ/(η² ρ) at (V, b) = (1, 0)"
-        found.append(evidence.equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
-    return found + [_search(claim, law) for claim, law in ((1, "normal"), (1, "uniform"), (2, "uniform"))]
+        found.append(equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
+    return found + [
+        _search(claim, law) for claim, law in ((1, "normal"), (1, "uniform"), (2, "uniform"))
+    ]
 
 
 def _search(number, law):
@@ -97,8 +104,10 @@ def _search(number, law):
         for seed in range(20)
     ]
     number = sum(b is not None for b in broken)
-    name = f"data sets with a counter-example to {claim.name}, of 20 with x {law}, 10 000 tries each"
-    return evidence.equals("C12", name, 0, number, 0.0)
+    name = (
+        f"data sets with a counter-example to {claim.name}, of 20 with x {law}, 10 000 tries each"
+    )
+    return equals("C12", name, 0, number, 0.0)
 
 
 def figure(ds, fits):
@@ -106,7 +115,10 @@ def figure(ds, fits):
 
     from jthermo.figures import style
 
-    black, lines = "black", {"exact": ("#0072B2", "-"), "eq10": ("#D55E00", "--"), "eq11": ("#CC79A7", ":")}
+    black, lines = (
+        "black",
+        {"exact": ("#0072B2", "-"), "eq10": ("#D55E00", "--"), "eq11": ("#CC79A7", ":")},
+    )
     lines |= {"a4": ("#009E73", "-."), "psi": ("#CC79A7", ":")}
     with style():
         fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.0, 2.4))
@@ -132,17 +144,25 @@ def figure(ds, fits):
         for form in ("exact", "eq10", "eq11", "a4"):
             curve(left, q, [float(flow.along(linear, jnp.array([x]), form=form)) for x in q], form)
         draw(left, ds.q, ds.flux.values)
-        left.set(xlabel="q", ylabel="J/(η² ρ)", title="flux, uniform ρ, g = 1 + q/2", ylim=(-1.6, 2.1))
+        left.set(
+            xlabel="q", ylabel="J/(η² ρ)", title="flux, uniform ρ, g = 1 + q/2", ylim=(-1.6, 2.1)
+        )
         for form, power in (("exact", -2), ("eq10", -1), ("eq11", -0.5)):
             curve(
-                middle, q, walk.equilibrium(linear, q, power), form, f"{LABELS[form]}: ρ ~ g$^{{{power:g}}}$"
+                middle,
+                q,
+                walk.equilibrium(linear, q, power),
+                form,
+                f"{LABELS[form]}: ρ ~ g$^{{{power:g}}}$",
             )
         draw(middle, ds.bin, ds.density.values)
         middle.set(xlabel="q", ylabel="ρ", title="stationary density between walls")
         b = np.linspace(-2, 2, 101)
         for form in ("exact", "eq10"):
             curve(right, b, flow.projected(1.0, b, form=form), form)
-        curve(right, b, -np.asarray(flow.projected(1.0, b, form="psi")), "psi", "ψ, sign as printed")
+        curve(
+            right, b, -np.asarray(flow.projected(1.0, b, form="psi")), "psi", "ψ, sign as printed"
+        )
         draw(right, ds.b, ds.flux_of_unit.values)
         right.set(xlabel="b", ylabel="J·ĝ/(η² ρ)", title="flux of (V, b), V = ‖W‖ = 1")
         for ax in (left, right):

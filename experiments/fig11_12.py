@@ -9,7 +9,7 @@ SWEEP = jt.Sweep(
     batch_size=1000,
     seed=range(16),
     vary={"data.labels": ("real", "random", "redrawn")},
-    num_steps=jt.RescaledSteps(0.8, batch_size=0.0),
+    num_steps=jt.RescaledSteps(0.8, batch_size_power=0.0),
     record=jt.Record(
         steps=jt.log_steps(60),
         observables=(
@@ -22,9 +22,10 @@ SWEEP = jt.Sweep(
     ),
 )
 SMALL = {
-    "batch_size": 10,  # a hundredth of the paper's: the same η²t/B in a hundredth of the work
+    # a hundredth of the paper's: the same η²t/B in a hundredth of the work
+    "batch_size": 10,
     "seed": range(8),
-    "num_steps": jt.RescaledSteps(0.1, batch_size=0.0),
+    "num_steps": jt.RescaledSteps(0.1, batch_size_power=0.0),
     "record.steps": jt.log_steps(24),
 }
 FIT = (

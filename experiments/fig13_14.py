@@ -3,9 +3,11 @@
 import functools
 
 import jthermo as jt
-from jthermo.reproduction import load
+from jthermo.paper.reproduce import load
 
-SWEEP = load("fig11_12").SWEEP.replace(learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000)
+SWEEP = load("fig11_12").SWEEP.replace(
+    learning_rate=0.02, batch_size=(250, 500, 1000, 2000), num_steps=2000
+)
 SMALL = {
     "batch_size": (5, 10, 20),
     "seed": range(8),

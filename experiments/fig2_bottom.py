@@ -9,7 +9,7 @@ SWEEP = jt.Sweep(
     batch_size=32,
     seed=range(16),
     vary={"data.labels": ("real", "random")},
-    num_steps=jt.RescaledSteps(5.0, batch_size=0.0, at_most=32_000),
+    num_steps=jt.RescaledSteps(5.0, batch_size_power=0.0, at_most=32_000),
     record=jt.Record(
         steps=jt.log_steps(60),
         observables=(
@@ -25,7 +25,7 @@ SWEEP = jt.Sweep(
 SMALL = {
     "learning_rate": (0.05, 0.1, 0.2),
     "seed": range(8),
-    "num_steps": jt.RescaledSteps(1.0, batch_size=0.0),
+    "num_steps": jt.RescaledSteps(1.0, batch_size_power=0.0),
     "record.steps": jt.log_steps(24),
     "record.probe_size": 64,
 }

@@ -9,7 +9,8 @@ SWEEP = jt.Sweep(
     seed=range(64),
     num_steps=jt.RescaledSteps(10.0),
     record=jt.Record(
-        steps=jt.log_steps(80), observables=(jt.gradient_variance(), jt.activation_rate(), jt.loss())
+        steps=jt.log_steps(80),
+        observables=(jt.gradient_variance(), jt.activation_rate(), jt.loss()),
     ),
 )
 SMALL = {"seed": range(32)}
@@ -18,7 +19,9 @@ FIT = (jt.Claim("C6", "gradient_variance", "learning_rate", exponent=2),)
 
 def figure(ds, fits):
     return {
-        "fig2_middle": jt.figures.clocks(ds, "gradient_variance", ylabel="gradient variance tr Σ₁/P"),
+        "fig2_middle": jt.figures.clocks(
+            ds, "gradient_variance", ylabel="gradient variance tr Σ₁/P"
+        ),
         "fig2_middle_collapse": jt.figures.collapses(
             fits["gradient_variance", "learning_rate"], ylabel="gradient variance tr Σ₁/P"
         ),

@@ -10,7 +10,9 @@ SWEEP = jt.Sweep(
     seed=range(256),
     vary={"model.init": jt.models.INITS},
     num_steps=jt.RescaledSteps(20.0),
-    record=jt.Record(steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+    record=jt.Record(
+        steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))
+    ),
 )
 SMALL = {"seed": range(64)}
 FIT = (

@@ -6,8 +6,9 @@ import numpy as np
 from scipy import stats
 
 import jthermo as jt
-from jthermo import evidence
-from jthermo.theory import curves, hessian
+from jthermo.paper import curve_statistics
+from jthermo.paper.evidence import above, below
+from jthermo.theory import hessian
 
 
 def factors(model, params, probe):
@@ -27,9 +28,11 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
-CLAIMS = ("C13",)  # that judge(ds) gives evidence on
+# that judge(ds) gives evidence on
+CLAIMS = ("C13",)
 SMALL = {"seed": range(128)}
-DEPTHS = (2, 3, 4, 5)  # layers of weights, 10 units wide
+# layers of weights, 10 units wide
+DEPTHS = (2, 3, 4, 5)
 
 
 def looseness(layers):
@@ -45,18 +48,21 @@ def looseness(layers):
 
 def judge(ds):
     ratio = ds.trace_bound_ratio.values
-    name = "bound over trace, median [least, greatest] of all records"  # every one has to keep to it
-    rows = [evidence.above("C13", name, 1, np.nanmedian(ratio), np.nanmin(ratio), np.nanmax(ratio))]
+    # every one has to keep to it
+    name = "bound over trace, median [least, greatest] of all records"
+    rows = [above("C13", name, 1, np.nanmedian(ratio), np.nanmin(ratio), np.nanmax(ratio))]
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=ds.learning_rate.values == eta)
         bound, found = runs.trace_bound.values, runs.factors.values[:, -1]
-        picks = curves.resamplings(400, len(bound))
-        measured = {"bound at the end, over its start": bound[picks, -1].mean(1) / bound[picks, 0].mean(1)}
+        picks = curve_statistics.resamplings(400, len(bound))
+        measured = {
+            "bound at the end, over its start": bound[picks, -1].mean(1) / bound[picks, 0].mean(1)
+        }
         for name, factor in zip(("Σ rate · |W|²", "Σ rate · V²"), found.T, strict=True):
             rank = [stats.spearmanr(bound[p, -1], factor[p]).statistic for p in picks]
             measured[f"rank correlation of bound and {name}, over seeds"] = np.array(rank)
         for name, value in measured.items():
-            test, limit = (evidence.below, 1) if "end" in name else (evidence.above, 0)
+            test, limit = (below, 1) if "end" in name else (above, 0)
             span = np.quantile(value, [0.025, 0.975])
             choice, seeds = {"η": float(eta)}, len(bound)
             rows.append(test("C13", name, limit, value[0], *span, choice=choice, num_seeds=seeds))
@@ -68,7 +74,9 @@ def figure(ds, fits):
 
     into, out = np.moveaxis(ds.factors.values / ds.factors.values[:, 0].mean(0), -1, 0)
     rate = ds.activation_rate / ds.activation_rate.isel(record=0).mean()
-    ds = ds.assign(into=(("run", "record"), into), out=(("run", "record"), out), activation_rate=rate)
+    ds = ds.assign(
+        into=(("run", "record"), into), out=(("run", "record"), out), activation_rate=rate
+    )
     panels = {
         "trace of the Hessian": {"bound": "trace_bound", "trace": "hessian_trace"},
         "bound / trace": {"": "trace_bound_ratio"},
@@ -87,12 +95,19 @@ def figure(ds, fits):
                 if name:
                     ax.plot([], [], color="black", ls=style, label=name)
             ax.set(title=title, yscale="log")
-            ax.legend(handles=[line for line in ax.lines if bool(line.get_xdata().size) == (len(shown) == 1)])
+            ax.legend(
+                handles=[
+                    line for line in ax.lines if bool(line.get_xdata().size) == (len(shown) == 1)
+                ]
+            )
         spread = np.quantile([looseness(layers) for layers in DEPTHS], [0.5, 0.05, 0.95], axis=1)
         error = np.abs(spread[1:] - spread[0])
         axes[1, 1].errorbar(DEPTHS, spread[0], error, fmt="o-", ms=3, color="black")
         axes[1, 1].set(
-            title="bound / trace at the init", yscale="log", xticks=DEPTHS, xlabel="layers of weights"
+            title="bound / trace at the init",
+            yscale="log",
+            xticks=DEPTHS,
+            xlabel="layers of weights",
         )
         axes[1, 1].tick_params(axis="x", which="minor", bottom=False)
     return {"hessian_bound": fig}

@@ -2,17 +2,22 @@
 
 import jthermo as jt
 
-SWEEP = jt.Sweep(  # the noise of Cornacchia et al. 2021 (arXiv 2111.02154)
+# the noise of Cornacchia et al. 2021 (arXiv 2111.02154)
+SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=50),
-    data=jt.data.Uniform(dim=10, num_samples=20),  # x ≥ 0: without bias, x ~ N(0, I) keeps every rate at ½
+    # x ≥ 0: without bias, x ~ N(0, I) keeps every rate at ½
+    data=jt.data.Uniform(dim=10, num_samples=20),
     learning_rate=0.05,
     seed=range(256),
     vary={"data.redraw": (0.0, 0.1, 0.3, 1.0), "model.bias": (True, False)},
     num_steps=jt.RescaledSteps(40.0),
-    record=jt.Record(steps=jt.log_steps(60), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+    record=jt.Record(
+        steps=jt.log_steps(60), observables=(jt.activation_rate(), jt.weight_norm("V"))
+    ),
 )
 SMALL = {"seed": range(32)}
-FIT = ()  # no claim of the paper
+# no claim of the paper
+FIT = ()
 
 
 def figure(ds, fits):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jthermo as jt
-from jthermo import evidence, train
+from jthermo.engines import run_state, step_program
+from jthermo.paper.evidence import equals
 from jthermo.theory import drift, flow, meanfield
 
 NOISES = {"full": "full SGD", "label_averaged": "label-averaged", "unbiased": "unbiased walk"}
@@ -19,13 +20,17 @@ SWEEP = jt.Sweep(
     vary={"noise": tuple(NOISES)},
     num_steps=jt.RescaledSteps(20.0),
     record=jt.Record(
-        steps=jt.log_steps(80), observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias)
+        steps=jt.log_steps(80),
+        observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias),
     ),
 )
-CLAIMS = ("C11",)  # that judge(ds) gives evidence on
+# that judge(ds) gives evidence on
+CLAIMS = ("C11",)
 SMALL = {"seed": range(256)}
-ETA, NETS = 0.05, 64  # what is drawn, and how many of its nets are predicted
-WIDTH = 2**0.5 * (1 - 1 / 40)  # E‖W‖ of a unit for He init and d = 10
+# what is drawn, and how many of its nets are predicted
+ETA, NETS = 0.05, 64
+# E‖W‖ of a unit for He init and d = 10
+WIDTH = 2**0.5 * (1 - 1 / 40)
 COLOURS = dict(zip(NOISES, jt.figures.CATEGORIES, strict=False))
 
 
@@ -47,9 +52,11 @@ def pick(ds, noise, eta=ETA):
 def predicted(runs, noise, eta=ETA):
     """Mean-field curves from the inits of the first runs."""
     seeds = jnp.asarray(np.sort(runs.seed.values)[:NETS], jnp.uint32)
-    inits = jax.vmap(lambda seed: train.init(SWEEP.model, jt.sgd(), train.Run(seed, 0, eta, {})).params)(
-        seeds
-    )
+    inits = jax.vmap(
+        lambda seed: (
+            run_state.init(SWEEP.model, jt.sgd(), step_program.Run(seed, 0, eta, {})).params
+        )
+    )(seeds)
     return meanfield.predict(inits, runs.step.values[0], learning_rate=eta, noise=noise)
 
 
@@ -67,14 +74,18 @@ def judge(ds):
         more: dict[str, Any] = {"choice": {"noise": noise}, "num_seeds": len(shift)}
         error = shift.std(ddof=1) / np.sqrt(len(shift))
         quantity = "shift of b by thermophoresis, of (V, b) at η²t/B = 1"
-        rows.append(evidence.equals("C11", quantity, claimed, shift.mean(), error, **more))
+        rows.append(equals("C11", quantity, claimed, shift.mean(), error, **more))
     return rows
 
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    shown = {"mean_bias": "mean b", "activation_rate": "activation rate", "weight_norm_V": "‖V‖ (r.m.s.)"}
+    shown = {
+        "mean_bias": "mean b",
+        "activation_rate": "activation rate",
+        "weight_norm_V": "‖V‖ (r.m.s.)",
+    }
     with jt.figures.style():
         fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.5))
         for noise, name in NOISES.items():
@@ -86,7 +97,11 @@ def figure(ds, fits):
                 mean = np.sqrt((value**2).mean(0)) if variable == "weight_norm_V" else value.mean(0)
                 ax.plot(tau, mean, color=COLOURS[noise], label=name)
                 if found is not None:
-                    made = found.squared_norm_V if variable == "weight_norm_V" else getattr(found, variable)
+                    made = (
+                        found.squared_norm_V
+                        if variable == "weight_norm_V"
+                        else getattr(found, variable)
+                    )
                     line = np.sqrt(made.mean(0)) if variable == "weight_norm_V" else made.mean(0)
                     jt.figures.theory(tau, line, ax=ax, label="_")
         early = np.linspace(0, 1.5, 20)
@@ -101,7 +116,9 @@ def figure(ds, fits):
         axes[0].legend(handlelength=1.8, fontsize=6, loc="lower left")
         jt.figures.theory([], [], ax=axes[1], label="mean field")
         axes[1].plot([], [], color="grey", ls=":", lw=0.9, label="mean field, η → 0")
-        axes[1].legend(*(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8)
+        axes[1].legend(
+            *(part[-2:] for part in axes[1].get_legend_handles_labels()), handlelength=1.8
+        )
     return {"mechanism": fig, "mechanism_clocks": _clocks(ds)}
 
 

@@ -14,7 +14,8 @@ from flax.linen.initializers import normal
 import jthermo as jt
 
 ETA, MU, TIME, UNITS = 0.01, 1.5, 25.0, 20
-NOISE = np.linspace(0, 3, 25)  # ζ
+# ζ
+NOISE = np.linspace(0, 3, 25)
 
 
 class Teacher(nn.Module):
@@ -24,7 +25,8 @@ class Teacher(nn.Module):
 
 
 class Student(nn.Module):
-    mixed: bool = False  # whether a unit sees all inputs, or one of its own
+    # whether a unit sees all inputs, or one of its own
+    mixed: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -52,7 +54,8 @@ SWEEP = jt.Sweep(
     model=Student(),
     data=jt.data.Teacher(jt.data.Gaussian(dim=1), Teacher()),
     points=[
-        {"model.mixed": mixed, "data.inputs.dim": d} for mixed, d in ((False, 1), (False, UNITS), (True, 5))
+        {"model.mixed": mixed, "data.inputs.dim": d}
+        for mixed, d in ((False, 1), (False, UNITS), (True, 5))
     ],
     learning_rate=ETA,
     seed=range(1024),
@@ -61,13 +64,15 @@ SWEEP = jt.Sweep(
     record=jt.Record(steps=jt.every(250), observables=(vanished, alike)),
 )
 SMALL = {"seed": range(64)}
-FIT = ()  # no claim of the paper
+# no claim of the paper
+FIT = ()
 
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    def mean(variable, dim, record):  # over the runs of each ζ that are finite
+    # over the runs of each ζ that are finite
+    def mean(variable, dim, record):
         runs = ds.isel(run=ds["data.inputs.dim"].values == dim, record=record)
         return runs[variable].groupby("data.label_noise").mean()
 
@@ -78,10 +83,17 @@ def figure(ds, fits):
         ):
             for record, colour in zip((2, 5, -1), jt.figures.colours(3), strict=True):
                 label = f"ηt = {ds.step.values[0, record] * ETA:g}"
-                ax.plot(NOISE, mean("vanished", dim, record), color=colour, label=label if dim == 1 else "_")
+                ax.plot(
+                    NOISE,
+                    mean("vanished", dim, record),
+                    color=colour,
+                    label=label if dim == 1 else "_",
+                )
             ax.set(title=title, xlabel="ζ = σ√η")
         axes[0].axvline((2 * MU) ** 0.5, color="black", ls="--", lw=0.9, label="ζ² = 2μ")
-        jt.figures.theory(NOISE, np.minimum(NOISE**2 / (2 * MU), 1), ax=axes[1], label="units of 2μ < ζ²")
+        jt.figures.theory(
+            NOISE, np.minimum(NOISE**2 / (2 * MU), 1), ax=axes[1], label="units of 2μ < ζ²"
+        )
         axes[2].plot(NOISE, mean("alike", 5, -1), label="alike")
         axes[2].plot(NOISE, mean("vanished", 5, -1), label="vanished")
         axes[2].plot(NOISE, 1 - mean("finite", 5, -1), "k:", label="runs diverged")

@@ -9,14 +9,17 @@ SWEEP = jt.Sweep(
     seed=range(256),
     vary={"model.init": jt.models.INITS, "data.num_samples": (None, 1000, 100)},
     num_steps=jt.RescaledSteps(20.0),
-    record=jt.Record(steps=jt.log_steps(60), observables=(jt.activation_rate(), jt.weight_norm("V"))),
+    record=jt.Record(
+        steps=jt.log_steps(60), observables=(jt.activation_rate(), jt.weight_norm("V"))
+    ),
 )
 SMALL = {"seed": range(32)}
 FIT = (
     jt.Claim("C2", "activation_rate", "learning_rate", exponent=2),
     jt.Claim("C4", "weight_norm_V", "learning_rate", exponent=2),
 )
-WINDOWS = {"all": (0, 20), "early": (0, 2), "late": (2, 20)}  # of the clock η²t/B
+# of the clock η²t/B
+WINDOWS = {"all": (0, 20), "early": (0, 2), "late": (2, 20)}
 NAMES = {"None": "fresh", "1000": "n = 1000", "100": "n = 100"}
 
 
@@ -25,11 +28,17 @@ def figure(ds, fits):
 
     shown = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
     with plt.rc_context(jt.figures.STYLE):
-        fig, axes = plt.subplots(2, 3, figsize=(6.8, 4.4), sharex=True, sharey=True, layout="constrained")
+        fig, axes = plt.subplots(
+            2, 3, figsize=(6.8, 4.4), sharex=True, sharey=True, layout="constrained"
+        )
         for row, (variable, name) in zip(axes, shown.items(), strict=True):
             for ax, window in zip(row, WINDOWS, strict=True):
-                chosen = [c for c in fits[variable, "learning_rate"] if c.choice["window"] == window]
-                jt.figures.heatmap(ax, chosen, x="data.num_samples", y="model.init", target=2, names=NAMES)
+                chosen = [
+                    c for c in fits[variable, "learning_rate"] if c.choice["window"] == window
+                ]
+                jt.figures.heatmap(
+                    ax, chosen, x="data.num_samples", y="model.init", target=2, names=NAMES
+                )
                 ax.set_title(f"{name}, {window}: η²t/B in {WINDOWS[window]}")
         fig.suptitle("exponent of η, without colour where it is the paper's 2", fontsize=8)
     return {"sensitivity": fig}

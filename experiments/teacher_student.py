@@ -14,7 +14,8 @@ from flax.linen.initializers import normal, zeros
 import jthermo as jt
 
 STEPS = 14_125
-ARMS = {  # what is decayed when, and by how much
+# what is decayed when, and by how much
+ARMS = {
     "η = 0.13": (0.26, 1.0, 1.0),
     "0.455, falls at 10 %": (0.91, 0.1, 2.0),
     "… at 30 %": (0.91, 0.3, 4.0),
@@ -30,7 +31,9 @@ class Teacher(nn.Module):
     @nn.compact
     def __call__(self, x):
         w = self.param("w", normal(1.0), (x.shape[-1], 3))
-        return nn.relu(x @ (w / jnp.linalg.norm(w, axis=0))) @ jnp.sign(self.param("v", normal(1.0), (3,)))
+        return nn.relu(x @ (w / jnp.linalg.norm(w, axis=0))) @ jnp.sign(
+            self.param("v", normal(1.0), (3,))
+        )
 
 
 class Student(nn.Module):
@@ -45,7 +48,9 @@ def jacobian_rank(model, params, probe):
     """Singular values of ∂f/∂θ at 60 inputs above 10⁻⁴ of the largest."""
     x = probe.x[:60]
     rows = jax.tree.leaves(jax.vmap(jax.grad(model.apply), (None, 0))(params, x))
-    found = jnp.linalg.svd(jnp.concatenate([r.reshape(len(x), -1) for r in rows], 1), compute_uv=False)
+    found = jnp.linalg.svd(
+        jnp.concatenate([r.reshape(len(x), -1) for r in rows], 1), compute_uv=False
+    )
     return (found > 1e-4 * found[0]).sum()
 
 
@@ -70,22 +75,30 @@ SWEEP = jt.Sweep(
     record=jt.Record(steps=jt.every(250), observables=(jt.loss(), jacobian_rank, feature_sparsity)),
 )
 SMALL = {"seed": range(96)}
-FIT = ()  # no claim of the paper
+# no claim of the paper
+FIT = ()
 
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
     lost = ds.seed.values[~ds.finite.values.all(1)]
-    ds = ds.isel(run=~np.isin(ds.seed.values, lost))  # seeds that no rate makes diverge
+    # seeds that no rate makes diverge
+    ds = ds.isel(run=~np.isin(ds.seed.values, lost))
     with jt.figures.style():
         fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.2))
-        for name, point, colour in zip(ARMS, POINTS, ("black", *jt.figures.colours(3)), strict=True):
+        for name, point, colour in zip(
+            ARMS, POINTS, ("black", *jt.figures.colours(3)), strict=True
+        ):
             runs = ds.isel(run=ds["optimizer.decay_at"].values == point["optimizer.decay_at"])
             axes[0].plot(runs.step.values[0], runs.loss.median("run"), color=colour, label=name)
             for ax, variable in zip(axes[1:], ("jacobian_rank", "feature_sparsity"), strict=True):
                 jt.figures.band(*jt.figures.mean_curve(runs, variable), ax=ax, color=colour)
-        labels = (f"error, median of {runs.sizes['run']} seeds", "rank of ∂f/∂θ", "feature sparsity")
+        labels = (
+            f"error, median of {runs.sizes['run']} seeds",
+            "rank of ∂f/∂θ",
+            "feature sparsity",
+        )
         for ax, label in zip(axes, labels, strict=True):
             ax.set(xlabel="t", ylabel=label, xticks=(0, 5000, 10_000))
         axes[0].set(yscale="log")

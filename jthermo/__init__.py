@@ -9,37 +9,36 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__: str
 
-_MODULES = (
-    "claims",
-    "collapse",
-    "data",
-    "errors",
-    "figures",
-    "gradients",
-    "models",
-    "noise",
-    "observables",
-    "reproduction",
-    "results",
-    "sinks",
-    "store",
-    "theory",
-)
+_MODULES = {
+    "claims": "paper.claims",
+    "collapse": "collapse",
+    "data": "data",
+    "errors": "errors",
+    "figures": "figures",
+    "gradients": "observables.gradient_moments",
+    "models": "models",
+    "noise": "update_rule.residual_noise",
+    "observables": "observables",
+    "reproduction": "paper.reproduce",
+    "results": "results",
+    "sinks": "execution.callbacks",
+    "theory": "theory",
+}
 _NAMES = {
-    "Claim": "claims",
+    "Claim": "paper.claims",
     "InputError": "errors",
     "Interrupted": "errors",
-    "Optimizer": "optimizer",
-    "Record": "spec",
-    "RescaledSteps": "schedule",
-    "Sweep": "spec",
+    "Optimizer": "update_rule.optimizer",
+    "Record": "sweep.record",
+    "RescaledSteps": "sweep.recorded_steps",
+    "Sweep": "sweep.sweep",
     "accuracy": "observables",
     "activation_rate": "observables",
-    "doctor": "diagnosis",
-    "every": "schedule",
-    "explore": "exploration",
+    "doctor": "cli.doctor",
+    "every": "sweep.recorded_steps",
+    "explore": "figures.explore",
     "export": "results",
     "fit_collapse": "collapse",
     "gradient_variance": "observables",
@@ -47,15 +46,15 @@ _NAMES = {
     "hessian_trace": "observables",
     "kappa": "observables",
     "layer_statistics": "observables",
-    "log_steps": "schedule",
+    "log_steps": "sweep.recorded_steps",
     "loss": "observables",
     "mean_squared_residual": "observables",
-    "open_params": "parameters",
+    "open_params": "execution.trained_params",
     "open_results": "results",
-    "plan": "forecast",
-    "reproduce": "reproduction",
-    "run": "runner",
-    "sgd": "optimizer",
+    "plan": "execution.forecast",
+    "reproduce": "paper.reproduce",
+    "run": "execution.runner",
+    "sgd": "update_rule.optimizer",
     "sparse": "observables",
     "status": "results",
     "tau": "results",
@@ -72,9 +71,15 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"jthermo.{name}")
+        value = importlib.import_module(f"jthermo.{_MODULES[name]}")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("jthermo")
     else:
-        raise AttributeError(f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""docs/quickstart.ipynb from docs/start.md: python scripts/notebook.py. A test holds the one to the other."""
+"""Writes docs/quickstart.ipynb from docs/start.md: python scripts/notebook.py. A test compares the two."""
 
 from __future__ import annotations
 
@@ -12,23 +12,17 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$\n?", re.DOTALL | re.MULTILINE)
 
 
 def pieces(page: Path) -> Iterator[tuple[str, str]]:
-    """A Markdown page in order as (language, text); prose has no language, and code that is included is read."""
+    """The blocks of a Markdown page in order, as (language, text); prose has the language ""."""
     text, end = page.read_text(), 0
     for found in FENCE.finditer(text):
         yield "", text[end : found.start()]
-        language, body = found.groups()
-        if language.startswith("{literalinclude}"):
-            options = dict(re.findall(r"^:([\w-]+): (.*)$", body, re.MULTILINE))
-            source = (page.parent / language.split()[1]).read_text()
-            after = source.partition(json.loads(options["start-after"]) + "\n")[2]
-            language, body = options["language"], after.partition(json.loads(options["end-before"]))[0]
-        yield language, body
+        yield found[1], found[2]
         end = found.end()
     yield "", text[end:]
 
 
 def notebook(page: Path) -> str:
-    """The page as a notebook without outputs: Python is code, all else Markdown."""
+    """The page as a notebook without outputs: Python blocks become code cells, everything else Markdown cells."""
     cells: list[tuple[str, str]] = []
     for language, body in pieces(page):
         if language == "python":

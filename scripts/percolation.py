@@ -22,7 +22,11 @@ SIZES = (16, 32, 64, 128)
 
 
 def simulate(
-    sizes: tuple[int, ...] = SIZES, replicates: int = 8, lattices: int = 40, points: int = 24, seed: int = 0
+    sizes: tuple[int, ...] = SIZES,
+    replicates: int = 8,
+    lattices: int = 40,
+    points: int = 24,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Columns L, seed, distance = |p − p_c|, spanned (below) and largest (above): means over `lattices` lattices.
 

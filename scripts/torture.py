@@ -50,7 +50,8 @@ def equal(out, whole):
     """Records and the parameters of every run, byte for byte."""
     ds, reference = jt.open_results(out), jt.open_results(whole)
     same = all(
-        ds[n].values.tobytes() == reference[n].values.tobytes() for n in ("step", *reference.data_vars)
+        ds[n].values.tobytes() == reference[n].values.tobytes()
+        for n in ("step", *reference.data_vars)
     )
     for run in range(0, ds.sizes["run"], 13):
         one, two = (jt.open_params(folder, run) for folder in (out, whole))
@@ -82,7 +83,7 @@ def kill(file, whole, folder, number, rng):
 
 def damage(file, whole, folder, number, rng):
     """Damage the newest checkpoint in four ways, `number` times each, and restore from the one before."""
-    from jthermo.checkpoint import Checkpoints
+    from jthermo.execution.checkpoint import Checkpoints
 
     out = folder / "damage"
     process = start("run", file, "--out", out, *OFTEN)
@@ -111,13 +112,20 @@ def damage(file, whole, folder, number, rng):
             checkpoints = Checkpoints(path.parents[2], (0, 1), told.append)
             rows = checkpoints.restore()
             checkpoints.close()
-            harmless = bytes(broken) == body  # zeros over zeros
+            # zeros over zeros
+            harmless = bytes(broken) == body
             silent += not told and not harmless
-            used += harmless or (bool(told) and int(before.parts[-3]) == int(told[0].rsplit(" ", 1)[1]))
-            for aside in path.parents[2].glob("bad-*"):  # put it back for the next one
+            used += harmless or (
+                bool(told) and int(before.parts[-3]) == int(told[0].rsplit(" ", 1)[1])
+            )
+            # put it back for the next one
+            for aside in path.parents[2].glob("bad-*"):
                 aside.rename(path.parent.parent)
             assert rows is not None
-        print(f"{kind}: {number} times; {silent} silent, {used} went on from the one before", flush=True)
+        print(
+            f"{kind}: {number} times; {silent} silent, {used} went on from the one before",
+            flush=True,
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body[:-1000])
     process = start("run", file, "--out", out, *OFTEN)
@@ -131,7 +139,9 @@ def full_disk(file, whole, folder):
     """A small tmpfs that fills up while the sweep saves; then room is made."""
     out = folder / "disk"
     out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=False
+    ).returncode:
         print("full disk: not run, mounting a tmpfs needs root")
         return
     process = start("run", file, "--out", out / "o", *OFTEN)

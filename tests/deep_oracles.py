@@ -4,7 +4,9 @@ import numpy as np
 
 
 def as_float64(params):
-    return {k: {n: np.asarray(v, np.float64) for n, v in leaf.items()} for k, leaf in params.items()}
+    return {
+        k: {n: np.asarray(v, np.float64) for n, v in leaf.items()} for k, leaf in params.items()
+    }
 
 
 def order(params):
@@ -51,7 +53,9 @@ def forward(params, x, blocks=()):
     h = h.ravel()
     for name in [n for n in order(params) if not n.startswith("conv")]:
         kernel = params[name]["kernel"]
-        a = np.array([sum(h[k] * kernel[k, u] for k in range(len(h))) for u in range(kernel.shape[1])])
+        a = np.array(
+            [sum(h[k] * kernel[k, u] for k in range(len(h))) for u in range(kernel.shape[1])]
+        )
         a = a + params[name].get("bias", 0.0)
         tape.append(("dense", name, h, a))
         if name != "output":
@@ -68,7 +72,9 @@ def gradient(params, x, cotangent, blocks=()):
         if kind == "pool":
             spread = np.zeros(h)
             for (i, j, c), (di, dj) in name.items():
-                spread[2 * i + di, 2 * j + dj, c] = delta.reshape(h[0] // 2, h[1] // 2, h[2])[i, j, c]
+                spread[2 * i + di, 2 * j + dj, c] = delta.reshape(h[0] // 2, h[1] // 2, h[2])[
+                    i, j, c
+                ]
             delta = spread
             continue
         kernel = params[name]["kernel"]
@@ -109,7 +115,10 @@ def sample_gradients(params, x, y, blocks=()):
     for example, label in zip(np.asarray(x), np.asarray(y), strict=True):
         outputs, _, _ = forward(params, example, blocks)
         rows.append(gradient(params, example, residual(outputs, int(label)), blocks))
-    return {name: {k: np.stack([r[name][k] for r in rows]) for k in rows[0][name]} for name in order(params)}
+    return {
+        name: {k: np.stack([r[name][k] for r in rows]) for k in rows[0][name]}
+        for name in order(params)
+    }
 
 
 def variance(g):

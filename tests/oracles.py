@@ -32,9 +32,12 @@ def examples(made, size, dim, kind="gaussian"):
 
 def batch(config, seed, t, order=None):
     """x and y of step t of a two-layer run on synthetic data."""
-    if hasattr(config.data, "label_noise"):  # a teacher's real labels, and noise for this step alone
+    # a teacher's real labels, and noise for this step alone
+    if hasattr(config.data, "label_noise"):
         inputs, taught = config.data.inputs, config.data.model.init(key(seed, DATASET, 2**32 - 1))
-        xs, _ = batch(SimpleNamespace(**{**vars(config), "data": inputs, "stream": config.stream}), seed, t)
+        xs, _ = batch(
+            SimpleNamespace(**{**vars(config), "data": inputs, "stream": config.stream}), seed, t
+        )
         noise = jax.random.normal(key(seed, BATCH, config.stream, t, 1), (len(xs),))
         ys = [forward({k: np.asarray(v, float) for k, v in taught.items()}, x)[0] for x in xs]
         return xs, np.array(ys) + config.data.label_noise * np.asarray(noise, float)
@@ -43,7 +46,9 @@ def batch(config, seed, t, order=None):
     if data.num_samples is None:
         return examples(jax.random.fold_in(stream, t), config.batch_size, data.dim, kind)
     if data.sampling == "replacement":
-        index = jax.random.randint(jax.random.fold_in(stream, t), (config.batch_size,), 0, data.num_samples)
+        index = jax.random.randint(
+            jax.random.fold_in(stream, t), (config.batch_size,), 0, data.num_samples
+        )
     else:
         per_epoch = data.num_samples // config.batch_size
         order = jax.random.permutation(jax.random.fold_in(stream, t // per_epoch), data.num_samples)
@@ -52,8 +57,12 @@ def batch(config, seed, t, order=None):
     rows = [examples(key(seed, DATASET, i), 1, data.dim, kind) for i in np.asarray(index)]
     y = np.concatenate([r[1] for r in rows])
     fresh = jax.random.fold_in(jax.random.fold_in(stream, t), 1)
-    anew = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 0), data.redraw or 0.0, y.shape))
-    drawn = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 1), 0.5, y.shape)).astype(y.dtype)
+    anew = np.asarray(
+        jax.random.bernoulli(jax.random.fold_in(fresh, 0), data.redraw or 0.0, y.shape)
+    )
+    drawn = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 1), 0.5, y.shape)).astype(
+        y.dtype
+    )
     return np.concatenate([r[0] for r in rows]), np.where(anew, drawn, y)
 
 
@@ -76,7 +85,9 @@ def gradient_of_f(params, x):
 def residual(config, f, y, sign):
     """p − y, or what the noise control puts in its place."""
     p = 1 / (1 + np.exp(-f)) if config.loss == "bce" else f
-    return {"Full": p - y, "Unbiased": 0.5 * sign, "LabelAveraged": p - 0.5}[type(config.noise).__name__]
+    return {"Full": p - y, "Unbiased": 0.5 * sign, "LabelAveraged": p - 0.5}[
+        type(config.noise).__name__
+    ]
 
 
 def train(config, params, seed, steps):
@@ -93,7 +104,9 @@ def train(config, params, seed, steps):
                 total[k] += r * g
         hyper = config.optimizer.hyper
         decayed = hyper.get("decay", 1.0) if t >= hyper.get("decay_at", steps) else 1.0
-        params = {k: v - config.learning_rate / decayed / len(xs) * total[k] for k, v in params.items()}
+        params = {
+            k: v - config.learning_rate / decayed / len(xs) * total[k] for k, v in params.items()
+        }
     return params
 
 
@@ -114,7 +127,10 @@ def observables(config, params, seed, step, probe_size):
     curvature = p * (1 - p) if config.loss == "bce" else np.ones_like(p)
     square = [sum(float(np.sum(g**2)) for g in gradient_of_f(params, x).values()) for x in xs]
     width = np.sqrt([sum(w * w for w in row) for row in params["W"]])
-    exact = [stats.norm.cdf(b / w) for b, w in zip(params.get("b", np.zeros(len(width))), width, strict=True)]
+    exact = [
+        stats.norm.cdf(b / w)
+        for b, w in zip(params.get("b", np.zeros(len(width))), width, strict=True)
+    ]
     return {
         "unit_activation": np.array(exact)
         if kind == "gaussian"

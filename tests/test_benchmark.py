@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from jthermo.files import write_between
+from jthermo.results.atomic import write_between
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "scripts" / "benchmark"
@@ -39,7 +39,9 @@ def found(script):
     }
     for case, net in cases.STEPS.items():
         made[case] = {
-            "jthermo-xla": row((0.2e9 + 1e3 * net.least) / (128 * net.least), run_steps=128 * net.least)
+            "jthermo-xla": row(
+                (0.2e9 + 1e3 * net.least) / (128 * net.least), run_steps=128 * net.least
+            )
         }
     for case, net in cases.MEMORY.items():
         made[case] = {"jthermo-xla": row(1.0, peak=int(3e8 + net.runs**2))}
@@ -51,8 +53,11 @@ def found(script):
 
 def test_the_page_is_that_of_the_json(script):
     found = json.loads((ROOT / "results" / "benchmark.json").read_text())
-    page = script("report").page(found)
-    assert page in (ROOT / "README.md").read_text(), "run: python scripts/benchmark --into README.md"
+    report = script("report")
+    for page, text in (("README.md", report.short(found)), ("docs/speed.md", report.page(found))):
+        assert text in (ROOT / page).read_text(), (
+            "run: python scripts/benchmark --into README.md docs/speed.md"
+        )
 
 
 def test_ratios_and_missed_bars_are_said(script, found):
@@ -60,9 +65,9 @@ def test_ratios_and_missed_bars_are_said(script, found):
     bars = {bar.what: bar for bar in report.bars(found)}
     assert bars["10-10-1, fused against plain JAX"][1:] == ("15 ×", "≥ 10 ×", True)
     assert bars["10-10-1, fused against torch.func"][1:] == ("not measured", "≥ 40 ×", None)
-    assert bars["fused in the time of its arithmetic alone (`limit.cc`), the worst case"].measured.startswith(
-        "1.33 "
-    )
+    assert bars[
+        "fused in the time of its arithmetic alone (`limit.cc`), the worst case"
+    ].measured.startswith("1.33 ")
     slower = "XLA alone against plain JAX, the worst case"
     assert bars[slower].met
     found["cases"]["runs-16"] = {"plain-jax": row(50.0), "jthermo-xla": row(100.0)}

@@ -1,7 +1,8 @@
-"""Data collapse: the exponents of τ = t·Π cᵖ with intervals and a verdict. No jax."""
+"""Data collapse: the exponents of τ = t·Π cᵖ with intervals and a verdict. It imports no JAX."""
 
-from .design import Advice
-from .fit import fit_collapse
-from .result import CollapseFit, Combination, Exponent, Note
+from jthermo.collapse.advice import Advice
+from jthermo.collapse.fit import fit_collapse
+from jthermo.collapse.result import CollapseFit
+from jthermo.collapse.result_types import Combination, Exponent, Note
 
 __all__ = ["Advice", "CollapseFit", "Combination", "Exponent", "Note", "fit_collapse"]

@@ -1,4 +1,4 @@
-"""fit_collapse: the exponents of τ = t·Π controlᵖ at which the curves of all controls fall on one."""
+"""fit_collapse: the exponents of τ = t·Π controlᵖ at which the curves of all controls coincide."""
 
 from __future__ import annotations
 
@@ -10,13 +10,29 @@ import xarray as xr
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
+from jthermo.collapse.averages import Averages, average
+from jthermo.collapse.correction_power import (
+    best_power,
+    check_power,
+    power_ends,
+    power_interval,
+    with_power,
+)
+from jthermo.collapse.intervals import Inference, determined, infer
+from jthermo.collapse.outliers import without_outliers
+from jthermo.collapse.read import Curves, read_curves
+from jthermo.collapse.result import CollapseFit
+from jthermo.collapse.result_types import Combination, Exponent, Note
+from jthermo.collapse.search import search
+from jthermo.collapse.settings import DEFAULT, Settings
+from jthermo.collapse.unknowns import (
+    Correction,
+    Directions,
+    Unknown,
+    find_directions,
+    list_unknowns,
+)
 from jthermo.errors import InputError
-
-from .inference import Inference, determined, infer
-from .input import Curves, read_curves
-from .power import best_power, check_power, power_ends, power_interval, with_power
-from .prepare import Correction, Directions, Prepared, Term, directions, prepare, terms, without_outliers
-from .result import CollapseFit, Combination, Exponent, Note
 
 
 def fit_collapse(
@@ -32,44 +48,47 @@ def fit_collapse(
     fixed: Mapping[str, float] | None = None,
     rescale: Sequence[str] = (),
     correction: Mapping[str, float | tuple[float, float]] | None = None,
+    settings: Settings = DEFAULT,
 ) -> CollapseFit:
     """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
 
-    In log τ this is the registration of curves by shifts Σ p·log control. F is a penalised spline solved
-    exactly for every p; the noise covariance of one replicate along t (and across controls, where the same
-    replicate appears at several) is estimated from the replicates and weighs the fit; the intervals and the
-    verdict are those of a cluster bootstrap over replicates with normal multipliers, moderated by the
-    covariance model, in its exact limit of many resamplings.
+    In log τ the curves differ by shifts Σ p·log control. F is a penalised spline that is solved exactly
+    for every p. The noise covariance of one replicate, along t and between controls if the same replicate
+    appears at several, is estimated from the replicates and weights the fit. Intervals and verdict are
+    those of a cluster bootstrap over replicates with normal multipliers, in its exact limit of many
+    resamplings, combined with the covariance model.
 
     Args:
         data: one variable of raw replicates: a DataArray with `controls`, `time` and `replicate` as
-            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped; runs that
+            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped. Runs that
             diverge are left out and counted.
         controls: names of the controls, any number.
         time: name of t.
-        replicate: name of what tells replicates apart; the same label at several controls is one paired
-            replicate. None when each curve was recorded once.
-        value: the table's column of values (a DataArray is its own).
+        replicate: name of the replicate's label. The same label at several controls is one paired
+            replicate. None if each curve was recorded once.
+        value: the table's column of values (a DataArray has its own).
         confidence: of the intervals.
         seed: of the verdict's random draws.
-        window: (low, high) times to use, all by default.
+        window: (low, high) times to use; all by default.
         fixed: exponents held at a value, e.g. ``{"batch_size": -1}``.
-        rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling; q is the
-            exponent ``"value_<control>"``.
-        correction: control → w for a leading correction to its scaling, τ = t·c^p·exp(a·(c/c₀)^w), with c₀ the
-            recorded value where (c/c₀)^w is largest; the amplitude a is ``"correction_<control>"``. A pair of
-            powers of one sign, e.g. ``{"L": (-4, -0.25)}``, fits w between them as ``"power_<control>"``; this takes
-            four values of the control.
+        rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling. q is
+            the exponent ``"value_<control>"``.
+        correction: control → power w of a leading correction to its scaling,
+            τ = t·c^p·exp(a·(c/c₀)^w), with c₀ the recorded value at which (c/c₀)^w is largest. The
+            amplitude a is ``"correction_<control>"``. A range of powers of one sign, e.g.
+            ``{"L": (-4, -0.25)}``, fits w within it as ``"power_<control>"``; this takes four values of
+            the control.
+        settings: the constants of the fit. The published calibration holds for the defaults only.
 
     Returns:
         CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable, notes.
 
     Raises:
-        InputError: what is wrong with the input, naming the field, the value and the remedy.
+        InputError: the input is wrong. The message names the field, the value and the remedy.
 
     Guarantees:
-        The same data and seed give the same answer; rows in another order, another unit of time, of a
-        control or of the value change no exponent beyond rounding.
+        The same data and seed give the same answer. Rows in another order, or another unit of time, of
+        a control or of the value, change no exponent beyond rounding.
 
     Example:
         >>> import numpy as np, pandas as pd
@@ -84,28 +103,40 @@ def fit_collapse(
     """
     if not 0 < confidence < 1:
         raise InputError("confidence", confidence, "give a number between 0 and 1, such as 0.95")
-    curves = read_curves(data, controls, time=time, replicate=replicate, value=value, window=window)
-    curves = without_outliers(curves)
+    curves = read_curves(
+        data,
+        controls,
+        time=time,
+        replicate=replicate,
+        value=value,
+        window=window,
+        settings=settings,
+    )
+    curves = without_outliers(curves, settings)
     scaled = (rescale,) if isinstance(rescale, str) else tuple(rescale)
     _among("rescale", scaled, curves.controls)
     corrections, ends = _corrections(correction or {}, curves)
-    unknown = terms(curves, scaled, corrections)
-    held = _powers("fixed", fixed or {}, [term.name for term in unknown])
-    ways = directions(unknown, held)
-    with threadpool_limits(1, "blas"):  # a few hundred rows: threads gain nothing and stall on a busy machine
+    unknowns = list_unknowns(curves, scaled, corrections)
+    held = _checked_exponents("fixed", fixed or {}, [unknown.name for unknown in unknowns])
+    directions = find_directions(unknowns, held)
+    # The matrices have a few hundred rows: more threads gain nothing and stall on a busy machine.
+    with threadpool_limits(1, "blas"):
         if ends:
-            check_power(corrections[-1], ends, ways, curves)
-            last = best_power(curves, scaled, corrections[-1], corrections[:-1], held, ends)
+            last = corrections[-1]
+            check_power(last, ends, directions, curves, settings)
+            last = best_power(curves, scaled, last, corrections[:-1], held, ends, settings)
             corrections = (*corrections[:-1], last)
-            unknown = terms(curves, scaled, corrections)
-            ways = directions(unknown, held)
-        ready = prepare(curves, unknown, ways, held)
-        found = infer(ready, ways, confidence, np.random.default_rng(seed))
-        t = float(stats.t.ppf(0.5 + confidence / 2, found.degrees))
-        power = (
-            power_interval(found.model, found.best, ways, curves, corrections[-1], ends, t) if ends else None
-        )
-    fit = _result(curves, unknown, corrections, held, confidence, ways, ready, found)
+            unknowns = list_unknowns(curves, scaled, corrections)
+            directions = find_directions(unknowns, held)
+        averages = average(curves, unknowns, directions, held, settings)
+        found = search(averages)
+        inference = infer(averages, directions, found, confidence, np.random.default_rng(seed))
+        t = float(stats.t.ppf(0.5 + confidence / 2, inference.degrees))
+        power = None
+        if ends:
+            likelihood, best = inference.likelihood, inference.best
+            power = power_interval(likelihood, best, directions, curves, corrections[-1], ends, t)
+    fit = _result(curves, unknowns, corrections, held, confidence, directions, averages, inference)
     return fit if power is None else with_power(fit, power, t)
 
 
@@ -115,171 +146,197 @@ def _among(field: str, names: Iterable[str], known: Sequence[str]) -> None:
             raise InputError(field, name, f"is not one of {list(known)}; name one of them")
 
 
-def _powers(field: str, given: Mapping[str, float], known: Sequence[str]) -> dict[str, float]:
+def _checked_exponents(
+    field: str, given: Mapping[str, float], known: Sequence[str]
+) -> dict[str, float]:
+    """The numbers given for some names, which must be known and finite."""
     _among(field, given, known)
-    for name, power in given.items():
-        if not isinstance(power, int | float | np.number) or not np.isfinite(power):
-            raise InputError(f"{field}[{name!r}]", power, "give a finite exponent")
-    return {name: float(power) for name, power in given.items()}
+    for name, exponent in given.items():
+        if not isinstance(exponent, int | float | np.number) or not np.isfinite(exponent):
+            raise InputError(f"{field}[{name!r}]", exponent, "give a finite exponent")
+    return {name: float(exponent) for name, exponent in given.items()}
 
 
 def _corrections(
     given: Mapping[str, float | tuple[float, float]], curves: Curves
 ) -> tuple[tuple[Correction, ...], tuple[float, float] | None]:
-    """The corrections, and the two ends between which the power of the last one is to be fitted."""
-    known = {name: power for name, power in given.items() if isinstance(power, int | float | np.number)}
+    """The corrections, and the range in which the power of the last one is to be fitted."""
+    known = {n: power for n, power in given.items() if isinstance(power, int | float | np.number)}
     ranges = {name: power_ends(name, pair) for name, pair in given.items() if name not in known}
     if len(ranges) > 1:
-        raise InputError(
-            "correction", dict(given), "fit the power of one control only, give those of the others"
-        )
+        remedy = "only one power can be fitted; give one power for each of the other controls"
+        raise InputError("correction", dict(given), remedy)
     powers = {**known, **{name: low for name, (low, _) in ranges.items()}}
-    out = []
-    for name, power in _powers("correction", powers, curves.controls).items():
+    corrections = []
+    for name, power in _checked_exponents("correction", powers, curves.controls).items():
         if power == 0:
-            raise InputError(f"correction[{name!r}]", power, "give a power that is not 0, such as -1")
+            remedy = "give a power that is not 0, such as -1"
+            raise InputError(f"correction[{name!r}]", power, remedy)
         column = curves.controls.index(name)
         values = np.exp([c.log_controls[column] for c in curves.conditions])
-        out.append(Correction(name, power, float(values.max() if power > 0 else values.min())))
-    return tuple(out), next(iter(ranges.values()), None)
+        reference = values.max() if power > 0 else values.min()
+        corrections.append(Correction(name, power, float(reference)))
+    return tuple(corrections), next(iter(ranges.values()), None)
 
 
 def _result(
     curves: Curves,
-    unknown: tuple[Term, ...],
+    unknowns: tuple[Unknown, ...],
     corrections: tuple[Correction, ...],
     fixed: dict[str, float],
     confidence: float,
-    ways: Directions,
-    ready: Prepared,
-    found: Inference,
+    directions: Directions,
+    averages: Averages,
+    inference: Inference,
 ) -> CollapseFit:
-    exponents, identifiable = {}, {}
-    sure = determined(ways, found.identified)
-    for name in (term.name for term in unknown):
-        if name in fixed:
-            exponents[name] = Exponent(fixed[name], fixed[name], fixed[name], 0.0)
-            identifiable[name] = True
-            continue
-        i = ways.free.index(name)
-        identifiable[name] = bool(sure[i])
-        if identifiable[name]:
-            exponents[name] = found.exponents[i]
-        else:
-            exponents[name] = Exponent(np.nan, -np.inf, np.inf, np.inf)
+    """The result in the user's units."""
+    names = [unknown.name for unknown in unknowns]
+    exponents, identifiable = _exponents(names, fixed, directions, inference, averages.settings)
     numbers = [len(c.values) for c in curves.conditions]
-    centre = dict(
-        zip(curves.controls, np.mean([c.log_controls for c in curves.conditions], axis=0), strict=True)
-    )
-    powers = {name: e.value if np.isfinite(e.value) else 0.0 for name, e in exponents.items()}
-    # The fit counts log τ and log heights from the middle of the conditions; users from c = 1.
-    ahead = sum(powers[name] * middle for name, middle in centre.items())
-    for each in corrections:
-        column = curves.controls.index(each.control)
-        sizes = each.size(np.exp([c.log_controls[column] for c in curves.conditions]))
-        ahead += powers[each.name] * float(sizes.mean())
-    lift = np.exp(-sum(powers.get(f"value_{name}", 0.0) * middle for name, middle in centre.items()))
-    unit = ready.scale * float(lift)
+    logs = np.mean([c.log_controls for c in curves.conditions], axis=0)
+    centre = dict(zip(curves.controls, logs, strict=True))
+    values = {name: e.value if np.isfinite(e.value) else 0.0 for name, e in exponents.items()}
+    # The fit measures log τ and log heights from the middle of the conditions, users from c = 1.
+    ahead = sum(values[name] * middle for name, middle in centre.items())
+    for correction in corrections:
+        column = curves.controls.index(correction.control)
+        sizes = correction.size(np.exp([c.log_controls[column] for c in curves.conditions]))
+        ahead += values[correction.name] * float(sizes.mean())
+    lift = np.exp(-sum(values.get(f"value_{name}", 0.0) * mid for name, mid in centre.items()))
+    unit = averages.scale * float(lift)
     return CollapseFit(
         exponents=exponents,
-        collapsed=_verdict(curves, found),
-        p_value=found.outcome.p_value,
-        misfit=found.outcome.misfit,
+        collapsed=_verdict(curves, inference),
+        p_value=inference.outcome.p_value,
+        misfit=inference.outcome.misfit,
         identifiable=identifiable,
-        combinations=_combinations(ways, found, confidence),
+        combinations=_combinations(directions, inference, confidence, averages.settings),
         confidence=confidence,
         window=curves.window,
         num_replicates=(min(numbers), max(numbers)),
         left_out=curves.left_out,
-        notes=_notes(curves, ways, found),
-        covariance=_covariance(ways, found),
-        degrees=found.degrees,
-        free=ways.free,
-        log_tau=found.grid + ahead,
-        curve=ready.centre + unit * found.curve,
-        curve_error=unit * found.curve_error,
+        notes=_notes(curves, directions, inference, averages.settings),
+        covariance=_covariance(directions, inference),
+        degrees=inference.degrees,
+        free=directions.free,
+        log_tau=inference.grid + ahead,
+        curve=averages.centre + unit * inference.curve,
+        curve_error=unit * inference.curve_error,
         curves=curves,
-        model=found.model,
-        solution=found.best,
-        ready=ready,
-        ways=ways,
+        likelihood=inference.likelihood,
+        solution=inference.best,
+        averages=averages,
+        directions=directions,
         corrections=corrections,
         drift=tuple(
             row.counted_from(centre[row.control] if row.kind == "between" else ahead)
-            for row in found.drift.table
+            for row in inference.drift.table
         ),
-        drift_p_values=found.drift.p_values,
-        common_noise=found.common_noise,
+        drift_p_values=inference.drift.p_values,
+        common_noise=inference.common_noise,
     )
 
 
-def _covariance(ways: Directions, found: Inference) -> np.ndarray:
-    """Of the free exponents, with the drift of those that drift."""
-    drifts = np.array([found.drift.spread(name) for name in ways.free])
-    return ways.basis @ found.covariance @ ways.basis.T + np.diag(drifts**2)
+def _exponents(
+    names: list[str],
+    fixed: dict[str, float],
+    directions: Directions,
+    inference: Inference,
+    settings: Settings,
+) -> tuple[dict[str, Exponent], dict[str, bool]]:
+    """All exponents, and which are identifiable."""
+    exponents, identifiable = {}, {}
+    sure = determined(directions, inference.identified, settings)
+    for name in names:
+        if name in fixed:
+            exponents[name] = Exponent(fixed[name], fixed[name], fixed[name], 0.0)
+            identifiable[name] = True
+            continue
+        i = directions.free.index(name)
+        identifiable[name] = bool(sure[i])
+        unknown = Exponent(np.nan, -np.inf, np.inf, np.inf)
+        exponents[name] = inference.exponents[i] if identifiable[name] else unknown
+    return exponents, identifiable
 
 
-def _verdict(curves: Curves, found: Inference) -> bool | None:
+def _covariance(directions: Directions, inference: Inference) -> np.ndarray:
+    """Of the free exponents, with the drift of those that drift, (P, P)."""
+    drifts = np.array([inference.drift.spread(name) for name in directions.free])
+    return directions.basis @ inference.covariance @ directions.basis.T + np.diag(drifts**2)
+
+
+def _verdict(curves: Curves, inference: Inference) -> bool | None:
+    """True, False, or None if the data cannot say."""
     if len(curves.conditions) < 2:
         return None
-    codes = {note.code for note in found.identified.notes}
-    if not found.outcome.refused:
-        return None if "poor_overlap" in codes and not found.identified.known.all() else True
+    codes = {note.code for note in inference.identified.notes}
+    if not inference.outcome.refused:
+        unsure = "poor_overlap" in codes and not inference.identified.known.all()
+        return None if unsure else True
+    # With one replicate, an offset of its own looks like a curve of its own.
     if max(len(c.values) for c in curves.conditions) == 1:
-        return None  # one replicate: an offset of its own looks like a curve of its own
-    return None if "flat_curve" in codes else False  # exponents that follow the noise leave no law to go by
+        return None
+    # If a constant fits as well, the exponents follow the noise and no law was tested.
+    return None if "flat_curve" in codes else False
 
 
-def _combinations(ways: Directions, found: Inference, confidence: float) -> tuple[Combination, ...]:
-    """The known directions Σ basis·p, largest weight 1; none when every exponent is known."""
-    if determined(ways, found.identified).all():
+def _combinations(
+    directions: Directions, inference: Inference, confidence: float, settings: Settings
+) -> tuple[Combination, ...]:
+    """The known sums Σ basis·p, with largest weight 1; none if every exponent is known."""
+    identified = inference.identified
+    if determined(directions, identified, settings).all():
         return ()
-    t = stats.t.ppf(0.5 + confidence / 2, found.degrees)
-    out = []
-    for axis in found.identified.axes[:, found.identified.known].T:
-        column = ways.basis @ axis
+    t = stats.t.ppf(0.5 + confidence / 2, inference.degrees)
+    combinations = []
+    for axis in identified.axes[:, identified.known].T:
+        column = directions.basis @ axis
         largest = column[np.argmax(np.abs(column))]
-        weights = {n: float(w / largest) for n, w in zip(ways.free, column, strict=True) if abs(w) > 1e-6}
+        pairs = zip(directions.free, column, strict=True)
+        weights = {name: float(w / largest) for name, w in pairs if abs(w) > 1e-6}
         if len(weights) < 2:
             continue
-        centre = axis @ found.best.theta / largest
-        half = t * np.sqrt(max(axis @ found.covariance @ axis, 0.0)) / abs(largest)
-        out.append(Combination(weights, float(centre), float(centre - half), float(centre + half)))
-    return tuple(out)
+        centre = axis @ inference.best.theta / largest
+        half = t * np.sqrt(max(axis @ inference.covariance @ axis, 0.0)) / abs(largest)
+        low, high = float(centre - half), float(centre + half)
+        combinations.append(Combination(weights, float(centre), low, high))
+    return tuple(combinations)
 
 
-def _notes(curves: Curves, ways: Directions, found: Inference) -> tuple[Note, ...]:
+def _notes(
+    curves: Curves, directions: Directions, inference: Inference, settings: Settings
+) -> tuple[Note, ...]:
+    """The caveats, in a fixed order."""
     notes = []
-    fewest = min(len(c.values) for c in curves.conditions)
-    for i, name in enumerate(ways.free):
+    for i, name in enumerate(directions.free):
         if name not in curves.controls:
             continue
-        if np.ptp([c.log_controls[curves.controls.index(name)] for c in curves.conditions]) < 1e-12:
-            notes.append(
-                Note("constant_control", f"{name} has one value only, so its exponent is not identifiable")
-            )
-        elif not ways.known[i]:
-            notes.append(Note("ridge", f"{name} only varies together with other controls; see combinations"))
-    if fewest < 4:
-        notes.append(
-            Note(
-                "too_few_replicates",
-                f"{fewest} replicates at some condition; the noise is known from few, use ≥ 4",
-            )
+        column = curves.controls.index(name)
+        if np.ptp([c.log_controls[column] for c in curves.conditions]) < 1e-12:
+            message = f"{name} has only one value, so its exponent is not identifiable"
+            notes.append(Note("constant_control", message))
+        elif not directions.known[i]:
+            message = f"{name} varies only together with other controls; see combinations"
+            notes.append(Note("ridge", message))
+    fewest = min(len(c.values) for c in curves.conditions)
+    if fewest < settings.few_replicates:
+        message = (
+            f"{fewest} replicate{'s' * (fewest > 1)} at some condition, too few to know the noise "
+            f"well; use at least {settings.few_replicates}"
         )
-    notes += found.identified.notes
-    notes += [
-        Note("drifting_exponent", said) for said in map(found.drift.caveat, found.drift.p_values) if said
-    ]
-    if found.common_noise:
-        notes.append(
-            Note(
-                "common_noise",
-                f"the records scatter by {100 * found.common_noise:.2g} % of the curve's range beyond what tells "
-                "replicates apart, as steps or rounding do; the intervals count it",
-            )
+        notes.append(Note("too_few_replicates", message))
+    notes += inference.identified.notes
+    caveats = map(inference.drift.caveat, inference.drift.p_values)
+    notes += [Note("drifting_exponent", caveat) for caveat in caveats if caveat]
+    if inference.common_noise:
+        size = f"{100 * inference.common_noise:.2g} %"
+        message = (
+            f"all replicates share scatter of {size} of the curve's range that no smooth curve "
+            "explains, such as steps or rounding; the intervals include it"
         )
+        notes.append(Note("common_noise", message))
     outliers = sum(run.reason == "outlier" for run in curves.left_out)
     if outliers:
-        notes.append(Note("outliers", f"{outliers} replicates lie far from their fellows and were left out"))
+        message = f"{outliers} replicates lie far from the others and were left out"
+        notes.append(Note("outliers", message))
     return tuple(notes)

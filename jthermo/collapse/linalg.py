@@ -1,4 +1,7 @@
-"""Cholesky by LAPACK itself: a fit factors a few hundred small matrices, and scipy's checks cost as much as they do."""
+"""Cholesky factorisation straight from LAPACK.
+
+A fit factors a few hundred small matrices, and SciPy's own checks would take as long as the work.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 
 def factor(matrix: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor; what stands above the diagonal is not cleared."""
+    """Lower Cholesky factor. The part above the diagonal is not cleared."""
     lower, failed = dpotrf(matrix, lower=1, clean=0)
     if failed:
         raise np.linalg.LinAlgError("matrix is not positive definite")

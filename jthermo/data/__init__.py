@@ -2,7 +2,17 @@
 
 from jthermo.data.arrays import Arrays
 from jthermo.data.images import CIFAR10, FashionMNIST
+from jthermo.data.source import Source
 from jthermo.data.synthetic import Gaussian, Sphere, Uniform
 from jthermo.data.teacher import Teacher
 
-__all__ = ["CIFAR10", "Arrays", "FashionMNIST", "Gaussian", "Sphere", "Teacher", "Uniform"]
+__all__ = [
+    "CIFAR10",
+    "Arrays",
+    "FashionMNIST",
+    "Gaussian",
+    "Source",
+    "Sphere",
+    "Teacher",
+    "Uniform",
+]

@@ -12,15 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jthermo.data.held import Held, Split
+from jthermo.data.in_memory import InMemory
+from jthermo.data.source import Split
 from jthermo.errors import InputError
 
-_SEEN: dict[
-    str, dict[str, np.ndarray]
-] = {}  # arrays by digest: a sweep read back from JSON finds its own again
+# arrays by digest: a sweep read back from JSON finds its own again
+_SEEN: dict[str, dict[str, np.ndarray]] = {}
 
 
-class Arrays(Held):
+class Arrays(InMemory):
     """Examples of the user's own with class labels, or with real targets for regression.
 
     Identity is the SHA-256 of the arrays, not where they lie. A sweep's JSON names an .npz file by its path; arrays given
@@ -72,9 +72,11 @@ class Arrays(Held):
         else:
             arrays = _SEEN[path] if path in _SEEN else _read(path)
         arrays = _checked(arrays)
-        self.sha256 = _digest(arrays)
+        self.sha256 = _arrays_digest(arrays)
         if sha256 is not None and sha256 != self.sha256:
-            raise InputError("data.x", path or "arrays", "holds other arrays than when the sweep was made")
+            raise InputError(
+                "data.x", path or "arrays", "holds other arrays than when the sweep was made"
+            )
         _SEEN[f"sha256:{self.sha256}"] = arrays
         y = arrays["y"]
         self.num_targets = None if y.dtype == np.int32 else math.prod(y.shape[1:])
@@ -82,7 +84,9 @@ class Arrays(Held):
         self.labels, self.sampling, self.num_samples = labels, sampling, num_samples
         self.num_classes = self.real_classes if num_classes is None else num_classes
         self.arguments = {
-            "x": path if path is not None and not path.startswith("sha256:") else f"sha256:{self.sha256}",
+            "x": path
+            if path is not None and not path.startswith("sha256:")
+            else f"sha256:{self.sha256}",
             "labels": labels,
             "num_classes": self.num_classes or None,
             "num_samples": num_samples,
@@ -139,7 +143,9 @@ def _read(path: str) -> dict[str, np.ndarray]:
     except PermissionError:
         raise InputError("data.x", path, "can't be read; change its permissions") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise InputError("data.x", path, f"is no .npz file of plain arrays, or damaged ({error})") from None
+        raise InputError(
+            "data.x", path, f"is no .npz file of plain arrays, or damaged ({error})"
+        ) from None
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -148,12 +154,16 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name not in arrays:
             raise InputError(f"data.{name}", sorted(arrays), "x and y have to be given together")
     if ("x_test" in arrays) != ("y_test" in arrays):
-        raise InputError("data.x_test", sorted(arrays), "x_test and y_test have to be given together")
+        raise InputError(
+            "data.x_test", sorted(arrays), "x_test and y_test have to be given together"
+        )
     made: dict[str, np.ndarray] = {}
     for ending in ("", "_test") if "x_test" in arrays else ("",):
         x, y = arrays[f"x{ending}"], arrays[f"y{ending}"]
         if x.ndim < 2 or x.dtype.kind not in "uifb" or len(x) == 0:
-            raise InputError(f"data.x{ending}", (x.shape, x.dtype), "give numbers of shape (n, …), n ≥ 1")
+            raise InputError(
+                f"data.x{ending}", (x.shape, x.dtype), "give numbers of shape (n, …), n ≥ 1"
+            )
         if x.shape[1:] != arrays["x"].shape[1:]:
             raise InputError(
                 f"data.x{ending}", x.shape, f"the training examples have {arrays['x'].shape[1:]}"
@@ -166,7 +176,9 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         y = _labels(f"data.y{ending}", y, len(x))
         if y.dtype != made.get("y", y).dtype or y.shape[1:] != made.get("y", y).shape[1:]:
             raise InputError(
-                f"data.y{ending}", (y.shape, y.dtype), "is of another kind than y of the training set"
+                f"data.y{ending}",
+                (y.shape, y.dtype),
+                "is of another kind than y of the training set",
             )
         if y.dtype == np.int32 and y.max() > max(made.get("y", y).max(), 1):
             raise InputError(f"data.y{ending}", int(y.max()), "is no class of the training set")
@@ -187,15 +199,14 @@ def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
     if not np.isfinite(y).all():
         raise InputError(field, y.shape, "has values that are not finite; drop those examples")
     if y.ndim == 1 and (y == np.rint(y)).all():
-        remedy = (
-            "are whole numbers: give y.astype(int) if they are classes, y[:, None] if they are real targets"
-        )
+        remedy = "are whole numbers: give y.astype(int) if they are classes, y[:, None] if they are real targets"
         raise InputError(field, y.dtype, remedy)
     y = y.astype(np.float32)
-    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # as a net with one output gives them
+    # as a net with one output gives them
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def _arrays_digest(arrays: dict[str, np.ndarray]) -> str:
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

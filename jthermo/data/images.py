@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jthermo.data import source
-from jthermo.data.held import Held, Split
+from jthermo.data import image_files
+from jthermo.data.in_memory import InMemory
+from jthermo.data.source import Split
 
 
 @dataclass(frozen=True)
-class _Images(Held):
+class _Images(InMemory):
     """What the image sets share.
 
     Args:
@@ -28,7 +29,7 @@ class _Images(Held):
         num_samples: train on the first n training images; None takes all.
         sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each pass).
         data_dir: folder of local files; None looks at ``JTHERMO_DATA``, then at the system's, then at the network.
-        verify: None, True or False; see :func:`jthermo.data.source.load`. Like `data_dir` no part of the identity.
+        verify: None, True or False; see :func:`jthermo.data.image_files.load`. Like `data_dir` no part of the identity.
     """
 
     labels: str = "real"
@@ -62,7 +63,7 @@ class _Images(Held):
 
     def load(self) -> Split:
         """The arrays, read once and kept."""
-        return _load(self.name, self.data_dir, self.verify, os.environ.get(source.ENVIRONMENT))
+        return _load(self.name, self.data_dir, self.verify, os.environ.get(image_files.ENVIRONMENT))
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of the published set."""
@@ -122,6 +123,14 @@ class CIFAR10(_Images):
 
 @functools.lru_cache(maxsize=4)
 def _load(name: str, data_dir: str | None, verify: bool | None, environment: str | None) -> Split:
-    """Keyed by everything that decides where the bytes come from."""
+    """Local files first, then tensorflow-datasets; keyed by everything that decides where the bytes come from."""
     del environment
-    return Split(source.load(name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr)))
+    splits = image_files.load(
+        name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr)
+    )
+    if splits is None:
+        # imported here, since tensorflow-datasets is slow to import and not needed for local files
+        from jthermo.data import tfds
+
+        splits = tfds.load(name)
+    return Split(splits)

@@ -6,8 +6,6 @@ itself a function of (key of the set, index): the set takes no memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -20,23 +18,17 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return num_samples // batch_size
 
 
-def permutation(key: Array, epoch: Array, num_samples: int) -> Array:
-    """The order of the examples in an epoch, (n,)."""
-    return jax.random.permutation(jax.random.fold_in(key, epoch), num_samples)
+def permutation(key: Array, num_samples: int) -> Array:
+    """The order of the examples in one epoch, (n,)."""
+    return jax.random.permutation(key, num_samples)
 
 
-def with_replacement(key: Array, step: Array, batch_size: int, num_samples: int) -> Array:
-    """Row indices of the batch at `step`, (B,)."""
-    return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, num_samples, jnp.int32)
+def with_replacement(key: Array, batch_size: int, num_samples: int) -> Array:
+    """Row indices of a batch, (B,)."""
+    return jax.random.randint(key, (batch_size,), 0, num_samples, jnp.int32)
 
 
 def by_epoch(order: Array, step: Array, batch_size: int) -> Array:
     """Row indices of the batch at `step`, (B,), from the `permutation` of its epoch."""
     position = step % steps_per_epoch(order.shape[0], batch_size)
     return jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,))
-
-
-def rows(draw: Callable[[Array, int], tuple[Array, Array]], key: Array, index: Array) -> tuple[Array, Array]:
-    """Rows `index` of the finite set that `key` stands for: row i is drawn from ``fold_in(key, i)``."""
-    x, y = jax.vmap(lambda i: draw(jax.random.fold_in(key, i), 1))(index)
-    return x[:, 0], y[:, 0]

@@ -1,127 +1,122 @@
-"""Where an image set comes from: local files first, then tensorflow-datasets; never anything in their place.
-
-One place says where: ``data_dir=`` of the source, or the environment variable ``JTHERMO_DATA``. Each may be the folder
-of the files itself or one that holds it under its usual name.
-"""
+"""What a data source is: the class that the sources of ``jt.data`` and a user's own extend."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
+import jax
 import numpy as np
+from jax import Array
 
-from jthermo.data import cifar, idx
-from jthermo.errors import InputError, MissingData
-
-ENVIRONMENT = "JTHERMO_DATA"
-SYSTEM = {
-    "fashion_mnist": Path("/usr/share/datasets/fashion-mnist")
-}  # Debian's package dataset-fashion-mnist
-Splits = dict[str, np.ndarray]
-
-_NESTED = {  # usual names of the folder, below the one that was named
-    "fashion_mnist": ("", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
-    "cifar10": ("", "cifar10", "cifar-10"),
-}
-_FILES = {
-    "fashion_mnist": (*idx.FILES, *(f"{name}.gz" for name in idx.FILES)),
-    "cifar10": (
-        *cifar.LAYOUTS,
-        *(folder for folder, _ in cifar.LAYOUTS.values()),
-        *cifar.BATCHES,
-        *(f"{name}.bin" for name in cifar.BATCHES),
-    ),
-}
-_HOW = {
-    "fashion_mnist": (
-        "install Debian's package (apt-get install dataset-fashion-mnist)",
-        f"put the four files {', '.join(f'{n}.gz' for n in idx.FILES)} into a folder and name it by {ENVIRONMENT}, "
-        "data_dir or --set data.data_dir=FOLDER",
-    ),
-    "cifar10": (
-        "download cifar-10-binary.tar.gz or cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html",
-        f"name the folder that holds the archive, or its unpacked batches, by {ENVIRONMENT}, data_dir or "
-        "--set data.data_dir=FOLDER",
-    ),
-}
-_NETWORK = "run once with a network: tensorflow-datasets then downloads it, and it is kept"
+from jthermo.randomness import streams
 
 
-def find(name: str, data_dir: str | None) -> Path | None:
-    """The local files of an image set: a folder, or an archive; None where there are none.
+class Split:
+    """The arrays of a data set on the host. Equal only to itself, so that it can stand for its copies on devices.
 
     Args:
-        name: ``"fashion_mnist"`` or ``"cifar10"``.
-        data_dir: where to look, and nowhere else; None looks at ``JTHERMO_DATA`` and the system's folder.
-
-    Raises:
-        InputError: `data_dir` or ``JTHERMO_DATA`` names no readable folder, or `data_dir` holds no such files.
+        arrays: x, y and, where there is a test split, x_test and y_test.
     """
-    given = os.environ.get(ENVIRONMENT) if data_dir is None else data_dir
-    if given:
-        field = ENVIRONMENT if data_dir is None else "data_dir"
-        found = _search(name, Path(given).expanduser(), field)
-        if found is not None:
-            return found
-        if data_dir is not None:
-            raise missing(name, f"data_dir = {given!r} holds none of its files")
-    system = SYSTEM.get(name)
-    return _search(name, system, "data_dir") if system is not None and system.is_dir() else None
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = dict(arrays)
 
 
-def missing(name: str, why: str) -> MissingData:
-    """The error that says how an image set can be had."""
-    here, there = _HOW[name]
-    return MissingData(
-        "data", name, f"{why}. There are three ways to get it: (1) {here}; (2) {there}; (3) {_NETWORK}"
-    )
+_NO_ARRAYS = Split({})
 
 
-def load(name: str, data_dir: str | None, verify: bool | None, say: Callable[[str], None]) -> Splits:
-    """Both splits of an image set as bytes: x, y, x_test, y_test.
+class Source:
+    """Examples x with labels y. Extend it for data of your own; :meth:`draw`, :attr:`shape` and the fields are enough.
 
-    Args:
-        name: ``"fashion_mnist"`` or ``"cifar10"``.
-        data_dir: see :func:`find`.
-        verify: True refuses other bytes than the published ones, False takes them as they are; None refuses them for
-            Fashion-MNIST, whose content has one digest in every packing, and says so for CIFAR-10.
-        say: told once where the data came from other bytes than the published ones.
+    A source is a frozen dataclass, so that it can be hashed and written into a sweep's JSON. Its float fields are
+    traced: they can be swept (``vary={"data.scale": …}``) without another compilation. In ``draw`` they may be JAX
+    tracers.
 
-    Raises:
-        InputError: there are no files and no network, or the files are damaged.
+    Attributes:
+        shape: shape of one example.
+        num_classes: number of classes of the labels; 0 where the labels are real numbers.
+        num_targets: number of real labels of an example, None for classes.
+        num_samples: n for a finite set of n examples, whose example i is ``draw(key_i, 1)`` with a key of its own;
+            None draws fresh examples at each step.
+        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
+
+    >>> import dataclasses, jax, jthermo as jt
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Exponential(jt.data.Source):
+    ...     dim: int
+    ...     rate: float = 1.0
+    ...     shape = property(lambda self: (self.dim,))
+    ...     def draw(self, key, size):
+    ...         key_x, key_y = jax.random.split(key)
+    ...         x = jax.random.exponential(key_x, (size, self.dim)) / self.rate
+    ...         return x, jax.random.bernoulli(key_y, 0.5, (size,)).astype("int32")
+    >>> Exponential(dim=3).draw(jax.random.key(0), 2)[0].shape
+    (2, 3)
     """
-    path = find(name, data_dir)
-    if path is None:
-        from jthermo.data import tfds
 
-        return tfds.load(name)
-    if name == "fashion_mnist":
-        return idx.read_fashion_mnist(path, verify is not False)
-    splits, published = cifar.read_cifar10(path)
-    if not published and verify is not False:
-        text = f"{path} is not the published CIFAR-10, or can't be told from it by a digest"
-        if verify:
-            raise InputError("data file", str(path), f"{text}; get it again, or use verify=False")
-        say(f"{text}; it has the right format and is used as it is ({len(splits['x']):,} images)")
-    return splits
+    num_classes: int = 2
+    num_targets: int | None = None
+    num_samples: int | None = None
+    sampling: str = "replacement"
+    # constructor arguments that say where the data lie, not what they are: no part of a sweep's identity
+    unidentifying: tuple[str, ...] = ()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        raise NotImplementedError
 
-def _search(name: str, folder: Path, field: str) -> Path | None:
-    try:
-        if folder.is_file() and folder.name in cifar.LAYOUTS and name == "cifar10":
-            return folder
-        if not folder.is_dir():
-            raise InputError(field, str(folder), "is no folder; name the one that holds the data files")
-        for below in _NESTED[name]:
-            place = folder / below
-            if not place.is_dir():
-                continue
-            there = {p.name for p in place.iterdir()}
-            for file in _FILES[name]:
-                if file in there:
-                    return place / file if (place / file).is_dir() or file.endswith(".tar.gz") else place
-    except PermissionError:
-        raise InputError(field, str(folder), "can't be read; change its permissions") from None
-    return None
+    def draw(self, key: Array, size: int) -> tuple[Array, Array]:
+        """`size` independent examples: x (size, *shape) float32; y (size,) int32 classes or float32 targets."""
+        raise NotImplementedError
+
+    def step_labels(self, labels: Array, key: Array) -> Array:
+        """The labels of a batch as one step sees them; sources with label noise change them."""
+        del key
+        return labels
+
+    def of_seed(self, dataset: Array) -> Source:
+        """The source as the runs of one seed see it, from the key of the seed's data set."""
+        del dataset
+        return self
+
+    def load(self) -> Split:
+        """The arrays that every device holds one copy of, read once; none for a source that draws its examples."""
+        return _NO_ARRAYS
+
+    def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the arrays of :meth:`load`, without reading them."""
+        return {}
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+        return False
+
+    def size(self, held: Mapping[str, Any]) -> int | None:
+        """The number of training examples, None for fresh ones; `held` is what :meth:`load` put on the device."""
+        del held
+        return self.num_samples
+
+    def rows(
+        self, held: Mapping[str, Array], index: Array, dataset: Array, fresh: Array
+    ) -> tuple[Array, Array]:
+        """Examples of the finite set by index: x (B, *shape) and labels as a step sees them.
+
+        Args:
+            held: the arrays on the device.
+            index: (B,) int32.
+            dataset: the key of the seed's data set.
+            fresh: the key of the labels that are drawn anew at this step.
+        """
+        del held
+        x, y = jax.vmap(lambda i: self.draw(streams.example_key(dataset, i), 1))(index)
+        return x[:, 0], self.step_labels(y[:, 0], fresh)
+
+    def probe(
+        self, held: Mapping[str, Array], key: Array, dataset: Array, size: int, test: bool = False
+    ) -> tuple[Array, Array]:
+        """`size` examples for a record; `test` takes them from the test split."""
+        del held, dataset, test
+        return self.draw(key, size)

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks, random
 from jthermo.data.sampling import SAMPLINGS
-from jthermo.errors import InputError
+from jthermo.data.source import Source
+from jthermo.errors import InputError, finite_number, whole_number
+from jthermo.randomness import streams, threefry
 
 
 @dataclass(frozen=True)
-class _Synthetic:
+class _Synthetic(Source):
     """What the synthetic sources share.
 
     Args:
@@ -40,14 +41,14 @@ class _Synthetic:
             value = getattr(self, name)
             if value is None and name == "num_samples":
                 continue
-            object.__setattr__(self, name, checks.whole(f"data.{name}", value, least))
+            object.__setattr__(self, name, whole_number(f"data.{name}", value, least))
         if self.labels != "random":
             raise InputError("data.labels", self.labels, "synthetic data have 'random' labels only")
         if self.sampling not in SAMPLINGS:
             raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
         if self.redraw is None:
             return
-        object.__setattr__(self, "redraw", checks.finite("data.redraw", self.redraw))
+        object.__setattr__(self, "redraw", finite_number("data.redraw", self.redraw))
         if not 0 <= self.redraw <= 1:
             raise InputError("data.redraw", self.redraw, "give a probability, from 0 to 1")
         if self.redraw and self.num_samples is None:
@@ -66,14 +67,14 @@ class _Synthetic:
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
         """`size` independent examples: x (size, dim) float32 and class labels (size,) int32."""
-        key_x, key_y = (jax.random.fold_in(key, i) for i in (0, 1))
+        key_x, key_y = streams.two_keys(key)
         return self.inputs(key_x, size), self._random_labels(key_y, size)
 
-    def redrawn(self, labels: Array, key: Array) -> Array:
+    def step_labels(self, labels: Array, key: Array) -> Array:
         """Labels (B,) of a finite set as a step sees them, each drawn anew with probability `redraw`."""
         if self.redraw is None:
             return labels
-        key_whether, key_y = (jax.random.fold_in(key, i) for i in (0, 1))
+        key_whether, key_y = streams.two_keys(key)
         anew = jax.random.bernoulli(key_whether, self.redraw, labels.shape)
         return jnp.where(anew, self._random_labels(key_y, labels.shape[0]), labels)
 
@@ -105,11 +106,11 @@ class Gaussian(_Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "scale", checks.finite("data.scale", self.scale, above=0))
+        object.__setattr__(self, "scale", finite_number("data.scale", self.scale, above=0))
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        return self.scale * random.normal(key, (size, self.dim))
+        return self.scale * threefry.normal(key, (size, self.dim))
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,17 @@ class Uniform(_Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "low", checks.finite("data.low", self.low))
+        object.__setattr__(self, "low", finite_number("data.low", self.low))
         remedy = f"give a finite number above low = {self.low:g}"
-        object.__setattr__(self, "high", checks.finite("data.high", self.high, above=self.low, remedy=remedy))
+        object.__setattr__(
+            self, "high", finite_number("data.high", self.high, above=self.low, remedy=remedy)
+        )
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        return self.low + (self.high - self.low) * jax.random.uniform(key, (size, self.dim), jnp.float32)
+        return self.low + (self.high - self.low) * jax.random.uniform(
+            key, (size, self.dim), jnp.float32
+        )
 
 
 @dataclass(frozen=True)
@@ -164,9 +169,9 @@ class Sphere(_Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "radius", checks.finite("data.radius", self.radius, above=0))
+        object.__setattr__(self, "radius", finite_number("data.radius", self.radius, above=0))
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        x = random.normal(key, (size, self.dim))
+        x = threefry.normal(key, (size, self.dim))
         return self.radius * x / jnp.sqrt(jnp.square(x).sum(-1, keepdims=True))

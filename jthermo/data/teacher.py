@@ -7,19 +7,17 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 from jax import Array
 
-from jthermo import checks, random
+from jthermo.data.source import Source
 from jthermo.data.synthetic import Gaussian, Sphere, Uniform
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number
 from jthermo.models import Model, as_model
-
-PARAMETERS = 2**32 - 1  # folded into the key of a seed's data set; no example has this index
+from jthermo.randomness import streams, threefry
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Teacher(Source):
     """y = f*(x) + σ ξ: real labels from a teacher f* and label noise ξ ~ N(0, 1), drawn anew at each use of an example.
 
     The teacher is that of the seed: its parameters are drawn once for all runs of a seed, as a finite data set is. Probes
@@ -44,20 +42,30 @@ class Teacher:
     label_noise: float = 0.0
     _params: Any = field(default=None, init=False, repr=False, compare=False)
 
-    num_classes = 0  # the labels are real numbers
+    # the labels are real numbers
+    num_classes = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Gaussian | Uniform | Sphere):
             raise InputError("data.inputs", self.inputs, "give jt.data.Gaussian, Uniform or Sphere")
         if self.inputs.redraw is not None:
             raise InputError(
-                "data.inputs.redraw", self.inputs.redraw, "a teacher gives the labels; use label_noise"
+                "data.inputs.redraw",
+                self.inputs.redraw,
+                "a teacher gives the labels; use label_noise",
             )
-        noise = checks.finite("data.label_noise", self.label_noise)
+        noise = finite_number("data.label_noise", self.label_noise)
         if noise < 0:
             raise InputError("data.label_noise", self.label_noise, "give a number of at least 0")
-        object.__setattr__(self, "label_noise", noise)
-        self.teacher  # noqa: B018  made once here, so that a misfit shows where it was given
+        # the teacher is built here, so that one that does not fit is refused where it was given
+        set_once = {
+            "label_noise": noise,
+            "num_targets": self.teacher.num_outputs,
+            "num_samples": self.inputs.num_samples,
+            "sampling": self.inputs.sampling,
+        }
+        for name, value in set_once.items():
+            object.__setattr__(self, name, value)
 
     @functools.cached_property
     def teacher(self) -> Model:
@@ -69,25 +77,10 @@ class Teacher:
         """Shape of one example."""
         return self.inputs.shape
 
-    @property
-    def num_samples(self) -> int | None:
-        """Size of a finite set, None for fresh examples."""
-        return self.inputs.num_samples
-
-    @property
-    def sampling(self) -> str:
-        """How a finite set is visited."""
-        return self.inputs.sampling
-
-    @property
-    def num_targets(self) -> int:
-        """Number of real labels of an example."""
-        return self.teacher.num_outputs
-
     def of_seed(self, dataset: Array) -> Teacher:
         """The source with the teacher of one seed, from the key of the seed's data set."""
         made = copy.copy(self)
-        object.__setattr__(made, "_params", self.teacher.init(jax.random.fold_in(dataset, PARAMETERS)))
+        object.__setattr__(made, "_params", self.teacher.init(streams.teacher_key(dataset)))
         return made
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
@@ -95,10 +88,10 @@ class Teacher:
 
         Without :meth:`of_seed`, the teacher belongs to the key.
         """
-        source = self if self._params is not None else self.of_seed(jax.random.fold_in(key, 2))
-        x = self.inputs.inputs(jax.random.fold_in(key, 0), size)
+        source = self if self._params is not None else self.of_seed(streams.own_dataset_key(key))
+        x = self.inputs.inputs(streams.two_keys(key)[0], size)
         return x, self.teacher.apply(source._params, x)
 
-    def redrawn(self, labels: Array, key: Array) -> Array:
+    def step_labels(self, labels: Array, key: Array) -> Array:
         """Labels as a step sees them, y + σ ξ."""
-        return labels + self.label_noise * random.normal(key, labels.shape)
+        return labels + self.label_noise * threefry.normal(key, labels.shape)

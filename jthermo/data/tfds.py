@@ -6,7 +6,6 @@ its place in the published files, since the record files are shuffled.
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import urllib.parse
@@ -17,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from jthermo.data import cifar, idx
-from jthermo.data.source import ENVIRONMENT, Splits, missing
-from jthermo.files import write_whole
+from jthermo.data import cifar10_files, fashion_mnist_files
+from jthermo.data.image_files import ENVIRONMENT, Splits, missing
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SPLITS = (("train", "x", "y"), ("test", "x_test", "y_test"))
-CONNECT_SECONDS = 0.7  # tensorflow-datasets itself retries for minutes before it gives up
+# tensorflow-datasets itself retries for minutes before it gives up
+CONNECT_SECONDS = 0.7
 
 
 def load(name: str, source: Path | None = None, cache: Path | None = None) -> Splits:
@@ -49,9 +48,9 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
     builder.download_and_prepare(file_format="array_record")
     splits = read(builder)
     if source is None:
-        body = io.BytesIO()
-        np.savez(body, allow_pickle=False, **splits)
-        write_whole(kept, body.getvalue())
+        partial = kept.with_suffix(f".{os.getpid()}.npz")
+        np.savez(partial, allow_pickle=False, **splits)
+        partial.replace(kept)
     return splits
 
 
@@ -94,7 +93,9 @@ def _builder(name: str) -> tuple[Any, str]:
                 supervised_keys=("image", "label"),
             )
 
-        def _split_generators(self, downloads: Any) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
+        def _split_generators(
+            self, downloads: Any
+        ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
             splits = self._splits(downloads)
             return {split: _examples(splits[x], splits[y], Image) for split, x, y in SPLITS}
 
@@ -103,13 +104,16 @@ def _builder(name: str) -> tuple[Any, str]:
 
     class Fashion(WithoutTensorFlow, FashionMNIST, skip_registration=True):  # type: ignore[call-arg]
         name = "fashion_mnist_in_order"
-        url_infos = FashionMNIST.url_infos  # else a builder outside of tensorflow-datasets verifies nothing
+        # else a builder outside of tensorflow-datasets verifies nothing
+        url_infos = FashionMNIST.url_infos
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
-                return idx.read_fashion_mnist(self.source, verify=False)
-            got = downloads.download({n: f"{self.URL}{n}.gz" for n in idx.FILES})
-            x, y, x_test, y_test = (idx.read_idx(Path(got[n]))[0] for n in idx.FILES)
+                return fashion_mnist_files.read_fashion_mnist(self.source, verify=False)
+            got = downloads.download({n: f"{self.URL}{n}.gz" for n in fashion_mnist_files.FILES})
+            x, y, x_test, y_test = (
+                fashion_mnist_files.read_idx(Path(got[n]))[0] for n in fashion_mnist_files.FILES
+            )
             return {"x": x[..., None], "y": y, "x_test": x_test[..., None], "y_test": y_test}
 
     class Cifar(WithoutTensorFlow, Cifar10, skip_registration=True):  # type: ignore[call-arg]
@@ -118,8 +122,10 @@ def _builder(name: str) -> tuple[Any, str]:
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
-                return cifar.read_cifar10(self.source)[0]
-            return cifar.read_cifar10(Path(downloads.download(CIFAR10_URL)), "cifar-10-binary.tar.gz")[0]
+                return cifar10_files.read_cifar10(self.source)[0]
+            return cifar10_files.read_cifar10(
+                Path(downloads.download(CIFAR10_URL)), "cifar-10-binary.tar.gz"
+            )[0]
 
     if name == "fashion_mnist":
         return Fashion, FashionMNIST.URL

@@ -1,11 +1,9 @@
 """Networks as values: the paper's nets, and any flax module in their place."""
 
-from jthermo.models.deep import CNN, MLP
-from jthermo.models.layers import INITS
+from jthermo.models.cnn import CNN
+from jthermo.models.init import INITS
+from jthermo.models.mlp import MLP
 from jthermo.models.model import Flax, Model, as_model
 from jthermo.models.two_layer import TwoLayer
-
-for _kind in (Model, Flax, TwoLayer, MLP, CNN):
-    _kind.__module__ = __name__  # their name is part of a run's identity, the file they stand in is not
 
 __all__ = ["CNN", "INITS", "MLP", "Flax", "Model", "TwoLayer", "as_model"]

@@ -28,12 +28,16 @@ class Model:
         arguments: the constructor arguments of the subclass; they make the identity.
     """
 
-    def __init__(self, module: nn.Module, input_shape: tuple[int, ...], arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, module: nn.Module, input_shape: tuple[int, ...], arguments: Mapping[str, Any]
+    ) -> None:
         self.module, self.input_shape, self.arguments = module, input_shape, dict(arguments)
 
     def init(self, key: Array) -> Any:
         """Fresh parameters (a pytree of float32) from a key; empty for a fixed function."""
-        return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32)).get("params", {})
+        return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32)).get(
+            "params", {}
+        )
 
     def apply(self, params: Any, x: Array) -> Array:
         """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""
@@ -43,7 +47,9 @@ class Model:
         """Pre-activations by layer for a batch `x`, in the order in which the layers are called."""
         _, sown = self.module.apply({"params": params}, x, mutable=["preactivations"])
         flat = traverse_util.flatten_dict(sown.get("preactivations", {}))
-        names = ["/".join(path[:-1] if len(path) > 1 and path[-1] == "a" else path) for path in flat]
+        names = [
+            "/".join(path[:-1] if len(path) > 1 and path[-1] == "a" else path) for path in flat
+        ]
         return {name: leaf[-1] for name, leaf in zip(names, flat.values(), strict=True)}
 
     def takes(self, shape: tuple[int, ...]) -> bool:
@@ -65,7 +71,9 @@ class Model:
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+        return (
+            f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+        )
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.arguments == other.arguments
@@ -83,7 +91,9 @@ class Flax(Model):
     """
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
-        super().__init__(module, tuple(input_shape), {"module": module, "input_shape": tuple(input_shape)})
+        super().__init__(
+            module, tuple(input_shape), {"module": module, "input_shape": tuple(input_shape)}
+        )
 
     def apply(self, params: Any, x: Array) -> Array:
         """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""
@@ -93,9 +103,11 @@ class Flax(Model):
         return out[0] if single else out
 
 
-@functools.lru_cache(maxsize=256)  # by value: equal models are traced once
+# by value: equal models are traced once
+@functools.lru_cache(maxsize=256)
 def _shapes(model: Model) -> Any:
-    return jax.eval_shape(lambda: model.init(jax.random.key(0)))  # nothing is computed, no device is touched
+    # nothing is computed, no device is touched
+    return jax.eval_shape(lambda: model.init(jax.random.key(0)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -124,10 +136,15 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
                 "model", model, "has a list or a dict as a field; give a tuple, which can't change"
             ) from None
         try:
-            wrapped.num_outputs  # noqa: B018  traced once here, so that a misfit shows where it was given
+            # traced once here, so that a module that does not fit is refused where it was given
+            wrapped.num_outputs  # noqa: B018
         except Exception as error:
-            raise InputError("model", model, f"can't take examples of shape {input_shape}: {error}") from None
+            raise InputError(
+                "model", model, f"can't take examples of shape {input_shape}: {error}"
+            ) from None
         return wrapped
     raise InputError(
-        "model", model, "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module"
+        "model",
+        model,
+        "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module",
     )

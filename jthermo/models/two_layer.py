@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
-from jthermo.models.layers import INITS
+from jthermo.errors import InputError, whole_number
+from jthermo.models.init import INITS, two_layer_initializers
 from jthermo.models.model import Model
 
 
@@ -26,7 +21,7 @@ class TwoLayerModule(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Outputs for one example (inputs,) or a batch (M, inputs)."""
-        init_w, init_b, init_v = _initializers(self.scheme, self.inputs, self.hidden)
+        init_w, init_b, init_v = two_layer_initializers(self.scheme, self.inputs, self.hidden)
         w = self.param("W", init_w, (self.hidden, self.inputs))
         a = x @ w.T
         if self.bias:
@@ -57,11 +52,15 @@ class TwoLayer(Model):
     """
 
     def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
-        inputs, hidden = (checks.whole(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden)))
+        inputs, hidden = (
+            whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden))
+        )
         if init not in INITS:
             raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
         if init == "paired_he" and hidden % 2:
-            raise InputError("model.hidden", hidden, "paired_he copies units in pairs; give an even number")
+            raise InputError(
+                "model.hidden", hidden, "paired_he copies units in pairs; give an even number"
+            )
         if not isinstance(bias, bool):
             raise InputError("model.bias", bias, "use True or False")
         module = TwoLayerModule(inputs, hidden, bias, init)
@@ -71,26 +70,3 @@ class TwoLayer(Model):
     def step_model(self) -> Model:
         """The same net at the default init: compiled update and observables don't depend on it."""
         return TwoLayer(**{**self.arguments, "init": "torch"})
-
-
-def _initializers(scheme: str, inputs: int, hidden: int) -> tuple[Callable, Callable, Callable]:
-    """Initializers of W, b and V: a draw of unit scale times the scale of the scheme."""
-    w_scale, b_scale, v_scale = {
-        "torch": (inputs**-0.5, inputs**-0.5, hidden**-0.5),
-        "he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),
-        "unit": (inputs**-0.5, 0.0, 1.0),
-        "paired_he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),
-    }[scheme]
-
-    def scaled(scale: float, sign: float = 1.0) -> Callable[[Array, tuple[int, ...]], Array]:
-        def init(key: Array, shape: tuple[int, ...]) -> Array:
-            if scheme == "torch":
-                return scale * jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
-            if scheme != "paired_he":
-                return scale * jax.random.normal(key, shape, jnp.float32)
-            half = scale * jax.random.normal(key, (shape[0] // 2, *shape[1:]), jnp.float32)
-            return jnp.concatenate([half, sign * half])
-
-        return init
-
-    return scaled(w_scale), scaled(b_scale), scaled(v_scale, sign=-1.0)

@@ -7,7 +7,6 @@ from jthermo.observables.activation import (
     unit_activation,
     unit_rates,
 )
-from jthermo.observables.base import Custom, Observable, Probe, Variable, as_observable
 from jthermo.observables.curvature import (
     HessianTrace,
     Kappa,
@@ -18,37 +17,19 @@ from jthermo.observables.curvature import (
     top_eigenvalues,
     trace_bound,
 )
-from jthermo.observables.gradient import GradientVariance, gradient_variance
-from jthermo.observables.layers import LayerStatistics, layer_statistics
-from jthermo.observables.sparse import Sparse, sparse
-from jthermo.observables.training import (
+from jthermo.observables.gradient_variance import GradientVariance, gradient_variance
+from jthermo.observables.layer_statistics import LayerStatistics, layer_statistics
+from jthermo.observables.loss import (
     Accuracy,
     Loss,
     MeanSquaredResidual,
-    WeightNorm,
     accuracy,
     loss,
     mean_squared_residual,
-    weight_norm,
 )
-
-for _kind in (
-    ActivationRate,
-    UnitActivation,
-    Custom,
-    Kappa,
-    HessianTrace,
-    TraceBound,
-    TopEigenvalues,
-    GradientVariance,
-    Accuracy,
-    Loss,
-    MeanSquaredResidual,
-    WeightNorm,
-    LayerStatistics,
-    Sparse,
-):
-    _kind.__module__ = __name__  # their name is part of a sweep's identity, the file they stand in is not
+from jthermo.observables.observable import Custom, Observable, Probe, Variable, as_observable
+from jthermo.observables.sparse import Sparse, sparse
+from jthermo.observables.weight_norm import WeightNorm, weight_norm
 
 __all__ = [
     "Accuracy",

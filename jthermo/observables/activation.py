@@ -12,7 +12,7 @@ from jax import Array
 from jthermo.data import Gaussian
 from jthermo.errors import InputError
 from jthermo.models import Model, TwoLayer
-from jthermo.observables.base import Observable, Probe, Variable, needs_preactivations, norm
+from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations, norm
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class ActivationRate(Observable):
 
     def __post_init__(self) -> None:
         if self.method not in ("auto", "closed_form", "probe"):
-            raise InputError("activation_rate.method", self.method, "use 'auto', 'closed_form' or 'probe'")
+            raise InputError(
+                "activation_rate.method", self.method, "use 'auto', 'closed_form' or 'probe'"
+            )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``activation_rate``, or ``activation_rate_probe`` with its standard error ``…_se`` where a probe is used."""
@@ -55,7 +57,10 @@ class ActivationRate(Observable):
         if not se:
             return {name: unit_rates(params, probe.data.scale).mean()}
         fraction = _active_fraction(model, params, probe.x)
-        return {name: fraction.mean(), se[0]: fraction.std(ddof=1) / jnp.sqrt(jnp.float32(fraction.shape[0]))}
+        return {
+            name: fraction.mean(),
+            se[0]: fraction.std(ddof=1) / jnp.sqrt(jnp.float32(fraction.shape[0])),
+        }
 
     def _exact(self, model: Model, data: Any) -> bool:
         return self.method != "probe" and _gaussian_two_layer(model, data)
@@ -68,7 +73,9 @@ class UnitActivation(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``unit_activation`` over the dim ``unit``."""
         return {
-            "unit_activation": Variable("fraction of inputs that activate each hidden unit", dims=("unit",))
+            "unit_activation": Variable(
+                "fraction of inputs that activate each hidden unit", dims=("unit",)
+            )
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
@@ -79,7 +86,9 @@ class UnitActivation(Observable):
         """Closed form where there is one, else the probe."""
         if _gaussian_two_layer(model, probe.data):
             return {"unit_activation": unit_rates(params, probe.data.scale)}
-        active = [(a > 0).mean(0).reshape(-1) for a in model.preactivations(params, probe.x).values()]
+        active = [
+            (a > 0).mean(0).reshape(-1) for a in model.preactivations(params, probe.x).values()
+        ]
         return {"unit_activation": jnp.concatenate(active)}
 
 

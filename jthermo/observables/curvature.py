@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.models import MLP, Model, TwoLayer
-from jthermo.observables.base import Observable, Probe, Variable
+from jthermo.observables import curvature_estimators
+from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.theory import hessian
 
 METHODS = ("exact", "hutchinson")
@@ -24,7 +24,9 @@ class Kappa(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``kappa``."""
         return {
-            "kappa": Variable("η tr K / B with K the Gauss–Newton matrix over the probe; instability nears 1")
+            "kappa": Variable(
+                "η tr K / B with K the Gauss–Newton matrix over the probe; instability nears 1"
+            )
         }
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -41,19 +43,27 @@ class HessianTrace(Observable):
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError("hessian_trace.method", self.method, f"use one of {', '.join(METHODS)}")
-        if checks.whole("hessian_trace.num_probes", self.num_probes) < 2:
-            raise InputError("hessian_trace.num_probes", self.num_probes, "a standard error needs at least 2")
+            raise InputError(
+                "hessian_trace.method", self.method, f"use one of {', '.join(METHODS)}"
+            )
+        if whole_number("hessian_trace.num_probes", self.num_probes) < 2:
+            raise InputError(
+                "hessian_trace.num_probes", self.num_probes, "a standard error needs at least 2"
+            )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``hessian_trace``, or ``hessian_trace_hutchinson`` with its standard error ``…_se``."""
         if self.method == "exact":
             return {
-                "hessian_trace": Variable("tr K = mean over the probe of Σ_y p_y |∇L_y|²; tr H for ReLU nets")
+                "hessian_trace": Variable(
+                    "tr K = mean over the probe of Σ_y p_y |∇L_y|²; tr H for ReLU nets"
+                )
             }
         name = "hessian_trace_hutchinson"
         return {
-            name: Variable(f"tr H over the probe, mean of vᵀHv over {self.num_probes} random sign vectors"),
+            name: Variable(
+                f"tr H over the probe, mean of vᵀHv over {self.num_probes} random sign vectors"
+            ),
             f"{name}_se": Variable("standard error of that mean, for this probe"),
         }
 
@@ -62,7 +72,9 @@ class HessianTrace(Observable):
         names = tuple(self.variables(model, probe.data))
         if self.method == "exact":
             return {names[0]: _trace(model, params, probe)}
-        found = hessian.hutchinson(model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes)
+        found = curvature_estimators.hutchinson(
+            model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes
+        )
         return dict(zip(names, found, strict=True))
 
 
@@ -83,10 +95,14 @@ class TraceBound(Observable):
         """A chain of dense layers with a logistic or softmax loss."""
         if not isinstance(model, TwoLayer | MLP):
             raise InputError(
-                "trace_bound", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP"
+                "trace_bound",
+                model,
+                "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP",
             )
         if loss == "squared":
-            raise InputError("trace_bound", loss, "the bound is for the logistic and softmax losses")
+            raise InputError(
+                "trace_bound", loss, "the bound is for the logistic and softmax losses"
+            )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """The bound and bound/trace."""
@@ -103,23 +119,31 @@ class TopEigenvalues(Observable):
     num_matvecs: int = 20
 
     def __post_init__(self) -> None:
-        number = checks.whole("top_eigenvalues.number", self.number)
-        if checks.whole("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
+        number = whole_number("top_eigenvalues.number", self.number)
+        if whole_number("top_eigenvalues.num_matvecs", self.num_matvecs) < number:
             raise InputError(
-                "top_eigenvalues.num_matvecs", self.num_matvecs, f"needs at least {number}, one for each"
+                "top_eigenvalues.num_matvecs",
+                self.num_matvecs,
+                f"needs at least {number}, one for each",
             )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``hessian_eigenvalue`` over the dim ``eigenvalue``."""
-        words = f"largest eigenvalues of the Hessian over the probe, {self.num_matvecs} Lanczos steps"
+        words = (
+            f"largest eigenvalues of the Hessian over the probe, {self.num_matvecs} Lanczos steps"
+        )
         return {"hessian_eigenvalue": Variable(words, dims=("eigenvalue",))}
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """(number,), the largest first; NaN where the net has fewer parameters."""
-        found = hessian.top_eigenvalues(
+        found = curvature_estimators.top_eigenvalues(
             model, params, probe.x, probe.y, probe.loss, probe.key, self.number, self.num_matvecs
         )
-        return {"hessian_eigenvalue": jnp.pad(found, (0, self.number - len(found)), constant_values=jnp.nan)}
+        return {
+            "hessian_eigenvalue": jnp.pad(
+                found, (0, self.number - len(found)), constant_values=jnp.nan
+            )
+        }
 
 
 def kappa() -> Kappa:
@@ -170,4 +194,6 @@ def top_eigenvalues(number: int = 1, num_matvecs: int = 20) -> TopEigenvalues:
 
 
 def _trace(model: Model, params: Any, probe: Probe) -> Array:
-    return hessian.trace(model, params, probe.x, loss="squared" if probe.loss == "squared" else "auto")
+    return hessian.trace(
+        model, params, probe.x, loss="squared" if probe.loss == "squared" else "auto"
+    )

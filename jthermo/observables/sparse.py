@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo import checks
+from jthermo.errors import whole_number
 from jthermo.models import Model
-from jthermo.observables.base import Observable, Probe, Variable, as_observable
+from jthermo.observables.observable import Observable, Probe, Variable, as_observable
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Sparse(Observable):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "observable", as_observable(self.observable))
-        checks.whole("sparse.every", self.every)
+        whole_number("sparse.every", self.every)
 
     @property
     def period(self) -> int:

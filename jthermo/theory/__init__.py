@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = ("curves", "drift", "flow", "hessian", "meanfield", "moments", "properties", "walk")
+_MODULES = ("drift", "flow", "hessian", "meanfield", "moments", "properties", "walk")
 __all__ = [*_MODULES]
 
 

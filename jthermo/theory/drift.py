@@ -16,9 +16,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from scipy import special
 
-from jthermo import losses
 from jthermo.errors import InputError
 from jthermo.theory.moments import gaussian
+from jthermo.update_rule import losses
 
 METHODS = ("autodiff", "differences")
 
@@ -125,7 +125,9 @@ def trace_covariance(
     def gradient(example: Array, label: Array) -> Array:
         def value(p: Any) -> Array:
             outputs = model.apply(p, example)
-            return losses.value(loss, outputs[None], losses.targets(loss, label[None], num_outputs))[0]
+            return losses.value(
+                loss, outputs[None], losses.targets(loss, label[None], num_outputs)
+            )[0]
 
         return ravel_pytree(jax.grad(value)(params))[0]
 

@@ -16,12 +16,13 @@ import numpy as np
 from jax import Array
 
 from jthermo.errors import InputError
-from jthermo.theory.moments import Moments, gaussian
+from jthermo.theory.moments import ReluMoments, gaussian
 
 FORMS = ("exact", "eq10", "psi")
 ALONG = ("exact", "eq10", "eq11", "a4")
 CROSSING = ("exact", "eq9")
-TURNS = 64  # towards a starting point; each gains a factor η |∇g|
+# towards a starting point; each gains a factor η |∇g|
+TURNS = 64
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
@@ -78,13 +79,16 @@ def decompose(
     q = jnp.asarray(q, jnp.result_type(float))
     unit = jnp.asarray(learning_rate) ** 2 / (2 * jnp.asarray(batch_size))
     rho, slope = (
-        (jnp.ones((), q.dtype), jnp.zeros_like(q)) if density is None else jax.value_and_grad(density)(q)
+        (jnp.ones((), q.dtype), jnp.zeros_like(q))
+        if density is None
+        else jax.value_and_grad(density)(q)
     )
     at = g(q)
     jacobian = jax.jacfwd(g)(q)
     size = jnp.linalg.norm(at)
     direction = at / size
-    turning = jacobian @ at  # (g·∇) g
+    # (g·∇) g
+    turning = jacobian @ at
     return Flow(
         diffusive=-unit * size * (at @ slope),
         thermophoretic=-unit * rho * (direction @ turning),
@@ -218,7 +222,7 @@ class Phi(NamedTuple):
     slope2: Array
 
 
-def phi(moments: Moments, s2: Any = 0.25) -> Phi:
+def phi(moments: ReluMoments, s2: Any = 0.25) -> Phi:
     """φ1 = s √Eσ², φ2 = s √Eσ' and their derivatives in b, for any x.
 
     Args:
@@ -237,7 +241,9 @@ def phi(moments: Moments, s2: Any = 0.25) -> Phi:
     )
 
 
-def effective_gradient(V: Any, b: Any, *, w: Any = 1.0, s2: Any = 0.25, batch_size: Any = 1) -> Array:
+def effective_gradient(
+    V: Any, b: Any, *, w: Any = 1.0, s2: Any = 0.25, batch_size: Any = 1
+) -> Array:
     """G = (g_V, g_b) = (φ1, |V| φ2)/√B of one unit for x ~ N(0, I) (Sec. 5), (…, 2).
 
     >>> [round(float(g), 4) for g in effective_gradient(1.0, 0.0)]
@@ -257,7 +263,7 @@ def projected(
     learning_rate: Any = 1.0,
     batch_size: Any = 1,
     form: str = "exact",
-    moments: Moments | None = None,
+    moments: ReluMoments | None = None,
 ) -> Array:
     """J·ĝ of (V, b) per unit density, at uniform ρ, with one common ζ (Sec. 5).
 
@@ -288,7 +294,8 @@ def projected(
     phi1, phi2, slope1, slope2 = phi(gaussian(b, w=w) if moments is None else moments, s2)
     V = jnp.abs(jnp.asarray(V, jnp.result_type(float)))
     size2 = phi1**2 + V**2 * phi2**2
-    turning = V * phi1 * phi2**2 + V * phi1 * phi2 * slope1 + V**3 * phi2**2 * slope2  # A
+    # A
+    turning = V * phi1 * phi2**2 + V * phi1 * phi2 * slope1 + V**3 * phi2**2 * slope2
     unit = jnp.asarray(learning_rate) ** 2 / jnp.asarray(batch_size)
     if form == "exact":
         return -unit / 2 * _over_root(turning + V * slope2 * size2, size2)

@@ -12,17 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import eigh_tridiagonal
 
-from jthermo import losses, tape
 from jthermo.errors import InputError
-from jthermo.models import MLP, Model, TwoLayer
+from jthermo.models import MLP, Model, TwoLayer, per_example
 
-CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}  # examples at once; bounds the memory
-HESSIAN_CHUNK = 16
-_Layers = list[tuple[Array, Array | None]]  # weight (out, in) and bias of each layer
-EXHAUSTED = 1e-5  # of the largest diagonal element, in float32
+# examples at once; bounds the memory
+CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}
+# weight (out, in) and bias of each layer
+_Layers = list[tuple[Array, Array | None]]
 
 
 def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
@@ -44,14 +41,16 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     >>> bool(trace(model, model.init(jax.random.key(0)), jax.numpy.ones((5, 3))) > 0)
     True
     """
-    if isinstance(model, Model) and tape.covers(model):
-        chunk = CHUNK["convolution" if tape.convolves(model) else "dense"]
+    if isinstance(model, Model) and per_example.covers(model):
+        chunk = CHUNK["convolution" if per_example.convolves(model) else "dense"]
         return _mean_over_chunks(lambda part: _taped_squares(model, params, part, loss), x, chunk)
 
     def one(example: Array) -> Array:
         outputs, pull_back = jax.vjp(lambda p: jnp.atleast_1d(model.apply(p, example)), params)
         (gradients,) = jax.vmap(pull_back)(_rows(outputs, loss))
-        return sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0))
+        return sum(
+            (jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0)
+        )
 
     return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
 
@@ -85,14 +84,16 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     True
     """
     if loss != "auto":
-        raise InputError("loss", loss, "the bound is for the logistic and softmax losses; use 'auto'")
+        raise InputError(
+            "loss", loss, "the bound is for the logistic and softmax losses; use 'auto'"
+        )
     layers = _chain(model, params)
     a, masks = _masks(layers, x)
     below, above = _masked_squares(layers, masks)
-    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []  # F_(l−1); G_(l−1)
-    for (_, bias), mask, grown in zip(
-        layers, masks, below, strict=False
-    ):  # the output layer grows no further
+    # F_(l−1); G_(l−1)
+    reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []
+    # the output layer grows no further
+    for (_, bias), mask, grown in zip(layers, masks, below, strict=False):
         reaches.append(reach + (0.0 if bias is None else 1.0))
         shift = 0.0 if bias is None else jnp.sqrt(mask @ jnp.square(bias))
         reach = jnp.square(jnp.sqrt(reach * grown) + shift)
@@ -136,76 +137,19 @@ def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
     return jnp.stack(below).mean(1), jnp.stack(above).mean(1)
 
 
-def hutchinson(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, num_probes: int = 16
-) -> tuple[Array, Array]:
-    """Tr H ≈ mean of vᵀHv over random signs v, with its standard error, for any model and the Hessian itself.
-
-    Args:
-        model: anything with ``apply(params, x) -> outputs``.
-        params: parameters of one network.
-        x: inputs, (M, …).
-        y: class indices, (M,).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: draws the signs.
-        num_probes: K ≥ 2 vectors; the relative error falls as 1/√K.
-
-    Returns:
-        () estimate and () standard error, both of the Hessian of the mean loss over these examples.
-
-    Source: Hutchinson 1990, doi:10.1080/03610919008812866.
-    """
-    product, size = _hessian_product(model, params, x, y, loss)
-
-    def one(k: Array) -> Array:
-        v = jax.random.rademacher(k, (size,), dtype=jnp.float32)
-        return v @ product(v)
-
-    found = jax.lax.map(one, jax.random.split(key, num_probes))
-    return found.mean(), found.std(ddof=1) / jnp.sqrt(jnp.float32(num_probes))
-
-
-def top_eigenvalues(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, number: int = 1, num_matvecs: int = 20
-) -> Array:
-    """The largest eigenvalues of the Hessian of the mean loss, by Lanczos with full reorthogonalisation (matfree).
-
-    Args:
-        model: anything with ``apply(params, x) -> outputs``.
-        params: parameters of one network.
-        x: inputs, (M, …).
-        y: class indices, (M,).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: draws the starting vector.
-        number: how many.
-        num_matvecs: Hessian products; no eigenvalue is overestimated, and the first ones converge first.
-
-    Returns:
-        (number,) eigenvalues, the largest first; NaN past the dimension of the Krylov space.
-    """
-    from matfree import decomp
-
-    product, size = _hessian_product(model, params, x, y, loss)
-    steps = min(num_matvecs, size)
-    lanczos = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
-    diagonal, beside = lanczos(product, jax.random.normal(key, (size,))).J_small
-    # where the Krylov space is exhausted the next vector is rounding error: what follows is cut off
-    sound = jnp.cumprod(jnp.abs(beside) > EXHAUSTED * jnp.abs(diagonal).max())
-    kept = jnp.concatenate([jnp.ones(1), sound])
-    diagonal, beside = jnp.where(kept > 0, diagonal, diagonal.min()), beside * sound
-    # by bisection, not LAPACK: jaxlib's batched LAPACK can wait for ever on the thread pool it runs in
-    values = eigh_tridiagonal(diagonal, beside, eigvals_only=True)[::-1][:number]
-    return jnp.where(jnp.arange(len(values)) < kept.sum(), values, jnp.nan)
-
-
 def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
     """Σ_y p_y |∇L_y|² of each example, (M,), from one forward pass and one backward pass per class."""
-    made = tape.record(model, params, x)
+    made = per_example.record(model, params, x)
     outputs = made.outputs if made.outputs.ndim == 2 else made.outputs[:, None]
-    rows = jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+    rows = (
+        jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+    )
 
     def squares(row: Array) -> Array:
-        return sum(tape.squared_norms(made, made.pull_back(row), model).values(), start=jnp.float32(0))
+        return sum(
+            per_example.squared_norms(made, made.pull_back(row), model).values(),
+            start=jnp.float32(0),
+        )
 
     return jax.vmap(squares)(rows).sum(0)
 
@@ -232,34 +176,6 @@ def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> A
     return (sums.sum() + rest) / count
 
 
-def _hessian_product(
-    model: Any, params: Any, x: Array, y: Array, loss: str
-) -> tuple[Callable[[Array], Array], int]:
-    """V → H v for flat vectors, and their length; the loss is averaged chunk by chunk."""
-    flat, unflatten = ravel_pytree(params)
-
-    def mean_loss(theta: Array, x: Array, y: Array) -> Array:
-        outputs = model.apply(unflatten(theta), x)
-        num_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
-        return losses.value(loss, outputs, losses.targets(loss, y, num_outputs)).mean()
-
-    count, chunk = len(x), min(HESSIAN_CHUNK, len(x))
-    whole = count // chunk * chunk
-    parts = [a[:whole].reshape(-1, chunk, *a.shape[1:]) for a in (x, y)]
-
-    def on(v: Array, x: Array, y: Array) -> Array:
-        return jax.jvp(lambda theta: jax.grad(mean_loss)(theta, x, y), (flat,), (v,))[1]
-
-    def product(v: Array) -> Array:
-        def add(total: Array, part: Any) -> tuple[Array, None]:
-            return total + chunk / count * on(v, *part), None
-
-        total, _ = jax.lax.scan(add, jnp.zeros_like(flat), tuple(parts))
-        return total if whole == count else total + (count - whole) / count * on(v, x[whole:], y[whole:])
-
-    return product, flat.size
-
-
 def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
     """Outputs (M, C), and which units of each hidden layer are active, (M, N) of 0 and 1."""
     h, masks = x.reshape(len(x), -1), []
@@ -272,8 +188,14 @@ def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
 
 def _masked_squares(layers: _Layers, masks: list[Array]) -> tuple[list[Array], list[Array]]:
     """‖M^l W^l‖_F² and ‖W^(l+1) M^l‖_F² of each hidden layer, (M,)."""
-    below = [mask @ jnp.square(weight).sum(1) for (weight, _), mask in zip(layers[:-1], masks, strict=True)]
-    above = [mask @ jnp.square(weight).sum(0) for (weight, _), mask in zip(layers[1:], masks, strict=True)]
+    below = [
+        mask @ jnp.square(weight).sum(1)
+        for (weight, _), mask in zip(layers[:-1], masks, strict=True)
+    ]
+    above = [
+        mask @ jnp.square(weight).sum(0)
+        for (weight, _), mask in zip(layers[1:], masks, strict=True)
+    ]
     return below, above
 
 
@@ -283,4 +205,6 @@ def _chain(model: Any, params: Any) -> _Layers:
         return [(params["W"], params.get("b")), (params["V"][None], None)]
     if isinstance(model, MLP):
         return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
-    raise InputError("model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP")
+    raise InputError(
+        "model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP"
+    )

@@ -29,7 +29,8 @@ from jthermo.theory import drift
 from jthermo.theory.moments import gaussian
 
 NOISES = ("full", "label_averaged")
-LONGEST = 0.05  # ηt that one update may cover; the stiffest mode relaxes over ηt ≈ 0.4
+# ηt that one update may cover; the stiffest mode relaxes over ηt ≈ 0.4
+LONGEST = 0.05
 # Gauss–Hermite for N(0, 1) with five nodes: the middle one, where p(1−p) = ¼, and two pairs
 _MIDDLE, _NODES, _WEIGHTS = (
     8 / 15,
@@ -38,7 +39,7 @@ _MIDDLE, _NODES, _WEIGHTS = (
 )
 
 
-class State(NamedTuple):
+class MeanField(NamedTuple):
     """One net, or an ensemble with a leading axis: W (N, d), b (N,), the mean of V (N,) and its covariance (N, N)."""
 
     W: Array
@@ -107,7 +108,9 @@ def predict(
             "noise", noise, f"use one of {', '.join(NOISES)}; without descent V grows with no bound"
         )
     if set(params) != {"W", "b", "V"} or params["W"].ndim != 3:
-        raise InputError("params", sorted(params), "give W (nets, N, d), b (nets, N) and V (nets, N)")
+        raise InputError(
+            "params", sorted(params), "give W (nets, N, d), b (nets, N) and V (nets, N)"
+        )
     steps = [int(s) for s in steps]
     if not steps or steps[0] < 0 or any(b <= a for a, b in itertools.pairwise(steps)):
         raise InputError("steps", steps, "give increasing steps of at least 0")
@@ -116,10 +119,14 @@ def predict(
         jax.random.key(0) if key is None else key, (nets, num_inputs, dim), params["W"].dtype
     )
     V = params["V"]
-    state = State(params["W"], params["b"], V, jnp.zeros((*V.shape, V.shape[1]), V.dtype))
+    state = MeanField(params["W"], params["b"], V, jnp.zeros((*V.shape, V.shape[1]), V.dtype))
     longest = max(1, int(LONGEST / learning_rate))
     advance = functools.partial(
-        _advance, x=x, learning_rate=learning_rate, batch_size=batch_size, labels=float(noise == "full")
+        _advance,
+        x=x,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        labels=float(noise == "full"),
     )
     now, rows = 0, []
     for step in steps:
@@ -127,16 +134,24 @@ def predict(
         state = advance(advance(state, whole, longest), min(rest, 1), rest)
         now = step
         rows.append(_read(state))
-    return Prediction(np.array(steps), *(np.stack(column, axis=1) for column in zip(*rows, strict=True)))
+    return Prediction(
+        np.array(steps), *(np.stack(column, axis=1) for column in zip(*rows, strict=True))
+    )
 
 
 @jax.jit
 def _advance(
-    nets: State, num: Any, stride: Any, x: Array, learning_rate: Any, batch_size: Any, labels: Any
-) -> State:
+    nets: MeanField,
+    num: Any,
+    stride: Any,
+    x: Array,
+    learning_rate: Any,
+    batch_size: Any,
+    labels: Any,
+) -> MeanField:
     """`num` updates of `stride` steps each, of every net."""
 
-    def update(x: Array, net: State) -> State:
+    def update(x: Array, net: MeanField) -> MeanField:
         W, b, mean, covariance = net
         number, dim = x.shape
         a = x @ W.T + b
@@ -145,7 +160,8 @@ def _advance(
         M = jnp.outer(mean, mean) + covariance
         pulled = sigma @ M
         kappa = _slope((pulled * sigma).sum(-1))
-        residual = 0.25 * labels + (0.25 - kappa)  # E(p−y)², without its label part where labels are averaged
+        # E(p−y)², without its label part where labels are averaged
+        residual = 0.25 * labels + (0.25 - kappa)
         A = (sigma * kappa[:, None]).T @ sigma / number
         S = (sigma * residual[:, None]).T @ sigma / number
         descent = kappa[:, None] * on * pulled
@@ -154,10 +170,11 @@ def _advance(
         seen = gaussian(b, w=w)
         force_V, force_b = drift.two_layer(mean, b, w=w, dim=dim)
         force_w = drift.two_layer_radial(mean, b, w=w, dim=dim)
-        force_b, force_w = force_b + seen.sigma / 8, force_w + w * seen.active / 8  # C does the rest
+        # C does the rest
+        force_b, force_w = force_b + seen.sigma / 8, force_w + w * seen.active / 8
         calm = jnp.eye(len(w), dtype=M.dtype) - time * A
         moved = calm @ covariance @ calm + noise * (S - A @ M @ A)
-        return State(
+        return MeanField(
             W - time * (descent.T @ x) / number + (labels * noise * force_w / w)[:, None] * W,
             b - time * descent.mean(0) + labels * noise * force_b,
             calm @ mean + labels * noise * force_V,
@@ -178,7 +195,7 @@ def _slope(q: Array) -> Array:
 
 
 @jax.jit
-def _read(nets: State) -> tuple[Array, Array, Array]:
+def _read(nets: MeanField) -> tuple[Array, Array, Array]:
     """Activation rate, E‖V‖² and mean b of each net."""
     rate = jax.scipy.special.ndtr(nets.b / jnp.linalg.norm(nets.W, axis=-1)).mean(-1)
     norm = jnp.square(nets.mean).sum(-1) + jnp.trace(nets.covariance, axis1=-2, axis2=-1)

@@ -1,4 +1,4 @@
-"""Moments of one rectified unit relu(W·x + b): closed for Gaussian x, by quadrature or Monte Carlo for any x."""
+"""ReluMoments of one rectified unit relu(W·x + b): closed for Gaussian x, by quadrature or Monte Carlo for any x."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from jax import Array
 
 from jthermo.errors import InputError
 
-TAIL = -3.0  # below this u the closed forms cancel; an integral over the tail does not
+# below this u the closed forms cancel; an integral over the tail does not
+TAIL = -3.0
 _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(24)
 
 
-class Moments(NamedTuple):
+class ReluMoments(NamedTuple):
     """Of relu(z + b) with z = W·x.
 
     Attributes:
@@ -32,7 +33,7 @@ class Moments(NamedTuple):
     density: Array
 
 
-def gaussian(b: Any, *, w: Any = 1.0) -> Moments:
+def gaussian(b: Any, *, w: Any = 1.0) -> ReluMoments:
     """For x ~ N(0, I): Eσ = w(uΦ + φ), Eσ² = w²((1 + u²)Φ + uφ), Eσ' = Φ(u), density φ(u)/w, with u = b/w.
 
     Args:
@@ -51,14 +52,18 @@ def gaussian(b: Any, *, w: Any = 1.0) -> Moments:
     bent = jnp.asarray(_WEIGHTS, dtype) * jnp.exp(
         -0.5 * jnp.square(jnp.asarray(_NODES, dtype) / x[..., None])
     )
-    tail = [height * (bent * jnp.asarray(_NODES, dtype) ** k).sum(-1) / x ** (k + 1) for k in range(3)]
+    tail = [
+        height * (bent * jnp.asarray(_NODES, dtype) ** k).sum(-1) / x ** (k + 1) for k in range(3)
+    ]
     rate = jax.scipy.special.ndtr(u)
     bulk = [rate, u * rate + height, (1 + u * u) * rate + u * height]
     active, sigma, square = (jnp.where(u < TAIL, t, c) for t, c in zip(tail, bulk, strict=True))
-    return Moments(w * sigma, w * w * square, active, height / w)
+    return ReluMoments(w * sigma, w * w * square, active, height / w)
 
 
-def quadrature(b: Any, pdf: Callable[[Array], Array], low: float, high: float, order: int = 200) -> Moments:
+def quadrature(
+    b: Any, pdf: Callable[[Array], Array], low: float, high: float, order: int = 200
+) -> ReluMoments:
     """For any z = W·x with a density on [low, high], by Gauss–Legendre on the part of it that is active.
 
     Args:
@@ -83,7 +88,7 @@ def quadrature(b: Any, pdf: Callable[[Array], Array], low: float, high: float, o
     share = half[..., None] * weights * pdf(z)
     rectified = z + b[..., None]
     inside = (-b > low) & (-b < high)
-    return Moments(
+    return ReluMoments(
         (share * rectified).sum(-1),
         (share * rectified**2).sum(-1),
         share.sum(-1),
@@ -91,7 +96,7 @@ def quadrature(b: Any, pdf: Callable[[Array], Array], low: float, high: float, o
     )
 
 
-def sampled(b: Any, z: Any, bandwidth: float | None = None) -> Moments:
+def sampled(b: Any, z: Any, bandwidth: float | None = None) -> ReluMoments:
     """For any z = W·x, from samples of it.
 
     Args:
@@ -111,7 +116,7 @@ def sampled(b: Any, z: Any, bandwidth: float | None = None) -> Moments:
     near = z.std() * z.shape[0] ** -0.2 if bandwidth is None else jnp.asarray(bandwidth, dtype)
     a = z + b[..., None]
     rectified = jnp.maximum(a, 0)
-    return Moments(
+    return ReluMoments(
         rectified.mean(-1),
         (rectified**2).mean(-1),
         (a > 0).astype(dtype).mean(-1),

@@ -20,7 +20,8 @@ from jthermo.errors import InputError
 from jthermo.theory.moments import gaussian
 
 COORDINATES = ("V", "b", "W")
-ROUNDING = 1e-6  # a fall by less than this share is rounding
+# a fall by less than this share is rounding
+ROUNDING = 1e-6
 
 
 class SecondMoments(NamedTuple):
@@ -130,7 +131,11 @@ def counter_example(
     if not bool(falls.any()):
         return None
     worst = np.unravel_index(
-        int(np.argmax(np.where(falls, np.asarray((before - after) / jnp.maximum(before, 1e-30)), -1))),
+        int(
+            np.argmax(
+                np.where(falls, np.asarray((before - after) / jnp.maximum(before, 1e-30)), -1)
+            )
+        ),
         falls.shape,
     )
     trial, which = int(worst[0]), int(worst[1])
@@ -167,7 +172,8 @@ def _trials(
     moved = {
         "W": units["W"] + jnp.where(chosen["W"], raises["by"], 0)[:, None] * component,
         "b": units["b"] + jnp.where(chosen["b"], raises["by"], 0),
-        "V": units["V"] + jnp.where(chosen["V"], raises["by"], 0) * jnp.where(units["V"] < 0, -1, 1),
+        "V": units["V"]
+        + jnp.where(chosen["V"], raises["by"], 0) * jnp.where(units["V"] < 0, -1, 1),
     }
 
     def moments(unit: dict[str, Array]) -> Array:

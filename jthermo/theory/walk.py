@@ -22,7 +22,8 @@ from scipy import optimize
 from jthermo.errors import InputError
 
 WALLS = ("none", "reflecting", "periodic", "absorbing")
-MAX_SIGNS = 12  # coordinates whose 2ⁿ sign patterns a flux may enumerate
+# coordinates whose 2ⁿ sign patterns a flux may enumerate
+MAX_SIGNS = 12
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def _simulate(walk: Walk, q: Array, alive: Array, num_steps: Array, key: Array) 
     def body(t: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         q, alive, bits = carry
         fresh = functools.partial(jax.random.bits, jax.random.fold_in(key, t), shape, jnp.uint32)
-        bits = jax.lax.cond(t % 32 == 0, fresh, lambda: bits)  # one word of random bits lasts for 32 steps
+        # one word of random bits lasts for 32 steps
+        bits = jax.lax.cond(t % 32 == 0, fresh, lambda: bits)
         zeta = 1 - 2 * ((bits >> (t % 32).astype(jnp.uint32)) & 1).astype(q.dtype)
         moved, stays = walk.confine(walk.step(q, zeta))
         return jnp.where(alive[:, None], moved, q), alive & stays, bits
@@ -186,7 +188,9 @@ def flux(
         lambda shift: run(at, normal, reach, side, jnp.asarray(signs, at.dtype), shift), shifts
     )
     if float(farthest.max()) > 0.95:
-        raise InputError("learning_rate", walk.learning_rate, "g doubles within one step here; lower it")
+        raise InputError(
+            "learning_rate", walk.learning_rate, "g doubles within one step here; lower it"
+        )
     values = np.asarray(found, float)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(num_replicates)))
 
@@ -205,8 +209,10 @@ def _flux(
 ) -> tuple[Array, Array]:
     """J·n from one lattice, and how far from the plane a crossing began, in units of the box."""
     n = at.shape[0]
-    frame = _frame(normal)  # first row n, the others span the plane
-    root = optimize.brentq(lambda x: x ** (n + 1) - x - 1, 1, 2)  # the generalised golden ratio
+    # first row n, the others span the plane
+    frame = _frame(normal)
+    # the generalised golden ratio
+    root = optimize.brentq(lambda x: x ** (n + 1) - x - 1, 1, 2)
     lattice = np.mod(np.outer(np.arange(num_samples), root ** -np.arange(1.0, n + 1)), 1)
     unit = 2 * jnp.mod(jnp.asarray(lattice, at.dtype) + shift, 1) - 1
     half = jnp.where(jnp.arange(n) == 0, reach, side + reach)
@@ -216,11 +222,15 @@ def _flux(
         q = at + offset @ frame
         end = offset - (q - walk.step(q, zeta)) @ frame.T
         crosses = (offset[:, 0] < 0) != (end[:, 0] < 0)
-        share = jnp.where(crosses, offset[:, 0] / jnp.where(crosses, offset[:, 0] - end[:, 0], 1), 0)
+        share = jnp.where(
+            crosses, offset[:, 0] / jnp.where(crosses, offset[:, 0] - end[:, 0], 1), 0
+        )
         hit = offset[:, 1:] + share[:, None] * (end[:, 1:] - offset[:, 1:])
         counts = crosses & (jnp.abs(hit) < side).all(-1)
         weight = 1.0 if density is None else jax.vmap(density)(q).reshape(-1)
-        total += (weight * jnp.where(counts, jnp.sign(end[:, 0] - offset[:, 0]), 0)).mean() / (2 * len(signs))
+        total += (weight * jnp.where(counts, jnp.sign(end[:, 0] - offset[:, 0]), 0)).mean() / (
+            2 * len(signs)
+        )
         farthest = jnp.maximum(farthest, jnp.where(counts, jnp.abs(offset[:, 0]) / reach, 0).max())
     volume, area = 2 * reach * (2 * (side + reach)) ** (n - 1), (2 * side) ** (n - 1)
     return total * volume / area, farthest

@@ -8,7 +8,7 @@ call, which compiles, and the peak memory of the process, libraries included, st
     python scripts/benchmark                     every case → results/benchmark.json and its tables
     python scripts/benchmark --missing           go on where that was stopped
     python scripts/benchmark --only small wide   some cases anew
-    python scripts/benchmark --into README.md    the JSON that is there → the page's tables and their figure
+    python scripts/benchmark --into README.md docs/speed.md    write tables and figure from the existing JSON
     python scripts/benchmark --table             … → the terminal
 """
 
@@ -28,7 +28,7 @@ from cases import CASES, EVERYONE, TORCH
 from contestants import ROOT, taking_part
 
 from jthermo import figures
-from jthermo.files import write_whole
+from jthermo.results.atomic import write_whole
 
 
 def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:
@@ -51,15 +51,27 @@ def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> l
 def main() -> None:
     """Measure, write the JSON, print the tables."""
     parser = argparse.ArgumentParser(
-        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--missing", action="store_true", help="only cases that the JSON lacks")
-    parser.add_argument("--without", nargs="*", choices=EVERYONE, default=[], help="leave these out")
-    parser.add_argument("--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves")
+    parser.add_argument(
+        "--without", nargs="*", choices=EVERYONE, default=[], help="leave these out"
+    )
+    parser.add_argument(
+        "--turns", type=int, help="of each contestant; 5, and 3 for the scaling curves"
+    )
     parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn takes")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark.json")
-    parser.add_argument("--into", type=Path, metavar="PAGE", help="write tables and figure; measures nothing")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        nargs="+",
+        metavar="PAGE",
+        help="write tables and figure; measures nothing",
+    )
     parser.add_argument("--table", action="store_true", help="print the tables; measures nothing")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -85,7 +97,8 @@ def main() -> None:
         failed = run(cases, found, given)
     if given.into:
         figures.save({"benchmark": figure.draw(found)}, ROOT / "results" / "figures")
-        report.write(found, given.into)
+        for page in given.into:
+            report.write(found, page)
     else:
         print(report.page(found), report.table(found), sep="\n\n")
     if failed:

@@ -26,7 +26,8 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
     import numpy as np
 
     import jthermo as jt
-    from jthermo import gradients, losses
+    from jthermo.observables import gradient_moments
+    from jthermo.update_rule import losses
 
     channels = ((16, 16), (32, 32))
     model = jt.models.CNN(channels=channels) if convolutional else jt.models.MLP(784, outputs=10)
@@ -36,7 +37,9 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
     params = model.init(jax.random.key(0))
 
     def loss(params: Any, x: Any, y: Any) -> Any:
-        return losses.value("softmax", model.apply(params, x), losses.targets("softmax", y, 10)).mean()
+        return losses.value(
+            "softmax", model.apply(params, x), losses.targets("softmax", y, 10)
+        ).mean()
 
     def trace(params: Any, x: Any, y: Any) -> Any:
         each = jax.vmap(jax.grad(loss), (None, 0, 0))(params, x[:, None], y[:, None])
@@ -44,11 +47,13 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
 
     ways = {
         "batch-gradient": jax.grad(loss),
-        "moments": lambda p, x, y: gradients.moments(model, p, x, y, "softmax").trace,
+        "moments": lambda p, x, y: gradient_moments.moments(model, p, x, y, "softmax").trace,
         "vmap-grad": trace,
     }
     call = jax.jit(ways[way])
-    return Contestant(lambda times: _repeat(times, lambda: jax.block_until_ready(call(params, x, y))))
+    return Contestant(
+        lambda times: _repeat(times, lambda: jax.block_until_ready(call(params, x, y)))
+    )
 
 
 def fit(_: str, seeds: int) -> Contestant:
@@ -64,7 +69,13 @@ def fit(_: str, seeds: int) -> Contestant:
             t = np.unique(np.geomspace(1, 20 * batch / eta**2, 60).astype(int))
             for seed in range(seeds):
                 value = 0.5 / (1 + t * eta**2 / batch) + 0.01 * draw.normal(size=len(t))
-                curve = {"learning_rate": eta, "batch_size": batch, "seed": seed, "step": t, "value": value}
+                curve = {
+                    "learning_rate": eta,
+                    "batch_size": batch,
+                    "seed": seed,
+                    "step": t,
+                    "value": value,
+                }
                 rows.append(pd.DataFrame(curve))
     table = pd.concat(rows)
     return Contestant(
@@ -106,7 +117,14 @@ def resume(way: str, steps: int) -> Contestant:
         prepare()
     if way == "open":
         jt.run(asked, out, progress=False)
-    command = [sys.executable, "-c", "from jthermo.cli import main; main()", "resume", str(out), "--quiet"]
+    command = [
+        sys.executable,
+        "-c",
+        "from jthermo.cli import main; main()",
+        "resume",
+        str(out),
+        "--quiet",
+    ]
     do: dict[str, Callable[[], Any]] = {
         "anew": lambda: jt.run(asked, progress=False),
         "open": lambda: jt.run(asked, out, progress=False),

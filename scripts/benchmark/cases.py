@@ -62,7 +62,13 @@ class Call(NamedTuple):
 
 _BOTH = ("plain-jax", *JTHERMO)
 _CNN = Net(
-    8, 784, (128,), channels=((16, 16), (32, 32)), records=2, probe=16, who=("plain-jax", "jthermo-xla")
+    8,
+    784,
+    (128,),
+    channels=((16, 16), (32, 32)),
+    records=2,
+    probe=16,
+    who=("plain-jax", "jthermo-xla"),
 )
 NETS = {
     "small": Net(512, 10, (10,), least=32_000),
@@ -79,7 +85,8 @@ RUNS = {  # equally many steps, so that their fixed costs weigh alike
     for n in (16, 64, 256, 1024, 2048, 4096)
 }
 WIDTHS = {
-    f"width-{n}": Net(64, 10, (n,), records=12, least=8_000, turns=3, who=_BOTH) for n in (10, 32, 100, 316)
+    f"width-{n}": Net(64, 10, (n,), records=12, least=8_000, turns=3, who=_BOTH)
+    for n in (10, 32, 100, 316)
 }
 STEPS = {
     f"steps-{n}": Net(128, 10, (10,), records=12, least=n, exactly=True, turns=3, who=JTHERMO)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from cases import CASES, TORCH, Call, Net
 
-from jthermo import engines
-from jthermo.kernels import library
+from jthermo.engines import choice as engines
+from jthermo.engines.fused import build
 
 ROOT = Path(__file__).resolve().parents[2]
 ETA = 0.05
@@ -60,7 +60,7 @@ def taking_part(case: str, without: Sequence[str] = ()) -> tuple[str, ...]:
         absent |= set(TORCH)
     if engines.refusal():
         absent |= {"jthermo-fused"}
-    if library.compiler() is None:
+    if build.compiler() is None:
         absent |= {"limit"}
     return tuple(name for name in CASES[case].who if name not in absent)
 
@@ -122,10 +122,15 @@ def limit(case: str, net: Net) -> Contestant:
     """The same arithmetic with no JAX around it, from limit.cc."""
     built = Path(tempfile.mkdtemp()) / "limit"
     flags = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-pthread", "-w"]
-    source = [f"-I{ROOT / 'jthermo' / 'kernels'}", str(Path(__file__).with_name("limit.cc"))]
-    subprocess.run([*library.compiler(), *flags, *source, "-o", str(built)], check=True)
+    source = [
+        f"-I{ROOT / 'jthermo' / 'engines' / 'fused'}",
+        str(Path(__file__).with_name("limit.cc")),
+    ]
+    subprocess.run([*build.compiler(), *flags, *source, "-o", str(built)], check=True)
 
     def run(steps: int) -> None:
-        subprocess.run([built, case, str(steps), str(net.runs)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [built, case, str(steps), str(net.runs)], check=True, stdout=subprocess.DEVNULL
+        )
 
     return Contestant(run, net.runs, unit=100)

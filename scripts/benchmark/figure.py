@@ -9,7 +9,7 @@ import numpy as np
 from cases import NETS
 from report import curves, ratio
 
-from jthermo.figures import STYLE
+from jthermo.figures.style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,11 @@ def _ratios(ax: Axes, found: Mapping[str, Any]) -> None:
         if points and name != "plain-jax":
             size = 9 if marker == "|" else 5
             ax.plot(
-                *zip(*[(v, i) for i, v in points], strict=True), marker, color=colour, ms=size, label=label
+                *zip(*[(v, i) for i, v in points], strict=True),
+                marker,
+                color=colour,
+                ms=size,
+                label=label,
             )
     ax.axvline(1, color=LOOK["plain-jax"][1], linewidth=0.8)
     ax.set_xscale("log")

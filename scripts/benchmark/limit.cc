@@ -1,7 +1,7 @@
-// The machine's limit for cases of the benchmark: the arithmetic of jthermo/kernels/dense.h on every core, with sizes
+// The machine's limit for cases of the benchmark: the arithmetic of jthermo/engines/fused/dense.h on every core, with sizes
 // fixed when it is compiled and no JAX around it. `scripts/benchmark.py` builds it and lets it take its turn.
 //
-//   g++ -std=c++17 -O3 -march=native -fno-math-errno -pthread -w -Ijthermo/kernels scripts/limit.cc -o limit
+//   g++ -std=c++17 -O3 -march=native -fno-math-errno -pthread -w -Ijthermo/engines/fused scripts/limit.cc -o limit
 //   ./limit small 20000 512      prints nanoseconds of wall time per step of one run
 
 #include <atomic>

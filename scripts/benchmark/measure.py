@@ -61,7 +61,14 @@ def compare(case: str, names: tuple[str, ...], turns: int, seconds: float) -> di
     workers: dict[str, subprocess.Popen[str]] = {}
     try:
         for name in names:
-            command = [sys.executable, str(Path(__file__).parent), "--worker", case, name, str(seconds)]
+            command = [
+                sys.executable,
+                str(Path(__file__).parent),
+                "--worker",
+                case,
+                name,
+                str(seconds),
+            ]
             workers[name] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
@@ -102,14 +109,18 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        lines = (x.partition(":")[2].strip() for x in cpu.read_text().splitlines() if "model name" in x)
+        lines = (
+            x.partition(":")[2].strip() for x in cpu.read_text().splitlines() if "model name" in x
+        )
         model = next(lines, model)
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),  # of the minute before the first case
         "python": platform.python_version(),
-        "versions": {n: importlib.metadata.version(n) for n in VERSIONS if importlib.util.find_spec(n)},
+        "versions": {
+            n: importlib.metadata.version(n) for n in VERSIONS if importlib.util.find_spec(n)
+        },
         "images": type(images()).__name__,
         "date": datetime.date.today().isoformat(),
     }

@@ -26,7 +26,9 @@ def plain_jax(net: Net) -> Contestant:
             index = jax.random.randint(key_x, (net.batch,), 0, len(x_all))
             return (x_all[index] / 255.0 - 0.286) / 0.353, y_all[index]
         law = jax.random.normal if net.data == "gaussian" else jax.random.uniform
-        return law(key_x, (net.batch, net.inputs)), jax.random.bernoulli(key_y, 0.5, (net.batch,)) * 1.0
+        return law(key_x, (net.batch, net.inputs)), jax.random.bernoulli(
+            key_y, 0.5, (net.batch,)
+        ) * 1.0
 
     def loss(params: Any, x: Any, y: Any) -> Any:
         outputs = apply(params, x)
@@ -45,7 +47,9 @@ def plain_jax(net: Net) -> Contestant:
 
     chunk = 2 if net.channels else 256
     advance = jax.jit(jax.vmap(train), donate_argnums=(0, 1))
-    split = jax.jit(jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i), chunk), (0, None)))
+    split = jax.jit(
+        jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i), chunk), (0, None))
+    )
     keys = jax.random.split(jax.random.key(0), net.runs)
     state = jax.jit(jax.vmap(lambda key: (p := init(key), optimizer.init(p))))(keys)
 

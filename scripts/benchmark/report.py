@@ -1,4 +1,4 @@
-"""The JSON in words: the README's tables, what the benchmark has to show, and how cost grows."""
+"""The JSON in words: the tables of README.md and docs/speed.md, the targets, and how cost grows."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from cases import CALLS, CASES, LIMITS, Net
 
-from jthermo.files import write_between
+from jthermo.results.atomic import write_between
 
 Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full
 COLUMNS = {
     "small": "10-10-1, 512 runs",
-    "uniform": "without bias, U(0, 1)",
+    "uniform": "no bias, U(0, 1)",
     "wide": "100-100-1, 64 runs",
     "mlp6": "100-100×5-1, 32 runs",
-    "cnn": "6-layer CNN, 8 runs",
+    "cnn": "CNN, 8 runs",
 }
 ROWS = {
     "torch-loop": "PyTorch, one run in a loop",
@@ -59,25 +59,39 @@ class Bar(NamedTuple):
 
 
 def page(found: Found) -> str:
-    """What stands in the README between its markers."""
-    here = found["machine"]
-    where = f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+    """The text between the markers of docs/speed.md: all tables and the figure."""
     words = (
-        "Nanoseconds of wall time per step of one run at B = 1, records of jthermo included and nothing recorded by the "
-        f"others: medians of contestants that take turns, on {where}.\nFrom "
-        "[results/benchmark.json](results/benchmark.json), which `python scripts/benchmark` writes; `--table` shows "
-        "processors' time, compilation and memory too."
+        f"Nanoseconds of wall time per training step of one run at B = 1, on {_where(found)}. The programs take turns, "
+        "and each number is a median. jthermo's time includes recording; the others record nothing. The numbers come "
+        "from [results/benchmark.json](../results/benchmark.json), which `python scripts/benchmark` writes. Its option "
+        "`--table` also prints processor time, compilation time and memory."
     )
     picture = (
-        "![How often each engine goes in the time of plain JAX, case by case; time against runs, steps and width; memory "
-        "against runs.](results/figures/benchmark.png)"
+        "![Speed of each program relative to plain JAX, case by case; time against runs, steps and width; memory "
+        "against runs.](../results/figures/benchmark.png)"
     )
     return "\n\n".join([summary(found), words, picture, verdicts(found)])
 
 
+def short(found: Found) -> str:
+    """The text between the markers of README.md: the seven rows of the summary, and where they were measured."""
+    words = (
+        f"Wall time of one training step of one run at B = 1, on {_where(found)}.\n"
+        "[Method, scaling, checkpoints and resume](docs/speed.md)."
+    )
+    return "\n\n".join([summary(found), words])
+
+
+def _where(found: Found) -> str:
+    here = found["machine"]
+    return (
+        f"{here['cores']} cores of an {here['cpu']}, JAX {here['versions']['jax']}, {here['date']}"
+    )
+
+
 def write(found: Found, path: Path) -> None:
-    """Put the page's part between its markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``."""
-    write_between(path, {"benchmark": page(found)})
+    """Fill the markers that a page has: ``<!-- speed:begin -->`` (README.md), ``<!-- benchmark:begin -->`` (docs/speed.md)."""
+    write_between(path, {"speed": short(found), "benchmark": page(found)})
 
 
 def summary(found: Found) -> str:
@@ -102,16 +116,14 @@ def table(found: Found) -> str:
     for case, each in found["cases"].items():
         for name, row in each.items():
             span = f"{row['ns_low']:,.4g} … {row['ns_high']:,.4g}"
-            times = (
-                f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g} | {row['first_call_seconds']:.2f}"
-            )
+            times = f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g} | {row['first_call_seconds']:.2f}"
             lines.append(f"| {case} | {name} | {times} | {row['peak_bytes'] / 1e6:,.0f} |")
     return "\n".join(lines)
 
 
 def verdicts(found: Found) -> str:
-    """What the benchmark has to show, as a Markdown table."""
-    lines = ["| what it has to show | measured | asked |", "|---|---|---|"]
+    """Every claim of speed beside its target, as a Markdown table."""
+    lines = ["| claim | measured | target |", "|---|---|---|"]
     for bar in bars(found):
         asked = bar.asked + {True: ": met", False: ": **not met**", None: ""}[bar.met]
         lines.append(f"| {bar.what} | {bar.measured} | {asked or '–'} |")
@@ -122,16 +134,43 @@ def bars(found: Found) -> list[Bar]:
     """Every claim of speed with its number and the number that was asked for."""
     small, wide, deep = (COLUMNS[c].partition(",")[0] for c in ("small", "wide", "mlp6"))
     return [
-        _times(found, f"{small}, fused against plain JAX", "small", "plain-jax", "jthermo-fused", 10),
-        _times(found, f"{small}, fused against torch.func", "small", "torch-func", "jthermo-fused", 40),
-        _times(found, f"{small}, fused against a PyTorch loop", "small", "torch-loop", "jthermo-fused", 4000),
+        _times(
+            found, f"{small}, fused against plain JAX", "small", "plain-jax", "jthermo-fused", 10
+        ),
+        _times(
+            found, f"{small}, fused against torch.func", "small", "torch-func", "jthermo-fused", 40
+        ),
+        _times(
+            found,
+            f"{small}, fused against a PyTorch loop",
+            "small",
+            "torch-loop",
+            "jthermo-fused",
+            4000,
+        ),
         _times(found, f"{wide}, fused against plain JAX", "wide", "plain-jax", "jthermo-fused", 5),
         _times(found, f"{deep}, fused against plain JAX", "mlp6", "plain-jax", "jthermo-fused", 3),
-        _times(found, f"{deep}, XLA alone against plain JAX", "mlp6", "plain-jax", "jthermo-xla", 1.3),
-        _times(found, f"{small}, XLA alone against plain JAX", "small", "plain-jax", "jthermo-xla", 2),
-        _times(found, "CNN, B = 1, against plain JAX with `lax.conv`", "cnn", "plain-jax", "jthermo-xla", 3),
         _times(
-            found, "CNN, B = 8, against plain JAX with `lax.conv`", "cnn-batch", "plain-jax", "jthermo-xla", 3
+            found, f"{deep}, XLA alone against plain JAX", "mlp6", "plain-jax", "jthermo-xla", 1.3
+        ),
+        _times(
+            found, f"{small}, XLA alone against plain JAX", "small", "plain-jax", "jthermo-xla", 2
+        ),
+        _times(
+            found,
+            "CNN, B = 1, against plain JAX with `lax.conv`",
+            "cnn",
+            "plain-jax",
+            "jthermo-xla",
+            3,
+        ),
+        _times(
+            found,
+            "CNN, B = 8, against plain JAX with `lax.conv`",
+            "cnn-batch",
+            "plain-jax",
+            "jthermo-xla",
+            3,
         ),
         _never_slower(found),
         _limit(found),
@@ -180,7 +219,11 @@ def _limit(found: Found) -> Bar:
 
 def _growth(found: Found) -> list[Bar]:
     made = []
-    for what, curve, least in (("time", "runs", FILLED), ("time", "steps", 0), ("memory", "memory", 0)):
+    for what, curve, least in (
+        ("time", "runs", FILLED),
+        ("time", "steps", 0),
+        ("memory", "memory", 0),
+    ):
         for name in ("jthermo-xla", "jthermo-fused"):
             x, y = curves(found, curve, name)
             line = linear(x[x >= least], y[x >= least])
@@ -195,13 +238,18 @@ def _growth(found: Found) -> list[Bar]:
                 "memory": f"{line.fixed / 1e6:,.0f} MB and {line.each / 1e3:,.0f} kB a run",
             }[curve]
             measured = f"log–log slope {line.slope:.2f}, misfit {100 * line.misfit:.0f} % ({each})"
-            made.append(Bar(words, measured, "linear", max(abs(line.slope - 1), line.misfit) <= 0.1))
+            made.append(
+                Bar(words, measured, "linear", max(abs(line.slope - 1), line.misfit) <= 0.1)
+            )
     return made
 
 
 def _calls(found: Found) -> list[Bar]:
     made = []
-    for case, words in (("gradient-variance-mlp6", "784-100×5-10 net"), ("gradient-variance-cnn", "CNN")):
+    for case, words in (
+        ("gradient-variance-mlp6", "784-100×5-10 net"),
+        ("gradient-variance-cnn", "CNN"),
+    ):
         values = [ratio(found, case, name, "batch-gradient") for name in ("moments", "vmap-grad")]
         if None not in values:
             ours, plain = values
@@ -212,7 +260,10 @@ def _calls(found: Found) -> list[Bar]:
                 )
             )
     seconds = {
-        case: rows[n]["ns"] / 1e9 for case, rows in found["cases"].items() for n in rows if case in CALLS
+        case: rows[n]["ns"] / 1e9
+        for case, rows in found["cases"].items()
+        for n in rows
+        if case in CALLS
     }
     fits = {case: s for case, s in seconds.items() if case.startswith("fit-")}
     if fits:
@@ -223,7 +274,11 @@ def _calls(found: Found) -> list[Bar]:
         rows = found["cases"]["checkpoint"]
         spent = (rows["folder"]["ns"] - rows["in-memory"]["ns"]) * rows["folder"]["run_steps"] / 1e9
         whole = rows["in-memory"]["ns"] * rows["folder"]["run_steps"] / 1e9
-        made.append(Bar(f"a results folder with checkpoints, to a sweep of {whole:.1f} s", f"{spent:+.2f} s"))
+        made.append(
+            Bar(
+                f"a results folder with checkpoints, to a sweep of {whole:.1f} s", f"{spent:+.2f} s"
+            )
+        )
     if "resume" in found["cases"]:
         rows = {name: row["ns"] / 1e9 for name, row in found["cases"]["resume"].items()}
         told = (
@@ -242,7 +297,9 @@ def curves(found: Found, what: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(net, Net) or not case.startswith(f"{what}-") or name not in rows:
             continue
         row = rows[name]
-        x.append({"runs": net.runs, "memory": net.runs, "steps": net.least, "width": net.hidden[0]}[what])
+        x.append(
+            {"runs": net.runs, "memory": net.runs, "steps": net.least, "width": net.hidden[0]}[what]
+        )
         y.append(
             {
                 "runs": row["ns"] * net.runs,

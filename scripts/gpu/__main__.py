@@ -33,10 +33,13 @@ sys.path += [str(ROOT), str(ROOT / "scripts" / "benchmark")]
 import nets  # noqa: E402  it shares the nets of scripts/benchmark
 import speed  # noqa: E402
 
-from jthermo.files import write_whole  # noqa: E402
+from jthermo.results.atomic import write_whole  # noqa: E402
 
 PARTS = ("tests", "speed", "paper")
-SHARES = {"tests": 0.45, "speed": 0.45}  # of the minutes, at most; the paper's figures take what is left
+SHARES = {
+    "tests": 0.45,
+    "speed": 0.45,
+}  # of the minutes, at most; the paper's figures take what is left
 PAPER = ("fig2_bottom",)
 TAIL = 4000  # characters kept of what a failed process said
 Say = Callable[[str], None]
@@ -89,13 +92,27 @@ def worker(
     book: Book, kind: str, budget: float, given: argparse.Namespace, cache: Path, prepare: bool
 ) -> None:
     """Run one kind of measurement in a process of its own and keep its rows as they come."""
-    command = [sys.executable, str(Path(__file__).parent), "--worker", kind, str(budget), str(given.seconds)]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent),
+        "--worker",
+        kind,
+        str(budget),
+        str(given.seconds),
+    ]
     command += ["--prepare"] * prepare + ["--tiny"] * given.tiny
     part = f"prepare {kind}" if prepare else kind
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(cache), cwd=ROOT
-        )
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(cache),
+            cwd=ROOT,
+        ) as process,
+    ):
         timer = threading.Timer(budget + 20, process.kill)
         timer.start()
         assert process.stdout is not None
@@ -104,11 +121,10 @@ def worker(
                 row = json.loads(line)
             except ValueError:
                 continue
-            if prepare:
-                if "error" in row:
-                    book.failed(part, json.dumps(row))
-            else:
+            if not prepare:
                 book.add(kind, row)
+            elif "error" in row:
+                book.failed(part, json.dumps(row))
         code = process.wait()
         timer.cancel()
         if code:
@@ -119,8 +135,18 @@ def worker(
 def tests(book: Book, budget: float, given: argparse.Namespace, cache: Path) -> None:
     """The tests marked gpu, and the kernel's own."""
     report = cache / "tests.xml"
-    chosen = ["tests/test_gpu.py"] + ["tests/test_pallas.py"] * (not given.tiny)
-    command = [sys.executable, "-m", "pytest", *chosen, "-m", "gpu", f"--junitxml={report}", "-W", "default"]
+    chosen = ["tests/engines/test_gpu.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *chosen,
+        "-m",
+        "gpu",
+        f"--junitxml={report}",
+        "-W",
+        "default",
+    ]
     command += ["-p", "no:cacheprovider"]
     parallel = ["-n", "6"] * (
         subprocess.run([sys.executable, "-c", "import xdist"], capture_output=True).returncode == 0
@@ -168,7 +194,9 @@ def paper(book: Book, budget: float, given: argparse.Namespace, cache: Path) -> 
     for name in PAPER:
         out = given.out / "paper"
         scale = "small" if given.tiny else "paper"
-        code = f"import jthermo.reproduction as r; r.reproduce({name!r}, {scale!r}, {str(out)!r})"
+        code = (
+            f"import jthermo.paper.reproduce as r; r.reproduce({name!r}, {scale!r}, {str(out)!r})"
+        )
         began = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, env=environment(cache), stdout=subprocess.PIPE,
@@ -207,11 +235,16 @@ def run(given: argparse.Namespace) -> None:
         book.put("machine", json.loads(where.stdout.splitlines()[-1]))
     except (ValueError, IndexError):
         book.failed("machine", where.stdout + where.stderr)
-    tell = lambda text: print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
+
     tell(json.dumps(book.found.get("machine")))
     threads = []
     if "tests" in given.only:
-        threads.append(threading.Thread(target=tests, args=(book, SHARES["tests"] * seconds, given, cache)))
+        threads.append(
+            threading.Thread(target=tests, args=(book, SHARES["tests"] * seconds, given, cache))
+        )
     if "speed" in given.only:  # what takes no timing to compile is compiled beside the tests
         for kind in (*nets.CONTESTANTS, "layouts", "widths"):
             arguments = (book, kind, SHARES["tests"] * seconds / 2, given, cache, True)
@@ -223,7 +256,9 @@ def run(given: argparse.Namespace) -> None:
     tell(f"tests: {book.found.get('tests', {}).get('closing')}")
     if "speed" in given.only:
         left = seconds - (time.monotonic() - began)
-        measure(book, SHARES["speed"] * seconds if "paper" in given.only else left - 20, given, cache)
+        measure(
+            book, SHARES["speed"] * seconds if "paper" in given.only else left - 20, given, cache
+        )
         tell("speed: done")
     if "paper" in given.only:
         paper(book, seconds - (time.monotonic() - began) - 15, given, cache)
@@ -237,19 +272,30 @@ def run(given: argparse.Namespace) -> None:
 def main() -> None:
     """Run the parts, or write the page from their JSON."""
     parser = argparse.ArgumentParser(
-        prog="scripts/gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--minutes", type=float, default=9.0, help="within which it ends")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu", help="folder of the results")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "results" / "gpu", help="folder of the results"
+    )
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS)
     )
-    parser.add_argument("--seconds", type=float, default=0.3, help="about how long a turn of a timing takes")
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="about how long a turn of a timing takes"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny nets, a rehearsal")
     parser.add_argument(
-        "--json", type=Path, default=ROOT / "results" / "gpu.json", help="what the page is made from"
+        "--json",
+        type=Path,
+        default=ROOT / "results" / "gpu.json",
+        help="what the page is made from",
     )
-    parser.add_argument("--into", type=Path, metavar="PAGE", help="write table and figure; measures nothing")
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help="write table and figure; measures nothing"
+    )
     parser.add_argument("--table", action="store_true", help="print the tables; measures nothing")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)

@@ -11,7 +11,9 @@ SMALL = Net(1, 10, (10,))
 WIDE = Net(1, 100, (100,))
 DEEP = Net(1, 100, (100,) * 5)
 CNN = Net(1, 784, (128,), batch=32, channels=((16, 16), (32, 32)))
-PICTURES = Net(1, 3072, (300,), batch=1000)  # the net of Figures 11 to 14 on pictures of CIFAR-10's size
+PICTURES = Net(
+    1, 3072, (300,), batch=1000
+)  # the net of Figures 11 to 14 on pictures of CIFAR-10's size
 
 RUNS = {f"runs-{n}": SMALL._replace(runs=n) for n in (16, 64, 256, 1024, 4096, 16384, 65536)}
 NETS = {
@@ -49,26 +51,24 @@ LAYOUTS = {
     "small": Layouts(
         SMALL,
         (
-            (32, 1, True),
-            (64, 2, True),
-            (128, 4, True),
-            (8, 1, False),
-            (8, 4, False),
             (16, 1, False),
             (32, 2, False),
+            (8, 1, False),
             (32, 4, False),
             (32, 8, False),
+            (8, 4, False),
+            (32, 1, True),
         ),
         (1024, 16384, 65536),
     ),
     "wide": Layouts(
         WIDE,
-        ((1, 4, False), (1, 8, False), (1, 16, False), (2, 8, False), (2, 16, False), (4, 16, False)),
+        ((2, 8, False), (1, 8, False), (1, 4, False), (2, 16, False), (4, 16, False)),
         (256, 1024),
     ),
     "batch": Layouts(
         SMALL._replace(batch=32),
-        ((32, 8, False), (16, 2, False), (32, 4, False), (8, 2, False), (32, 2, True), (32, 1, True)),
+        ((4, 1, False), (8, 2, False), (8, 4, False), (16, 8, False), (32, 8, False)),
         (4096,),
     ),
 }
@@ -81,7 +81,9 @@ def tiny(net: Net) -> Net:
     small = net._replace(runs=min(net.runs, TINY["runs"]), hidden=tuple(min(h, 6) for h in shallow))
     if net.channels:
         return small._replace(channels=((2, 2), (2, 2)), batch=2)
-    return small._replace(inputs=min(net.inputs, 48 if is_pictures(net) else 8), batch=min(net.batch, 4))
+    return small._replace(
+        inputs=min(net.inputs, 48 if is_pictures(net) else 8), batch=min(net.batch, 4)
+    )
 
 
 def is_pictures(net: Net) -> bool:

@@ -14,9 +14,7 @@ import nets
 from cases import Net
 
 ETA = 0.01
-PICTURES = (
-    10_000  # of noise, in place of CIFAR-10, which is too large to carry: what is in them costs no time
-)
+PICTURES = 10_000  # of noise, in place of CIFAR-10, which is too large to carry: what is in them costs no time
 TURNS = 3
 
 
@@ -53,11 +51,12 @@ def ours(net: Net, engine: str, width: int | None = None) -> Timed:
     import jax
     import numpy as np
 
-    from jthermo import engines, memory, placement, planning, train
+    from jthermo.engines import choice, step_program
+    from jthermo.execution import cohorts, memory, placement
 
     sweep = sweep_of(net).replace(lane_width=width)
-    name = engines.settle(engine, None, train.programs(sweep), print)
-    (cohort,) = planning.cohorts(sweep, engine=name)
+    name = choice.settle(engine, None, step_program.programs(sweep), print)
+    (cohort,) = cohorts.cohorts(sweep, engine=name)
     place = placement.Placement("sharding", placement.devices())
     lanes, _, _ = cohort.deal(len(place.devices))
     call = placement.programs(cohort.program, place).advance
@@ -75,7 +74,11 @@ def ours(net: Net, engine: str, width: int | None = None) -> Timed:
             states = jax.block_until_ready(compiled(runs, states, *clock))
         now += steps
 
-    about = {"width": cohort.width, "blocks": len(lanes), "program_bytes": memory.peak(compiled.jitted)}
+    about = {
+        "width": cohort.width,
+        "blocks": len(lanes),
+        "program_bytes": memory.peak(compiled.jitted),
+    }
     return Timed(run, cohort.num_runs, 1, about)
 
 
@@ -84,15 +87,18 @@ def one_block(net: Net, width: int, layout: tuple[int, int, bool]) -> Timed:
     import jax
     import jax.numpy as jnp
 
-    from jthermo import kernels, placement, planning, train
-    from jthermo.kernels import pallas
+    from jthermo.engines import fused, run_state
+    from jthermo.engines.fused import pallas
+    from jthermo.execution import cohorts, placement
 
     sweep = sweep_of(net._replace(runs=width)).replace(lane_width=width)
-    (cohort,) = planning.cohorts(sweep, engine="pallas", platform="gpu")
+    (cohort,) = cohorts.cohorts(sweep, engine="pallas", platform="gpu")
     chosen, pallas.shape = pallas.shape, lambda *_: pallas.Shape(*layout)
     try:
-        update = jax.jit(functools.partial(kernels.advance, cohort.program), donate_argnums=1)
-        first = jax.jit(jax.vmap(functools.partial(train.init, cohort.model, cohort.program.optimizer)))
+        update = jax.jit(functools.partial(fused.advance, cohort.program), donate_argnums=1)
+        first = jax.jit(
+            jax.vmap(functools.partial(run_state.init, cohort.model, cohort.program.optimizer))
+        )
         with placement.pinned():
             runs = jax.tree.map(jnp.asarray, cohort.runs)
             states = first(runs)
@@ -183,7 +189,9 @@ def _plain_pictures(net: Net) -> Timed:
 
     chunk = 8
     advance = jax.jit(jax.vmap(train), donate_argnums=0)
-    split = jax.jit(jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i), chunk), (0, None)))
+    split = jax.jit(
+        jax.vmap(lambda key, i: jax.random.split(jax.random.fold_in(key, i), chunk), (0, None))
+    )
     keys = jax.random.split(jax.random.key(0), net.runs)
     state = jax.jit(jax.vmap(init))(keys)
 
@@ -200,13 +208,18 @@ def measured(it: Timed, seconds: float, prepare: bool) -> dict[str, Any]:
     """Nanoseconds per step of one run: the first call apart, then as many steps as last long enough, in turns."""
     began = time.perf_counter()
     it.run(it.unit)
-    row: dict[str, Any] = {"runs": it.runs, "first_call_seconds": round(time.perf_counter() - began, 3)}
+    row: dict[str, Any] = {
+        "runs": it.runs,
+        "first_call_seconds": round(time.perf_counter() - began, 3),
+    }
     if prepare:
         return row
     steps, spent = it.exactly or it.unit, 0.0
     while not it.exactly and spent < seconds / 3 and steps < 2**24:
         if spent or steps > it.unit:
-            steps = int(steps * min(16.0, max(2.0, seconds / max(spent, 1e-6))) / it.unit + 1) * it.unit
+            steps = (
+                int(steps * min(16.0, max(2.0, seconds / max(spent, 1e-6))) / it.unit + 1) * it.unit
+            )
         else:
             steps *= 16
         began = time.perf_counter()
@@ -221,7 +234,9 @@ def measured(it: Timed, seconds: float, prepare: bool) -> dict[str, Any]:
         times.append((time.perf_counter() - began) / steps)
     each = [1e9 * t / it.runs for t in times]
     row |= {"steps": steps, "microseconds_per_step": 1e6 * statistics.median(times)}
-    return row | {"ns": statistics.median(each), "ns_low": min(each), "ns_high": max(each)} | it.about
+    return (
+        row | {"ns": statistics.median(each), "ns_low": min(each), "ns_high": max(each)} | it.about
+    )
 
 
 def peak() -> int:
@@ -251,12 +266,16 @@ def items(kind: str, tiny: bool) -> Iterator[tuple[dict[str, Any], Callable[[], 
     elif kind == "layouts":
         for name, (net, layouts, all_runs) in nets.LAYOUTS.items():
             for layout in layouts[: nets.TINY["layouts"]] if tiny else layouts:
-                for runs in (8,) if tiny else all_runs:
+                # what is unrolled takes long to compile, so it is tried once per net
+                for runs in (8,) if tiny else all_runs[-1:] if layout[2] else all_runs:
                     yield {"net": name}, functools.partial(one_block, shrink(net), runs, layout)
     elif kind == "sweeps":
         for engine in ("xla", "fused"):
             net = shrink(nets.SMALL._replace(runs=16384))
-            yield {"engine": engine}, functools.partial(whole_sweep, net, engine, 50 if tiny else 20_000)
+            yield (
+                {"engine": engine},
+                functools.partial(whole_sweep, net, engine, 50 if tiny else 20_000),
+            )
 
 
 def work(kind: str, budget: float, seconds: float, prepare: bool, tiny: bool) -> None:
@@ -265,7 +284,9 @@ def work(kind: str, budget: float, seconds: float, prepare: bool, tiny: bool) ->
     for name, make in items(kind, tiny):
         if kind == "jthermo-fused" and name["case"] in nets.NOT_FUSED:
             continue
-        if prepare and (set(name.values()) & {"cnn", "pictures", "mlp6", "batch"} or kind == "sweeps"):
+        if prepare and (
+            set(name.values()) & {"cnn", "pictures", "mlp6", "batch"} or kind == "sweeps"
+        ):
             continue  # their matrix products are tuned by timing them, so they are compiled when nothing else runs
         if time.monotonic() - began > budget:
             print(json.dumps({**name, "skipped": "its time was up"}), flush=True)
@@ -307,7 +328,7 @@ def device() -> dict[str, Any]:
     """What the numbers belong to."""
     import jax
 
-    from jthermo.runner import versions
+    from jthermo.results.provenance import versions
 
     one = jax.devices()[0]
     found: dict[str, Any] = {

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from jthermo.collapse import Exponent
-from tests.collapse.families import FAMILIES
-from tests.collapse.scoring import BEST_SCORE, ours, score_family, source
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.scoring import BEST_SCORE, ours, score_family, source
 
 TRUE = ("white_3", "white_8", "memory_3", "walks", "paired_offsets", "ragged_steps", "two_controls")
 FALSE = ("false_amplitude", "false_stretch", "false_two_clocks", "false_odd_one")

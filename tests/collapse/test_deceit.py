@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jthermo.collapse import fit_collapse, noise
-from jthermo.collapse.curve import Whitener
-from tests.collapse.families import FAMILIES
-from tests.collapse.scoring import ours, source
+from jthermo.collapse import fit_collapse
+from jthermo.collapse.likelihood import Whitener
+from jthermo.collapse.settings import DEFAULT
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.scoring import ours, source
 
 
 def test_the_noise_of_the_slope_is_told_from_information():
@@ -22,9 +23,9 @@ def test_the_noise_of_the_slope_is_told_from_information():
         value = 1 / (1 + t * control / 20) + 0.1 * rng.standard_normal(40)
         rows.append(pd.DataFrame({"c": control, "seed": seed, "step": t, "value": value}))
     fit = fit_collapse(pd.concat(rows), ("c",))
-    means, theta = fit.model.means, fit.solution.theta
+    means, theta = fit.likelihood.means, fit.solution.theta
     blocks = [sd**2 * np.eye(int(number)) for number in np.bincount(means.condition)]
-    model = replace(fit.model, whiten=Whitener.of(blocks))
+    model = replace(fit.likelihood, whiten=Whitener.of(blocks))
     true = model.curve(fit.solution, means.binned(means.log_tau(theta)))
 
     def seen(mean):
@@ -40,32 +41,42 @@ def test_the_noise_of_the_slope_is_told_from_information():
     drawn = np.array([pair(sd * rng.standard_normal(len(true))) for _ in range(100)])
     error = drawn.std() / np.sqrt(len(drawn))
     assert abs(drawn.mean() - exact - said) < 4 * error
-    assert drawn.mean() - exact > 8 * error  # without the term the information would be believed too large
+    assert (
+        drawn.mean() - exact > 8 * error
+    )  # without the term the information would be believed too large
 
 
-STAIRCASES = (15, 28)  # walkers whose shares fall in steps, since a lattice of 8 sites has its own parity
+STAIRCASES = (
+    15,
+    28,
+)  # walkers whose shares fall in steps, since a lattice of 8 sites has its own parity
 
 
-def holds(number):
+def holds(number, settings=DEFAULT):
     """Whether the interval holds L², and the notes."""
     draw = FAMILIES["physics_first_passage"](source("physics_first_passage", number, salt=81))
-    fit = ours(draw)
-    return fit.exponents["size"].low < -2 < fit.exponents["size"].high, {note.code for note in fit.notes}
+    fit = ours(draw, settings)
+    return fit.exponents["size"].low < -2 < fit.exponents["size"].high, {
+        note.code for note in fit.notes
+    }
 
 
 @pytest.mark.parametrize("number", STAIRCASES)
-def test_steps_that_all_replicates_share_tell_nothing_of_the_exponent(number, monkeypatch):
+def test_steps_that_all_replicates_share_tell_nothing_of_the_exponent(number):
     right, notes = holds(number)
     assert right
     assert "common_noise" in notes
-    monkeypatch.setattr(noise, "PLAIN_GAIN", np.inf)
-    wrong, notes = holds(number)
+    wrong, notes = holds(number, replace(DEFAULT, common_noise_gain=np.inf))
     assert not wrong
     assert "common_noise" not in notes
 
 
 def test_noise_of_each_replicate_is_not_called_common():
-    notes = {note.code for n in range(6) for note in ours(FAMILIES["memory_3"](source("memory_3", n))).notes}
+    notes = {
+        note.code
+        for n in range(6)
+        for note in ours(FAMILIES["memory_3"](source("memory_3", n))).notes
+    }
     assert "common_noise" not in notes
 
 

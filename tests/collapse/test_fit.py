@@ -16,7 +16,9 @@ CURVES = {
 }
 
 
-def planted(curve, powers, levels, *, num_replicates=8, sd=0.01, lag=0.0, paired=False, seed=0, num_steps=70):
+def planted(
+    curve, powers, levels, *, num_replicates=8, sd=0.01, lag=0.0, paired=False, seed=0, num_steps=70
+):
     """Curves of Σ power·log control + log t; replicates lead by `lag`, the same everywhere when paired."""
     rng = np.random.default_rng(seed)
     steps = np.geomspace(1, 3e4, num_steps)
@@ -31,7 +33,12 @@ def planted(curve, powers, levels, *, num_replicates=8, sd=0.01, lag=0.0, paired
             label = r if paired else number * num_replicates + r
             frames.append(
                 pd.DataFrame(
-                    {**dict(zip(levels, setting, strict=True)), "seed": label, "step": steps, "value": value}
+                    {
+                        **dict(zip(levels, setting, strict=True)),
+                        "seed": label,
+                        "step": steps,
+                        "value": value,
+                    }
                 )
             )
     return pd.concat(frames, ignore_index=True)

@@ -22,7 +22,9 @@ def long_table(seed: int = 0, num_replicates: int = 6) -> pd.DataFrame:
         [RATES, range(num_replicates), STEPS], names=["learning_rate", "seed", "step"]
     )
     table = index.to_frame(index=False)
-    table["value"] = 1 / (1 + table.step * table.learning_rate**2) + 0.01 * rng.standard_normal(len(table))
+    table["value"] = 1 / (1 + table.step * table.learning_rate**2) + 0.01 * rng.standard_normal(
+        len(table)
+    )
     return table
 
 
@@ -163,7 +165,9 @@ def test_another_setting_that_varies_is_refused():
     init = np.where(array.seed < 3, "torch", "he")
     with pytest.raises(InputError, match=r"coordinate = 'model.init': varies.*select one value"):
         fit_collapse(array.assign_coords({"model.init": ("run", init)}))
-    same = fit_collapse(array.assign_coords({"model.init": ("run", np.full(array.sizes["run"], "he"))}))
+    same = fit_collapse(
+        array.assign_coords({"model.init": ("run", np.full(array.sizes["run"], "he"))})
+    )
     assert same.exponents == fit_collapse(array).exponents
 
 

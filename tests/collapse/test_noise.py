@@ -1,40 +1,50 @@
 """The noise model doubts what chance would show and finds what is there; the rivals' S is what its paper says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from jthermo.collapse import covariance, noise
-from jthermo.collapse.covariance import ages_of, estimate_weights, kernels
-from tests.collapse.families import FAMILIES
-from tests.collapse.rivals import quality
-from tests.collapse.scoring import ours, source
+from jthermo.collapse.noise_covariance import Bins, Sample, ages_of, estimate_weights, kernels
+from jthermo.collapse.settings import DEFAULT
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.rivals import quality
+from scripts.collapse_study.scoring import ours, source
 
 
-def lead_weight(size, draws=10, replicates=6, sd=0.02):
+def components(x, where, level, slope, curve):
+    """The names and kernels of the noise model, with the same level for points and replicates."""
+    bins = Bins(x, x, where, level, level, slope, curve)
+    return kernels(bins, ages=ages_of(x, DEFAULT), paired=False, settings=DEFAULT)
+
+
+def lead_weight(size, draws=10, replicates=6, sd=0.02, settings=DEFAULT):
     """Mean estimate of the variance of leads of standard deviation `size` under point noise."""
     x = np.linspace(0, 6, 60)
     curve, slope = 1 / (1 + np.exp(x - 3)), np.exp(x - 3) / (1 + np.exp(x - 3)) ** 2
     level, where = np.full(60, sd), np.zeros(60, int)
-    names, kernel = kernels(x, x, where, level, level, slope, curve, ages=ages_of(x), paired=False)
+    names, kernel = components(x, where, level, slope, curve)
     found = []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
         rows = (
-            sd * rng.standard_normal((replicates, 60)) + size * rng.standard_normal((replicates, 1)) * slope
+            sd * rng.standard_normal((replicates, 60))
+            + size * rng.standard_normal((replicates, 1)) * slope
         )
         sample = np.cov(rows, rowvar=False)
-        weights, information = estimate_weights([kernel], [sample], [replicates - 1], names)
+        weights, information = estimate_weights(
+            [Sample(kernel, sample, replicates - 1)], names, settings
+        )
         found.append(weights[names.index("lead")])
         assert np.all(weights >= 0)
         assert np.all(np.linalg.eigvalsh(information) > -1e-6 * np.trace(information))
     return np.mean(found)
 
 
-def test_a_lead_must_show(monkeypatch):
-    by_chance = lead_weight(0.0)
+def test_a_lead_must_show():
     assert lead_weight(0.1) == pytest.approx(0.1**2, rel=0.5)
-    monkeypatch.setattr(covariance, "DOUBT", 0.0)
-    assert by_chance < 0.5 * lead_weight(0.0)
+    without_prior = replace(DEFAULT, prior_strength=0.0)
+    assert lead_weight(0.0) < 0.5 * lead_weight(0.0, settings=without_prior)
 
 
 SHARE = 0.45  # of lattices that span at the threshold: no share comes near all
@@ -48,27 +58,32 @@ def counted(names=None):
     share = SHARE * curve
     exact = np.minimum.outer(share, share) - np.outer(share, share)
     level = np.full(40, np.sqrt(np.trace(exact) / 40))
-    every, kernel = kernels(x, x, where, level, level, slope, curve, ages=ages_of(x), paired=False)
+    every, kernel = components(x, where, level, slope, curve)
     kept = [i for i, name in enumerate(every) if names is None or name in names]
     kernel, every = kernel[kept], [every[i] for i in kept]
-    weights, _ = estimate_weights([kernel], [exact], [1000.0], every, iterations=400)
+    patient = replace(DEFAULT, max_weight_steps=400)
+    weights, _ = estimate_weights([Sample(kernel, exact, 1000.0)], tuple(every), patient)
     return np.linalg.norm(np.tensordot(weights, kernel, axes=1) - exact) / np.linalg.norm(exact)
 
 
 def test_counts_of_a_share_that_starts_below_one():
     assert counted() < 0.05
-    assert counted({"point", "point_scaled", "memory_0.05", "memory_0.17", "memory_0.6", "counts"}) > 0.15
+    assert (
+        counted({"point", "point_scaled", "memory_0.05", "memory_0.17", "memory_0.6", "counts"})
+        > 0.15
+    )
 
 
-def test_records_at_which_all_replicates_are_equal_tell_no_size_of_the_noise(monkeypatch):
+def test_records_at_which_all_replicates_are_equal_tell_no_size_of_the_noise():
     """Percolation: far from the threshold no lattice spans, and every replicate says 0."""
     name = "physics_percolation"
     draws = [
-        FAMILIES[name](source(name, n, salt=salt)) for n, salt in ((25, 129), (3, 130), (15, 130), (6, 131))
+        FAMILIES[name](source(name, n, salt=salt))
+        for n, salt in ((25, 129), (3, 130), (15, 130), (6, 131))
     ]
     assert all(ours(draw).collapsed for draw in draws)
-    monkeypatch.setattr(noise, "FEWEST_SCATTERED", np.inf)
-    assert not any(ours(draw).collapsed for draw in draws)
+    trusting = replace(DEFAULT, min_scattered_bins=10**9)
+    assert not any(ours(draw, trusting).collapsed for draw in draws)
 
 
 def test_quality_of_exact_lines_is_zero_and_of_shifted_ones_is_not():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from jthermo.collapse import fit_collapse
-from jthermo.collapse.drift import Drift
+from jthermo.collapse.exponent_drift import Drift
 from jthermo.errors import InputError
 from tests.collapse.test_fit import CURVES, planted
 
@@ -25,7 +25,9 @@ def sized(height, correction, *, power=-1, sizes=(8.0, 16.0, 32.0, 64.0), sd=0.0
         u = np.log(times) + 0.75 * np.log(size) + correction * (size / 8) ** power
         for r in range(8):
             value = size**height * (0.2 + CURVES["decay"](u)) + sd * rng.standard_normal(40)
-            frames.append(pd.DataFrame({"L": size, "seed": f"{size}-{r}", "step": times, "value": value}))
+            frames.append(
+                pd.DataFrame({"L": size, "seed": f"{size}-{r}", "step": times, "value": value})
+            )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -42,7 +44,9 @@ def test_the_value_is_rescaled_where_asked():
     for condition in fit.curves.conditions:
         size = float(np.exp(condition.log_controls[0]))
         at = np.log(fit.tau(np.exp(condition.log_time), L=size))
-        gap = fit.rescaled(condition.values.mean(axis=0), L=size) - np.interp(at, fit.log_tau, fit.curve)
+        gap = fit.rescaled(condition.values.mean(axis=0), L=size) - np.interp(
+            at, fit.log_tau, fit.curve
+        )
         assert np.abs(gap).max() < 0.12  # noise of 0.0014·64^0.7 at most
     assert "value/L^q against τ = step·L^p" in fit.summary()
     with pytest.raises(InputError, match="rescale = 'M'"):
@@ -175,10 +179,14 @@ def test_records_to_a_later_time_narrow_the_interval_as_predicted():
         found.append(longer.exponents["c"].standard_error / short.exponents["c"].standard_error)
     assert np.mean(predicted) == pytest.approx(np.mean(found), rel=0.15)
     assert np.mean(predicted) < 0.55
-    over = fit_collapse(cut(whole, 1, 6000), ["c"])  # all conditions are flat by then: later tells nothing
+    over = fit_collapse(
+        cut(whole, 1, 6000), ["c"]
+    )  # all conditions are flat by then: later tells nothing
     assert advised(over)["end"].ratio > 0.98
     all_ = fit_collapse(whole, ["c"])
-    assert all_.exponents["c"].standard_error == pytest.approx(over.exponents["c"].standard_error, rel=0.05)
+    assert all_.exponents["c"].standard_error == pytest.approx(
+        over.exponents["c"].standard_error, rel=0.05
+    )
 
 
 def test_more_records_help_where_the_curve_falls_and_not_against_leads():
@@ -197,7 +205,7 @@ def test_more_records_help_where_the_curve_falls_and_not_against_leads():
     assert records.ratio < 0.85
     leads = fit_collapse(planted(CURVES["decay"], [1.2], levels, sd=0.01, lag=0.2), ["c"])
     assert advised(leads)["records"].ratio > 0.95
-    assert "records a curve, the new ones between" in str(records)
+    assert "records per curve, the new ones between" in str(records)
 
 
 def test_a_control_with_one_value_spoils_neither_advice_nor_profile():
@@ -210,7 +218,9 @@ def test_a_control_with_one_value_spoils_neither_advice_nor_profile():
 
 def test_a_drift_that_only_a_failed_collapse_suggests_is_said_so():
     likely = Drift((), {"c": 0.2}, refused=True)
-    assert likely.caveat("c").startswith("the curves miss each other, and the exponent of c may change")
+    assert likely.caveat("c").startswith(
+        "the curves do not collapse, and the exponent of c may change"
+    )
     assert Drift((), {"c": 0.2}, refused=False).caveat("c") is None
     assert Drift((), {"c": 0.9}, refused=True).caveat("c") is None
     assert Drift((), {"c": 0.01}, refused=True).caveat("c").startswith("the exponent of c changes")
@@ -223,7 +233,9 @@ def test_drift_table_and_curve_are_in_the_users_units():
     assert "local p(c) from c = 5 to 20: " in fit.summary()
     condition = fit.curves.conditions[0]
     at = np.log(fit.tau(np.exp(condition.log_time), c=5.0))
-    assert np.abs(condition.values.mean(axis=0) - np.interp(at, fit.log_tau, fit.curve)).max() < 0.02
+    assert (
+        np.abs(condition.values.mean(axis=0) - np.interp(at, fit.log_tau, fit.curve)).max() < 0.02
+    )
 
 
 def test_a_control_of_two_values_beside_others_is_told_in_words():
@@ -231,7 +243,11 @@ def test_a_control_of_two_values_beside_others_is_told_in_words():
     said = fit_collapse(table, ["c", "d"]).summary()
     assert "local p(c) from c = 1 to 4: " in said
     assert "local p(d) from" not in said
-    assert said.count("local p(c) in thirds of log τ: ") == said.count("local p(d) in thirds of log τ: ") == 1
+    assert (
+        said.count("local p(c) in thirds of log τ: ")
+        == said.count("local p(d) in thirds of log τ: ")
+        == 1
+    )
 
 
 def test_all_pictures_draw_what_they_say():
@@ -265,7 +281,7 @@ def test_all_pictures_draw_what_they_say():
 
 
 def test_the_command_line_knows_the_options(tmp_path, capsys):
-    from jthermo import cli
+    from jthermo.cli import verbs
 
     table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=1, sd=0.01)
     table.to_csv(tmp_path / "curves.csv", index=False)
@@ -279,20 +295,28 @@ def test_the_command_line_knows_the_options(tmp_path, capsys):
         "--replicate",
         "none",
     ]
-    cli.main([*plain, "--fixed", "c=2"])
+    verbs.main([*plain, "--fixed", "c=2"])
     held = capsys.readouterr().out
     assert "p(c) = 2 [2, 2]  (fixed)" in held
-    cli.main(plain)
-    assert f"p(c) = {fit_collapse(table, ['c'], replicate=None).exponents['c']}" in capsys.readouterr().out
-    cli.main([*plain, "--advice", "--as-json"])
+    verbs.main(plain)
+    assert (
+        f"p(c) = {fit_collapse(table, ['c'], replicate=None).exponents['c']}"
+        in capsys.readouterr().out
+    )
+    verbs.main([*plain, "--advice", "--as-json"])
     (said,) = json.loads(capsys.readouterr().out)
-    assert [advice["change"] for advice in said["advice"]] == ["replicates", "value", "end", "records"]
-    cli.main([*plain, "--advice"])
+    assert [advice["change"] for advice in said["advice"]] == [
+        "replicates",
+        "value",
+        "end",
+        "records",
+    ]
+    verbs.main([*plain, "--advice"])
     assert capsys.readouterr().out.count("  advice: ") == 4
 
 
 def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monkeypatch):
-    from jthermo import cli
+    from jthermo.cli import verbs
 
     table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=2)
     table.to_csv(tmp_path / "good.csv", index=False)
@@ -319,7 +343,7 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
     }
     for (name, *rest), message in wanted.items():
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["fit", str(tmp_path / name), "--value", "value", "--controls", "c", *rest])
+            verbs.main(["fit", str(tmp_path / name), "--value", "value", "--controls", "c", *rest])
         said = capsys.readouterr().err
         assert (stopped.value.code, said.count("\n")) == (2, 1)
         assert message in said
@@ -329,6 +353,6 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
 
     monkeypatch.setattr(pd, "read_parquet", missing)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["fit", str(tmp_path / "junk.parquet"), "--value", "value", "--controls", "c"])
+        verbs.main(["fit", str(tmp_path / "junk.parquet"), "--value", "value", "--controls", "c"])
     assert stopped.value.code == 2
     assert "pip install pyarrow" in capsys.readouterr().err

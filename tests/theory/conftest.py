@@ -5,7 +5,7 @@ import functools
 import pytest
 
 import jthermo as jt
-from jthermo import reproduction
+from jthermo.paper import reproduce
 
 TAUS = (0.1, 0.3, 1.0)
 
@@ -13,7 +13,8 @@ TAUS = (0.1, 0.3, 1.0)
 @pytest.fixture(scope="session")
 def trained():
     """(η, B, noise) → 512 runs with He init, recorded at steps 0 and 40, at η²t/B = 0.1, 0.3 and 1, and at `more`."""
-    sweep = reproduction.load("mechanism").SWEEP  # the same program as the experiment's own test
+    # the same program as the experiment's own test
+    sweep = reproduce.load("mechanism").SWEEP
 
     @functools.cache
     def runs(eta, size, noise="full", more=()):

@@ -34,7 +34,9 @@ def test_closed_form_is_the_gradient_of_the_trace(V, b, w):
     scale = -(0.1**2) / (4 * 2)
 
     def slope(at):
-        up, down = (trace_of_unit(*(np.array([V, b, w]) + s * step * np.array(at)), DIM) for s in (1, -1))
+        up, down = (
+            trace_of_unit(*(np.array([V, b, w]) + s * step * np.array(at)), DIM) for s in (1, -1)
+        )
         return scale * (up - down) / (2 * step)
 
     expected = [slope([1, 0, 0]), slope([0, 1, 0]), slope([0, 0, 1])]
@@ -52,7 +54,9 @@ def test_any_model_by_differences_equals_the_closed_form_and_autodiff_misses_the
     x = jax.random.normal(jax.random.key(0), (40_000, DIM))
     w = float(jnp.linalg.norm(params["W"][0]))
     force_V, force_b = drift.two_layer(params["V"], params["b"], w=w, dim=DIM)
-    both = jax.jit(lambda p, x: {m: drift.force(model, p, x, method=m) for m in drift.METHODS})(params, x)
+    both = jax.jit(lambda p, x: {m: drift.force(model, p, x, method=m) for m in drift.METHODS})(
+        params, x
+    )
     np.testing.assert_allclose(both["differences"]["V"], force_V, rtol=0.03)
     np.testing.assert_allclose(both["differences"]["b"], force_b, rtol=0.05)
     radial = (both["differences"]["W"] @ params["W"][0]) / w
@@ -80,11 +84,15 @@ def test_autodiff_is_exact_for_smooth_nets(labels, loss):
         model = jt.models.Flax(Smooth(), (DIM,))
         params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), model.init(jax.random.key(0)))
         x = jax.random.normal(jax.random.key(1), (40, DIM), jnp.float64)
-        y = None if labels == "random" else jax.random.bernoulli(jax.random.key(2), 0.5, (40,)).astype(int)
-        options = {"loss": loss, "width": 1e-4, "learning_rate": 0.2, "batch_size": 3}
-        both = jax.jit(lambda p: [drift.force(model, p, x, y, method=m, **options) for m in drift.METHODS])(
-            params
+        y = (
+            None
+            if labels == "random"
+            else jax.random.bernoulli(jax.random.key(2), 0.5, (40,)).astype(int)
         )
+        options = {"loss": loss, "width": 1e-4, "learning_rate": 0.2, "batch_size": 3}
+        both = jax.jit(
+            lambda p: [drift.force(model, p, x, y, method=m, **options) for m in drift.METHODS]
+        )(params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), *both)
         assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(both[0])) > 1e-4
 
@@ -99,7 +107,9 @@ def test_trace_is_that_of_the_sample_covariance():
         V = np.asarray(params["V"], float)
         residual = 1 / (1 + np.exp(-(V @ np.maximum(a, 0)))) - label
         on = a > 0
-        rows.append(residual * np.concatenate([np.outer(V * on, example).ravel(), V * on, np.maximum(a, 0)]))
+        rows.append(
+            residual * np.concatenate([np.outer(V * on, example).ravel(), V * on, np.maximum(a, 0)])
+        )
     expected = np.trace(np.cov(np.array(rows).T))
     assert float(drift.trace_covariance(model, params, x, y)) == pytest.approx(expected, rel=1e-5)
 
@@ -109,7 +119,8 @@ def at_end(value):
 
 
 FULL = {(0.02, 1): -0.0853, (0.05, 1): -0.0876, (0.05, 4): -0.0853}
-RUNS = 200  # behind each of these figures, as far as their last digit says
+# behind each of these figures, as far as their last digit says
+RUNS = 200
 
 
 @pytest.mark.parametrize(("eta", "size"), FULL)
@@ -119,12 +130,18 @@ def test_bias_falls_as_label_noise_says(eta, size, trained):
     spread = seen.standard_error * np.sqrt(512)
     error = np.hypot(seen.standard_error, spread / np.sqrt(RUNS))
     assert abs(seen.value - FULL[eta, size]) < 3 * error
-    wide = np.sqrt(np.random.default_rng(0).chisquare(10, 20_000) / 5)  # ‖W‖ of a unit for He init and d = 10
-    early, late = (float(drift.two_layer(v, 0.0, w=wide, dim=10)[1].mean()) for v in (10**-0.5, 0.0))
-    assert early == pytest.approx(-0.088, abs=1e-3)  # V at its initial size
-    assert late == pytest.approx(-0.069, abs=1e-3)  # V → 0
+    # ‖W‖ of a unit for He init and d = 10
+    wide = np.sqrt(np.random.default_rng(0).chisquare(10, 20_000) / 5)
+    early, late = (
+        float(drift.two_layer(v, 0.0, w=wide, dim=10)[1].mean()) for v in (10**-0.5, 0.0)
+    )
+    # V at its initial size
+    assert early == pytest.approx(-0.088, abs=1e-3)
+    # V → 0
+    assert late == pytest.approx(-0.069, abs=1e-3)
     assert early < seen.value < late
-    assert seen.away(0.0) > 50  # what the unbiased walk gives
+    # what the unbiased walk gives
+    assert seen.away(0.0) > 50
 
 
 def test_controls_remove_it(trained):
@@ -133,14 +150,18 @@ def test_controls_remove_it(trained):
     bias = at_end(unbiased.mean_bias.values)
     assert bias.away(0.0) < 3
     assert bias.away(-0.0876) > 20
-    tau = 40 * 0.05**2  # early, before W has grown
+    # early, before W has grown
+    tau = 40 * 0.05**2
     square = unbiased.weight_norm_V.values[:, :2] ** 2
     rate = at_end((square - square[:, :1]) / tau)
-    assert rate.away(10 * 0.25 * 1.0) < 3  # Σ_i s² Eσ² with Eσ² = w²/2 = 1
+    # Σ_i s² Eσ² with Eσ² = w²/2 = 1
+    assert rate.away(10 * 0.25 * 1.0) < 3
     assert rate.away(0.0) > 10
     averaged = at_end(trained(0.05, 1, "label_averaged").mean_bias.values)
     spread = averaged.standard_error * np.sqrt(512)
-    assert abs(averaged.value + 0.0205) < 3 * np.hypot(averaged.standard_error, spread / np.sqrt(RUNS))
+    assert abs(averaged.value + 0.0205) < 3 * np.hypot(
+        averaged.standard_error, spread / np.sqrt(RUNS)
+    )
     assert averaged.away(-0.0876) > 20
 
 
@@ -150,7 +171,9 @@ def test_valley_rate_solves_its_equation():
         found = drift.valley_rate(tau, rate)
         assert found[0] == pytest.approx(rate, rel=1e-9)
         slope = np.gradient(found, tau, edge_order=2)
-        np.testing.assert_allclose(slope, -(stats.norm.pdf(stats.norm.ppf(found)) ** 2) / 8, rtol=2e-3)
+        np.testing.assert_allclose(
+            slope, -(stats.norm.pdf(stats.norm.ppf(found)) ** 2) / 8, rtol=2e-3
+        )
 
 
 def test_misuse_is_refused():

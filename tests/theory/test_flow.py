@@ -57,7 +57,8 @@ def test_the_walk_follows_the_exact_flow_and_not_the_printed_one(name, g, at, de
     assert abs(found.value - exact) < 3 * error
     for form in ("eq10", "eq11", "a4"):
         rival = float(flow.along(g, jnp.array(at), density=density, learning_rate=eta, form=form))
-        if not (name == "one dimension" and form == "eq10"):  # the one case in which Eq. 10 is right
+        # the one case in which Eq. 10 is right
+        if not (name == "one dimension" and form == "eq10"):
             assert abs(found.value - rival) > 10 * error
     assert (abs(printed - exact) < 1e-12) == (name == "one dimension")
 
@@ -66,7 +67,9 @@ def test_perpendicular_flow_is_there(x64):
     at = [1.0, 0.0]
     parts = flow.decompose(unit_gradient, jnp.array(at), learning_rate=0.05)
     normal = np.array([-parts.direction[1], parts.direction[0]])
-    found = walk.flux(Walk(unit_gradient, 0.05), at, normal=normal, key=jax.random.key(1), num_samples=2**16)
+    found = walk.flux(
+        Walk(unit_gradient, 0.05), at, normal=normal, key=jax.random.key(1), num_samples=2**16
+    )
     expected = float(parts.perpendicular @ normal)
     assert abs(found.value - expected) < 3 * math.hypot(found.standard_error, 0.005 * abs(expected))
     assert found.away(0) > 10
@@ -110,7 +113,9 @@ def test_every_flow_goes_through_jit_and_vmap(x64):
         return {
             "along": flow.along(curved, q, density=tilted),
             "decompose": flow.decompose(curved, q),
-            "crossing": [flow.crossing(curved, q, learning_rate=0.1, form=form) for form in flow.CROSSING],
+            "crossing": [
+                flow.crossing(curved, q, learning_rate=0.1, form=form) for form in flow.CROSSING
+            ],
             "exact": flow.exact(lambda q: jnp.outer(curved(q), curved(q)), q),
             "unit": flow.unit(q[0], q[1], dim=5),
             "projected": [flow.projected(q[0], q[1], form=form) for form in flow.FORMS],
@@ -120,7 +125,9 @@ def test_every_flow_goes_through_jit_and_vmap(x64):
     mapped, one = jax.jit(jax.vmap(flows))(at), jax.jit(flows)
     for row in range(2):
         alone = one(at[row])
-        jax.tree.map(lambda m, a, row=row: np.testing.assert_allclose(m[row], a, rtol=1e-9), mapped, alone)
+        jax.tree.map(
+            lambda m, a, row=row: np.testing.assert_allclose(m[row], a, rtol=1e-9), mapped, alone
+        )
 
 
 def test_equilibrium_has_no_flux_in_one_dimension(x64):
@@ -144,8 +151,12 @@ def test_projected_is_the_flow_of_the_unit(x64):
                 ("eq10", "eq10", 1),
                 ("psi", "a4", -1),
             ]:
-                one = flow.projected(V, b, w=w, s2=s2, learning_rate=eta, batch_size=size, form=form)
-                other = flow.along(g, jnp.array([V, b]), learning_rate=eta, batch_size=size, form=general)
+                one = flow.projected(
+                    V, b, w=w, s2=s2, learning_rate=eta, batch_size=size, form=form
+                )
+                other = flow.along(
+                    g, jnp.array([V, b]), learning_rate=eta, batch_size=size, form=general
+                )
                 np.testing.assert_allclose(one, factor * other, rtol=1e-9)
     assert float(flow.projected(1.0, 0.0)) == pytest.approx(-0.1323, abs=5e-5)
     assert float(flow.projected(1.0, 0.0, form="eq10")) == pytest.approx(-0.1942, abs=5e-5)
@@ -154,12 +165,13 @@ def test_projected_is_the_flow_of_the_unit(x64):
 
 def test_projected_under_jit_and_vmap():
     V, b = jnp.linspace(-2, 2, 5), jnp.linspace(-30, 3, 5)
-    one = lambda V, b: flow.projected(V, b, w=1.3)  # noqa: E731
+    one = functools.partial(flow.projected, w=1.3)
     direct, mapped = jax.jit(one)(V, b), jax.jit(jax.vmap(one))(V, b)
     np.testing.assert_allclose(mapped, direct, rtol=1e-5, atol=1e-30)
     assert direct.shape == (5,)
     assert bool(jnp.isfinite(direct).all())
-    assert direct[0] == 0  # u = −23: no input activates it
+    # u = −23: no input activates it
+    assert direct[0] == 0
     step = 1e-2
     near, slope = jax.jit(jax.value_and_grad(lambda b: flow.projected(1.0, b))), {}
     for b in (-step, 0.0, step):
@@ -179,7 +191,9 @@ def test_the_unit_without_a_common_sign(x64):
             [[seen.square, q[0] * seen.sigma], [q[0] * seen.sigma, q[0] ** 2 * seen.active]]
         )
 
-    np.testing.assert_allclose(flow.unit(V, b, w=w), flow.exact(covariance, jnp.array([V, b])), rtol=1e-9)
+    np.testing.assert_allclose(
+        flow.unit(V, b, w=w), flow.exact(covariance, jnp.array([V, b])), rtol=1e-9
+    )
 
     # with W walking in d = 3: the divergence over W by central differences of exact integrals over x
     dim = 3
@@ -188,7 +202,8 @@ def test_the_unit_without_a_common_sign(x64):
         """E σ x_j and V² E σ' x_j along W, from E over z ~ N(0, 1)."""
         size = np.linalg.norm(W)
         u = b / size
-        along = stats.norm.cdf(u)  # E[σ z]/w
+        # E[σ z]/w
+        along = stats.norm.cdf(u)
         return size * along * W / size, V**2 * stats.norm.pdf(u) * W / size
 
     W = w * np.array([2.0, -1.0, 2.0]) / 3
@@ -210,9 +225,13 @@ def test_gaussian_moments(u, x64):
     w = 1.7
     found = moments.gaussian(u * w, w=w)
     top = max(-u, 0) + 12
-    kernel = lambda k: integrate.quad(  # noqa: E731
-        lambda t: t**k * stats.norm.pdf(t - u), 0, top + u if u > 0 else 12, epsabs=0, epsrel=1e-12
-    )[0]
+
+    def kernel(k):
+        end = top + u if u > 0 else 12
+        return integrate.quad(
+            lambda t: t**k * stats.norm.pdf(t - u), 0, end, epsabs=0, epsrel=1e-12
+        )[0]
+
     np.testing.assert_allclose(
         [found.active, found.sigma, found.square],
         [kernel(0), w * kernel(1), w**2 * kernel(2)],
@@ -232,7 +251,10 @@ def test_single_precision_keeps_the_tail():
 def test_moments_of_any_input_agree_between_quadrature_and_samples(x64):
     """z ~ U(−1, 2): closed forms, quadrature and Monte Carlo; then the flow that they give."""
     b = jnp.array([-0.5, 0.2, 1.5])
-    density = lambda z: jnp.full_like(z, 1 / 3)  # noqa: E731
+
+    def density(z):
+        return jnp.full_like(z, 1 / 3)
+
     exact = moments.quadrature(b, density, -1.0, 2.0)
     top = 2 + np.asarray(b)
     bottom = np.maximum(np.asarray(b) - 1, 0)
@@ -251,7 +273,9 @@ def test_moments_of_any_input_agree_between_quadrature_and_samples(x64):
     step = 1e-6
     ahead = flow.phi(moments.quadrature(b + step, density, -1.0, 2.0))
     np.testing.assert_allclose((ahead.phi1 - slopes.phi1) / step, slopes.slope1, rtol=1e-4)
-    np.testing.assert_allclose((ahead.phi2 - slopes.phi2) / step, slopes.slope2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        (ahead.phi2 - slopes.phi2) / step, slopes.slope2, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_flow_scales_as_eta_squared_over_batch_size():
@@ -259,9 +283,8 @@ def test_flow_scales_as_eta_squared_over_batch_size():
     np.testing.assert_allclose(
         flow.projected(0.5, 0.2, learning_rate=0.1, batch_size=5), base * 0.01 / 5, rtol=1e-5
     )
-    np.testing.assert_allclose(
-        flow.projected(0.5, 0.2, s2=0.05), base / 5, rtol=1e-5
-    )  # ∝ s²: strongest early
+    # ∝ s²: strongest early
+    np.testing.assert_allclose(flow.projected(0.5, 0.2, s2=0.05), base / 5, rtol=1e-5)
 
 
 def test_an_unknown_form_is_refused():

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo import train
+from jthermo.engines import run_state, step_program
 from jthermo.errors import InputError
 from jthermo.theory import drift, meanfield
 
 MODEL = jt.models.TwoLayer(inputs=10, hidden=10, init="he")
 SMALL = jt.models.TwoLayer(inputs=6, hidden=12, init="he")
-NETS = 96  # and as many inputs: every prediction of these shapes shares one program
+# and as many inputs: every prediction of these shapes shares one program
+NETS = 96
 
 
 @functools.cache
 def inits():
     def one(seed):
-        return train.init(MODEL, jt.sgd(), train.Run(seed, 0, 0.1, {})).params
+        return run_state.init(MODEL, jt.sgd(), step_program.Run(seed, 0, 0.1, {})).params
 
     return jax.vmap(one)(jnp.arange(NETS, dtype=jnp.uint32))
 
@@ -50,14 +51,19 @@ def test_prediction_of_full_sgd(eta, size, more, trained, descent):
     """The shift of b at η²t/B = 1 within 5 %; the activation rate within 0.0025, once up to η²t/B = 2."""
     ds, found, one = both(trained, eta, size, more=more)
     shift, predicted = ds.mean_bias.values[:, one], found.mean_bias[:, one]
-    error = (shift - predicted).std() / np.sqrt(NETS)  # same inits: only the noise of SGD is left
+    # same inits: only the noise of SGD is left
+    error = (shift - predicted).std() / np.sqrt(NETS)
     assert error < 0.02 * abs(shift.mean())
     assert abs(predicted.mean() / shift.mean() - 1) < 0.05
     assert abs(found.activation_rate.mean(0) - ds.activation_rate.values.mean(0)).max() < 0.02 / 8
-    norm, expected = (np.sqrt(v.mean(0)) for v in (ds.weight_norm_V.values**2, found.squared_norm_V))
+    norm, expected = (
+        np.sqrt(v.mean(0)) for v in (ds.weight_norm_V.values**2, found.squared_norm_V)
+    )
     np.testing.assert_allclose(expected, norm, rtol=0.08)
     # rivals: drift at V → 0 without the descent, and descent without label noise
-    limit = float(drift.two_layer(0.0, 0.0, w=jnp.linalg.norm(inits()["W"], axis=-1), dim=10)[1].mean())
+    limit = float(
+        drift.two_layer(0.0, 0.0, w=jnp.linalg.norm(inits()["W"], axis=-1), dim=10)[1].mean()
+    )
     assert abs(shift.mean() - limit) > 5 * error
     _, alone, there = descent
     assert abs(shift.mean() - alone.mean_bias[:, there].mean()) > 20 * error
@@ -70,9 +76,12 @@ def test_prediction_of_label_averaged_sgd(descent):
     error = (shift - predicted).std() / np.sqrt(NETS)
     assert abs(shift.mean() - predicted.mean()) < 3 * error + 0.1 * abs(shift.mean())
     np.testing.assert_allclose(
-        np.sqrt(found.squared_norm_V.mean(0)), np.sqrt((ds.weight_norm_V.values**2).mean(0)), rtol=0.15
+        np.sqrt(found.squared_norm_V.mean(0)),
+        np.sqrt((ds.weight_norm_V.values**2).mean(0)),
+        rtol=0.15,
     )
-    assert abs(shift.mean() + 0.0876) > 20 * error  # not the shift with label noise
+    # not the shift with label noise
+    assert abs(shift.mean() + 0.0876) > 20 * error
 
 
 def test_small_steps_follow_the_valley():
@@ -92,7 +101,9 @@ def test_prediction_starts_at_the_init_and_ignores_how_its_steps_are_asked_for()
         meanfield.predict(small(), steps, learning_rate=0.02, num_inputs=64)
         for steps in ((0, 400), range(0, 401, 40))
     )
-    np.testing.assert_allclose(once.squared_norm_V[:, 0], np.square(small()["V"]).sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        once.squared_norm_V[:, 0], np.square(small()["V"]).sum(-1), rtol=1e-6
+    )
     for field in ("activation_rate", "squared_norm_V", "mean_bias"):
         np.testing.assert_allclose(
             getattr(once, field)[:, 1], getattr(often, field)[:, -1], rtol=2e-3, atol=1e-5
@@ -111,7 +122,11 @@ def test_misuse_is_refused(field, changes):
     with pytest.raises(InputError) as caught:
         meanfield.predict(
             **{
-                "params": {"W": jnp.zeros((2, 3, 4)), "b": jnp.zeros((2, 3)), "V": jnp.zeros((2, 3))},
+                "params": {
+                    "W": jnp.zeros((2, 3, 4)),
+                    "b": jnp.zeros((2, 3)),
+                    "V": jnp.zeros((2, 3)),
+                },
                 "steps": (0, 1),
                 "learning_rate": 0.1,
                 **changes,

@@ -41,7 +41,8 @@ def test_a_counter_example_is_one():
         active = [float(sum(w * v for w, v in zip(W, row, strict=True)) + b) for row in x]
         return {
             "h_v": np.mean([max(a, 0) ** 2 for a in active]),
-            "h_w": V**2 * np.mean([(a > 0) * np.sum(row**2) for a, row in zip(active, x, strict=True)]),
+            "h_w": V**2
+            * np.mean([(a > 0) * np.sum(row**2) for a, row in zip(active, x, strict=True)]),
             "h_b": V**2 * np.mean([a > 0 for a in active]),
         }[found.moment]
 

@@ -35,7 +35,8 @@ def test_flux_of_a_uniform_density_follows_the_gradient_of_temperature(eta, x64)
     # for linear g the steps up and down land exactly at −1/(1 − η²g'²); −1 is its limit
     assert ratio.away(-1 / (1 - (eta * 0.5) ** 2)) < 3
     assert abs(ratio.value + 1) < 0.01
-    assert ratio.away(-0.5) > 100  # Eq. 11 and A.4 up to its sign
+    # Eq. 11 and A.4 up to its sign
+    assert ratio.away(-0.5) > 100
 
 
 def test_flux_of_a_density_gradient_is_half_of_eq_10(x64):
@@ -49,12 +50,16 @@ def test_flux_of_a_density_gradient_is_half_of_eq_10(x64):
 def test_no_flux_where_density_is_one_over_temperature(x64):
     unit = 0.05**2 * 1.5 * 0.5
     still = walk.flux(
-        Walk(linear, 0.05), 1.0, key=jax.random.key(3), density=lambda q: linear(q[0]) ** -2 * 1.5**2
+        Walk(linear, 0.05),
+        1.0,
+        key=jax.random.key(3),
+        density=lambda q: linear(q[0]) ** -2 * 1.5**2,
     )
     flows = walk.flux(
         Walk(linear, 0.05), 1.0, key=jax.random.key(3), density=lambda q: linear(q[0]) ** -1 * 1.5
     )
-    assert abs(still.value) < 3 * still.standard_error + 0.01 * unit  # next order in η
+    # next order in η
+    assert abs(still.value) < 3 * still.standard_error + 0.01 * unit
     assert Estimate(flows.value / unit, flows.standard_error / unit).away(0) > 100
 
 
@@ -65,25 +70,33 @@ def test_flux_is_a_vector_in_several_dimensions(x64):
         return jnp.stack([1 + 0.5 * q[0], 2.0 + 0 * q[1]])
 
     steps = Walk(g, 0.05, common=False)
-    along_x = walk.flux(steps, [1.0, 0.0], normal=[1.0, 0.0], key=jax.random.key(4), num_samples=2**15)
-    along_y = walk.flux(steps, [1.0, 0.0], normal=[0.0, 1.0], key=jax.random.key(4), num_samples=2**15)
+    along_x = walk.flux(
+        steps, [1.0, 0.0], normal=[1.0, 0.0], key=jax.random.key(4), num_samples=2**15
+    )
+    along_y = walk.flux(
+        steps, [1.0, 0.0], normal=[0.0, 1.0], key=jax.random.key(4), num_samples=2**15
+    )
     unit = 0.05**2 * 0.75
     assert Estimate(*(v / unit for v in along_x)).away(-1) < 3
     assert abs(along_y.value) < 3 * along_y.standard_error
-    common = walk.flux(Walk(g, 0.05), [1.0, 0.0], normal=[0.0, 1.0], key=jax.random.key(4), num_samples=2**15)
-    assert Estimate(*(v / 0.05**2 for v in common)).away(-0.5) < 3  # −½ ∂_x(g_y g_x)
+    common = walk.flux(
+        Walk(g, 0.05), [1.0, 0.0], normal=[0.0, 1.0], key=jax.random.key(4), num_samples=2**15
+    )
+    # −½ ∂_x(g_y g_x)
+    assert Estimate(*(v / 0.05**2 for v in common)).away(-0.5) < 3
 
 
 @pytest.mark.parametrize("eta", [0.1, 0.05])
 def test_stationary_density_between_walls_is_one_over_g_squared(eta):
     box = Walk(linear, eta, walls="reflecting", low=0.0, high=4.0)
     end = walk.simulate(box, jnp.linspace(0, 4, 200_000), int(16 / eta**2), key=jax.random.key(5))
-    found = walk.stationary_exponent(
-        box, end.q, low=0.3, high=3.7
-    )  # the layer of one step at a wall left out
+    # the layer of one step at a wall left out
+    found = walk.stationary_exponent(box, end.q, low=0.3, high=3.7)
     assert found.away(-2) < 3
-    assert found.away(-1) > 50  # Eq. 10 as printed
-    assert found.away(-0.5) > 50  # Eq. 10 with the c of Eq. 11
+    # Eq. 10 as printed
+    assert found.away(-1) > 50
+    # Eq. 10 with the c of Eq. 11
+    assert found.away(-0.5) > 50
     seen = walk.density(end.q, np.linspace(0, 4, 21))
     grid = np.linspace(0, 4, 2001)
     exact = walk.equilibrium(linear, grid).reshape(-1)
@@ -102,11 +115,14 @@ def test_free_walk_keeps_its_mean_and_lowers_its_typical_variance():
     g2 = linear(q) ** 2
     shift = Estimate(q.mean() - 1, q.std() / math.sqrt(number))
     assert shift.away(0) < 3
-    assert shift.away(3 * (math.exp(0.2) - 1)) > 100  # the drift η² g g' that Eq. 10 implies
+    # the drift η² g g' that Eq. 10 implies
+    assert shift.away(3 * (math.exp(0.2) - 1)) > 100
     ratio = Estimate(g2.mean() / 1.5**2, g2.std() / 1.5**2 / math.sqrt(number))
     assert ratio.away(math.exp(0.2)) < 3
-    assert ratio.away(math.exp(0.8)) > 100  # Eq. 10's diffusion and drift
-    assert ratio.away(1.0) > 10  # "the variance falls" is false for the mean
+    # Eq. 10's diffusion and drift
+    assert ratio.away(math.exp(0.8)) > 100
+    # "the variance falls" is false for the mean
+    assert ratio.away(1.0) > 10
     # log g lives on a lattice of spacing 2·0.01, so the median is known to half of that
     assert abs(np.median(q) - 0.7145) < 0.01
     assert abs(np.median(g2) / 1.5**2 - math.exp(-0.2)) < 0.01
@@ -115,7 +131,9 @@ def test_free_walk_keeps_its_mean_and_lowers_its_typical_variance():
 def test_walls():
     start = jnp.linspace(0.05, 0.95, 4000)
     key = jax.random.key(7)
-    periodic = walk.simulate(Walk(constant, 0.05, walls="periodic", low=0.0, high=1.0), start, 500, key=key).q
+    periodic = walk.simulate(
+        Walk(constant, 0.05, walls="periodic", low=0.0, high=1.0), start, 500, key=key
+    ).q
     reflected = walk.simulate(
         Walk(constant, 0.05, walls="reflecting", low=0.0, high=1.0), start, 500, key=key
     ).q
@@ -125,7 +143,8 @@ def test_walls():
         flat = walk.density(q, np.linspace(0, 1, 6))
         assert (flat.away(1) < 4).all()
     free = walk.simulate(Walk(constant, 0.05), start, 500, key=key).q
-    np.testing.assert_allclose(np.mod(free, 1), periodic, atol=2e-4)  # a torus is the line, wrapped
+    # a torus is the line, wrapped
+    np.testing.assert_allclose(np.mod(free, 1), periodic, atol=2e-4)
 
 
 def test_absorbing_walls_keep_what_reaches_them():
@@ -136,11 +155,13 @@ def test_absorbing_walls_keep_what_reaches_them():
     share = float(end.alive.mean())
     expected = 4 / math.pi * math.exp(-(math.pi**2) * (0.01 * 1.3) ** 2 / 2 * steps)
     error = math.sqrt(expected * (1 - expected) / number)
-    assert abs(share - expected) < 3 * error + 0.03 * expected  # walls lie up to a step farther out
+    # walls lie up to a step farther out
+    assert abs(share - expected) < 3 * error + 0.03 * expected
     gone = np.asarray(end.q)[~np.asarray(end.alive)]
     assert ((gone <= 0) | (gone >= 1)).all()
     later = walk.simulate(absorbing, end.q, 100, key=jax.random.key(9))
-    np.testing.assert_array_equal(later.q[~end.alive], gone)  # it stays where it was caught
+    # it stays where it was caught
+    np.testing.assert_array_equal(later.q[~end.alive], gone)
 
 
 def test_flux_needs_a_smooth_step():

@@ -1,0 +1,5 @@
+"""The command line: verbs, options, cluster jobs, and doctor."""
+
+from jthermo.cli.verbs import main
+
+__all__ = ["main"]

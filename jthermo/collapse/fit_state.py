@@ -1,0 +1,141 @@
+"""The state of a finished fit: what its tests, pictures and advice compute with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jthermo.collapse.averages import Averages
+from jthermo.collapse.exponent_drift import Local
+from jthermo.collapse.likelihood import CurveLikelihood, Solution
+from jthermo.collapse.read import Curves, LeftOut
+from jthermo.collapse.result_types import Combination, Exponent, Note
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.unknowns import Correction, Directions
+from jthermo.errors import InputError
+
+
+@dataclass(frozen=True)
+class FitState:
+    """The answer of :func:`fit_collapse`.
+
+    Attributes:
+        exponents: control → :class:`Exponent`; also ``value_<control>`` of the value's scale, and
+            ``correction_<control>`` and ``power_<control>`` of a correction.
+        collapsed: True; False if the p-value is below 0.01; None if the data cannot say.
+        p_value: of the lack-of-fit test; uniform if the curves do collapse.
+        misfit: root mean square distance of the curves from the common one beyond their noise, in
+            units of its range.
+        identifiable: control → whether its exponent is determined.
+        combinations: sums of exponents that are known although the single ones are not.
+        confidence: of the intervals.
+        window: (first, last) time used.
+        num_replicates: smallest and largest number of replicates used per condition.
+        left_out: replicates not used, with the reason.
+        notes: caveats.
+        covariance: of the free exponents, with `degrees` of freedom, at the fitted power of a
+            correction, (P, P).
+        degrees: degrees of freedom of the intervals.
+        free: names of the exponents that were fitted.
+        log_tau: grid of the curve, (200,).
+        curve: the common curve there, (200,).
+        curve_error: its standard error, (200,).
+        curves: the data that were used.
+        likelihood: the objective that was minimised, in the fit's own units.
+        solution: its minimum.
+        averages: the averaged data behind it.
+        directions: of the unknowns.
+        corrections: leading corrections that were fitted, with the power that was used.
+        drift: local exponents between neighbouring values of each control and in windows of τ.
+        drift_p_values: control → p-value of its local exponents being equal.
+        common_noise: standard deviation, in units of the curve's range, of scatter that all
+            replicates share and no curve explains (a staircase, rounding); 0 if there is none.
+    """
+
+    exponents: dict[str, Exponent]
+    collapsed: bool | None
+    p_value: float
+    misfit: float
+    identifiable: dict[str, bool]
+    combinations: tuple[Combination, ...]
+    confidence: float
+    window: tuple[float, float]
+    num_replicates: tuple[int, int]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[Note, ...]
+    covariance: np.ndarray
+    degrees: float
+    free: tuple[str, ...]
+    log_tau: np.ndarray = field(repr=False)
+    curve: np.ndarray = field(repr=False)
+    curve_error: np.ndarray = field(repr=False)
+    curves: Curves = field(repr=False)
+    likelihood: CurveLikelihood = field(repr=False)
+    solution: Solution = field(repr=False)
+    averages: Averages = field(repr=False)
+    directions: Directions = field(repr=False)
+    corrections: tuple[Correction, ...] = field(repr=False)
+    drift: tuple[Local, ...] = field(repr=False)
+    drift_p_values: dict[str, float] = field(repr=False)
+    common_noise: float = field(repr=False)
+
+    @property
+    def settings(self) -> Settings:
+        """The constants of the fit."""
+        return self.averages.settings
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """Names of all exponents that were not held: `free`, and a correction's power if fitted."""
+        powers = (correction.power_name for correction in self.corrections)
+        return self.free + tuple(name for name in powers if name in self.exponents)
+
+    def require_testable(self, name: str) -> None:
+        """Raise InputError unless the exponent was fitted and is identifiable."""
+        if name not in self.fitted:
+            remedy = f"is not one of the fitted exponents {list(self.fitted)}"
+            raise InputError("exponents", name, remedy)
+        if not math.isfinite(self.exponents[name].standard_error):
+            remedy = "is not identifiable, so no value of it can be tested; see combinations"
+            raise InputError("exponents", name, remedy)
+
+    def covariance_of(self, names: tuple[str, ...]) -> np.ndarray:
+        """Covariance of some of the free exponents."""
+        index = [self.free.index(name) for name in names]
+        return self.covariance[np.ix_(index, index)]
+
+    def tau(self, time: np.ndarray, **controls: float) -> np.ndarray:
+        """τ = t·Π controlᵖ with the fitted exponents and corrections.
+
+        Exponents that are not identifiable count as 0.
+        """
+        out = np.asarray(time, dtype=float)
+        for name, value in controls.items():
+            out = out * value ** self._exponent(name)
+        for correction in self.corrections:
+            if correction.control in controls:
+                size = correction.size(controls[correction.control])
+                out = out * np.exp(self._exponent(correction.name) * size)
+        return out
+
+    def rescaled(self, values: np.ndarray, **controls: float) -> np.ndarray:
+        """The values over Π control^q, which fall on the curve if the controls scale the value too."""
+        out = np.asarray(values, dtype=float)
+        for name, value in controls.items():
+            out = out / value ** self._exponent(f"value_{name}")
+        return out
+
+    def _exponent(self, name: str) -> float:
+        exponent = self.exponents.get(name)
+        known = exponent is not None and math.isfinite(exponent.value)
+        return exponent.value if exponent is not None and known else 0.0
+
+    def symbol(self, name: str) -> str:
+        """How an exponent is written: p(c), q(c) of the value, a(c) and w(c) of a correction."""
+        kind, _, control = name.partition("_")
+        letter = {"value": "q", "correction": "a", "power": "w"}.get(kind)
+        if name in self.curves.controls or letter is None:
+            return f"p({name})"
+        return f"{letter}({control})"

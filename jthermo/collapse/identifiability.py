@@ -1,0 +1,224 @@
+"""What the data determine: directions of the exponents in which no other value does nearly as well.
+
+A fitted exponent means nothing if the curve is flat, if the curves overlap only by extrapolation, or if a
+shift by a whole feature fits as well. So the objective is followed along the eigenvectors of its Hessian
+through the whole range of exponents. The information is compared with that of a curve without a roughness
+penalty, which extrapolates nothing. Other minima are judged by their residuals alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jthermo.collapse.likelihood import CurveLikelihood, Solution
+from jthermo.collapse.result_types import Note
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.spline import Lattice, penalty
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Which directions of θ are determined.
+
+    Attributes:
+        axes: orthonormal directions of θ in columns, (P, P).
+        known: which of them are determined, (P,).
+        reaches: steps along each to which the interval must extend at least, below and above, (P, 2).
+        notes: why others are not determined.
+    """
+
+    axes: np.ndarray
+    known: np.ndarray
+    reaches: np.ndarray
+    notes: tuple[Note, ...]
+
+
+def identify(
+    likelihood: CurveLikelihood,
+    best: Solution,
+    rivals: list[Solution],
+    spread: np.ndarray,
+    t: float,
+    bounds: np.ndarray,
+) -> Identified:
+    """Judge every direction of θ.
+
+    Args:
+        likelihood: the final one.
+        best: its best solution.
+        rivals: other minima.
+        spread: covariance of θ, (P, P).
+        t: quantile of the intervals.
+        bounds: range of θ that was searched, (P, 2).
+    """
+    num, settings = len(best.theta), likelihood.settings
+    if not num:
+        return Identified(np.zeros((0, 0)), np.zeros(0, bool), np.zeros((0, 2)), ())
+    hessian, _ = likelihood.information(best)
+    _, axes = np.linalg.eigh(hessian)
+    known = np.ones(num, bool)
+    reaches = np.zeros((num, 2))
+    notes: list[Note] = []
+    loose, flat = _without_penalty(likelihood, best), _featureless(likelihood, best)
+    if flat:
+        message = "a constant fits as well as any curve, so the curves can be shifted at will"
+        notes.append(Note("flat_curve", message))
+    for d, axis in enumerate(axes.T):
+        error = np.sqrt(max(axis @ spread @ axis, 0.0))
+        firm = axis @ loose @ axis * settings.max_extrapolation**2
+        extrapolated = firm < axis @ hessian @ axis
+        known[d] = np.isfinite(error) and not extrapolated and not flat
+        if known[d]:
+            reach = _reach(likelihood, best, axis, t * error, bounds)
+            known[d] = reach is not None
+            reaches[d] = reach or (0.0, 0.0)
+    overlaps = _overlaps(likelihood, best)
+    if overlaps.min() < settings.min_overlap:
+        share = f"{100 * overlaps.min():.0f} %"
+        message = f"at the best exponents a curve shares only {share} of its length with others"
+        notes.append(Note("poor_overlap", message))
+        known &= overlaps.mean() > settings.min_mean_overlap
+    if _at_bound(best.theta, bounds, settings):
+        message = f"an exponent reached the end of the range that was searched, {bounds.tolist()}"
+        notes.append(Note("at_bound", message))
+        ended = np.abs(best.theta) / np.maximum(bounds[:, 1], 1e-9) > settings.bound_share
+        known &= np.abs(axes.T @ ended) < settings.bound_component
+    for rival in rivals:
+        if _fits_as_well(likelihood, best, rival):
+            away = np.abs(axes.T @ (rival.theta - best.theta))
+            known &= away < settings.rival_component * away.max()
+            where = np.array2string(rival.theta, precision=4)
+            message = f"exponents {where} fit nearly as well as {best.theta.round(4)}"
+            notes.append(Note("second_minimum", message))
+            break
+    return Identified(axes, known, reaches, tuple(notes))
+
+
+def _at_bound(theta: np.ndarray, bounds: np.ndarray, settings: Settings) -> bool:
+    """Whether some exponent ran to the end of its range."""
+    room = np.minimum(theta - bounds[:, 0], bounds[:, 1] - theta)
+    return bool(np.any(room < settings.bound_margin * np.ptp(bounds, axis=1)))
+
+
+def _reach(
+    likelihood: CurveLikelihood,
+    best: Solution,
+    axis: np.ndarray,
+    half: float,
+    bounds: np.ndarray,
+) -> tuple[float, float] | None:
+    """How far the interval must extend along a line, (low, high) as steps; None if nothing is known.
+
+    Mostly f is a parabola, and ± `half` is enough: (0, 0). If f is flatter, the result is where f has
+    lost what it should at the limits. If f comes back down beyond a rise, or stays low up to the end
+    of the range or over much of it, nothing is known.
+    """
+    settings = likelihood.settings
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.where(axis[:, None] != 0, (bounds - best.theta[:, None]) / axis[:, None], np.inf)
+    ends = np.sort(np.where(np.isfinite(steps), steps, np.array([-np.inf, np.inf])), axis=1)
+    low, high = ends[:, 0].max(), ends[:, 1].min()
+    if 2 * half > settings.max_interval_share * max(high, -low):
+        return None
+
+    def lost(step: float) -> float:
+        return likelihood.solve(best.theta + step * axis).objective - best.objective
+
+    line = np.linspace(low, high, settings.scan_points)
+    if all(lost(step) >= settings.min_loss for step in line if abs(step) > 2 * half):
+        return 0.0, 0.0
+    widest = settings.max_reach_share * (high - low)
+    sides = [_limit(lost, end, half, widest, settings) for end in (low, high)]
+    below, above = sides
+    return None if below is None or above is None else (-below, above)
+
+
+def _limit(lost, end: float, half: float, widest: float, settings: Settings) -> float | None:
+    """Distance of the limit on one side, 0 if `half` is enough, None if there is no limit."""
+    line = np.linspace(0.0, end, settings.scan_points + 1)
+    loss = np.array([lost(step) for step in line])
+    out = np.flatnonzero(loss >= settings.min_loss)
+    if not len(out) or np.any(loss[out[0] :] < settings.min_loss) or abs(line[out[0]]) > widest:
+        return None
+    rising = np.maximum.accumulate(loss[: out[0] + 1])
+    inside = np.interp(settings.limit_loss, rising, np.abs(line[: out[0] + 1]))
+    return float(inside) if inside > half else 0.0
+
+
+def _featureless(likelihood: CurveLikelihood, best: Solution) -> bool:
+    """Whether a constant would do, so that the shifts follow the noise.
+
+    A curve of q numbers gains about q in χ² by chance.
+    """
+    target = likelihood.whiten(likelihood.means.mean)
+    level = likelihood.whiten(likelihood.means.height(best.theta)[:, None])[:, 0]
+    constant = target @ target - (level @ target) ** 2 / (level @ level)
+    left, freedom = _residual(likelihood, best)
+    chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
+    return bool(constant - left < chance)
+
+
+def _without_penalty(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+    """Information on θ if the curve is free in every cell of a lattice, (P, P)."""
+    means = likelihood.means
+    lengths = [np.ptp(means.log_time[means.condition == k]) for k in np.unique(means.condition)]
+    length = np.median(lengths)
+    at = means.log_tau(best.theta)
+    cell = (length or 1.0) / likelihood.settings.free_cells
+    lattice = Lattice(max(cell, likelihood.lattice.spacing))
+    basis = likelihood.whiten(means.basis(lattice, best.theta, lattice.span(at)))
+    white = likelihood.whiten(likelihood.gradient(best))
+    left = white - basis @ np.linalg.lstsq(basis, white, rcond=1e-8)[0]
+    return left.T @ left
+
+
+def _overlaps(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+    """Share of each curve's records that lie within the span of another curve, (K,)."""
+    at = likelihood.means.binned(likelihood.means.log_tau(best.theta))
+    condition = likelihood.means.condition
+    parts = [at[condition == k] for k in np.unique(condition)]
+    shares = []
+    for k, mine in enumerate(parts):
+        covered = np.zeros(len(mine), bool)
+        for j, other in enumerate(parts):
+            if j != k:
+                covered |= (mine >= other.min()) & (mine <= other.max())
+        shares.append(covered.mean())
+    return np.array(shares)
+
+
+def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) -> bool:
+    """Whether the rival's residuals are within chance of the best ones, where its curves overlap.
+
+    The overlap must show half the curve's features.
+    """
+    settings = likelihood.settings
+    if rival.objective > best.objective + settings.max_rival_loss:
+        return False
+    size, freedom = _residual(likelihood, best)
+    other, other_freedom = _residual(likelihood, rival)
+    if min(freedom, other_freedom) < settings.min_rival_freedom:
+        return False
+    chance = 1 + settings.max_rival_errors * np.sqrt(2 / other_freedom)
+    if other / other_freedom > size / freedom * chance:
+        return False
+    at = likelihood.means.binned(likelihood.means.log_tau(rival.theta))
+    condition = likelihood.means.condition
+    spans = [(at[condition == k].min(), at[condition == k].max()) for k in np.unique(condition)]
+    shared = np.sum([(at >= low) & (at <= high) for low, high in spans], axis=0) >= 2
+    if _overlaps(likelihood, rival).min() < settings.min_overlap or not shared.any():
+        return False
+    features = settings.min_rival_features * np.ptp(rival.fitted)
+    return bool(np.ptp(rival.fitted[shared]) > features)
+
+
+def _residual(likelihood: CurveLikelihood, solution: Solution) -> tuple[float, float]:
+    """Weighted sum of squares and its degrees of freedom."""
+    basis = solution.whitened_basis
+    resid = likelihood.whiten(likelihood.means.mean) - basis @ solution.beta
+    gram = basis.T @ basis
+    normal = gram + likelihood.stiffness * penalty(solution.span[1])
+    used = np.trace(np.linalg.solve(normal, gram))
+    return float(resid @ resid), float(len(resid) - used)

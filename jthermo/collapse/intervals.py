@@ -1,0 +1,253 @@
+"""Intervals, verdict, identifiability and drift at the best exponents of one fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from jthermo.collapse.averages import Averages
+from jthermo.collapse.exponent_drift import Drift, drift
+from jthermo.collapse.identifiability import Identified, identify
+from jthermo.collapse.lack_of_fit import LackOfFit, contrasts, lack_of_fit
+from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
+from jthermo.collapse.noise_fit import diagonal_blocks
+from jthermo.collapse.result_types import Exponent
+from jthermo.collapse.scatter import Scatter
+from jthermo.collapse.search import Found
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.spline import penalty
+from jthermo.collapse.unknowns import Directions
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Everything the result needs, with the curve in the units of the averages.
+
+    Attributes:
+        likelihood: under the final noise.
+        best: its best solution.
+        exponents: of the free unknowns.
+        covariance: of θ, (P, P).
+        degrees: its degrees of freedom.
+        outcome: of the lack-of-fit test.
+        identified: which directions of θ are determined.
+        drift: local exponents.
+        common_noise: standard deviation of noise that all replicates share.
+        grid: log τ, (200,).
+        curve: F there, (200,).
+        curve_error: its standard error, (200,).
+    """
+
+    likelihood: CurveLikelihood
+    best: Solution
+    exponents: list[Exponent]
+    covariance: np.ndarray
+    degrees: float
+    outcome: LackOfFit
+    identified: Identified
+    drift: Drift
+    common_noise: float
+    grid: np.ndarray
+    curve: np.ndarray
+    curve_error: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Covariance of θ, its degrees of freedom, and the influence of the means on θ, (P, N)."""
+
+    covariance: np.ndarray
+    degrees: float
+    influence: np.ndarray
+
+
+def infer(
+    averages: Averages,
+    directions: Directions,
+    found: Found,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Inference:
+    """Intervals, verdict, identifiability and drift.
+
+    Args:
+        averages: the data.
+        directions: of the unknowns.
+        found: the best exponents.
+        confidence: of the intervals.
+        rng: of the verdict's random draws.
+    """
+    settings = averages.settings
+    likelihood, best = found.likelihood, found.best
+    scatter = Scatter(averages, found.noise, found.share, found.omega())
+    spread = _errors(likelihood, best, scatter)
+    t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
+    identified = identify(likelihood, best, found.rivals, spread.covariance, t, found.bounds)
+    outcome = _outcome(found, spread.influence, scatter, rng)
+
+    exponents = directions.basis @ best.theta
+    variances = np.diag(directions.basis @ spread.covariance @ directions.basis.T)
+    errors = np.sqrt(np.maximum(variances, 0.0))
+    sure = determined(directions, identified, settings)
+    names = directions.free
+    known = [i for i, name in enumerate(names) if sure[i] and name in averages.levels]
+    local = drift(
+        likelihood,
+        best,
+        tuple(names[i] for i in known),
+        exponents[known],
+        [averages.levels[names[i]] for i in known],
+        scatter.mixed,
+        outcome.refused,
+    )
+    # If an exponent drifts, its interval takes in by how much.
+    for i in known:
+        errors[i] = np.hypot(errors[i], local.spread(names[i]))
+    grid, curve, curve_error = _curve(likelihood, best)
+    return Inference(
+        likelihood=likelihood,
+        best=best,
+        exponents=[
+            Exponent(float(p), float(p - max(t * e, below)), float(p + max(t * e, above)), float(e))
+            for p, e, (below, above) in zip(
+                exponents, errors, _sides(directions, identified), strict=True
+            )
+        ],
+        covariance=spread.covariance,
+        degrees=spread.degrees,
+        outcome=outcome,
+        identified=identified,
+        drift=local,
+        common_noise=found.noise.common,
+        grid=grid,
+        curve=curve,
+        curve_error=curve_error,
+    )
+
+
+def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _Errors:
+    """How θ follows from the means, and its covariance."""
+    num, omega = len(best.theta), scatter.model_covariance
+    if not num:
+        return _Errors(np.zeros((0, 0)), np.inf, np.zeros((0, len(omega))))
+    hessian, free = likelihood.information(best)
+    inverse = np.linalg.pinv(hessian, hermitian=True)
+    influence = (likelihood.whiten.transposed(free) @ inverse).T
+    spread = scatter.mixed(influence)
+    # The penalty biases the curve, and the influence alone does not contain that.
+    bias = np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
+    wider = _without_slope_noise(hessian, likelihood.slope_noise(best), likelihood.settings)
+    return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees, influence)
+
+
+def _without_slope_noise(
+    information: np.ndarray, noise: np.ndarray, settings: Settings
+) -> np.ndarray:
+    """(I − T)⁻¹·I, (P, P): the factor on the errors of θ if the information T is only slope noise."""
+    size, turn = np.linalg.eigh(information)
+    root = turn * np.sqrt(np.maximum(size, 1e-12 * size.max()))
+    half = np.linalg.inv(root)
+    share, axes = np.linalg.eigh(half @ noise @ half.T)
+    kept = axes / (1 - np.clip(share, 0, settings.max_slope_noise)) @ axes.T
+    return half.T @ kept @ root.T
+
+
+def _sides(directions: Directions, identified: Identified) -> np.ndarray:
+    """How far each free exponent extends below and above along any known direction, (P, 2)."""
+    # (P, directions, ends)
+    moves = (directions.basis @ identified.axes)[:, :, None] * identified.reaches[None]
+    moves = moves[:, identified.known]
+    below, above = -moves.min(axis=(1, 2), initial=0.0), moves.max(axis=(1, 2), initial=0.0)
+    return np.stack([below, above], axis=1)
+
+
+def determined(directions: Directions, identified: Identified, settings: Settings) -> np.ndarray:
+    """Which free exponents the known directions of θ determine, (P,)."""
+    kept = directions.basis @ identified.axes[:, identified.known]
+    whole = np.sum(directions.basis**2, axis=1)
+    return directions.known & (np.sum(kept**2, axis=1) > settings.determined_share * whole)
+
+
+def _outcome(
+    found: Found, influence: np.ndarray, scatter: Scatter, rng: np.random.Generator
+) -> LackOfFit:
+    """The verdict on contrasts of the residuals, as linear functions of the means."""
+    averages, likelihood, best = scatter.averages, found.likelihood, found.best
+    settings, means = averages.settings, likelihood.means
+    probe = contrasts(
+        means.condition,
+        list(averages.levels.values()),
+        means.binned(means.log_tau(best.theta)),
+        best.fitted,
+        likelihood.pace(best),
+        settings,
+    )
+    directed = likelihood.whiten(np.concatenate([probe.distortions, probe.trends]).T)
+    rows = np.concatenate([likelihood.whiten.transposed(directed).T, probe.windows])
+    free = likelihood.project_out_curve(best, directed)
+    left = np.concatenate(
+        [likelihood.whiten.transposed(free).T, _left_over(likelihood, best, probe.windows)]
+    )
+    # The curve is fitted again to what the exponents leave: r = (I − S)(I − G ψ) m.
+    if len(influence):
+        left = left - (left @ likelihood.gradient(best)) @ influence
+    spread = scatter.mixed(left)
+    whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
+    seen = np.diag(spread.covariance) > settings.min_contrast_share * whole
+    # The fit removes part of the plain residuals to first order only, so some of that part stays.
+    plain = np.arange(len(rows)) >= len(rows) - len(probe.windows)
+    stays = np.where(plain, settings.window_residue**2, settings.min_contrast_share)
+    sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
+    residual = rows @ (means.mean - best.fitted)
+    p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng, settings)
+    misfit = _misfit(found, probe.finest, scatter)
+    return LackOfFit(p_value, misfit, p_value < settings.verdict_p_value)
+
+
+def _left_over(likelihood: CurveLikelihood, solution: Solution, rows: np.ndarray) -> np.ndarray:
+    """rows·(I − S): contrasts of the residuals as functions of the means, at fixed exponents."""
+    basis = likelihood.means.basis(likelihood.lattice, solution.theta, solution.span)
+    smoother = np.linalg.solve(_normal(likelihood, solution), (rows @ basis).T)
+    return rows - likelihood.whiten.transposed(solution.whitened_basis @ smoother).T
+
+
+def _misfit(found: Found, windows: np.ndarray, scatter: Scatter) -> float:
+    """Root mean square distance of the curves from a common one through their middle, beyond noise.
+
+    The weighted curve may lie off all of them by an offset that they share. That is no distance
+    between them, so the middle curve weighs all points by their own variance.
+    """
+    likelihood, best = found.likelihood, found.best
+    blocks = diagonal_blocks(scatter.averages, found.variance)
+    through = CurveLikelihood(
+        likelihood.means,
+        likelihood.lattice,
+        Whitener.of(blocks),
+        likelihood.stiffness,
+        likelihood.settings,
+    )
+    through = through.with_best_stiffness(best.theta)
+    middle = through.solve(best.theta)
+    noise = scatter.mixed(_left_over(through, middle, windows)).covariance
+    square = np.mean((windows @ (likelihood.means.mean - middle.fitted)) ** 2)
+    return float(np.sqrt(max(square - np.mean(np.diag(noise)), 0.0)))
+
+
+def _normal(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+    """M = B'Ω⁻¹B + λD'D, (q, q)."""
+    gram = best.whitened_basis.T @ best.whitened_basis
+    return gram + likelihood.stiffness * penalty(best.span[1])
+
+
+def _curve(
+    likelihood: CurveLikelihood, best: Solution
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The curve with its standard error on a grid of log τ."""
+    at = likelihood.means.log_tau(best.theta)
+    grid = np.linspace(at.min(), at.max(), 200)
+    design = likelihood.lattice.design(grid, best.span)
+    inverse = np.linalg.inv(_normal(likelihood, best))
+    variance = np.einsum("ij,jk,ik->i", design, inverse, design)
+    return grid, design @ best.beta, np.sqrt(np.maximum(variance, 0.0))

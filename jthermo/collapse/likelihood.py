@@ -1,0 +1,309 @@
+"""The likelihood of the exponents, with the unknown curve integrated out.
+
+For shifts s = log τ − log t the model of the mean values is m = A·B(x + s)·β + noise with noise ~ N(0, Ω),
+where B holds the B-splines and A averages the points of a bin. β has the random-walk prior λ|D²β|², so it
+can be integrated out. What is left depends on the exponents alone (variable projection, with the
+log-determinant that makes it a marginal likelihood):
+
+    f(θ) = ½ [ m'Ω⁻¹m − b'M⁻¹b + log|M| − (q − 2) log λ ],   M = B'Ω⁻¹B + λ D'D,   b = B'Ω⁻¹m.
+
+The log-determinant matters: without it, curves that are shifted until they no longer overlap fit perfectly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from jthermo.collapse import linalg
+from jthermo.collapse.averages import Means
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.spline import Lattice, penalty
+
+
+@dataclass(frozen=True)
+class Whitener:
+    """Ω⁻¹ᐟ² of the means: block diagonal over conditions, or one block if replicates are paired.
+
+    Attributes:
+        blocks: inverses of the lower Cholesky factors of the blocks of Ω.
+    """
+
+    blocks: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, covariances: list[np.ndarray]) -> Whitener:
+        """From the blocks of Ω."""
+        inverses = []
+        for omega in covariances:
+            chol = np.linalg.cholesky(omega)
+            inverses.append(solve_triangular(chol, np.eye(len(omega)), lower=True))
+        return cls(tuple(inverses))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Ω⁻¹ᐟ² rows."""
+        return self._apply(self.blocks, rows)
+
+    def transposed(self, rows: np.ndarray) -> np.ndarray:
+        """(Ω⁻¹ᐟ²)' rows."""
+        return self._apply(tuple(block.T for block in self.blocks), rows)
+
+    @staticmethod
+    def _apply(blocks: tuple[np.ndarray, ...], rows: np.ndarray) -> np.ndarray:
+        edges = np.cumsum([0, *(len(block) for block in blocks)])
+        return np.concatenate(
+            [b @ rows[i:j] for b, i, j in zip(blocks, edges[:-1], edges[1:], strict=True)]
+        )
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The curve at one value of θ.
+
+    Attributes:
+        theta: exponents in the fitted directions, (P,).
+        moved: what θ adds to log t of every point and to the log scale of every bin, (n + N,).
+        objective: f(θ).
+        span: first cell and number of the splines.
+        beta: coefficients of the splines, (q,).
+        fitted: the curve, binned like the data, (N,).
+        whitened_basis: Ω⁻¹ᐟ²B, (N, q).
+        factor: Cholesky factor of M, (q, q).
+    """
+
+    theta: np.ndarray
+    moved: np.ndarray
+    objective: float
+    span: tuple[int, int]
+    beta: np.ndarray
+    fitted: np.ndarray
+    whitened_basis: np.ndarray
+    factor: np.ndarray
+
+
+@dataclass(frozen=True)
+class CurveLikelihood:
+    """The objective f(θ) of one data set under one noise covariance and one stiffness.
+
+    Attributes:
+        means: the averaged curves.
+        lattice: knots of the curve.
+        whiten: Ω⁻¹ᐟ².
+        stiffness: λ.
+        settings: the constants of the fit.
+    """
+
+    means: Means
+    lattice: Lattice
+    whiten: Whitener
+    stiffness: float
+    settings: Settings
+
+    def objective(self, theta: np.ndarray) -> float:
+        """f(θ), up to a constant that does not depend on θ."""
+        basis, span = self._basis(theta)
+        return self._score(basis, self.stiffness, span[1])[0]
+
+    def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        span = self.lattice.span(self.means.log_tau(theta))
+        return self.means.basis(self.lattice, theta, span), span
+
+    def _score(self, basis: np.ndarray, stiffness: float, number: int):
+        white = self.whiten(basis)
+        target = self.whiten(self.means.mean)
+        return self._solve(white.T @ white, white.T @ target, target @ target, stiffness, number)
+
+    @staticmethod
+    def _solve(gram: np.ndarray, moment: np.ndarray, square: float, stiffness: float, number: int):
+        # The 1e-13 keeps the factorisation possible if the noise is zero. It is far below rounding.
+        normal = gram + stiffness * penalty(number)
+        normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
+        factor = linalg.factor(normal)
+        beta = linalg.solve(factor, moment)
+        log_det = 2 * np.log(np.diag(factor)).sum()
+        value = 0.5 * (square - moment @ beta + log_det - (number - 2) * np.log(stiffness))
+        return value, beta, factor
+
+    def evidence(self, solution: Solution) -> float:
+        """−log marginal likelihood up to a constant: f + ½ log|Ω|, which compares noise covariances."""
+        return solution.objective - sum(
+            float(np.log(np.diag(block)).sum()) for block in self.whiten.blocks
+        )
+
+    def with_best_stiffness(self, theta: np.ndarray) -> CurveLikelihood:
+        """The same with the most likely λ at this θ: a scan, then steps that get smaller."""
+        basis, span = self._basis(theta)
+        white = self.whiten(basis)
+        target = self.whiten(self.means.mean)
+        gram, moment, square = white.T @ white, white.T @ target, target @ target
+        unit = np.trace(gram) / span[1]
+
+        def value(log_stiffness: float) -> float:
+            return self._solve(gram, moment, square, unit * np.exp(log_stiffness), span[1])[0]
+
+        grid = np.arange(*self.settings.stiffness_scan)
+        best = grid[int(np.argmin([value(point) for point in grid]))]
+        for step in self.settings.stiffness_steps:
+            best = min((best - step, best, best + step), key=value)
+        return replace(self, stiffness=unit * np.exp(best))
+
+    def solve(self, theta: np.ndarray) -> Solution:
+        """The curve at θ."""
+        basis, span = self._basis(theta)
+        white = self.whiten(basis)
+        target = self.whiten(self.means.mean)
+        gram = white.T @ white
+        value, beta, factor = self._solve(
+            gram, white.T @ target, target @ target, self.stiffness, span[1]
+        )
+        return Solution(
+            theta=theta,
+            moved=np.r_[
+                self.means.log_tau(theta) - self.means.x,
+                self.means.heights @ theta[self.num_shifts :],
+            ],
+            objective=value,
+            span=span,
+            beta=beta,
+            fitted=basis @ beta,
+            whitened_basis=white,
+            factor=factor,
+        )
+
+    @property
+    def num_shifts(self) -> int:
+        """Number of components of θ that shift log τ; the others scale the value."""
+        return self.means.controls.shape[1]
+
+    def pace(self, solution: Solution) -> np.ndarray:
+        """∂(fitted)/∂ log τ of every bin, (N,)."""
+        return (
+            self.means.basis(self.lattice, solution.theta, solution.span, slope=True)
+            @ solution.beta
+        )
+
+    def gradient(self, solution: Solution) -> np.ndarray:
+        """∂(fitted)/∂θ at a fixed curve, (N, P): F'(log τ)·log c for shifts, F·log c for heights."""
+        log_tau = self.means.log_tau(solution.theta)
+        slope = self.lattice.design(log_tau, solution.span, slope=True) @ solution.beta
+        shifts = self.means.binned(slope[:, None] * self.means.controls)
+        shifts *= self.means.height(solution.theta)[:, None]
+        return np.column_stack([shifts, self.means.heights * solution.fitted[:, None]])
+
+    def slope(self, solution: Solution) -> np.ndarray:
+        """∂f/∂θ, (P,): the misfit along the curve's slope, and the change of the log-determinant."""
+        resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
+        inner = linalg.solve(solution.factor, solution.whitened_basis.T)
+        # Ω⁻¹ B M⁻¹, (N, q)
+        pulled = self.whiten.transposed(inner.T)
+        force = self.whiten.transposed(resid)
+        return np.array(
+            [
+                np.sum(pulled * move) - force @ (move @ solution.beta)
+                for move in self._moves(solution)
+            ]
+        )
+
+    def _moves(self, solution: Solution) -> list[np.ndarray]:
+        """∂B/∂θ for each component of θ, (N, q)."""
+        means = self.means
+        log_tau = means.log_tau(solution.theta)
+        rate = self.lattice.design(log_tau, solution.span, slope=True)
+        height = means.height(solution.theta)[:, None]
+        moves = [means.binned(rate * column[:, None]) * height for column in means.controls.T]
+        if len(means.heights.T):
+            basis = means.basis(self.lattice, solution.theta, solution.span)
+            moves += [basis * column[:, None] for column in means.heights.T]
+        return moves
+
+    def information(self, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
+        """Information on θ, (P, P), and the part of the whitened gradient that the curve cannot follow."""
+        white = self.whiten(self.gradient(solution))
+        free = self.project_out_curve(solution, white)
+        return white.T @ free, free
+
+    def slope_noise(self, solution: Solution) -> np.ndarray:
+        """What noise in the curve's fitted slope adds to :meth:`information` on average, (P, P).
+
+        The gradient is that of the fitted curve, ĝ = g + δ, so ĝ'Ω⁻¹Pĝ has the mean
+        g'Ω⁻¹Pg + tr(Ω⁻¹P cov δ). The second term says nothing about θ. cov δ follows from
+        β̂ = M⁻¹B'Ω⁻¹m and the noise of m.
+        """
+        gram = solution.whitened_basis.T @ solution.whitened_basis
+        half = linalg.solve(solution.factor, gram)
+        # M⁻¹ G M⁻¹
+        sampling = linalg.solve(solution.factor, half.T)
+        white = [self.whiten(move) for move in self._moves(solution)]
+        free = [self.project_out_curve(solution, part) for part in white]
+        return np.array([[np.sum((a.T @ b) * sampling) for b in free] for a in white])
+
+    def minimise(
+        self, start: Solution, bounds: np.ndarray, *, tolerance: float | None = None
+    ) -> Solution:
+        """The nearest local minimum of f: Gauss–Newton steps with the exact slope, within bounds.
+
+        Args:
+            start: where to begin.
+            bounds: of θ, (P, 2).
+            tolerance: gain in f at which it stops; `settings.tolerance` if None.
+        """
+        settings, solution = self.settings, start
+        tolerance = settings.tolerance if tolerance is None else tolerance
+        if not len(solution.theta):
+            return solution
+        for _ in range(settings.max_newton_steps):
+            slope = self.slope(solution)
+            move = self._newton_step(solution, slope, bounds)
+            # If the step promises less than the tolerance, it is the last one.
+            last = -0.5 * slope @ move < tolerance
+            move *= self._damping(move)
+            least = settings.min_last_step_fraction if last else settings.min_step_fraction
+            trial = self._descend(solution, move, bounds, least)
+            if trial is None:
+                return solution
+            gain = solution.objective - trial.objective
+            solution = trial
+            if last or gain < tolerance:
+                return solution
+        return solution
+
+    def _newton_step(self, solution: Solution, slope: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """The step to the minimum of the parabola, without components that would leave the bounds."""
+        hessian, _ = self.information(solution)
+        ridge = 1e-9 * max(np.trace(hessian), 1e-12) * np.eye(len(slope))
+        low, high = bounds.T
+        leaving = np.where(slope > 0, solution.theta <= low, solution.theta >= high)
+        inside = np.flatnonzero(~leaving)
+        move = np.zeros(len(slope))
+        move[inside] = -np.linalg.solve((hessian + ridge)[np.ix_(inside, inside)], slope[inside])
+        return move
+
+    def _damping(self, move: np.ndarray) -> float:
+        """Factor ≤ 1 that keeps the step within the range of the linearisation."""
+        shift = np.abs(self.means.controls @ move[: self.num_shifts]).max(initial=1e-300)
+        height = np.abs(self.means.heights @ move[self.num_shifts :]).max(initial=1e-300)
+        longest = self.settings.max_shift_step * self.lattice.spacing
+        return min(1.0, longest / shift, self.settings.max_height_step / height)
+
+    def _descend(
+        self, solution: Solution, move: np.ndarray, bounds: np.ndarray, least: float
+    ) -> Solution | None:
+        """The first of the step, half the step, … that lowers f; None below the fraction `least`."""
+        scale = 1.0
+        while scale > least:
+            trial = self.solve(np.clip(solution.theta + scale * move, *bounds.T))
+            if trial.objective < solution.objective:
+                return trial
+            scale /= 2
+        return None
+
+    def project_out_curve(self, solution: Solution, white: np.ndarray) -> np.ndarray:
+        """The part of whitened rows that the curve cannot follow: (I − B M⁻¹ B') rows."""
+        basis = solution.whitened_basis
+        return white - basis @ linalg.solve(solution.factor, basis.T @ white)
+
+    def curve(self, solution: Solution, log_tau: np.ndarray) -> np.ndarray:
+        """F at any log τ inside the fitted range, (n,)."""
+        return self.lattice.design(log_tau, solution.span) @ solution.beta

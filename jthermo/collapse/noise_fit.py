@@ -1,0 +1,230 @@
+"""The noise of one data set: its covariance is estimated from the replicates or from the residuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jthermo.collapse.averages import Averages
+from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
+from jthermo.collapse.noise_covariance import (
+    Bins,
+    NoiseCovariance,
+    Sample,
+    ages_of,
+    estimate_weights,
+    kernels,
+    local_noise,
+    profiles,
+)
+from jthermo.collapse.spline import Lattice
+
+
+def rough_variance(averages: Averages) -> np.ndarray:
+    """Variance of each mean if its points were independent, (N,)."""
+    settings, reps, means = averages.settings, averages.replicates, averages.means
+    if reps.counts.max() > 1:
+        sd, _ = profiles(reps, means.condition, means.log_time, means.log_time, 0.0, settings)
+        variance = sd**2 / reps.counts
+    else:
+        variance = np.empty(len(reps.counts))
+        for k in np.unique(means.condition):
+            rows = means.condition == k
+            typical = np.median(local_noise(means.mean[None, rows]))
+            variance[rows] = typical * settings.single_noise_factor
+    return variance + settings.min_error**2
+
+
+def diagonal_blocks(averages: Averages, variance: np.ndarray) -> list[np.ndarray]:
+    """Covariance of independent points, one block per condition."""
+    condition = averages.means.condition
+    return [np.diag(variance[condition == k]) for k in np.unique(condition)]
+
+
+def learn_noise(
+    averages: Averages,
+    likelihood: CurveLikelihood,
+    best: Solution,
+    before: NoiseCovariance | None = None,
+) -> tuple[NoiseCovariance, list[np.ndarray]]:
+    """The covariance of one replicate, and n_ij/(n_i n_j) of each of its blocks.
+
+    Args:
+        averages: the data.
+        likelihood: with an earlier covariance.
+        best: its best solution, which gives the slope and the progress of the curve.
+        before: an earlier estimate to start from.
+    """
+    if averages.replicates.counts.min() > 1:
+        learning: _FromReplicates | _FromResiduals = _FromReplicates.of(averages, likelihood, best)
+    else:
+        learning = _FromResiduals.of(averages, likelihood, best)
+    ages = ages_of(learning.bins.log_tau, averages.settings)
+    samples, components = [], []
+    names: tuple[str, ...] = ()
+    for rows in learning.groups:
+        names, kernel = kernels(
+            learning.bins.at(rows),
+            ages=ages,
+            paired=learning.paired,
+            settings=averages.settings,
+        )
+        components.append(kernel)
+        samples.append(learning.sample(rows, kernel))
+    weights, information = estimate_weights(
+        samples, names, averages.settings, None if before is None else before.weights
+    )
+    noise = NoiseCovariance(
+        names,
+        weights,
+        tuple(learning.groups),
+        tuple(components),
+        information,
+        averages.settings,
+    )
+    return noise, [averages.share[np.ix_(rows, rows)] for rows in learning.groups]
+
+
+@dataclass(frozen=True)
+class _FromReplicates:
+    """Samples of the noise from the replicates' deviations from their mean."""
+
+    averages: Averages
+    bins: Bins
+    groups: list[np.ndarray]
+    deviations: np.ndarray
+
+    @classmethod
+    def of(cls, averages: Averages, likelihood: CurveLikelihood, best: Solution) -> _FromReplicates:
+        means, reps, settings = averages.means, averages.replicates, averages.settings
+        log_tau = means.binned(means.log_tau(best.theta))
+        floor = settings.min_error**2
+        sds = profiles(reps, means.condition, log_tau, means.log_time, floor, settings)
+        condition = means.condition
+        everything = [np.arange(len(condition))]
+        apart = [np.flatnonzero(condition == k) for k in np.unique(condition)]
+        bins = _bins(averages, likelihood, best, *sds)
+        return cls(averages, bins, everything if reps.paired else apart, reps.unbiased)
+
+    @property
+    def paired(self) -> bool:
+        """Whether replicates are shared between conditions."""
+        return self.averages.replicates.paired
+
+    def sample(self, rows: np.ndarray, kernel: np.ndarray) -> Sample:
+        """The sample covariance of one block, from at most `max_weight_bins` of its bins."""
+        reps = self.averages.replicates
+        pick = _thinned(self._scattered(rows), self.averages.settings.max_weight_bins)
+        few = rows[pick]
+        here = reps.present[:, few].any(axis=1)
+        part = self.deviations[np.ix_(here, few)]
+        degrees = max(float(np.median(reps.counts[few])) - 1, 1.0)
+        together = reps.present[np.ix_(here, few)].astype(float)
+        pairs = np.maximum(together.T @ together, 1.0)
+        root = np.sqrt(np.outer(reps.counts[few], reps.counts[few]))
+        covariance = part.T @ part / root * np.where(pairs < root - 1e-9, root / pairs, 1.0)
+        return Sample(kernel[:, pick[:, None], pick], covariance, degrees)
+
+    def _scattered(self, rows: np.ndarray) -> np.ndarray:
+        """Bins of a block at which replicates differ.
+
+        If they are all equal, as counts of none are, they say nothing about the size of the noise.
+        """
+        scattered = np.flatnonzero(self.deviations[:, rows].any(axis=0))
+        enough = len(scattered) >= self.averages.settings.min_scattered_bins
+        return scattered if enough else np.arange(len(rows))
+
+
+@dataclass(frozen=True)
+class _FromResiduals:
+    """One sample of the noise from the residuals of a smooth curve, as in REML."""
+
+    averages: Averages
+    bins: Bins
+    groups: list[np.ndarray]
+    reached: np.ndarray
+    paired: bool = False
+
+    @classmethod
+    def of(cls, averages: Averages, likelihood: CurveLikelihood, best: Solution) -> _FromResiduals:
+        means, settings = averages.means, averages.settings
+        coarse = Lattice(settings.residual_coarseness * likelihood.lattice.spacing)
+        span = coarse.span(means.log_tau(best.theta))
+        basis = means.basis(coarse, best.theta, span)
+        reached = np.column_stack([basis, likelihood.gradient(best)])
+        residual = _complement(reached).T @ means.mean
+        level = np.sqrt(np.mean(residual**2) + settings.min_error**2)
+        sd = np.full(len(means.mean), level)
+        bins = _bins(averages, likelihood, best, sd, sd)
+        return cls(averages, bins, [np.arange(len(means.mean))], reached)
+
+    def sample(self, rows: np.ndarray, kernel: np.ndarray) -> Sample:
+        """The part of the means that neither the curve nor the exponents reach."""
+        pick = _thinned(np.arange(len(rows)), self.averages.settings.max_weight_bins)
+        few = rows[pick]
+        left = _complement(self.reached[few])
+        part = left.T @ self.averages.means.mean[few]
+        turned = np.array([left.T @ k[np.ix_(pick, pick)] @ left for k in kernel])
+        return Sample(turned, np.outer(part, part), 1.0)
+
+
+def _bins(
+    averages: Averages,
+    likelihood: CurveLikelihood,
+    best: Solution,
+    sd: np.ndarray,
+    point_sd: np.ndarray,
+) -> Bins:
+    """The bins of the means with the noise and the curve there."""
+    means = averages.means
+    fitted = best.fitted
+    return Bins(
+        log_time=means.log_time,
+        log_tau=means.binned(means.log_tau(best.theta)),
+        condition=means.condition,
+        sd=sd,
+        point_sd=point_sd,
+        slope=likelihood.pace(best),
+        progress=(fitted - fitted.min()) / max(float(np.ptp(fitted)), 1e-300),
+    )
+
+
+def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, equally spaced."""
+    return rows[:: int(np.ceil(len(rows) / most))]
+
+
+def _complement(basis: np.ndarray) -> np.ndarray:
+    """Orthonormal directions outside the span of the columns, (N, N − rank)."""
+    left, singular, _ = np.linalg.svd(basis, full_matrices=True)
+    return left[:, int(np.sum(singular > 1e-7 * singular[0])) :]
+
+
+def with_common_noise(
+    likelihood: CurveLikelihood, best: Solution, noise: NoiseCovariance, share: list[np.ndarray]
+) -> tuple[CurveLikelihood, Solution, NoiseCovariance]:
+    """Add noise that all replicates share and no smooth curve explains, if the evidence is clear.
+
+    A staircase of the clock, a lattice's parity or rounding are the same in every replicate of a
+    condition, so the replicates' scatter does not show them. A curve that must pass through takes
+    every step for a feature, and the slope of such features narrows the interval wrongly. The noise
+    is added as point noise of the means. Its size grows while the evidence does, and it is kept only
+    if it gains `common_noise_gain` log likelihood.
+    """
+    settings = likelihood.settings
+    variances = [np.diag(omega) for omega in noise.covariances(share)]
+    typical = float(np.mean(np.concatenate(variances)))
+    without = likelihood.solve(best.theta)
+    chosen = (likelihood, without, noise)
+    least = likelihood.evidence(without) - settings.common_noise_gain
+    for part in settings.common_noise_shares:
+        trial = replace(noise, common=float(np.sqrt(part * typical)))
+        noisier = replace(likelihood, whiten=Whitener.of(trial.covariances(share)))
+        noisier = noisier.with_best_stiffness(best.theta)
+        solution = noisier.solve(best.theta)
+        evidence = noisier.evidence(solution)
+        if evidence >= least:
+            break
+        chosen, least = (noisier, solution, trial), evidence
+    return chosen

@@ -1,0 +1,51 @@
+"""The small values that a fit is made of: exponents, combinations, notes, test results."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """The exponent p of one control in τ = t·Π controlᵖ with its interval (infinite if not known)."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.value):
+            return "not identifiable"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A sum Σ weights·exponents that is known although the single exponents are not.
+
+    This happens when controls vary only together.
+    """
+
+    weights: dict[str, float]
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """A caveat: a code for programs and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """Outcome of :meth:`CollapseFit.test`."""
+
+    p_value: float
+    statistic: float
+    degrees: tuple[int, float]

@@ -1,0 +1,152 @@
+"""The best exponents: starts, fits under point noise, noise, fits under that noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jthermo.collapse.averages import Averages
+from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
+from jthermo.collapse.noise_covariance import NoiseCovariance
+from jthermo.collapse.noise_fit import (
+    diagonal_blocks,
+    learn_noise,
+    rough_variance,
+    with_common_noise,
+)
+from jthermo.collapse.settings import Settings
+from jthermo.collapse.spline import Lattice
+from jthermo.collapse.starts import starts
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best solution under the covariance that belongs to it.
+
+    Attributes:
+        likelihood: with that covariance.
+        best: its best solution.
+        rivals: other minima, best first.
+        noise: covariance of one replicate.
+        share: n_ij/(n_i n_j) of each block.
+        bounds: of θ, (P, 2).
+        variance: of each mean, as if its points were independent, (N,).
+    """
+
+    likelihood: CurveLikelihood
+    best: Solution
+    rivals: list[Solution]
+    noise: NoiseCovariance
+    share: list[np.ndarray]
+    bounds: np.ndarray
+    variance: np.ndarray
+
+    def omega(self) -> np.ndarray:
+        """Covariance of the means by the noise model, (N, N)."""
+        out = np.zeros((len(self.likelihood.means.mean),) * 2)
+        for rows, block in zip(self.noise.blocks, self.noise.covariances(self.share), strict=True):
+            out[np.ix_(rows, rows)] = block
+        return out
+
+
+def search(averages: Averages) -> Found:
+    """Scan, fit with point noise, estimate the covariance, fit again with it."""
+    settings = averages.settings
+    bounds = search_bounds(averages)
+    variance = rough_variance(averages)
+    lattice = Lattice(knot_spacing(averages))
+    white, basins = _first_basins(averages, lattice, variance, bounds)
+
+    noise, share = learn_noise(averages, white, basins[0])
+    likelihood = replace(white, whiten=Whitener.of(noise.covariances(share)))
+    likelihood = likelihood.with_best_stiffness(basins[0].theta)
+    basins = _minima(likelihood, [basin.theta for basin in basins], bounds)
+
+    # The noise of leads is proportional to the slope of the curve, so it must follow the slope that
+    # the fit finally uses.
+    best = basins[0]
+    for _ in range(settings.noise_rounds):
+        noise, share = learn_noise(averages, likelihood, best, noise)
+        likelihood = replace(likelihood, whiten=Whitener.of(noise.covariances(share)))
+        likelihood = likelihood.with_best_stiffness(best.theta)
+        likelihood, start, noise = with_common_noise(likelihood, best, noise, share)
+        best = likelihood.minimise(start, bounds)
+
+    worst = best.objective + settings.hopeless_loss
+    near = [basin.theta for basin in basins[1:] if basin.objective < worst]
+    rivals = [_minimum(likelihood, theta, bounds) for theta in near]
+    rivals = distinct([best, *rivals], lattice)[1:]
+    return Found(likelihood, best, rivals, noise, share, bounds, variance)
+
+
+def _first_basins(
+    averages: Averages, lattice: Lattice, variance: np.ndarray, bounds: np.ndarray
+) -> tuple[CurveLikelihood, list[Solution]]:
+    """The likelihood under point noise and its best minima, best first."""
+    settings, means = averages.settings, averages.means
+    candidates = starts(means, variance, bounds, settings) if len(bounds) else [np.zeros(0)]
+    whiten = Whitener.of(diagonal_blocks(averages, variance))
+    white = CurveLikelihood(means, lattice, whiten, 1.0, settings)
+    white = white.with_best_stiffness(candidates[0])
+    solutions = sorted((white.solve(theta) for theta in candidates), key=objective)
+    minima = [
+        white.minimise(start, bounds, tolerance=settings.coarse_tolerance)
+        for start in solutions[: settings.num_basins]
+    ]
+    return white, distinct(minima, lattice)
+
+
+def _minima(
+    likelihood: CurveLikelihood, thetas: list[np.ndarray], bounds: np.ndarray
+) -> list[Solution]:
+    """The distinct minima near these exponents, best first."""
+    return distinct([_minimum(likelihood, theta, bounds) for theta in thetas], likelihood.lattice)
+
+
+def _minimum(likelihood: CurveLikelihood, theta: np.ndarray, bounds: np.ndarray) -> Solution:
+    tolerance = likelihood.settings.coarse_tolerance
+    return likelihood.minimise(likelihood.solve(theta), bounds, tolerance=tolerance)
+
+
+def distinct(solutions: list[Solution], lattice: Lattice) -> list[Solution]:
+    """Best first, without those that shift the curves as a better one does."""
+    kept: list[Solution] = []
+    for solution in sorted(solutions, key=objective):
+        gaps = [np.abs(solution.moved - other.moved).max(initial=0.0) for other in kept]
+        if min(gaps, default=np.inf) > lattice.spacing:
+            kept.append(solution)
+    return kept
+
+
+def objective(solution: Solution) -> float:
+    """The number that is minimised."""
+    return solution.objective
+
+
+def search_bounds(averages: Averages) -> np.ndarray:
+    """Range of θ, (P, 2): neighbouring curves keep some overlap, and values scale within reason."""
+    means, settings = averages.means, averages.settings
+    first = np.unique(means.condition, return_index=True)[1]
+    bounds = []
+    for column in means.binned(means.controls)[first].T:
+        gaps = np.diff(np.unique(np.round(column, 9)))
+        most = np.ptp(means.x) / np.median(gaps) if len(gaps) else settings.max_exponent
+        bounds.append(_exponent_bound(float(most), settings))
+    bounds += [settings.max_value_exponent] * means.heights.shape[1]
+    return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
+
+
+def _exponent_bound(most: float, settings: Settings) -> float:
+    return min(max(most, settings.min_exponent_range), settings.max_exponent)
+
+
+def knot_spacing(averages: Averages) -> float:
+    """Distance of the knots: one per recorded point of one curve, but at most `max_knots`."""
+    means, settings = averages.means, averages.settings
+    x = means.binned(means.x)
+    lengths = [np.ptp(x[means.condition == k]) for k in np.unique(means.condition)]
+    points = np.median(np.bincount(means.condition))
+    length = float(np.median(lengths)) or 1.0
+    fewest = settings.knot_margin * length / settings.max_knots
+    return max(length / max(points, settings.min_knots), fewest)

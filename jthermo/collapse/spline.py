@@ -1,0 +1,50 @@
+"""Cubic B-splines on a lattice in log τ, and the roughness penalty on their coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+
+def bspline(u: np.ndarray) -> np.ndarray:
+    """Values of the four cubic B-splines that overlap at the fraction u of a lattice cell, (n, 4)."""
+    v = 1 - u
+    return np.stack([v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3], axis=-1) / 6
+
+
+def bspline_slope(u: np.ndarray) -> np.ndarray:
+    """Derivatives in u of :func:`bspline`, (n, 4)."""
+    v = 1 - u
+    return np.stack([-(v**2), 3 * u**2 - 4 * u, -3 * v**2 + 4 * v, u**2], axis=-1) / 2
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Equally spaced knots anchored at 0, so that the basis changes smoothly when data are shifted."""
+
+    spacing: float
+
+    def span(self, log_tau: np.ndarray) -> tuple[int, int]:
+        """First cell and number of splines that cover the points."""
+        cells = np.floor(log_tau / self.spacing)
+        return int(cells.min()), int(cells.max() - cells.min()) + 4
+
+    def design(self, log_tau: np.ndarray, span: tuple[int, int], slope: bool = False) -> np.ndarray:
+        """Matrix of the splines (or of their derivatives in log τ) at the points, (n, q)."""
+        first, number = span
+        scaled = log_tau / self.spacing
+        cells = np.clip(np.floor(scaled), first, first + number - 4)
+        weights = bspline_slope(scaled - cells) / self.spacing if slope else bspline(scaled - cells)
+        matrix = np.zeros((len(log_tau), number))
+        columns = (cells - first).astype(int)[:, None] + np.arange(4)
+        np.put_along_axis(matrix, columns, weights, axis=1)
+        return matrix
+
+
+@lru_cache(maxsize=64)
+def penalty(number: int) -> np.ndarray:
+    """D'D of the second differences D, (q, q). The array is shared: do not write to it."""
+    differences = np.diff(np.eye(number), n=2, axis=0)
+    return differences.T @ differences

@@ -1,0 +1,114 @@
+"""Fashion-MNIST as it is published: four IDX files, gzipped or not, verified by the SHA-256 of what they hold."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jthermo.errors import InputError
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+# of the uncompressed bytes: distributions pack the same ones under other gzip headers
+SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+# the only element type of these files
+UBYTE = 0x08
+
+
+def read_idx(path: Path) -> tuple[np.ndarray, str]:
+    """The array of an IDX file of bytes, gzipped or not, and the SHA-256 of its uncompressed content.
+
+    Raises:
+        InputError: it is cut off, isn't an IDX file of bytes, or can't be read.
+    """
+    try:
+        body = path.read_bytes()
+        body = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+    except PermissionError:
+        raise InputError("data file", str(path), "can't be read; change its permissions") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            "data file", str(path), f"is truncated or damaged ({error}); get it again"
+        ) from None
+    if len(body) < 4 or body[:2] != b"\0\0" or body[2] != UBYTE or not 1 <= body[3] <= 4:
+        magic = body[:4].hex() or "nothing"
+        raise InputError(
+            "data file",
+            str(path),
+            f"starts with {magic}, so it is no IDX file of bytes; get it again",
+        )
+    header = 4 + 4 * body[3]
+    shape = [int.from_bytes(body[4 + 4 * i : 8 + 4 * i], "big") for i in range(body[3])]
+    if len(body) != header + math.prod(shape):
+        size = "×".join(map(str, shape))
+        raise InputError(
+            "data file",
+            str(path),
+            f"is truncated: it holds {len(body) - header:,} bytes where {size} are announced; get it again",
+        )
+    return np.frombuffer(body, np.uint8, offset=header).reshape(shape), hashlib.sha256(
+        body
+    ).hexdigest()
+
+
+def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarray]:
+    """Both splits in their published order: x (60000, 28, 28, 1) and y of train, x_test (10000, …) and y_test.
+
+    Args:
+        folder: holds the four files.
+        verify: refuse other bytes than the published ones.
+    """
+    paths = {
+        name: next((p for p in (folder / f"{name}.gz", folder / name) if p.exists()), None)
+        for name in FILES
+    }
+    if absent := [name for name, path in paths.items() if path is None]:
+        raise InputError(
+            "data_dir", str(folder), f"has no {absent[0]}.gz; the four files belong together"
+        )
+    made = []
+    for name, path in paths.items():
+        assert path is not None
+        array, found = read_idx(path)
+        wanted_rank = 3 if "images" in name else 1
+        if array.ndim != wanted_rank:
+            raise InputError(
+                "data file",
+                str(path),
+                f"has {array.ndim} dimensions where {name} has {wanted_rank}; get it again",
+            )
+        if wanted_rank == 1 and array.size and array.max() > 9:
+            raise InputError(
+                "data file", str(path), f"has the label {array.max()}; Fashion-MNIST has 0 to 9"
+            )
+        if verify and found != SHA256[name]:
+            raise InputError(
+                "data file",
+                str(path),
+                f"is not the published Fashion-MNIST (SHA-256 {found[:16]}…); get it again, or use it as it is with "
+                "verify=False",
+            )
+        made.append(array)
+    x, y, x_test, y_test = made
+    for images, labels, name in ((x, y, FILES[0]), (x_test, y_test, FILES[2])):
+        if len(images) != len(labels):
+            raise InputError(
+                "data_dir",
+                str(folder),
+                f"{name} holds {len(images)} images for {len(labels)} labels",
+            )
+    return {"x": x[..., None], "y": y, "x_test": x_test[..., None], "y_test": y_test}

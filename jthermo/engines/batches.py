@@ -1,0 +1,44 @@
+"""The examples and labels of a step: fresh ones, or rows of a finite set."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from jthermo.data import sampling
+from jthermo.engines.step_program import HeldArrays, Program, Run, source_of
+from jthermo.randomness.streams import Streams, batch_key, epoch_key, step_labels_key
+
+
+def draw_batch(
+    program: Program, held: HeldArrays, run: Run, keys: Streams, order: Array | None, t: Array
+) -> tuple[Array, Array]:
+    """X (B, …) and labels (B,) of step t; `order` is that of its epoch, None without epochs."""
+    data, size, labels_key = (
+        source_of(program, run),
+        program.data.size(held),
+        step_labels_key(keys, t),
+    )
+    if size is None:
+        x, y = data.draw(batch_key(keys, t), program.batch_size)
+        return x, data.step_labels(y, labels_key)
+    if order is None:
+        index = sampling.with_replacement(batch_key(keys, t), program.batch_size, size)
+    else:
+        index = sampling.by_epoch(order, t, program.batch_size)
+    return data.rows(held, index, keys.dataset, labels_key)
+
+
+def epoch_order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> Array | None:
+    """The order of the examples in the epoch of step t; None where there are no epochs."""
+    size = program.data.size(held)
+    if size is None or program.data.sampling != "epochs":
+        return None
+    epoch = t // sampling.steps_per_epoch(size, program.batch_size)
+    return sampling.permutation(epoch_key(keys, epoch), size)
+
+
+def begins_epoch(program: Program, held: HeldArrays, t: Array) -> Array:
+    """Whether step t is the first of an epoch of a finite set."""
+    size = program.data.size(held)
+    assert size is not None
+    return t % sampling.steps_per_epoch(size, program.batch_size) == 0

@@ -1,0 +1,103 @@
+"""The fused engine: all steps between two records in one kernel, for dense ReLU nets of any depth.
+
+:func:`advance` has the arguments and the result of :func:`jthermo.engines.xla.advance`, from the same random bits; only
+rounding differs. There is a kernel for each kind of device: ``native`` in C++ for CPUs, ``pallas`` for GPUs.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jthermo.data.sampling import steps_per_epoch
+from jthermo.engines import batches, run_state, step_program
+from jthermo.engines.fused import native
+from jthermo.engines.fused.build import Unavailable, load
+from jthermo.engines.fused.native import LOSSES, NOISES, SOURCES
+from jthermo.engines.fused.supported_nets import by_layer, net_of
+from jthermo.randomness import streams
+
+__all__ = ["Unavailable", "advance", "load", "refusal"]
+
+
+def refusal(program: step_program.Program, engine: str) -> str | None:
+    """What of a program the kernel of this name lacks; None where it can train it."""
+    model, data, optimizer = program.model, program.data, program.optimizer
+    net = net_of(model)
+    plain = optimizer.fn is optax.sgd and all(
+        v is None or v is False for v in optimizer.hyper.values()
+    )
+    fits = net is None or engine == "fused" or _kernel(engine).shape(net, program.batch_size).runs
+    for has, what in (
+        (net is not None, f"the model {type(model).__name__}"),
+        (type(data) in SOURCES, f"the data {type(data).__name__}"),
+        (model.num_outputs == 1, "several outputs"),
+        (getattr(data, "num_classes", 2) == 2, "several classes"),
+        (getattr(data, "redraw", None) is None, "labels that are redrawn"),
+        (program.loss in LOSSES, f"the loss {program.loss}"),
+        (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
+        (plain, f"the optimizer {optimizer!r}"),
+        (fits, "room on a GPU's chip for so many weights"),
+    ):
+        if not has:
+            return what
+    return None
+
+
+def advance(
+    program: step_program.Program,
+    runs: step_program.Run,
+    state: run_state.State,
+    start: Array,
+    stop: Array,
+    held: step_program.HeldArrays,
+) -> run_state.State:
+    """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
+    data, batch = program.data, program.batch_size
+    keys = jax.vmap(streams.streams)(runs)
+    zero = jnp.zeros_like(runs.learning_rate)
+    low = runs.hyper.get("data.scale", runs.hyper.get("data.low", zero))
+    traced = (
+        runs.learning_rate,
+        low,
+        runs.hyper.get("data.high", zero),
+        runs.hyper.get("noise.scale", zero),
+    )
+    words = [jax.random.key_data(k) for k in (keys.batch, keys.noise, keys.dataset)]
+    leaves, tree = jax.tree.flatten(state.params)
+    order_of, net = by_layer(program.model, state.params), net_of(program.model)
+    assert net is not None
+    block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
+
+    def trained(leaves: list[Array], order: Array, start: Array, stop: Array) -> list[Array]:
+        made = block(start, stop, order, [leaves[i] for i in order_of])
+        return [made[order_of.index(i)] for i in range(len(leaves))]
+
+    if data.num_samples is None or data.sampling != "epochs":
+        leaves = trained(leaves, jnp.zeros((len(zero), 1), jnp.int32), start, stop)
+    else:
+        length = steps_per_epoch(data.num_samples, batch)
+
+        def epoch(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
+            t, leaves = carry
+            order = jax.vmap(lambda k: batches.epoch_order(program, held, k, t))(keys)
+            assert order is not None
+            end = jnp.minimum(stop, (t // length + 1) * length)
+            return end, trained(leaves, order, t, end)
+
+        leaves = jax.lax.while_loop(lambda carry: carry[0] < stop, epoch, (start, leaves))[1]
+    return run_state.State(jax.tree.unflatten(tree, leaves), state.opt_state)
+
+
+def _kernel(engine: str) -> Any:
+    """The module of a kernel, by the engine's name in the results. Pallas is loaded where it is used only."""
+    if engine == "fused":
+        return native
+    from jthermo.engines.fused import pallas
+
+    return pallas

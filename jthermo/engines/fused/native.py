@@ -1,0 +1,61 @@
+"""The fused engine on CPUs: the C++ kernel of ``dense.h``, called from XLA through ``ffi.cc``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax import Array
+
+from jthermo.data import Gaussian, Uniform
+from jthermo.engines import step_program
+from jthermo.engines.fused.build import TARGET
+from jthermo.engines.fused.supported_nets import Net
+from jthermo.update_rule import residual_noise
+
+SOURCES = {Gaussian: 0, Uniform: 1}
+SAMPLING = {"fresh": 0, "replacement": 1, "epochs": 2}
+LOSSES = {"bce": 0, "squared": 1}
+NOISES = {residual_noise.Full: 0, residual_noise.Unbiased: 1, residual_noise.LabelAveraged: 2}
+
+
+def block(
+    net: Net,
+    program: step_program.Program,
+    keys: Sequence[Array],
+    traced: Sequence[Array],
+    start: Array,
+    stop: Array,
+    order: Array,
+    leaves: Sequence[Array],
+) -> list[Array]:
+    """The parameters of a block of runs after steps `start` … `stop` − 1.
+
+    Args:
+        net: the layers.
+        program: what the runs share.
+        keys: of batches, noise and data set, (runs, 2) uint32 each.
+        traced: η, scale or lower end of the inputs, their upper end, scale of the noise, (runs,) each.
+        start: () int32.
+        stop: () int32.
+        order: (runs, n) int32, the examples of this epoch where there are epochs.
+        leaves: (runs, …) weights and bias of each layer in turn.
+    """
+    call = jax.ffi.ffi_call(
+        TARGET,
+        [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
+        input_output_aliases={10 + i: i for i in range(len(leaves))},
+    )
+    static = {"widths": np.array(net.widths, np.int64), "options": _options(net, program)}
+    return list(call(*keys, *traced, start, stop, order, *leaves, **static))
+
+
+def _options(net: Net, program: step_program.Program) -> np.ndarray:
+    """The fields of ``Net`` and ``Block`` that are static, in the order in which ``ffi.cc`` reads them."""
+    data = program.data
+    sampling = SAMPLING["fresh" if data.num_samples is None else data.sampling]
+    kinds = (SOURCES[type(data)], sampling, LOSSES[program.loss], NOISES[type(program.noise)])
+    first, *_, last = net.biases
+    numbers = (first, last, program.batch_size, *kinds, data.num_samples or 0, net.inputs_first)
+    return np.array(numbers, np.int64)

@@ -1,0 +1,86 @@
+"""One step for one run, the loop over steps, and one record: everything a device executes, written without placement.
+
+A run is (seed, stream, η, hyperparameters); its randomness is ``fold_in(fold_in(fold_in(key(seed), role), stream),
+step)``, so no key and no iterator is part of the state, and adding runs changes no other run.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jthermo.engines.batches import begins_epoch, draw_batch, epoch_order
+from jthermo.engines.run_state import State
+from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
+from jthermo.observables import Probe
+from jthermo.randomness.streams import Streams, dataset_key, noise_key, record_keys, streams
+from jthermo.update_rule import losses
+
+
+def advance(
+    program: Program, runs: Run, state: State, start: Array, stop: Array, held: HeldArrays
+) -> State:
+    """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
+    keys = jax.vmap(streams)(runs)
+    order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
+    batch_of = jax.vmap(functools.partial(draw_batch, program, held), in_axes=(0, 0, 0, None))
+    step = jax.vmap(functools.partial(_step, program), in_axes=(0, 0, 0, 0, None))
+
+    def body(t: Array, carry: tuple[State, Any, Any]) -> tuple[State, Any, Any]:
+        state, order, batch = carry
+        state = step(runs, keys, state, batch, t)
+        # sorting at every step would cost more than the step, so the order of an epoch is carried
+        if order is not None:
+            order = jax.lax.cond(
+                begins_epoch(program, held, t + 1), lambda: order_of(keys, t + 1), lambda: order
+            )
+        # the next batch crosses the turn of the loop: XLA would otherwise draw a number anew wherever it is used
+        return state, order, batch_of(runs, keys, order, t + 1)
+
+    order = order_of(keys, start)
+    return jax.lax.fori_loop(start, stop, body, (state, order, batch_of(runs, keys, order, start)))[
+        0
+    ]
+
+
+def observe(
+    program: Program, run: Run, state: State, step: Array, record: Array, held: HeldArrays
+) -> dict[str, Array]:
+    """Every observable of one run at one record, NaN where the run has diverged; ``finite`` says which."""
+    data, keys, dataset = source_of(program, run), record_keys(run, step), dataset_key(run)
+    x, y = data.probe(held, keys.probe, dataset, program.probe_size)
+    test = (
+        data.probe(held, keys.test, dataset, program.probe_size, test=True)
+        if data.has_test
+        else None
+    )
+    probe = Probe(
+        x, y, data, program.loss, run.learning_rate, program.batch_size, test, keys.estimate, record
+    )
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
+    recorded: dict[str, Array] = {}
+    for observable in program.observables:
+        recorded |= observable(program.model, state.params, probe)
+    # a diverged run would read activation rate 0.0 and mimic the paper's effect
+    masked = {k: jnp.where(finite, v.astype(jnp.float32), jnp.nan) for k, v in recorded.items()}
+    return masked | {"finite": finite}
+
+
+def _step(
+    program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
+) -> State:
+    """θ ← θ − η g with g = (1/B) Σ r ∇f and r the residual p − y, or what the noise control puts in its place."""
+    x, y = batch
+    outputs, pull_back = jax.vjp(lambda params: program.model.apply(params, x), state.params)
+    target = losses.targets(program.loss, y, program.model.num_outputs)
+    noise = bound(program.noise, "noise", run)
+    residual = noise.residual(program.loss, outputs, target, noise_key(keys, t))
+    (gradient,) = pull_back(residual / program.batch_size)
+    optimizer = built_optimizer(program.optimizer, run)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    return State(optax.apply_updates(state.params, updates), opt_state)

@@ -1,0 +1,1 @@
+"""From a sweep to a full results folder: cohorts, devices, checkpoints, forecast."""

@@ -1,0 +1,126 @@
+"""Progress on the host: one live line for a sweep, a line now and then off a terminal, and the time left of several."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+
+class Progress:
+    """Runs, steps, speed, time left and how many runs have diverged.
+
+    Args:
+        num_runs: runs of the sweep.
+        run_steps: updates of all of them together.
+        show: False prints nothing.
+        stream: where to print, standard error by default.
+    """
+
+    def __init__(
+        self, num_runs: int = 0, run_steps: int = 0, show: bool = True, stream: TextIO | None = None
+    ) -> None:
+        self.show = show
+        self.stream = stream or sys.stderr
+        self.live = show and self.stream.isatty()
+        self.diverged: dict[str, int] = {}
+        self.begin(num_runs, run_steps)
+
+    def begin(self, num_runs: int, run_steps: int) -> None:
+        """Start the clock for what is to be done."""
+        self.num_runs, self.total, self.done = num_runs, run_steps, 0
+        self._began = self._printed = time.monotonic()
+        self._busy = 0.0
+
+    def advance(self, run_steps: int, seconds: float, step: int) -> None:
+        """Count updates that took `seconds`, and say so when it is time."""
+        self.done += run_steps
+        self._busy += seconds
+        now = time.monotonic()
+        if self.show and now - self._printed > (0.2 if self.live else 10.0):
+            self._print(step, now)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self.show:
+            self.stream.write(("\r\x1b[K" if self.live else "") + text + "\n")
+            self.stream.flush()
+
+    def finish(self, saving: float = 0.0) -> None:
+        """The closing line, with the seconds that checkpoints took and their share."""
+        seconds = time.monotonic() - self._began
+        lost = f", {self.num_diverged} diverged" if self.num_diverged else ""
+        spent = (
+            f", {saving:.2g} s of it ({100 * saving / max(seconds, 1e-9):.1f} %) for checkpoints"
+            if saving
+            else ""
+        )
+        self.say(
+            f"{self.num_runs:,} runs, {self.total:,} run-steps in {seconds:.1f} s{spent}{lost}"
+        )
+
+    @property
+    def num_diverged(self) -> int:
+        """Runs with a non-finite parameter so far."""
+        return sum(self.diverged.values())
+
+    @property
+    def rate(self) -> float:
+        """Updates a second of training."""
+        return self.done / max(self._busy, 1e-9)
+
+    def _print(self, step: int, now: float) -> None:
+        self._printed = now
+        left = (self.total - self.done) / max(self.rate, 1e-9)
+        lost = f"  {self.num_diverged} diverged" if self.num_diverged else ""
+        line = (
+            f"{self.num_runs:,} runs  step {step:,}  {100 * self.done / self.total:.0f} %  "
+            f"{self.rate:.3g} run-steps/s  {_clock(left)} left{lost}"
+        )
+        self.stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
+        self.stream.flush()
+
+
+class TimeLeft:
+    """Time left of several pieces of work, from what each is expected to take and the pace of those that are done.
+
+    Args:
+        expected: seconds of each; one that is not known counts as the mean of the others.
+
+    >>> clock = TimeLeft({"a": 10.0, "b": 30.0, "c": None})
+    >>> clock.took("a", 20.0)
+    >>> clock.left
+    100.0
+    """
+
+    def __init__(self, expected: Mapping[str, float | None]) -> None:
+        stated = [seconds for seconds in expected.values() if seconds is not None]
+        mean = sum(stated) / len(stated) if stated else None
+        self._waiting = {
+            name: mean if seconds is None else seconds for name, seconds in expected.items()
+        }
+        self._expected = self._taken = 0.0
+        self._began = time.monotonic()
+
+    def took(self, name: str, seconds: float) -> None:
+        """Count one as done."""
+        self._expected += self._waiting.pop(name) or 0.0
+        self._taken += seconds
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None where nothing is known."""
+        pace = self._taken / self._expected if self._expected else 1.0
+        known = [seconds for seconds in self._waiting.values() if seconds is not None]
+        return pace * sum(known) if len(known) == len(self._waiting) else None
+
+    def __str__(self) -> str:
+        left = "time left unknown" if self.left is None else f"about {_clock(self.left)} left"
+        return f"{_clock(time.monotonic() - self._began)} gone, {left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,59 @@
+"""Trained parameters, read back from the checkpoint that ends a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jthermo.engines import run_state, step_program
+from jthermo.errors import InputError
+from jthermo.execution.checkpoint import newest
+from jthermo.execution.train_cohort import STATE
+from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.reading import open_results
+from jthermo.sweep.sweep import Sweep
+
+
+def open_params(directory: str | Path, run: int) -> Any:
+    """The parameters of one finished run.
+
+    Args:
+        directory: a results folder.
+        run: the run's place along the dim ``run`` of :func:`jthermo.open_results`.
+
+    Returns:
+        The model's parameter tree, NumPy arrays.
+
+    Raises:
+        InputError: no such run, or it is not finished.
+    """
+    ds = open_results(directory)
+    if not 0 <= run < ds.sizes["run"]:
+        raise InputError("run", run, f"give a whole number from 0 to {ds.sizes['run'] - 1}")
+    sweep = Sweep.from_json(ds.attrs["sweep"])
+    at = {name: ds[name].values[run].item() for name in sweep.axes}
+    config = next(
+        c
+        for c, group in sweep.groups.items()
+        if all(str(at[k]) == str(v) for k, v in group.at.items())
+    )
+    key = sweep.key_of(config)
+    program, hyper = step_program.split(config, sweep.record)
+    one = jax.tree.map(
+        lambda a: a[0], step_program.as_runs([config], [hyper], np.zeros(1), np.zeros(1))
+    )
+    shapes, tree = jax.tree.flatten(
+        jax.eval_shape(lambda: run_state.init(config.model, program.optimizer, one))
+    )
+    for folder in (Path(directory) / CHECKPOINTS).glob("*-of-*/*"):
+        rows = newest(folder)
+        if rows is None:
+            continue
+        found = np.flatnonzero((rows["key"] == key) & (rows["seed"] == at["seed"]))
+        if len(found):
+            leaves = [rows[f"{STATE}{i:03d}"][found[0]] for i in range(len(shapes))]
+            return jax.tree.unflatten(tree, leaves).params
+    raise InputError("run", run, "has no checkpoint; its folder checkpoints/ was removed")

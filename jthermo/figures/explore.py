@@ -1,0 +1,331 @@
+"""The page on which one moves the exponents by hand and sees whether the curves of a sweep fall on one. No JAX here.
+
+What it draws are the curves that the fit used, and the quality beside them is the objective that the fit minimised,
+evaluated in the browser (``pages/explore.js``) at whatever exponents the sliders say.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jthermo.collapse import CollapseFit, fit_collapse
+from jthermo.collapse.likelihood import CurveLikelihood, Whitener
+from jthermo.errors import InputError
+from jthermo.figures import plots, templates
+from jthermo.figures.colours import page_shades
+from jthermo.figures.style import SYMBOL
+from jthermo.results.atomic import write_whole, writing
+from jthermo.results.tables import axes_of, choices, columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from jthermo.collapse.read import Condition
+
+# single curves drawn at a time: more are a blot, and the browser would stutter
+MOST_RUNS = 300
+# recorded values of single curves on one page, 1 MB of it …
+MOST_NUMBERS = 200_000
+# … and together with what the objectives need, so that a page stays below 5 MB
+MOST_IN_ALL = 600_000
+# an observable with more numbers a record, such as one for each unit, has to be asked for
+MOST_COLUMNS = 8
+# a slider goes from −3 to 3, further where the fit does
+REACH = 3.0
+CLOCKS: dict[str, dict[str, float]] = {
+    "t": {},
+    "η t": {"learning_rate": 1.0},
+    "η² t": {"learning_rate": 2.0},
+    "t/B": {"batch_size": -1.0},
+    "η² t/B": {"learning_rate": 2.0, "batch_size": -1.0},
+}
+
+
+class Offered(NamedTuple):
+    """What may be fitted: an observable, the choice of the axes that are no controls, its curves, the controls."""
+
+    label: str
+    choice: str
+    curves: Any
+    controls: Sequence[str]
+
+
+@dataclass(frozen=True)
+class View:
+    """One observable, for one combination of the choices that the controls leave open, with its fit."""
+
+    label: str
+    choice: str
+    fit: CollapseFit
+
+    @property
+    def num_runs(self) -> int:
+        """Curves that the fit used."""
+        return sum(len(condition.values) for condition in self.fit.curves.conditions)
+
+
+def explore(
+    data: xr.Dataset | pd.DataFrame,
+    path: str | Path,
+    controls: Sequence[str] = ("learning_rate", "batch_size"),
+    *,
+    value: Sequence[str] = (),
+    time: str = "step",
+    replicate: str | None = "seed",
+    window: tuple[float, float] | None = None,
+    title: str = "Explore the collapse",
+) -> str:
+    """Write a page with a slider for the exponent p of every control in τ = t·Π controlᵖ; it needs no network.
+
+    Args:
+        data: results, or a tidy table.
+        path: the HTML file.
+        controls: the controls; those of them that take several values get a slider.
+        value: observables to choose from, the columns of a table; all those of the results where none is named.
+        time: name of t.
+        replicate: name of what tells replicates apart; None when each curve was recorded once.
+        window: (low, high) times to use, all by default.
+        title: heading of the page.
+
+    Returns:
+        What is on the page and what is not, in lines.
+
+    Raises:
+        InputError: a name is not there, no control takes several values, or nothing can be fitted, with the reasons.
+
+    Example:
+        >>> import numpy as np, pandas as pd, tempfile
+        >>> rng = np.random.default_rng(0)
+        >>> table = pd.DataFrame([
+        ...     {"dose": c, "plate": s, "hours": t, "alive": 1 / (1 + t * c) + 0.01 * rng.normal()}
+        ...     for c in (0.5, 1.0, 2.0) for s in range(4) for t in np.geomspace(1, 100, 20)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(explore(table, f"{folder}/page.html", ["dose"], value=["alive"], time="hours", replicate="plate"))
+        1 collapse of 12 curves; all 12 single curves are drawn
+    """
+    from bokeh.embed import json_item
+
+    controls, value = ((given,) if isinstance(given, str) else given for given in (controls, value))
+    offered, refused = _offered(data, controls, value)
+    views = []
+    for label, choice, curves, asked in offered:
+        try:
+            fit = fit_collapse(
+                curves, asked, value=label, time=time, replicate=replicate, window=window
+            )
+        except InputError as error:
+            refused.append(f"no {label}{choice and f' for {choice}'}: {error}")
+        else:
+            views.append(View(label, choice, fit))
+    if not views:
+        raise InputError(
+            "value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused)
+        )
+    needed = sum(
+        len(block) * (len(block) + 1) // 2
+        for v in views
+        for block in v.fit.likelihood.whiten.blocks
+    )
+    room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
+    most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
+    said = [_said(views, most), *refused]
+    curves = views[0].fit.curves
+    named = [{"name": name, "symbol": SYMBOL.get(name, name)} for name in curves.controls]
+    clocks = {
+        name: powers for name, powers in CLOCKS.items() if set(powers) <= set(curves.controls)
+    }
+    content = {
+        "time": "t" if curves.time == "step" else curves.time,
+        "replicate": replicate or "curve",
+        "controls": named,
+        "clocks": clocks,
+        "views": [_content(view, most) for view in views],
+        "plots": {
+            "curves": json_item(plots.curves()),
+            "qualities": [json_item(plots.quality()) for _ in curves.controls],
+        },
+        "least": plots.LEAST,
+    }
+    text = templates.render(
+        "explore.html",
+        title=title,
+        labels=list(dict.fromkeys(view.label for view in views)),
+        choices=list(dict.fromkeys(view.choice for view in views)),
+        clocks=clocks,
+        controls=named,
+        said=said,
+        content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
+        library=plots.library(),
+    )
+    path = Path(path)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    return "\n".join(said)
+
+
+def _offered(
+    data: xr.Dataset | pd.DataFrame, controls: Sequence[str], value: Sequence[str]
+) -> tuple[list[Offered], list[str]]:
+    """Every observable, for every combination of the axes of results that are no controls, and what is left out."""
+    import xarray as xr
+
+    there = [
+        str(name) for name in (data.variables if isinstance(data, xr.Dataset) else data.columns)
+    ]
+    for field, names in (("controls", controls), ("value", value)):
+        for name in names:
+            if name not in there:
+                raise InputError(field, name, f"is not there; there are {', '.join(there)}")
+    several = [name for name in controls if len(np.unique(data[name])) > 1]
+    if not several:
+        raise InputError(
+            "controls", tuple(controls), "none takes several values, so there is nothing to move"
+        )
+    if isinstance(data, xr.Dataset):
+        return _of_results(data, several, value)
+    if not value:
+        raise InputError("value", "", f"name the columns to draw; there are {', '.join(there)}")
+    return [Offered(name, "", data, several) for name in value], []
+
+
+def _of_results(
+    ds: xr.Dataset, controls: Sequence[str], value: Sequence[str]
+) -> tuple[list[Offered], list[str]]:
+    kept = [*controls, *(a for a in axes_of(ds) if a == "seed")]
+    offered, refused = [], []
+    for name in value or [str(v) for v in ds.data_vars if v != "finite"]:
+        parts = columns(ds[name])
+        if len(parts) > MOST_COLUMNS and not value:
+            refused.append(f"no {name}: it has {len(parts)} numbers a record; name it to see them")
+            continue
+        for label, part in parts.items():
+            for choice, runs in choices(ds.assign({label: part}), kept):
+                words = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
+                offered.append(Offered(label, words, runs[label], controls))
+    return offered, refused
+
+
+def _longest(view: View) -> int:
+    return max(len(condition.log_time) for condition in view.fit.curves.conditions)
+
+
+def _said(views: Sequence[View], most: int) -> str:
+    """How many curves there are and how many of them are drawn."""
+    number, largest = len(views), max(views, key=lambda view: view.num_runs)
+    drawn = sum(len(_sample(c, largest.fit, most)) for c in largest.fit.curves.conditions)
+    means = f"{number} collapse{'s' if number > 1 else ''} of {largest.num_runs:,} curves"
+    if drawn == largest.num_runs:
+        return f"{means}; all {drawn:,} single curves are drawn"
+    return f"{means}; all are in the means, a sample of {drawn:,} single curves is drawn"
+
+
+def _sample(condition: Condition, fit: CollapseFit, most: int) -> np.ndarray:
+    """Rows of a condition to draw, spread evenly over its replicates."""
+    number, share = len(condition.values), max(most // len(fit.curves.conditions), 1)
+    return np.unique(np.linspace(0, number - 1, min(number, share)).round().astype(int))
+
+
+def _content(view: View, most: int) -> dict[str, Any]:
+    """What the page needs to know of a view; arrays as base64 of little-endian numbers."""
+    fit, curves = view.fit, view.fit.curves
+    logs = np.array([c.log_controls for c in curves.conditions])
+    centred = logs - logs.mean(axis=0)
+    exponents = {name: fit.exponents[name] for name in curves.controls}
+    return {
+        "label": view.label,
+        "choice": view.choice,
+        "centre": np.exp(logs.mean(axis=0)).tolist(),
+        "conditions": [
+            _condition(c, fit, row, _sample(c, fit, most))
+            for c, row in zip(curves.conditions, centred, strict=True)
+        ],
+        "shades": page_shades(len(logs)),
+        "exponents": [
+            {
+                "value": _number(e.value),
+                "low": _number(e.low),
+                "high": _number(e.high),
+                "reach": [min(-REACH, math.floor(at - 1)), max(REACH, math.ceil(at + 1))],
+            }
+            for e in exponents.values()
+            for at in [e.value if math.isfinite(e.value) else 0.0]
+        ],
+        "verdict": _verdict(fit),
+        "summary": fit.summary(),
+        "confidence": fit.confidence,
+        "objective": _objective(fit),
+    }
+
+
+def _condition(
+    condition: Condition, fit: CollapseFit, centred: np.ndarray, rows: np.ndarray
+) -> dict[str, Any]:
+    values = condition.values
+    count = np.isfinite(values).sum(axis=0)
+    mean = np.nanmean(values, axis=0)
+    error = np.nanstd(values, axis=0) / np.sqrt(np.maximum(count - 1, 1))
+    setting = zip(fit.curves.controls, np.exp(condition.log_controls), strict=True)
+    names = fit.curves.label_names
+    return {
+        "name": ", ".join(f"{SYMBOL.get(name, name)} = {value:.4g}" for name, value in setting),
+        "centred": centred.tolist(),
+        "log_time": _packed(condition.log_time, "<f8"),
+        "mean": _packed(mean, "<f8"),
+        "error": _packed(error, "<f4"),
+        "num_runs": len(values),
+        "replicates": [str(names[condition.labels[row]]) for row in rows],
+        "runs": _packed(values[rows], "<f4"),
+    }
+
+
+def _objective(fit: CollapseFit) -> dict[str, Any]:
+    """The fit's model in numbers: binned means, their whitener, knots, stiffness, and the objective at its best."""
+    model = rounded(fit.likelihood)
+    means = model.means
+    triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
+    return {
+        "log_time": _packed(means.x, "<f8"),
+        "starts": means.starts.tolist(),
+        "condition": means.condition.tolist(),
+        "mean": _packed(means.mean, "<f8"),
+        "spacing": model.lattice.spacing,
+        "stiffness": float(model.stiffness),
+        "sizes": [len(block) for block in model.whiten.blocks],
+        "whitener": _packed(np.concatenate(triangles), "<f4"),
+        "best": model.objective(fit.solution.theta),
+    }
+
+
+def rounded(model: CurveLikelihood) -> CurveLikelihood:
+    """The model with its whitener in single precision: half the page, and the objective keeps six digits."""
+    blocks = tuple(block.astype(np.float32).astype(float) for block in model.whiten.blocks)
+    return replace(model, whiten=Whitener(blocks))
+
+
+def _verdict(fit: CollapseFit) -> str:
+    """One sentence on whether the curves are one at the fitted exponents."""
+    words = {
+        True: "the curves agree within their noise",
+        False: "the curves differ by more than their noise",
+        None: "it cannot be said whether the curves agree",
+    }
+    beyond = f"beyond it they differ by {100 * fit.misfit:.2g} % of their range"
+    return f"At the fit {words[fit.collapsed]} (p = {fit.p_value:.2g}); {beyond}."
+
+
+def _packed(values: np.ndarray, kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode()
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,60 @@
+"""Convolutional ReLU nets: the paper's 6-layer CNN by default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jthermo.errors import InputError
+from jthermo.models.deep_net import DeepModule, DeepNet, check_deep_net, widths
+
+
+class CNN(DeepNet):
+    """Convolutional ReLU net: blocks of 3 × 3 convolutions with zero padding and a 2 × 2 max pool, then dense layers.
+
+    Parameters: ``conv_0/kernel`` (9 · channels, width) with rows over (row, column, channel) of the window,
+    ``conv_0/bias`` …, ``hidden_0/kernel`` …, ``output/kernel``, ``output/bias``. The defaults are the 6-layer net of
+    Fig. 2 bottom.
+
+    Args:
+        input_shape: (rows, columns, channels) of a picture.
+        channels: the widths of the convolutions of each block.
+        hidden: widths of the dense hidden layers.
+        outputs: 1 for the logistic loss, C for softmax.
+        bias: whether every layer has a bias.
+        init: as for :class:`MLP`, with fan_in = 9 · channels for a convolution.
+
+    >>> import jax
+    >>> model = CNN(input_shape=(8, 8, 1), channels=((2,), (3,)), hidden=(5,), outputs=10)
+    >>> params = model.init(jax.random.key(0))
+    >>> params["conv_1"]["kernel"].shape, params["hidden_0"]["kernel"].shape
+    ((18, 3), (12, 5))
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (28, 28, 1),
+        channels: Sequence[Sequence[int]] = ((16, 16), (32, 32)),
+        hidden: Sequence[int] = (128,),
+        outputs: int = 10,
+        bias: bool = True,
+        init: str = "torch",
+    ) -> None:
+        shape, hidden = widths("model.input_shape", input_shape), widths("model.hidden", hidden)
+        if len(shape) != 3:
+            raise InputError("model.input_shape", shape, "give (rows, columns, channels)")
+        if isinstance(channels, str) or not isinstance(channels, Sequence):
+            raise InputError(
+                "model.channels", channels, "give the widths of each block: ((16, 16), (32, 32))"
+            )
+        blocks = tuple(widths("model.channels", block) for block in channels)
+        if min(shape[:2]) < 2 ** len(blocks):
+            raise InputError(
+                "model.channels",
+                blocks,
+                f"halves the picture {len(blocks)} times; {shape[:2]} is too small for that",
+            )
+        outputs = check_deep_net(hidden, outputs, bias, init)
+        module = DeepModule(shape, blocks, hidden, outputs, bias, init)
+        given: dict[str, Any] = {"input_shape": shape, "channels": blocks, "hidden": hidden}
+        super().__init__(module, shape, {**given, "outputs": outputs, "bias": bias, "init": init})

@@ -1,0 +1,82 @@
+"""Activation statistics layer by layer: rate, dead, vanished and identical units, effective rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jthermo.models import Model
+from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations
+
+# of the layer's root mean square activation
+VANISHED = 0.01
+# cosine between the activations of two units over the probe
+IDENTICAL = 0.999
+NAMES = {
+    "layer_activation": "fraction of active units",
+    "layer_dead": "fraction of units that no example of the probe activates",
+    "layer_vanished": f"fraction of units whose rms activation is below {VANISHED:g} of the layer's",
+    "layer_identical": f"fraction of units whose activations have a cosine above {IDENTICAL:g} with an earlier unit's",
+    "layer_rank": "effective rank (Σλ)²/Σλ² of the activations, λ the eigenvalues of their second moments",
+}
+
+
+@dataclass(frozen=True)
+class LayerStatistics(Observable):
+    """What the hidden units of each layer do over the probe; see :func:`layer_statistics`."""
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """Five variables over the dim ``hidden_layer``."""
+        x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
+        layers = ", ".join(jax.eval_shape(model.preactivations, model.shapes, x))
+        return {
+            name: Variable(f"{words}; layers: {layers}", dims=("hidden_layer",))
+            for name, words in NAMES.items()
+        }
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """Needs pre-activations."""
+        needs_preactivations(model, "layer_statistics")
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """Each statistic for every layer."""
+        layers = model.preactivations(params, probe.x).values()
+        each = jnp.stack([statistics(a.reshape(-1, a.shape[-1])) for a in layers])
+        return dict(zip(NAMES, each.T, strict=True))
+
+
+def statistics(a: Array) -> Array:
+    """Rate, dead, vanished, identical and effective rank (5,) of one layer's pre-activations (samples, units)."""
+    h = jnp.maximum(a, 0)
+    moments = h.T @ h / len(h)
+    square = jnp.diag(moments)
+    norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    cosine = moments / norm[:, None] / norm[None, :]
+    earlier = jnp.tril(jnp.ones_like(moments), -1) > 0
+    # Σλ² of a symmetric matrix
+    total = jnp.square(moments).sum()
+    return jnp.stack(
+        [
+            (a > 0).mean(),
+            (~(a > 0).any(0)).mean(),
+            (square < VANISHED**2 * square.mean()).mean(),
+            ((cosine > IDENTICAL) & earlier).any(1).mean(),
+            jnp.where(total > 0, square.sum() ** 2 / jnp.where(total > 0, total, 1.0), 0.0),
+        ]
+    )
+
+
+def layer_statistics() -> LayerStatistics:
+    """Activation statistics over the dim ``hidden_layer``, with ``layer_activation``, ``layer_dead``, ``layer_vanished``,
+    ``layer_identical`` and ``layer_rank``. A unit of a convolution is a channel, over all examples and pixels.
+
+    Source: vanished and identical units as in Chen et al. 2023, arXiv 2306.04251, by activations in place of weights.
+
+    >>> layer_statistics()
+    LayerStatistics()
+    """
+    return LayerStatistics()

@@ -1,0 +1,52 @@
+"""The Frobenius norm of a parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jax import Array
+
+from jthermo.errors import InputError
+from jthermo.models import Model
+from jthermo.observables.observable import Observable, Probe, Variable, named, norm
+
+
+@dataclass(frozen=True)
+class WeightNorm(Observable):
+    """Frobenius norm of one parameter; see :func:`weight_norm`."""
+
+    parameter: str
+
+    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
+        """``weight_norm_<parameter>``, with slashes of a nested name as underscores."""
+        return {
+            f"weight_norm_{self.parameter.replace('/', '_')}": Variable(
+                f"Frobenius norm of {self.parameter}"
+            )
+        }
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """The parameter has to exist."""
+        names = list(named(model.shapes))
+        if self.parameter not in names:
+            raise InputError(
+                "weight_norm", self.parameter, f"{model!r} has the parameters {', '.join(names)}"
+            )
+
+    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
+        """√Σ θ²."""
+        (name,) = self.variables(model, probe.data)
+        return {name: norm(named(params)[self.parameter].ravel())}
+
+
+def weight_norm(parameter: str) -> WeightNorm:
+    """‖θ‖ = √Σ θ² of one parameter; ``weight_norm("V")`` is recorded as ``weight_norm_V``.
+
+    Args:
+        parameter: its name; nested ones by path, ``"Dense_0/kernel"``.
+
+    >>> weight_norm("V")
+    WeightNorm(parameter='V')
+    """
+    return WeightNorm(parameter)

@@ -1,0 +1,168 @@
+"""Claims of the paper and the verdicts that fits put on them: one row per claim, experiment and unstated choice. No JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jthermo.errors import InputError
+from jthermo.paper.evidence import Evidence
+from jthermo.paper.verdicts import verdict
+from jthermo.results.tables import choices, tau
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from jthermo.collapse import CollapseFit
+
+CLAIMS = {
+    "C1": "the activation rate falls, faster with larger η, also on the clock ηt",
+    "C2": "the activation rate collapses on η²t",
+    "C3": "the activation rate collapses on t/B",
+    "C4": "‖V‖ falls and collapses on η²t",
+    "C5": "‖V‖ falls and collapses on t/B",
+    "C6": "the gradient variance of the 6-layer fully connected net collapses on η²t",
+    "C7": "the gradient variance of the 6-layer CNN on Fashion-MNIST collapses on η²t",
+    "C8": "on CIFAR-10 with 300 hidden units, the activation rate falls and collapses on η²t/B",
+    "C9": "the force is strongest early, ∝ s² = E(p−y)²",
+    "C10": "of two learning rates at equal training error, the larger has the smaller activation rate and ‖V‖",
+    "C11": "Eq. 10, Eq. 11, A.4 and ψ as printed give the flow",
+    "C12": "Properties 4.1 and 4.2: h_v, h_w and h_b never fall in V², b and, for x ≥ 0, W",
+    "C13": "a smaller activation rate and weight norm give a smaller bound on the Hessian trace",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim on how a curve scales with one control: value = F(t·c^p).
+
+    Args:
+        id: its row in `CLAIMS`, ``"C2"``.
+        variable: the recorded variable.
+        control: c.
+        exponent: the paper's p; None where it only says that p is larger than `above`.
+        above: the p that the claim has to exceed.
+    """
+
+    id: str
+    variable: str
+    control: str
+    exponent: float | None = None
+    above: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.id not in CLAIMS:
+            raise InputError("claim", self.id, f"use one of {', '.join(CLAIMS)}")
+        if (self.exponent is None) == (self.above is None):
+            raise InputError("claim", self.id, "give either exponent= or above=")
+
+
+class Chosen(NamedTuple):
+    """One combination of the choices that the paper leaves open, its runs and their fit."""
+
+    choice: dict[str, Any]
+    runs: xr.Dataset
+    fit: CollapseFit
+
+
+def fit_choices(
+    ds: xr.Dataset, variable: str, controls: Sequence[str], **options: Any
+) -> list[Chosen]:
+    """The collapse of a variable on some controls, for every combination of the other swept axes.
+
+    Args:
+        ds: results.
+        variable: the recorded variable.
+        controls: the controls that get an exponent.
+        options: further arguments of :func:`jthermo.fit_collapse`.
+    """
+    # here, since it takes SciPy, which the tables and the messages do without
+    from jthermo.collapse import fit_collapse
+
+    found = []
+    for choice, runs in choices(ds, [*controls, "seed"]):
+        found.append(
+            Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options))
+        )
+    return found
+
+
+def fit_claims(
+    ds: xr.Dataset,
+    claims: Sequence[Claim],
+    windows: Mapping[str, tuple[float, float]] | None = None,
+) -> dict[tuple[str, str], list[Chosen]]:
+    """Every fit that some claims need, by (variable, control).
+
+    Args:
+        ds: results.
+        claims: the claims.
+        windows: parts of the clock η²t/B, by name; each is fitted by itself and is one more choice.
+    """
+    keys = dict.fromkeys((c.variable, c.control) for c in claims)
+    if windows is None:
+        return {
+            (variable, control): fit_choices(ds, variable, (control,)) for variable, control in keys
+        }
+    clock = tau(ds)
+    fits: dict[tuple[str, str], list[Chosen]] = {key: [] for key in keys}
+    for (variable, control), made in fits.items():
+        for name, (low, high) in windows.items():
+            part = ds.assign_coords(step=ds.step.where((clock >= low) & (clock <= high), -1))
+            for choice, runs, fit in fit_choices(part, variable, (control,)):
+                made.append(Chosen({**choice, "window": name}, runs, fit))
+    return fits
+
+
+def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
+    """The row of a claim for one choice: exponent, interval, misfit, p-value, numbers of runs, verdict and why."""
+    runs, fit = chosen.runs, chosen.fit
+    found = fit.exponents[claim.control]
+    first, last = _ends(runs, claim.variable)
+    row = {
+        "choice": chosen.choice,
+        "variable": claim.variable,
+        "control": claim.control,
+        "control_values": np.unique(runs[claim.control].values).tolist(),
+        "claimed": f"{claim.exponent:g}" if claim.exponent is not None else f"> {claim.above:g}",
+        **{
+            k: v if np.isfinite(v) else None
+            for k, v in (("exponent", found.value), ("low", found.low), ("high", found.high))
+        },
+        "misfit": fit.misfit,
+        "p_value": fit.p_value,
+        "collapsed": fit.collapsed,
+        "first": first,
+        "last": last,
+        "num_seeds": len(np.unique(runs.seed.values)),
+        "num_runs": runs.sizes["run"],
+        "num_left_out": len(fit.left_out),
+    }
+    row["verdict"], row["why"] = verdict(row)
+    return row
+
+
+def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:
+    """Mean over finite runs at the first and at the last record of each."""
+    values, there = runs[variable].values, runs.step.values >= 0
+    run, last = np.arange(len(values)), values.shape[1] - 1 - there[:, ::-1].argmax(1)
+    return float(np.nanmean(values[run, there.argmax(1)])), float(np.nanmean(values[run, last]))
+
+
+def rows(
+    claims: Sequence[Claim],
+    fits: Mapping[tuple[str, str], list[Chosen]],
+    found: Sequence[Evidence] = (),
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of an experiment by claim: those of its fits, then its other evidence."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for claim in claims:
+        made.setdefault(claim.id, []).extend(
+            judge(claim, c) for c in fits[claim.variable, claim.control]
+        )
+    for piece in found:
+        made.setdefault(piece.claim, []).append(piece.row())
+    return made

@@ -1,0 +1,147 @@
+"""Claims and verdicts as Markdown tables and as lines for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jthermo.results.atomic import write_between
+
+
+def _measured_line(row: Mapping[str, Any]) -> str:
+    """A row of evidence in words."""
+    choice = " ".join(str(v) for v in row["choice"].values())
+    return (
+        f"{row['quantity']:<52} {choice:<8} {row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        f"  paper {row['claimed']:<7} {row['verdict']}"
+    )
+
+
+def _measured_table(known: Mapping[str, Any]) -> str:
+    """The evidence in ``claims.json`` as a Markdown table, empty where there is none."""
+    lines = [
+        "| claim | experiment | quantity | choice | paper | measured [95 %] | seeds | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in known.items():
+        for experiment, found in entry["experiments"].items():
+            for row in (r for r in found["rows"] if "quantity" in r):
+                choice = (
+                    ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in row["choice"].items())
+                    or "–"
+                )
+                lines.append(
+                    f"| {name} | {experiment} | {row['quantity']} | {choice} | {row['claimed']} "
+                    f"| {row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] | {row['num_seeds'] or '–'} "
+                    f"| **{row['verdict']}** |"
+                )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def table(known: Mapping[str, Any]) -> str:
+    """The claims as a Markdown table."""
+    lines = [
+        "| claim | experiment | choice | paper | exponent [95 %] | misfit | start → end | seeds | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in known.items():
+        for experiment, found in entry["experiments"].items():
+            for row in (r for r in found["rows"] if "exponent" in r):
+                choice = (
+                    ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items())
+                    or "–"
+                )
+                exponent = interval(row)
+                lines.append(
+                    f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
+                    f"| {100 * row['misfit']:.1f} % | {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
+                    f"| **{row['verdict']}**: {row['why']} |"
+                )
+    summary = [
+        f"- **{name}**, {entry['text']}: {entry['verdict']}." for name, entry in known.items()
+    ]
+    return "\n".join([*summary, "", *lines, "", _measured_table(known)]).rstrip()
+
+
+def summary(known: Mapping[str, Any]) -> str:
+    """The verdicts in words with the exponent and interval of every choice, for a terminal."""
+    lines = []
+    for name, entry in known.items():
+        lines.append(f"{name}  {entry['text']}: {entry['verdict']}")
+        for experiment, found in entry["experiments"].items():
+            for row in found["rows"]:
+                told = _measured_line(row) if "quantity" in row else _case_line(row)
+                lines.append(f"      {experiment:<11} {told}")
+    return "\n".join(lines)
+
+
+def line(claim: str, row: Mapping[str, Any]) -> str:
+    """A row with its claim in words, for a terminal."""
+    if "quantity" in row:
+        return f"{claim:<3} {_measured_line(row)}"
+    return f"{claim:<3} {row['variable']:<16} {_case_line(row)} ({row['why']})"
+
+
+def _case_line(row: Mapping[str, Any]) -> str:
+    symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(row["control"], row["control"])
+    choice = " ".join(str(v) for v in row["choice"].values())
+    return f"{choice:<10} exponent of {symbol}: {interval(row)}  paper {row['claimed']:<4} {row['verdict']}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """The exponent of a row with its interval, as it is printed wherever it is."""
+    if None in (row["exponent"], row["low"], row["high"]):
+        return "not identifiable"
+    return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def verdict_table(known: Mapping[str, Any]) -> str:
+    """A Markdown row for each claim: the verdict and the exponent at each init."""
+    lines = ["| | the paper claims | verdict | exponents or evidence |", "|---|---|---|---|"]
+    for name, entry in known.items():
+        rows = [row for found in entry["experiments"].values() for row in found["rows"]]
+        fits = [
+            (row["claimed"], row["exponent"]) for row in rows if row.get("exponent") is not None
+        ]
+        if not rows:
+            lines.append(f"| {name} | {entry['text']} | {entry['verdict']} | |")
+            continue
+        span = f"{len(rows)} measured values" if not fits else ""
+        if fits:
+            number = "1 fit" if len(fits) == 1 else f"{len(fits)} fits"
+            span = f"{reach(fits)}, {number}"
+        lines.append(f"| {name} | {entry['text']} | {counted(rows)} | {span} |")
+    return "\n".join(lines)
+
+
+def reach(fits: Sequence[tuple[str, float]]) -> str:
+    """From which exponent to which the fits go, for each exponent that the paper claims.
+
+    >>> reach([("2", 1.6), ("2", 1.9), ("-1", -0.7)])
+    '1.60 … 1.90 (paper 2) and -0.70 (paper -1)'
+    """
+    told = []
+    for claimed in dict.fromkeys(c for c, _ in fits):
+        found = [exponent for c, exponent in fits if c == claimed]
+        ends = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(found), max(found))))
+        told.append(f"{ends} (paper {claimed})")
+    return " and ".join(told)
+
+
+def counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One verdict where all rows agree, else how many have which."""
+    count = Counter(row["verdict"] for row in rows)
+    if len(count) == 1:
+        return f"**{next(iter(count))}**"
+    return ", ".join(
+        f"{number} of {len(rows)} **{verdict}**" for verdict, number in count.most_common()
+    )
+
+
+def write_tables(claims: Path, page: Path) -> None:
+    """Put tables of ``claims.json`` between their markers on a page: "claims" with a row per fit, "verdicts" per claim."""
+    known = json.loads(claims.read_text())
+    write_between(page, {"claims": table(known), "verdicts": verdict_table(known)})

@@ -1,0 +1,124 @@
+"""Verdicts: the rules that turn exponents, intervals and measured values into reproduced, not reproduced or undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+
+# A fitted exponent is reproduced where its whole interval lies within this share of the paper's exponent.
+TOLERANCE = 0.15
+# Curves that do not collapse still count as collapsed where they miss each other by less than this share of their range.
+MISFIT = 0.05
+# Half the width of a 95 % interval of a normal estimate, in standard errors.
+NORMAL = 1.96
+# A measured number agrees with a claimed one within so many standard errors, plus the stated tolerance.
+SIGMAS = 3
+
+
+def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a row of ``claims.json`` and why, from its numbers alone."""
+    return _measured_verdict(row) if "quantity" in row else _exponent_verdict(row)
+
+
+def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a measured number."""
+    value, low, high, target = (float(row[k]) for k in ("value", "low", "high", "target"))
+    if row["relation"] == "=":
+        error = (high - low) / 2 / NORMAL
+        agrees = abs(value - target) <= SIGMAS * error + row["tolerance"]
+        return REPRODUCED if agrees else NOT_REPRODUCED, f"it is {value:.4f} ± {error:.4f}"
+    right, wrong = (
+        (low > target, high < target) if row["relation"] == ">" else (high < target, low > target)
+    )
+    if right or wrong:
+        return REPRODUCED if right else NOT_REPRODUCED, f"it lies in [{low:.3g}, {high:.3g}]"
+    return UNDECIDED, "the interval holds the bound"
+
+
+def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verdicts in one line: each quantity once, by its name up to the first comma, whatever the choices.
+
+    >>> rows = [{"quantity": "drift, J/ρ", "verdict": REPRODUCED}, {"quantity": "drift, J/ρ", "verdict": UNDECIDED}]
+    >>> _overall_of_measured([*rows, {"quantity": "ψ", "verdict": NOT_REPRODUCED}])
+    'not reproduced for ψ; reproduced for drift (1 of 2); undecided for drift (1 of 2)'
+    """
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        count = found.setdefault(row["quantity"].partition(",")[0], {})
+        count[row["verdict"]] = count.get(row["verdict"], 0) + 1
+    cases: dict[str, list[str]] = {}
+    for name, count in found.items():
+        for verdict, number in count.items():
+            part = f" ({number} of {sum(count.values())})" if len(count) > 1 else ""
+            cases.setdefault(verdict, []).append(name + part)
+    return "; ".join(
+        f"{verdict} for {', '.join(names)}" for verdict, names in sorted(cases.items())
+    )
+
+
+def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a fitted exponent."""
+    low, high = (e if row[k] is None else row[k] for k, e in (("low", -np.inf), ("high", np.inf)))
+    bound = float(row["claimed"].removeprefix("> "))
+    if not row["last"] < row["first"]:
+        return NOT_REPRODUCED, "it does not fall"
+    if row["claimed"].startswith(">"):
+        if low > bound:
+            return REPRODUCED, f"the interval lies above {bound:g}"
+        if high < bound:
+            return NOT_REPRODUCED, f"the interval lies below {bound:g}"
+        return UNDECIDED, "the interval is too wide"
+    near, far = sorted((bound * (1 - TOLERANCE), bound * (1 + TOLERANCE)))
+    if high < near or low > far:
+        return NOT_REPRODUCED, f"the interval excludes {bound:g} ± {100 * TOLERANCE:g} %"
+    if row.get("collapsed") is False and row["misfit"] > MISFIT:
+        return (
+            NOT_REPRODUCED,
+            f"the curves miss each other by {100 * row['misfit']:.0f} % of their range",
+        )
+    if near <= low and high <= far:
+        return REPRODUCED, f"the interval lies within {100 * TOLERANCE:g} % of {bound:g}"
+    return UNDECIDED, "the interval is too wide"
+
+
+def supported(row: Mapping[str, Any]) -> bool:
+    """Whether the verdict in a row is the one that its own numbers give; False also where they are missing or at odds."""
+    try:
+        fitted = "quantity" not in row and None not in (row["exponent"], row["low"])
+        inside = not fitted or row["low"] <= row["exponent"] <= row["high"]
+        return inside and verdict(row)[0] == row["verdict"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def overall(entry: Mapping[str, Any]) -> str:
+    """The verdict over every row of a claim, naming the choice that it depends on."""
+    rows = [
+        (name, row)
+        for name, experiment in entry["experiments"].items()
+        for row in experiment["rows"]
+    ]
+    found = {row["verdict"] for _, row in rows}
+    if not found:
+        return (
+            "; ".join(f"{n} not run: {e['not_run']}" for n, e in entry["experiments"].items())
+            or "not run"
+        )
+    if len(found) == 1:
+        return found.pop()
+    if any("quantity" in row for _, row in rows):
+        return _overall_of_measured([row for _, row in rows])
+    groups = {
+        v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v)
+        for v in sorted(found)
+    }
+    several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
+    return f"depends on an unstated choice: {several}"
+
+
+def _case(experiment: str, row: Mapping[str, Any]) -> str:
+    return " ".join([experiment, *(str(v) for v in row["choice"].values())])

@@ -1,0 +1,1 @@
+"""Random numbers: threefry, and every random stream of a run."""

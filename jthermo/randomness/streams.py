@@ -1,0 +1,137 @@
+"""Every random stream of the project: which key each random number is drawn from.
+
+The key of a number is ``fold_in(fold_in(fold_in(key(seed), role), stream), step)``. `seed` is the run's seed; `role`
+says what the number is for; `stream` is a hash of the run's settings; `step` counts updates or records. So no key and
+no iterator is part of a run's state, and adding runs to a sweep changes no other run. The integers of this file are
+part of every result: never renumber them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+from typing import NamedTuple, Protocol
+
+import jax
+from jax import Array
+
+from jthermo.randomness import threefry
+
+KEY_IMPL = threefry.IMPL
+
+
+@unique
+class Role(IntEnum):
+    """What a random number of a run is for."""
+
+    INIT = 0
+    BATCH = 1
+    NOISE = 2
+    PROBE = 3
+    DATASET = 4
+    TEST = 5
+    ESTIMATE = 6
+
+
+# Below the key of a data set, a number stands for an example: its index in the training split, its index plus
+# TEST_SPLIT in the test split. TEACHER is the index of no example.
+TEST_SPLIT = 2**31
+TEACHER = 2**32 - 1
+# Below the key of a draw, for the data set or teacher of a draw that belongs to no run.
+_OWN_DATASET = 2
+
+
+class Seeded(Protocol):
+    """Anything with the seed and the stream number of a run, uint32 each."""
+
+    @property
+    def seed(self) -> Array:
+        """The run's seed."""
+
+    @property
+    def stream(self) -> Array:
+        """The hash of the run's settings."""
+
+
+class Streams(NamedTuple):
+    """The keys of a run that every step folds its number into; runs of one seed share `dataset`."""
+
+    batch: Array
+    noise: Array
+    dataset: Array
+
+
+class RecordKeys(NamedTuple):
+    """The keys of one record of a run: for the probe, for the test examples, and for random estimators."""
+
+    probe: Array
+    test: Array
+    estimate: Array
+
+
+def streams(run: Seeded) -> Streams:
+    """The keys of a run's training."""
+    return Streams(_stream_key(run, Role.BATCH), _stream_key(run, Role.NOISE), dataset_key(run))
+
+
+def record_keys(run: Seeded, step: Array) -> RecordKeys:
+    """The keys of a run's record at a step."""
+    roles = (Role.PROBE, Role.TEST, Role.ESTIMATE)
+    return RecordKeys(*(jax.random.fold_in(_stream_key(run, role), step) for role in roles))
+
+
+def init_key(seed: Array) -> Array:
+    """The key of the initial parameters, the same for all runs of a seed."""
+    return jax.random.fold_in(_seed_key(seed), Role.INIT)
+
+
+def dataset_key(run: Seeded) -> Array:
+    """The key of the finite data set, the same for all runs of a seed."""
+    return jax.random.fold_in(_seed_key(run.seed), Role.DATASET)
+
+
+def batch_key(keys: Streams, step: Array) -> Array:
+    """The key of the examples of a step, or of their indices in a finite set."""
+    return jax.random.fold_in(keys.batch, step)
+
+
+def step_labels_key(keys: Streams, step: Array) -> Array:
+    """The key of the labels that are drawn anew at a step."""
+    return jax.random.fold_in(batch_key(keys, step), 1)
+
+
+def noise_key(keys: Streams, step: Array) -> Array:
+    """The key of the noise control of a step."""
+    return jax.random.fold_in(keys.noise, step)
+
+
+def epoch_key(keys: Streams, epoch: Array) -> Array:
+    """The key of the order of the examples in an epoch."""
+    return jax.random.fold_in(keys.batch, epoch)
+
+
+def example_key(dataset: Array, index: Array) -> Array:
+    """The key of one example of the finite set that `dataset` stands for."""
+    return jax.random.fold_in(dataset, index)
+
+
+def teacher_key(dataset: Array) -> Array:
+    """The key of the teacher's parameters, from the key of a seed's data set."""
+    return jax.random.fold_in(dataset, TEACHER)
+
+
+def two_keys(key: Array) -> tuple[Array, Array]:
+    """Two keys below the key of one draw: of the inputs or indices, and of the labels."""
+    return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+
+
+def own_dataset_key(key: Array) -> Array:
+    """The key of the data set or teacher of a draw that belongs to no run."""
+    return jax.random.fold_in(key, _OWN_DATASET)
+
+
+def _seed_key(seed: Array) -> Array:
+    return jax.random.key(seed, impl=KEY_IMPL)
+
+
+def _stream_key(run: Seeded, role: Role) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(_seed_key(run.seed), role), run.stream)

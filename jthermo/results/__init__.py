@@ -1,0 +1,17 @@
+"""The results folder: its layout, writing, reading, and tables for analysis."""
+
+from jthermo.results.reading import open_results, status
+from jthermo.results.tables import axes_of, export, grid, num_diverged, select, tau, tidy, variable
+
+__all__ = [
+    "axes_of",
+    "export",
+    "grid",
+    "num_diverged",
+    "open_results",
+    "select",
+    "status",
+    "tau",
+    "tidy",
+    "variable",
+]

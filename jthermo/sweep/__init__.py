@@ -1,0 +1,1 @@
+"""The specification of a sweep: its axes, recorded steps, JSON and identity."""

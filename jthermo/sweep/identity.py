@@ -1,0 +1,61 @@
+"""What two sweeps must share to give equal results: canonical forms and their digests."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jthermo.errors import InputError
+from jthermo.sweep.json_codec import to_plain
+from jthermo.sweep.spec_value import _defaults, _same, arguments, is_value
+from jthermo.sweep.stable_names import reference
+
+
+def canonical(value: Any, *, source: bool = False) -> Any:
+    """`to_plain` without arguments that stand at their default, so that a new default changes no identity.
+
+    With `source`, classes and functions from outside jthermo, flax and optax carry a digest of their code: an
+    edited user model is another model.
+    """
+    if isinstance(value, range | tuple | list):
+        return [canonical(v, source=source) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): canonical(v, source=source) for k, v in sorted(value.items())}
+    if is_value(value):
+        cls: Any = type(value)
+        defaults = value.defaults if hasattr(value, "defaults") else _defaults(cls)
+        # arguments that say where a thing lies, not what it is
+        where = getattr(value, "unidentifying", ())
+        named = {k: v for k, v in arguments(value).items() if k not in where}
+        kept = {k: v for k, v in named.items() if k not in defaults or not _same(v, defaults[k])}
+        plain = {"type": reference(cls), **canonical(kept, source=source)}
+        return plain | _source(cls) if source else plain
+    if callable(value):
+        plain = {"function": reference(value)}
+        return plain | _source(value) if source else plain
+    return to_plain(value)
+
+
+def json_digest(plain: Any) -> str:
+    """SHA-256 of JSON-able data, independent of the order of keys."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _source(obj: type | Callable) -> dict[str, str]:
+    """A digest of user code that ignores comments and layout; nothing for library code, which has versions."""
+    if obj.__module__.partition(".")[0] in ("jthermo", "flax", "optax", "builtins"):
+        return {}
+    closure = getattr(obj, "__closure__", None) or ()
+    try:
+        cells = [canonical(cell.cell_contents) for cell in closure]
+        tree = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(obj))))
+    except (OSError, TypeError, SyntaxError, InputError):
+        # no source at hand: the name has to do
+        return {}
+    return {"source": json_digest([tree, cells])[:16]}

@@ -1,0 +1,69 @@
+"""A sweep as plain JSON and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jthermo.errors import InputError
+from jthermo.sweep.spec_value import _defaults, _same, arguments, is_value
+from jthermo.sweep.stable_names import RENAMED_ARGUMENTS, dereference, reference
+
+
+def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Field by field, where two sweeps' JSON differ."""
+    return [
+        f"{k}: {json.dumps(a.get(k))[:120]} → {json.dumps(b.get(k))[:120]}"
+        for k in sorted({*a, *b})
+        if a.get(k) != b.get(k)
+    ]
+
+
+def to_plain(value: Any) -> Any:
+    """A spec value as JSON-able dicts, lists and scalars, complete with the defaults that have a name."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, range | tuple | list):
+        return [to_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if is_value(value):
+        plain = {"type": reference(type(value))}
+        kept = {k: v for k, v in arguments(value).items() if not _made_by_default(value, k, v)}
+        return plain | {k: to_plain(v) for k, v in kept.items()}
+    if callable(value):
+        return {"function": reference(value)}
+    raise InputError(
+        type(value).__name__,
+        value,
+        "can't be written as JSON; use numbers, strings, dataclasses or functions",
+    )
+
+
+def _made_by_default(value: Any, name: str, argument: Any) -> bool:
+    """Whether an argument at its default is a function without an importable name, as flax's initialisers are."""
+    nameless = callable(argument) and "<" in getattr(argument, "__qualname__", "")
+    made_by: Any = type(value)
+    return nameless and _same(argument, _defaults(made_by).get(name))
+
+
+def from_plain(plain: Any) -> Any:
+    """The inverse of `to_plain`; sequences come back as tuples."""
+    if isinstance(plain, list):
+        return tuple(from_plain(v) for v in plain)
+    if isinstance(plain, dict):
+        if set(plain) == {"function"}:
+            return dereference(plain["function"])
+        made = {k: from_plain(v) for k, v in plain.items() if k != "type"}
+        if "type" not in plain:
+            return made
+        renamed = RENAMED_ARGUMENTS.get(plain["type"], {})
+        return dereference(plain["type"])(**{renamed.get(k, k): v for k, v in made.items()})
+    return plain

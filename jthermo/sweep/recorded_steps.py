@@ -1,0 +1,151 @@
+"""When a run ends and when it is recorded: the clock of a run, resolved to whole steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jthermo.errors import InputError, finite_number, is_whole, whole_number
+
+
+@dataclass(frozen=True)
+class LogSteps:
+    """`n` records: step 0, then log-spaced to the end; see :func:`log_steps`."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", whole_number("log_steps", self.n, least=2))
+
+    def resolve(self, num_steps: int) -> tuple[int, ...]:
+        """The recorded steps of a run of `num_steps`, strictly increasing."""
+        if num_steps < self.n:
+            return tuple(range(num_steps + 1))
+        wanted = np.rint(np.geomspace(1, num_steps, self.n - 1)).astype(np.int64)
+        # of two records too, where the spacing has one point
+        wanted[-1] = num_steps
+        rank = np.arange(self.n - 1)
+        # at least one step apart where the spacing is below one
+        steps = np.maximum.accumulate(wanted - rank) + rank
+        return (0, *steps.tolist())
+
+
+@dataclass(frozen=True)
+class Every:
+    """Step 0, every k-th step and the last; see :func:`every`."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "k", whole_number("every", self.k))
+
+    def resolve(self, num_steps: int) -> tuple[int, ...]:
+        """The recorded steps of a run of `num_steps`, strictly increasing."""
+        return tuple(sorted({*range(0, num_steps + 1, self.k), num_steps}))
+
+
+def log_steps(n: int) -> LogSteps:
+    """`n` records: step 0, then n − 1 log-spaced steps from 1 to the end, rounded and kept at least one step apart.
+
+    >>> log_steps(6).resolve(100)
+    (0, 1, 3, 10, 32, 100)
+    """
+    return LogSteps(n)
+
+
+def every(k: int) -> Every:
+    """Records at step 0, k, 2k … and at the end.
+
+    >>> every(40).resolve(100)
+    (0, 40, 80, 100)
+    """
+    return Every(k)
+
+
+def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
+    """A record schedule from what a user gives: a schedule value or any increasing sequence of steps."""
+    if isinstance(steps, LogSteps | Every):
+        return steps
+    if not isinstance(steps, Iterable) or isinstance(steps, str):
+        raise InputError(
+            "record.steps",
+            steps,
+            "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps",
+        )
+    given = list(steps)
+    if not given or any(not is_whole(s) or s < 0 for s in given):
+        raise InputError(
+            "record.steps", tuple(given), "give whole numbers of at least 0, at least one of them"
+        )
+    made = tuple(int(s) for s in given)
+    if any(b <= a for a, b in itertools.pairwise(made)):
+        raise InputError(
+            "record.steps", made, "must be strictly increasing; sort them and drop repeats"
+        )
+    return made
+
+
+@dataclass(frozen=True)
+class RescaledSteps:
+    """Run until t·η^a·B^b = value; the paper's clock has a = 2, b = −1.
+
+    Args:
+        value: where the rescaled clock stops.
+        learning_rate_power: a, the power of η.
+        batch_size_power: b, the power of B.
+        at_most: a cap on the number of steps, None for none.
+
+    >>> RescaledSteps(20.0).resolve(learning_rate=0.05, batch_size=2)
+    16000
+    """
+
+    value: float
+    learning_rate_power: float = 2.0
+    batch_size_power: float = -1.0
+    at_most: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("value", "learning_rate_power", "batch_size_power"):
+            above = 0 if name == "value" else -math.inf
+            object.__setattr__(
+                self, name, finite_number(f"num_steps.{name}", getattr(self, name), above=above)
+            )
+        if self.at_most is not None:
+            object.__setattr__(self, "at_most", _steps("num_steps.at_most", self.at_most))
+
+    def resolve(self, learning_rate: float, batch_size: int) -> int:
+        """The number of steps of a run: the first whole step at which the clock has reached the value."""
+        exact = (
+            self.value
+            * learning_rate**-self.learning_rate_power
+            * batch_size**-self.batch_size_power
+        )
+        if not exact < MAX_STEPS:
+            raise InputError(
+                "num_steps",
+                self,
+                f"means {exact:.3g} steps at learning_rate = {learning_rate}, "
+                f"batch_size = {batch_size}; lower the value or set at_most",
+            )
+        # 20/0.05² is 8000, not the 8001 of its rounding
+        steps = max(1, math.ceil(exact * (1 - 1e-9)))
+        return steps if self.at_most is None else min(steps, self.at_most)
+
+
+# steps are int32 inside the programs
+MAX_STEPS = 2**31 - 1
+
+
+def as_num_steps(num_steps: Any) -> int | RescaledSteps:
+    """A run length from what a user gives."""
+    return num_steps if isinstance(num_steps, RescaledSteps) else _steps("num_steps", num_steps)
+
+
+def _steps(field: str, value: Any) -> int:
+    remedy = f"give a whole number from 1 to {MAX_STEPS}, or jt.RescaledSteps(value)"
+    return whole_number(field, value, most=MAX_STEPS, remedy=remedy)

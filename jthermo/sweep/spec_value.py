@@ -1,0 +1,86 @@
+"""Spec values as plain JSON and back, their canonical form, and fields by dotted name.
+
+A spec value is anything with constructor arguments: a frozen dataclass, a :class:`jthermo.models.Model`, an
+:class:`jthermo.optimizer.Optimizer` or a flax module. ``arguments`` is the one place that knows how to read them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+from jthermo.errors import InputError
+
+# bookkeeping fields of flax.linen.Module
+_FLAX_OWN = ("parent", "name")
+
+
+def is_value(value: object) -> bool:
+    """Whether `value` has constructor arguments that `arguments` can read."""
+    return not isinstance(value, type) and (
+        hasattr(value, "arguments") or dataclasses.is_dataclass(value)
+    )
+
+
+def arguments(value: Any) -> dict[str, Any]:
+    """The constructor arguments of a spec value, by name."""
+    if hasattr(value, "arguments"):
+        return dict(value.arguments)
+    names = [f.name for f in dataclasses.fields(value) if f.init and f.name not in _FLAX_OWN]
+    return {name: getattr(value, name) for name in names}
+
+
+def replace(value: Any, /, **changes: Any) -> Any:
+    """A copy of a spec value with some constructor arguments changed, validated again."""
+    return type(value)(**{**arguments(value), **changes})
+
+
+def _same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and a == b
+
+
+@functools.lru_cache(maxsize=256)
+def _defaults(cls: type) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters.values()
+    found = {p.name: p.default for p in parameters if p.default is not p.empty}
+    # a default_factory shows as a sentinel in the signature
+    if dataclasses.is_dataclass(cls):
+        made = {
+            f.name: f.default_factory()
+            for f in dataclasses.fields(cls)
+            if callable(f.default_factory)
+        }
+        found |= made
+    return found
+
+
+def get(value: Any, path: str) -> Any:
+    """The argument of a spec value at a dotted `path`, such as ``model.hidden``."""
+    for name in path.split("."):
+        value = _argument(value, name, path)
+    return value
+
+
+def put(value: Any, path: str, new: Any) -> Any:
+    """A copy of a spec value with the argument at a dotted `path` changed."""
+    name, _, rest = path.partition(".")
+    old = _argument(value, name, path)
+    return replace(value, **{name: put(old, rest, new) if rest else new})
+
+
+def _argument(value: Any, name: str, path: str) -> Any:
+    have = arguments(value) if is_value(value) else {}
+    if name not in have:
+        raise InputError(
+            "field",
+            path,
+            f"{type(value).__name__} has no {name!r}; it has {', '.join(have) or 'no fields'}",
+        )
+    return have[name]
+
+
+def float_fields(value: Any) -> dict[str, float]:
+    """The float arguments of a spec value: those that a program takes as inputs, so that no value of them recompiles."""
+    return {k: v for k, v in arguments(value).items() if isinstance(v, float)}

@@ -1,0 +1,106 @@
+"""The permanent names of classes and functions in ids and JSON, whatever file defines them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jthermo.errors import InputError
+
+# Every class and function of jthermo that sweep ids, random streams or JSON name: the name written, then where the
+# object is defined today. The written names are permanent: changing one changes ids and random numbers and makes
+# existing results folders unreadable. When code moves, only the right-hand side changes.
+STABLE_NAMES = {
+    "jthermo.models:Model": "jthermo.models.model:Model",
+    "jthermo.models:Flax": "jthermo.models.model:Flax",
+    "jthermo.models:TwoLayer": "jthermo.models.two_layer:TwoLayer",
+    "jthermo.models:MLP": "jthermo.models.mlp:MLP",
+    "jthermo.models:CNN": "jthermo.models.cnn:CNN",
+    "jthermo.data.synthetic:Gaussian": "jthermo.data.synthetic:Gaussian",
+    "jthermo.data.synthetic:Uniform": "jthermo.data.synthetic:Uniform",
+    "jthermo.data.synthetic:Sphere": "jthermo.data.synthetic:Sphere",
+    "jthermo.data.teacher:Teacher": "jthermo.data.teacher:Teacher",
+    "jthermo.data.images:FashionMNIST": "jthermo.data.images:FashionMNIST",
+    "jthermo.data.images:CIFAR10": "jthermo.data.images:CIFAR10",
+    "jthermo.data.arrays:Arrays": "jthermo.data.arrays:Arrays",
+    "jthermo.noise:Full": "jthermo.update_rule.residual_noise:Full",
+    "jthermo.noise:Unbiased": "jthermo.update_rule.residual_noise:Unbiased",
+    "jthermo.noise:LabelAveraged": "jthermo.update_rule.residual_noise:LabelAveraged",
+    "jthermo.optimizer:Optimizer": "jthermo.update_rule.optimizer:Optimizer",
+    "jthermo.optimizer:stepped_sgd": "jthermo.update_rule.schedule:stepped_sgd",
+    "jthermo.schedule:LogSteps": "jthermo.sweep.recorded_steps:LogSteps",
+    "jthermo.schedule:Every": "jthermo.sweep.recorded_steps:Every",
+    "jthermo.schedule:RescaledSteps": "jthermo.sweep.recorded_steps:RescaledSteps",
+    "jthermo.spec:Record": "jthermo.sweep.record:Record",
+    "jthermo.spec:Config": "jthermo.sweep.run_config:RunConfig",
+    "jthermo.spec:Sweep": "jthermo.sweep.sweep:Sweep",
+    "jthermo.observables:ActivationRate": "jthermo.observables.activation:ActivationRate",
+    "jthermo.observables:UnitActivation": "jthermo.observables.activation:UnitActivation",
+    "jthermo.observables:Custom": "jthermo.observables.observable:Custom",
+    "jthermo.observables:Kappa": "jthermo.observables.curvature:Kappa",
+    "jthermo.observables:HessianTrace": "jthermo.observables.curvature:HessianTrace",
+    "jthermo.observables:TraceBound": "jthermo.observables.curvature:TraceBound",
+    "jthermo.observables:TopEigenvalues": "jthermo.observables.curvature:TopEigenvalues",
+    "jthermo.observables:GradientVariance": "jthermo.observables.gradient_variance:GradientVariance",
+    "jthermo.observables:Accuracy": "jthermo.observables.loss:Accuracy",
+    "jthermo.observables:Loss": "jthermo.observables.loss:Loss",
+    "jthermo.observables:MeanSquaredResidual": "jthermo.observables.loss:MeanSquaredResidual",
+    "jthermo.observables:WeightNorm": "jthermo.observables.weight_norm:WeightNorm",
+    "jthermo.observables:LayerStatistics": "jthermo.observables.layer_statistics:LayerStatistics",
+    "jthermo.observables:Sparse": "jthermo.observables.sparse:Sparse",
+}
+
+
+# Arguments that had another name when older folders were written, by the written name of their class.
+RENAMED_ARGUMENTS = {
+    "jthermo.schedule:RescaledSteps": {
+        "learning_rate": "learning_rate_power",
+        "batch_size": "batch_size_power",
+    },
+}
+_WRITTEN = {place: name for name, place in STABLE_NAMES.items()}
+
+
+def main_name() -> str:
+    """The name by which the running program can be imported: ``python sweep.py`` and ``import sweep`` mean one thing."""
+    main = sys.modules["__main__"]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return spec.name
+    file = getattr(main, "__file__", None)
+    return "__main__" if file is None else Path(file).stem
+
+
+def loaded(module: str) -> ModuleType | None:
+    """A module by that name, where it is loaded."""
+    return sys.modules.get(module) or (sys.modules["__main__"] if module == main_name() else None)
+
+
+def reference(obj: Any) -> str:
+    """The name of a class or function in ids and JSON: its stable name, else the shortest public ``module:name``."""
+    module, name = obj.__module__, obj.__qualname__
+    if (written := _WRITTEN.get(f"{module}:{name}")) is not None:
+        return written
+    if module == "__main__":
+        module = main_name()
+    root = module.partition(".")[0]
+    if root != "jthermo" and getattr(sys.modules.get(root), name, None) is obj:
+        module = root
+    return f"{module}:{name}"
+
+
+def dereference(ref: str) -> Any:
+    """The class or function that :func:`reference` wrote as `ref`."""
+    module, _, name = STABLE_NAMES.get(ref, ref).partition(":")
+    try:
+        return functools.reduce(
+            getattr, name.split("."), loaded(module) or importlib.import_module(module)
+        )
+    except (ImportError, AttributeError) as error:
+        remedy = (
+            "define it in a file that can be imported (not in a notebook cell or inside a function)"
+        )
+        raise InputError("type", ref, f"can't be imported ({error}); {remedy}") from None

@@ -1,0 +1,1 @@
+"""The update rule: losses, the residual that enters it, optimizers and learning-rate schedules."""

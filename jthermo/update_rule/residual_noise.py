@@ -1,0 +1,85 @@
+"""How the residual p − y enters the update: the real one, or a control that removes one of its parts (Sec. 3, 5).
+
+``"full"`` is SGD. ``"unbiased"`` replaces p − y by an independent random sign, the noise that the thermophoresis
+argument assumes. ``"label_averaged"`` replaces y by its mean, which removes the label noise and keeps the descent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jthermo.errors import InputError, finite_number
+from jthermo.update_rule import losses
+
+
+@dataclass(frozen=True)
+class Full:
+    """r = p − y (Eq. 15)."""
+
+    def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
+        """dL/df per example, of the shape of `outputs`."""
+        del key
+        return losses.prediction(loss, outputs) - target
+
+
+@dataclass(frozen=True)
+class Unbiased:
+    """r = ±scale, a sign drawn anew and independent of x, y and f; for C classes 2·scale·(1/C − one-hot).
+
+    Args:
+        scale: s with s² = E(p−y)²; ½ is the value at f = 0.
+    """
+
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", finite_number("noise.scale", self.scale, above=0))
+
+    def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
+        """dL/df per example, of the shape of `outputs`."""
+        del loss, target
+        if outputs.ndim == 1:
+            return self.scale * jax.random.rademacher(key, outputs.shape, dtype=jnp.float32)
+        num_classes = outputs.shape[-1]
+        drawn = jax.random.randint(key, outputs.shape[:1], 0, num_classes)
+        return (
+            2
+            * self.scale
+            * (1 / num_classes - jax.nn.one_hot(drawn, num_classes, dtype=jnp.float32))
+        )
+
+
+@dataclass(frozen=True)
+class LabelAveraged:
+    """r = p − E y: the mean over random labels, ½ for two classes and 1/C for C."""
+
+    def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
+        """dL/df per example, of the shape of `outputs`."""
+        del target, key
+        mean = 0.5 if outputs.ndim == 1 else 1 / outputs.shape[-1]
+        return losses.prediction(loss, outputs) - mean
+
+
+Noise = Full | Unbiased | LabelAveraged
+_NAMED = {"full": Full, "unbiased": Unbiased, "label_averaged": LabelAveraged}
+
+
+def as_noise(noise: str | Noise) -> Noise:
+    """A noise value from its name.
+
+    >>> as_noise("unbiased")
+    Unbiased(scale=0.5)
+    """
+    if isinstance(noise, Noise):
+        return noise
+    if noise not in _NAMED:
+        raise InputError(
+            "noise",
+            noise,
+            f"use one of {', '.join(_NAMED)} or a value such as jt.noise.Unbiased(scale=0.5)",
+        )
+    return _NAMED[noise]()

@@ -1,0 +1,1 @@
+"""The study that scores the collapse fitter on data with planted exponents."""

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Score the collapse fitter on fresh draws of every family: coverage, sharpness, verdicts, time.
+
+python scripts/collapse_study --draws 20 --salt 1 --families white_3 false_plateau
+python scripts/collapse_study --draws 5 --salt 1 --rivals
+python scripts/collapse_study --draws 40 --salt 1 --powers
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from jthermo.collapse import fit_collapse
+from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
+from scripts.collapse_study.rivals import RULES, rival
+from scripts.collapse_study.scoring import ours, score_family, table
+
+ONE_CONTROL = [
+    name
+    for name in FAMILIES
+    if name.split("_")[0] not in ("false", "hidden", "correction", "physics", "two")
+]
+
+
+def compare(families: list[str], draws: int, salt: int) -> None:
+    """One row a fitter, over the families of one control whose bound is known."""
+    print(f"{'fitter':<12}{'cover':>7}{'worst':>7}{'score':>7}{'rmse':>7}{'crash':>7}{'ms':>7}")
+    for label, fitter in {"jthermo": ours, **{rule: rival(rule) for rule in RULES}}.items():
+        scores = [score_family(name, draws, fitter, salt) for name in families]
+        hits = np.mean([hit for s in scores for hit in s.hits])
+        worst = min(s.coverage for s in scores if s.hits)
+        score, rmse = (
+            np.nanmedian([getattr(s, n) for s in scores]) for n in ("interval_score", "rmse")
+        )
+        crashes, ms = (
+            sum(s.crashes for s in scores),
+            1000 * np.median([t for s in scores for t in s.seconds]),
+        )
+        print(
+            f"{label:<12}{hits:>7.3f}{worst:>7.2f}{score:>7.2f}{rmse:>7.2f}{crashes:>7}{ms:>7.0f}",
+            flush=True,
+        )
+
+
+def powers(draws: int, salt: int) -> None:
+    """Coverage where the power of a correction is fitted, and where the one found is taken as known."""
+    sizes = np.array([8.0, 12.0, 16.0, 32.0, 64.0, 128.0])
+    hits = dict.fromkeys(("L", "correction_L", "power_L", "power taken as known: L"), 0)
+    unbounded = 0
+    for draw in range(draws):
+        rng = np.random.default_rng([salt, draw])
+        p, w, a = (
+            rng.uniform(-1, 1),
+            rng.uniform(-2, -0.7),
+            rng.choice([-1, 1]) * rng.uniform(0.3, 0.9),
+        )
+        log_tau = p * np.log(sizes) + a * (sizes / 8) ** w
+        plan = Planted(
+            curve=random_curve(rng, log_tau.mean() + 3.5, 7.0),
+            powers=np.ones(1),
+            log_controls=log_tau[:, None],
+            log_times=(np.linspace(0, 7, 50),) * len(sizes),
+            num_replicates=(8,) * len(sizes),
+            noise=PlantedNoise(point=float(rng.uniform(0.005, 0.02)), offset=0.005),
+            names=("shift",),
+        )
+        table = plan.table(rng)
+        nearest = np.abs(np.log(table["shift"].to_numpy())[:, None] - log_tau).argmin(axis=1)
+        table["L"] = sizes[nearest]
+        fit = fit_collapse(table, ["L"], correction={"L": (-4, -0.25)})
+        known = fit_collapse(table, ["L"], correction={"L": fit.corrections[0].power}).exponents[
+            "L"
+        ]
+        answers = (*fit.exponents.values(), known)
+        for name, exponent, truth in zip(hits, answers, (p, a, w, p), strict=True):
+            hits[name] += exponent.low <= truth <= exponent.high
+        unbounded += "correction_power" in {note.code for note in fit.notes}
+    print({name: float(hit / draws) for name, hit in hits.items()}, "unbounded:", unbounded / draws)
+
+
+def main() -> None:
+    """Print one row a family and the bars."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=20, help="data sets of each family")
+    parser.add_argument("--salt", type=int, default=1, help="another number, other draws")
+    parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
+    parser.add_argument(
+        "--rivals", action="store_true", help="the quality S beside, where there is one control"
+    )
+    parser.add_argument(
+        "--powers", action="store_true", help="coverage with a fitted power of a correction"
+    )
+    args = parser.parse_args()
+    if args.powers:
+        powers(args.draws, args.salt)
+        return
+    if args.rivals:
+        compare([name for name in args.families if name in ONE_CONTROL], args.draws, args.salt)
+        return
+    scores = {}
+    for name in args.families:
+        scores[name] = score_family(name, args.draws, salt=args.salt)
+        print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    print("\n".join(table(scores)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The fused engine: the XLA engine's random bits and law, its own determinism, and what happens where it is missing.
+
+Its slow twin is in ``test_train.py`` and its rows of the determinism contract are in ``test_placement.py``, with those
+of the XLA engine.
+"""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jthermo as jt
+from jthermo.engines import choice as engines
+from jthermo.engines import fused, step_program
+from jthermo.engines.fused import build
+from jthermo.execution import placement, train_cohort
+from tests.engines.test_xla import CASES, params, sweep_of
+from tests.execution.test_placement import differing_bits
+
+without = engines.refusal()
+pytestmark = pytest.mark.skipif(without is not None, reason=str(without))
+STEPS = 200
+DEEP = jt.models.MLP(inputs=4, hidden=(6, 5, 3))
+NO_BIAS = jt.models.MLP(inputs=4, hidden=(6, 5), bias=False)
+FUSED = {
+    "scaled": {"data": jt.data.Gaussian(dim=4, scale=2.0)},
+    "deep": {"model": DEEP},
+    "deep, batch": {"model": DEEP, "batch_size": 5, "noise": "unbiased"},
+    "deep, no bias": {"model": NO_BIAS, "data": jt.data.Uniform(dim=4, low=-1.0)},
+}
+
+
+def longer(case, **changes):
+    record = jt.Record(steps=(0, STEPS), observables=(params, jt.loss()))
+    fields = {
+        "num_steps": STEPS,
+        "record": record,
+        "learning_rate": (0.05, 0.1),
+        **(CASES | FUSED)[case],
+    }
+    return sweep_of(**fields).replace(**changes)
+
+
+def ends(sweep, engine):
+    ds = jt.run(sweep, engine=engine, progress=False)
+    assert ds.attrs["engine"] == engine
+    return ds
+
+
+@pytest.mark.parametrize("case", FUSED)
+def test_engines_agree_after_200_steps(case):
+    fused, xla = (ends(longer(case), engine).params.values for engine in ("fused", "xla"))
+    assert np.linalg.norm(fused[:, 1] - xla[:, 1]) < 1e-4 * np.linalg.norm(xla[:, 1])
+    assert (fused[:, 0] == xla[:, 0]).all()
+    # the control: the tolerance is not loose
+    other = ends(longer(case, seed=(1, 8)), "fused").params.values
+    assert np.linalg.norm(other[:, 1] - xla[:, 1]) > 0.1 * np.linalg.norm(xla[:, 1])
+
+
+@pytest.mark.parametrize("case", ["epochs", "deep, batch"])
+def test_nothing_about_the_grid_changes_a_bit(case, monkeypatch):
+    sweep = longer(case, seed=range(20))
+    whole = ends(sweep, "fused")
+    assert differing_bits(whole, ends(sweep.replace(learning_rate=0.1, seed=(7,)), "fused")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train_cohort._Pace,
+            "until",
+            lambda self, now, target: np.minimum(target, now + 37).astype(np.int32),
+        )
+        assert differing_bits(whole, ends(sweep, "fused")) == 0
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
+    assert differing_bits(whole, ends(sweep, "fused")) == 0
+    assert differing_bits(whole, ends(sweep.replace(common_data=True), "fused")) > 1000
+
+
+def test_the_width_of_a_block_changes_no_bit_of_the_training():
+    narrow, wide = (
+        ends(longer("plain", seed=range(20), lane_width=w), "fused").params.values for w in (3, 32)
+    )
+    np.testing.assert_array_equal(narrow, wide)
+
+
+@pytest.mark.parametrize("case", ["plain", "no bias, uniform", "unbiased", "deep"])
+def test_recorded_means_agree_within_three_standard_errors(case):
+    """Over many steps rounding may part the runs: what is left in common is the law."""
+    steps = 20_000
+    record = jt.Record(
+        steps=(100, 1_000, steps), observables=(jt.activation_rate(), jt.mean_squared_residual())
+    )
+    sweep = longer(case, num_steps=steps, record=record, learning_rate=0.03, seed=range(64))
+    xla = ends(sweep.replace(seed=range(64, 128)), "xla")
+
+    def distances(other):
+        """Of the recorded means, in standard errors."""
+        for name in ("activation_rate", "mean_squared_residual"):
+            a, b = other[name].values, xla[name].values
+            error = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / len(a))
+            yield from np.abs(a.mean(0) - b.mean(0)) / (error + 1e-7)
+
+    assert max(distances(ends(sweep, "fused"))) < 3
+    assert max(distances(ends(sweep.replace(learning_rate=0.18), "fused"))) > 3
+
+
+def test_a_diverged_run_is_not_finite():
+    record = jt.Record(steps=(STEPS,), observables=jt.loss())
+    sweep = longer("squared", learning_rate=(0.05, 50.0), record=record)
+    ds = ends(sweep, "fused").isel(record=0)
+    assert (ds.finite.values == (ds.learning_rate.values < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacks"),
+    [
+        ({"data": jt.data.Gaussian(dim=4, num_samples=9, redraw=0.1)}, "labels that are redrawn"),
+        ({"optimizer": jt.sgd(momentum=0.0)}, "the optimizer"),
+        ({"model": jt.models.MLP(4, hidden=(3,), outputs=2), "loss": "softmax"}, "several outputs"),
+        (
+            {"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)},
+            "the data Arrays",
+        ),
+    ],
+)
+def test_what_the_fused_engine_lacks_is_said(changes, lacks):
+    sweep, said = longer("plain", **changes), []
+    programs = step_program.programs(sweep)
+    with pytest.raises(jt.InputError, match=f"fused engine lacks {lacks}.*engine='xla'"):
+        engines.settle("fused", None, programs, said.append)
+    assert not said
+    assert engines.settle("auto", None, programs, said.append) == "xla"
+    assert len(said) == 1
+    assert said[0].startswith(f"engine: xla, since the fused engine lacks {lacks}")
+
+
+def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
+    sweep, wider = longer("plain"), longer("plain", seed=range(3))
+    out = tmp_path / "fused"
+    jt.run(sweep.replace(seed=(0,)), out, engine="fused", progress=False)
+    with pytest.raises(jt.InputError, match="begun with fused"):
+        jt.run(wider, out, engine="xla", extend=True, progress=False)
+    monkeypatch.setattr(fused, "load", unavailable)
+    with pytest.raises(jt.InputError, match=r"begun with it, and here .* no compiler"):
+        jt.run(wider, out, extend=True, progress=False)
+    monkeypatch.undo()
+    assert jt.run(wider, out, extend=True, progress=False).attrs["engine"] == "fused"
+    # written before there were engines
+    old = tmp_path / "old"
+    jt.run(sweep.replace(seed=(0,)), old, engine="xla", progress=False)
+    described = json.loads((old / "sweep.json").read_text())
+    assert described.pop("engine") == "xla"
+    (old / "sweep.json").write_text(json.dumps(described))
+    assert jt.run(wider, old, extend=True, progress=False).attrs["engine"] == "xla"
+
+
+@pytest.mark.parametrize("missing", ["compiler", "kernels"])
+def test_without_compiler_or_kernels_xla_trains(missing, monkeypatch, capsys):
+    if missing == "compiler":
+        monkeypatch.setattr(fused, "load", unavailable)
+    else:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert jt.run(longer("plain")).attrs["engine"] == "xla"
+    said = capsys.readouterr().err
+    assert said.count("engine: xla, since") == 1
+    with pytest.raises(jt.InputError, match="engine='xla'"):
+        jt.run(longer("plain"), engine="fused", progress=False)
+
+
+def test_the_library_is_built_once_and_what_hinders_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("JTHERMO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", str(tmp_path / "absent"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(build.Unavailable, match="no C\\+\\+ compiler"):
+        build._built()
+    fake = tmp_path / "c++"
+    fake.write_text(
+        '#!/bin/sh\necho "$@" >> "$0.log"\n[ "$1" = --version ] || { echo broken >&2; exit 1; }\n'
+    )
+    fake.chmod(0o755)
+    with pytest.raises(build.Unavailable, match="broken"):
+        build._built()
+    fake.write_text(
+        '#!/bin/sh\nfor word; do last=$word; done\n[ "$1" = --version ] || echo made > "$last"\n'
+    )
+    made = build._built()
+    assert made.read_text() == "made\n"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ]\n')
+    assert build._built() == made
+
+
+def unavailable():
+    raise fused.Unavailable("there is no compiler")

@@ -1,0 +1,259 @@
+"""The step against a slow twin, the controls against their law, and what is compiled how often."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jthermo as jt
+from jthermo.engines import choice as engines
+from jthermo.engines import step_program
+from tests import deep_oracles, oracles
+
+STEPS = 12
+TWO_LAYER = jt.models.TwoLayer(inputs=4, hidden=6)
+NO_BIAS = jt.models.TwoLayer(inputs=4, hidden=6, bias=False, init="unit")
+GAUSSIAN, UNIFORM = jt.data.Gaussian(dim=4), jt.data.Uniform(dim=4)
+CASES = {
+    "plain": {},
+    "batch": {"batch_size": 3},
+    "no bias, uniform": {"model": NO_BIAS, "data": UNIFORM},
+    "unbiased": {"noise": "unbiased", "batch_size": 2},
+    "label averaged": {"noise": "label_averaged", "batch_size": 2},
+    "squared": {"loss": "squared", "batch_size": 2},
+    "finite": {"data": jt.data.Gaussian(dim=4, num_samples=7), "batch_size": 2},
+    "redrawn": {"data": jt.data.Gaussian(dim=4, num_samples=7, redraw=0.5), "batch_size": 2},
+    "epochs": {"data": jt.data.Gaussian(dim=4, num_samples=7, sampling="epochs"), "batch_size": 2},
+    "teacher": {
+        "data": jt.data.Teacher(jt.data.Sphere(dim=4, num_samples=7), NO_BIAS, 0.3),
+        "batch_size": 2,
+    },
+    "teacher of fresh x, decayed": {
+        "data": jt.data.Teacher(GAUSSIAN, TWO_LAYER, label_noise=0.3),
+        "optimizer": jt.sgd(decay_at=5, decay=4.0),
+    },
+}
+
+
+def params(model, params, probe):
+    """Every parameter, flat."""
+    return jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+
+
+def sweep_of(**changes):
+    fields = {
+        "model": TWO_LAYER,
+        "data": GAUSSIAN,
+        "learning_rate": (0.1, 0.3),
+        "seed": (0, 7),
+        "num_steps": STEPS,
+        "record": jt.Record(steps=(0, STEPS), observables=(params,)),
+    }
+    return jt.Sweep(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("engine", ["xla", "fused"])
+@pytest.mark.parametrize("case", CASES)
+def test_training_equals_its_slow_twin(case, engine):
+    sweep = sweep_of(**CASES[case])
+    programs = step_program.programs(sweep)
+    if engine == "fused" and (reason := engines.refusal(programs)):
+        pytest.skip(reason)
+    ds = jt.run(sweep, engine=engine, progress=False)
+    for config, (at, seeds) in sweep.groups.items():
+        for seed in seeds:
+            run = ds.isel(
+                run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed)
+            )
+            start, end = run.params.values[0]
+            made = config.model.init(oracles.key(seed, 0))
+            np.testing.assert_allclose(
+                start,
+                np.concatenate([np.ravel(made[k]) for k in sorted(made)]),
+                rtol=1e-6,
+                atol=1e-7,
+            )
+            expected = oracles.train(config, made, seed, STEPS)
+            flat = np.concatenate([expected[k].ravel() for k in sorted(expected)])
+            np.testing.assert_allclose(end, flat, rtol=2e-4, atol=2e-6)
+            # it moved, and to the right place
+            assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
+
+
+def test_momentum_and_swept_hyperparameters_are_those_of_optax():
+    sweep = sweep_of(
+        learning_rate=0.2,
+        seed=3,
+        optimizer=jt.sgd(momentum=0.5),
+        vary={"optimizer.momentum": (0.0, 0.5)},
+    )
+    ds = jt.run(sweep, progress=False)
+    without, with_momentum = (
+        ds.params.values[i, 1] for i in np.argsort(ds["optimizer.momentum"].values)
+    )
+    (config,) = (c for c in sweep.configs if c.optimizer.hyper["momentum"] == 0.5)
+    made = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
+    trace = {k: np.zeros_like(v) for k, v in made.items()}
+    for t in range(STEPS):
+        (x,), (y,) = oracles.batch(config, 3, t)
+        r = oracles.residual(config, oracles.forward(made, x)[0], y, 0)
+        trace = {k: 0.5 * trace[k] + r * g for k, g in oracles.gradient_of_f(made, x).items()}
+        made = {k: v - 0.2 * trace[k] for k, v in made.items()}
+    np.testing.assert_allclose(
+        with_momentum, np.concatenate([made[k].ravel() for k in sorted(made)]), rtol=2e-4, atol=2e-6
+    )
+    assert np.abs(with_momentum - without).max() > 1e-3
+
+
+def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
+    # one stream for all p
+    fixed = sweep_of(**CASES["finite"], learning_rate=0.3, common_data=True)
+    redrawn = jt.run(fixed.replace(vary={"data.redraw": (0.0, 1.0)}), progress=False)
+    never, always = (redrawn.params.values[redrawn["data.redraw"].values == p] for p in (0, 1))
+    np.testing.assert_array_equal(never, jt.run(fixed, engine="xla", progress=False).params.values)
+    assert np.abs(always - never)[:, 1].max() > 1e-2
+
+
+def scheduled(learning_rate, decay_steps=2 * STEPS):
+    """SGD with η on a cosine."""
+    return optax.sgd(optax.cosine_decay_schedule(learning_rate, decay_steps))
+
+
+def test_when_and_by_how_much_the_rate_decays_are_axes_of_one_program():
+    never = sweep_of(learning_rate=0.2, seed=3, common_data=True)
+    decayed = never.replace(
+        optimizer=jt.sgd(decay_at=5, decay=1e9), vary={"optimizer.decay_at": (float(STEPS), 5.0)}
+    )
+    assert len(step_program.programs(decayed)) == 1
+    ds = jt.run(
+        decayed.replace(record=jt.Record(steps=(5, STEPS), observables=(params,))), progress=False
+    )
+    late, early = (ds.params.values[ds["optimizer.decay_at"].values == at][0] for at in (STEPS, 5))
+    # a rate of 2e-10 moves nothing
+    np.testing.assert_array_equal(early[0], early[1])
+    np.testing.assert_array_equal(early[0], late[0])
+    plain = jt.run(never, engine="xla", progress=False).params.values[0]
+    np.testing.assert_allclose(late[1], plain[1], rtol=1e-6, atol=1e-7)
+    assert np.abs(late[1] - late[0]).max() > 1e-3
+    for at, by in ((-1.0, 2.0), (2.0**24, 2.0), (1.0, 0.0)):
+        with pytest.raises(jt.InputError, match=r"optimizer.decay(_at)? = "):
+            decayed.replace(vary={"optimizer.decay_at": (at,), "optimizer.decay": (by,)})
+
+
+def branching(learning_rate, decay=0.9):
+    """optax asks whether the decay is zero."""
+    return optax.sgd(optax.exponential_decay(learning_rate, 1, decay))
+
+
+def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_given():
+    with pytest.raises(jt.InputError, match="branching branches on a float, but floats are traced"):
+        jt.Optimizer(branching)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [jt.sgd(momentum=0.9), jt.Optimizer(optax.adam), jt.Optimizer(scheduled)], ids=str
+)
+def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_program(optimizer):
+    """An MLP against optax outside of jthermo, on the same batches; three more rates compile nothing."""
+    model = jt.models.MLP(4, hidden=(5, 3))
+    sweep = sweep_of(
+        model=model, learning_rate=(0.02, 0.1), seed=3, batch_size=2, optimizer=optimizer
+    )
+    compiled = []
+
+    def listen(event, seconds, **_):
+        compiled.extend([event] * (event == "/jax/core/compile/backend_compile_duration"))
+
+    ds = jt.run(sweep, progress=False)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jt.run(sweep.replace(learning_rate=(0.01, 0.03, 0.05)), progress=False)
+        assert compiled == []
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    (config,) = (c for c in sweep.configs if c.learning_rate == 0.1)
+    made = model.init(oracles.key(3, 0))
+    rule = optimizer.fn(0.1, **optimizer.hyper)
+    state = rule.init(made)
+    for t in range(STEPS):
+        x, y = oracles.batch(config, 3, t)
+        each = [
+            deep_oracles.gradient(
+                made, xi, deep_oracles.residual(deep_oracles.forward(made, xi)[0], yi)
+            )
+            for xi, yi in zip(x, y, strict=True)
+        ]
+        mean = jax.tree.map(lambda *g: np.mean(g, 0).astype(np.float32), *each)
+        updates, state = rule.update(mean, state, made)
+        made = optax.apply_updates(made, updates)
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(made)])
+    start, end = ds.params.values[ds.learning_rate.values == 0.1][0]
+    np.testing.assert_allclose(end, flat, rtol=2e-3, atol=2e-5)
+    assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
+
+
+def test_runs_of_one_seed_share_their_init_and_not_their_stream():
+    ds = jt.run(sweep_of(), progress=False)
+    by_seed = {s: ds.isel(run=ds.seed.values == s).params.values for s in (0, 7)}
+    assert (by_seed[0][0, 0] == by_seed[0][1, 0]).all()
+    assert (by_seed[0][0, 0] != by_seed[7][0, 0]).any()
+    streams = {config.stream for config in sweep_of().configs}
+    assert len(streams) == 2
+
+
+def test_common_data_shows_every_rate_the_same_examples():
+    shared = sweep_of(common_data=True, learning_rate=(1e-4, 2e-4), batch_size=2)
+    own = shared.replace(common_data=False)
+    moved = {}
+    for name, sweep in (("shared", shared), ("own", own)):
+        ds = jt.run(sweep, progress=False)
+        ds = ds.isel(run=ds.seed.values == 0).sortby("learning_rate")
+        moved[name] = ds.params.values[:, 1] - ds.params.values[:, 0]
+    # for η → 0 the displacement is η times a function of the data alone
+    np.testing.assert_allclose(2 * moved["shared"][0], moved["shared"][1], rtol=0.02, atol=2e-6)
+    assert np.abs(2 * moved["own"][0] - moved["own"][1]).max() > 1e-4
+
+
+def test_splitting_the_steps_changes_no_bit(monkeypatch):
+    from jthermo.execution import train_cohort
+
+    for case in ("plain", "epochs"):
+        sweep = sweep_of(**CASES[case])
+        whole = jt.run(sweep, progress=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                train_cohort._Pace,
+                "until",
+                lambda self, now, target: np.minimum(target, now + 5).astype(np.int32),
+            )
+            pieces = jt.run(sweep, progress=False)
+        np.testing.assert_array_equal(whole.params.values, pieces.params.values)
+
+
+def test_each_program_compiles_once():
+    """One init, one update and one record per cohort; η, seed, momentum and noise scale recompile nothing."""
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    first = sweep_of(
+        model=jt.models.TwoLayer(inputs=4, hidden=9),
+        batch_size=(1, 2),
+        noise=jt.noise.Unbiased(0.5),
+        optimizer=jt.sgd(momentum=0.1),
+        vary={"noise.scale": (0.3, 0.5), "model.init": ("torch", "he")},
+    )
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jt.run(first, progress=False)
+        # an init for each init, an update and a record for each B
+        assert len(compiled) == 2 + 2 + 2
+        jt.run(
+            first.replace(learning_rate=(0.01, 0.02), seed=(5, 6), optimizer=jt.sgd(momentum=0.2)),
+            progress=False,
+        )
+        assert len(compiled) == 6
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,0 +1,174 @@
+"""The determinism contract, as far as it needs no checkpoint: every row is a test, and a row that must fail beside it."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+import jthermo as jt
+from jthermo.engines import choice as engines
+from jthermo.execution import placement
+
+
+class DeepNet(nn.Module):
+    """A user's flax net with two hidden layers."""
+
+    @nn.compact
+    def __call__(self, x):
+        for width in (12, 9):
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(1)(x)[..., 0]
+
+
+class SmallCNN(nn.Module):
+    """A convolution over the inputs laid out as a 4 × 4 picture."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(3, (3, 3))(x.reshape(-1, 4, 4, 1)))
+        return nn.Dense(1)(x.reshape(x.shape[0], -1))[..., 0]
+
+
+MODELS = {
+    "two-layer": jt.models.TwoLayer(inputs=16, hidden=10),
+    "MLP": DeepNet(),
+    "CNN": SmallCNN(),
+}
+NETS = {name: (model, "xla") for name, model in MODELS.items()} | {
+    "fused": (MODELS["two-layer"], "fused")
+}
+
+
+def params(model, params, probe):
+    """Every parameter, flat."""
+    return jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+
+
+@pytest.fixture(scope="module", params=NETS)
+def net(request):
+    if NETS[request.param][1] == "fused" and (reason := engines.refusal()):
+        pytest.skip(reason)
+    return NETS[request.param]
+
+
+@pytest.fixture(scope="module")
+def run(net):
+    return functools.partial(jt.run, engine=net[1], progress=False)
+
+
+@pytest.fixture(scope="module")
+def sweep(net):
+    return jt.Sweep(
+        model=net[0],
+        data=jt.data.Gaussian(dim=16),
+        learning_rate=(0.05, 0.1),
+        batch_size=(2,),
+        seed=range(11),
+        num_steps=jt.RescaledSteps(0.15),
+        record=jt.Record(steps=jt.log_steps(4), observables=(params, jt.loss())),
+        lane_width=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(sweep, run):
+    return run(sweep)
+
+
+def differing_bits(a, b):
+    """Bits that differ between two results, run by run of b, over every record and variable."""
+    found = 0
+    for i in range(b.sizes["run"]):
+        same = (a.learning_rate.values == b.learning_rate.values[i]) & (
+            a.seed.values == b.seed.values[i]
+        )
+        ((j,),) = np.nonzero(same)
+        n = (b.step.values[i] >= 0).sum()
+        assert (a.step.values[j, :n] == b.step.values[i, :n]).all()
+        for name in ("params", "loss"):
+            x, y = (
+                np.ascontiguousarray(d[name].values[k, :n]).view(np.uint32)
+                for d, k in ((a, j), (b, i))
+            )
+            found += int(np.bitwise_count(x ^ y).sum())
+    return found
+
+
+def test_alone_equals_in_the_grid(sweep, whole, run):
+    assert differing_bits(whole, run(sweep.replace(learning_rate=0.1, seed=(6,)))) == 0
+
+
+def test_permuted_equals_in_order(sweep, whole, run):
+    permuted = sweep.replace(learning_rate=(0.1, 0.05), seed=tuple(reversed(range(11))))
+    assert differing_bits(whole, run(permuted)) == 0
+
+
+def test_extended_equals_before(sweep, whole, run):
+    extended = sweep.replace(learning_rate=(0.05, 0.08, 0.1), seed=range(17))
+    assert differing_bits(run(extended), whole) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [("sharding", 1), ("sharding", 2), ("pmap", 1), ("pmap", 2)]
+)
+def test_devices_and_placement_change_nothing(sweep, whole, run, kind, number, monkeypatch):
+    assert len(jax.devices()) == 2
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:number]))
+    other = run(sweep, placement=kind)
+    assert other.attrs["num_devices"] == number
+    assert differing_bits(whole, other) == 0
+    assert jax.tree.leaves(other.sizes) == jax.tree.leaves(whole.sizes)
+
+
+def test_points_equal_the_product(sweep, whole, run):
+    points = sweep.replace(
+        learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.05}]
+    )
+    assert points == sweep
+    assert differing_bits(whole, run(points)) == 0
+
+
+def test_other_observables_change_nothing(sweep, whole, run):
+    """Measuring is not part of the training: the probe has a stream of its own."""
+    more = sweep.replace(
+        record=jt.Record(
+            steps=sweep.record.steps, observables=(jt.loss(), jt.kappa(), params), probe_size=256
+        )
+    )
+    assert differing_bits(whole, run(more)) == 0
+
+
+def test_the_users_global_settings_change_nothing(sweep, whole, run):
+    with (
+        jax.enable_x64(True),
+        jax.default_matmul_precision("bfloat16"),
+        jax.threefry_partitionable(False),
+    ):
+        assert differing_bits(whole, run(sweep)) == 0
+
+
+def test_another_seed_or_stream_does_change_bits(sweep, whole, run):
+    """The negative control of all of the above."""
+    other = run(sweep.replace(common_data=True))
+    assert differing_bits(whole, other) > 1000
+
+
+def test_a_teacher_and_a_decaying_rate_alone_on_one_device_equal_the_grid_on_two(monkeypatch):
+    model = jt.models.TwoLayer(inputs=3, hidden=5)
+    sweep = jt.Sweep(
+        model=model,
+        data=jt.data.Teacher(jt.data.Sphere(dim=3, num_samples=9), model, label_noise=0.2),
+        learning_rate=(0.1, 0.3),
+        seed=range(9),
+        num_steps=30,
+        optimizer=jt.sgd(decay_at=15),
+        record=jt.Record(steps=(0, 30), observables=(params, jt.loss())),
+        lane_width=4,
+    )
+    grid = jt.run(sweep, progress=False)
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
+    assert (
+        differing_bits(grid, jt.run(sweep.replace(learning_rate=0.3, seed=6), progress=False)) == 0
+    )

@@ -1,0 +1,546 @@
+"""Interrupted anywhere, a sweep goes on to the same bits; damage is named and never used; one writer at a time."""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jthermo as jt
+from jthermo.engines import choice as engines
+from jthermo.errors import InputError, Interrupted, StorageError
+from jthermo.execution import placement, runner, train_cohort
+from jthermo.execution.checkpoint_policy import CheckpointPolicy
+from jthermo.paper.reproduce import sweep_of as sweep_of_file
+from jthermo.results.writing import resumable
+from tests.execution.test_placement import NETS, differing_bits, params
+
+
+def sweep_of(model="two-layer", **changes):
+    fields = {
+        "model": NETS[model][0],
+        "data": jt.data.Gaussian(dim=16),
+        "learning_rate": (0.05, 0.1),
+        "batch_size": (2,),
+        "seed": range(11),
+        "num_steps": jt.RescaledSteps(0.15),
+        "record": jt.Record(steps=jt.log_steps(5), observables=(params, jt.loss())),
+        "optimizer": jt.sgd(momentum=0.9),
+        "lane_width": 4,
+    }
+    return jt.Sweep(**{**fields, **changes})
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Make the next run stop, as a signal would, at its n-th look."""
+
+    def arm(looks):
+        count = 0
+
+        class Counting:
+            @property
+            def signal(self):
+                nonlocal count
+                count += 1
+                return signal.SIGTERM if count > looks else None
+
+        class Watched:
+            def __enter__(self):
+                return Counting()
+
+            def __exit__(self, *_):
+                return None
+
+        monkeypatch.setattr(runner.stop_signals, "watched", Watched)
+
+    monkeypatch.setattr(
+        train_cohort._Pace,
+        "until",
+        lambda self, now, target: np.minimum(target, now + 7).astype(np.int32),
+    )
+    return arm
+
+
+def same(a, b):
+    """Whether two results agree in every bit of every variable."""
+    assert differing_bits(a, b) == 0
+    np.testing.assert_array_equal(a.step, b.step)
+    np.testing.assert_array_equal(a.finite, b.finite)
+
+
+@pytest.mark.parametrize("model", NETS)
+def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_after):
+    engine = NETS[model][1]
+    if engine == "fused" and (reason := engines.refusal()):
+        pytest.skip(reason)
+    optimizer = (
+        jt.Optimizer(optax.adam)
+        if model == "MLP"
+        else jt.sgd(momentum=None if engine == "fused" else 0.9)
+    )
+    sweep = sweep_of(model, optimizer=optimizer)
+    whole = jt.run(sweep, engine=engine, progress=False)
+    out, stops, said = tmp_path / "o", 0, []
+    while stops < 60:
+        stop_after(2 if stops % 2 else 3)
+        try:
+            ds = jt.run(sweep, out, engine=engine, progress=False)
+            break
+        except Interrupted as stopped:
+            said.append((stopped.code, "saved" in str(stopped)))
+            stops += 1
+    assert 4 < stops < 60
+    assert set(said) == {(75, True)}
+    same(whole, ds)
+    for run in (0, 21):
+        made = jax.numpy.concatenate(
+            [leaf.ravel() for leaf in jax.tree.leaves(jt.open_params(out, run))]
+        )
+        last = int((whole.step.values[run] >= 0).sum()) - 1
+        np.testing.assert_array_equal(made, whole.params.values[run, last])
+
+
+@pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
+def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
+    from jthermo.execution.checkpoint import Checkpoints
+
+    watched = runner.stop_signals.watched
+    # for its short pieces
+    stop_after(10**9)
+    monkeypatch.setattr(runner.stop_signals, "watched", watched)
+    # 5: nothing has compiled it yet
+    width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[phase]
+    sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
+    calls = 0
+
+    def signalled(function, at):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*args, **kwargs)
+
+        return call
+
+    if phase == "plan":
+        monkeypatch.setattr(runner, "fitting", signalled(runner.fitting, 1))
+    elif phase == "save":
+        monkeypatch.setattr(Checkpoints, "save", signalled(Checkpoints.save, 1))
+    else:
+        name, at = {
+            "compile": ("advance", 1),
+            "chunk": ("advance", 3),
+            "evaluation": ("observe", 2),
+        }[phase]
+        programs = placement.programs
+
+        def armed(*args):
+            made = programs(*args)
+            return made._replace(**{name: signalled(getattr(made, name), at)})
+
+        monkeypatch.setattr(placement, "programs", armed)
+    with pytest.raises(Interrupted, match="SIGTERM") as stopped:
+        jt.run(sweep, tmp_path / "o", progress=False, **options)
+    assert stopped.value.code == 75
+    assert phase == "plan" or newest(tmp_path / "o").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.undo()
+    same(jt.run(sweep, progress=False), jt.run(sweep, tmp_path / "o", progress=False))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_another_number_of_devices_on_resume_changes_no_bit(
+    tmp_path, stop_after, monkeypatch, number
+):
+    sweep = sweep_of()
+    whole = jt.run(sweep, progress=False)
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[: 3 - number]))
+    stop_after(9)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, tmp_path / "o", progress=False)
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:number]))
+    stop_after(10**9)
+    same(whole, jt.run(sweep, tmp_path / "o", placement="pmap", progress=False))
+
+
+def test_an_extended_sweep_runs_only_what_is_new(tmp_path, monkeypatch):
+    out = tmp_path / "o"
+    small = sweep_of(seed=range(4))
+    jt.run(small, out, progress=False)
+    trained = []
+    train = runner.train_cohort
+    monkeypatch.setattr(
+        runner,
+        "train_cohort",
+        lambda cohort, *rest: trained.extend(cohort.members) or train(cohort, *rest),
+    )
+    larger = small.replace(seed=range(7), learning_rate=(0.05, 0.08, 0.1))
+    with pytest.raises(InputError, match=r"holds a part of this sweep.*seed: .*--extend"):
+        jt.run(larger, out, progress=False)
+    ds = jt.run(larger, out, extend=True, progress=False)
+    assert len(trained) == 21 - 8
+    assert not set(trained) & set(small.runs)
+    same(jt.run(larger, progress=False), ds)
+    other = small.replace(num_steps=9)
+    with pytest.raises(
+        InputError, match="only a sweep that has every run of the old one extends it"
+    ):
+        jt.run(other, out, extend=True, progress=False)
+
+
+def test_shards_in_any_order_make_the_whole(tmp_path, stop_after):
+    sweep = sweep_of()
+    whole = jt.run(sweep, progress=False)
+    out = tmp_path / "o"
+    first = jt.run(sweep, out, shard=(2, 3), progress=False)
+    assert 0 < first.sizes["run"] < 22
+    assert first.attrs["complete"] == 0
+    stop_after(6)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, out, shard=(0, 3), progress=False)
+    stop_after(10**9)
+    jt.run(sweep, out, shard=(1, 3), progress=False)
+    # one process finishes what a shard has left
+    ds = jt.run(sweep, out, progress=False)
+    assert ds.attrs["complete"] == 1
+    same(whole, ds)
+    same(whole, jt.open_results(out))
+    for bad in ((3, 3), (0, 0), "half", ("a", "b")):
+        with pytest.raises(InputError, match="shard = "):
+            jt.run(sweep, tmp_path / "p", shard=bad, progress=False)
+    with pytest.raises(InputError, match="a shard needs a results folder"):
+        jt.run(sweep, shard=(0, 2), progress=False)
+
+
+def newest(out):
+    """The newest checkpoint's archive."""
+    return max(out.glob("checkpoints/*/*/*/rows/rows.npz"), key=lambda p: int(p.parent.parent.name))
+
+
+def rewrite(path, rows):
+    """An archive with other arrays and a seal that fits."""
+    np.savez(path, **rows)
+    path.with_name("rows.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def flip(path, rng):
+    body = bytearray(path.read_bytes())
+    body[rng.integers(len(body))] ^= 1 << rng.integers(8)
+    path.write_bytes(body)
+
+
+def zero(path, rng):
+    body = bytearray(path.read_bytes())
+    at = int(rng.integers(max(1, len(body) - 4096)))
+    body[at : at + 4096] = bytes(len(body[at : at + 4096]))
+    path.write_bytes(body)
+
+
+def truncate(path, rng):
+    path.write_bytes(path.read_bytes()[: int(rng.integers(path.stat().st_size))])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip, zero, truncate, lambda path, _: path.unlink()],
+    ids=["flip", "zero", "truncate", "delete"],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path, stop_after, capsys, damage
+):
+    sweep = sweep_of(learning_rate=0.1)
+    whole = jt.run(sweep, progress=False)
+    out, rng = tmp_path / "o", np.random.default_rng(3)
+    for looks in (3, 5):
+        stop_after(looks)
+        with pytest.raises(Interrupted):
+            jt.run(sweep, out, progress=False)
+    good, bad = sorted(
+        int(p.parent.parent.name) for p in out.glob("checkpoints/*/*/*/rows/rows.npz")
+    )
+    damage(newest(out), rng)
+    stop_after(10**9)
+    ds = jt.run(sweep, out)
+    err = capsys.readouterr().err
+    assert f"checkpoint {bad} is damaged" in err
+    assert f"going on from checkpoint {good}" in err
+    same(whole, ds)
+    assert list(out.glob(f"checkpoints/*/*/bad-{bad}-*"))
+
+
+def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after):
+    """The archive's own checksums are made good again, so that only the digests can tell."""
+    sweep, out = sweep_of(learning_rate=0.1), tmp_path / "o"
+    stop_after(5)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, out, progress=False)
+    with np.load(newest(out)) as archive:
+        rows = dict(archive)
+    rows["state/000"][7].reshape(-1).view(np.uint32)[0] ^= 1
+    rewrite(newest(out), rows)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(
+        InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"
+    ):
+        jt.run(sweep, out, progress=False)
+    assert all(p.read_bytes() == body for p, body in before.items() if p.exists())
+    assert newest(out) in before
+
+
+def test_a_damaged_record_file_is_rebuilt_from_its_checkpoint(tmp_path, capsys, monkeypatch):
+    sweep, out = sweep_of(), tmp_path / "o"
+    whole = jt.run(sweep, out, progress=False)
+    (path,) = (out / "records").glob("*.npz")
+    flip(path, np.random.default_rng(0))
+    with pytest.raises(InputError, match="run the same sweep again to rebuild it"):
+        jt.open_results(out)
+    # nothing is trained again
+    monkeypatch.setattr(train_cohort._Pace, "until", None)
+    same(whole, jt.run(sweep, out))
+    assert "set aside, its runs are restored" in capsys.readouterr().err
+    assert list((out / "records").glob("bad-*.npz"))
+
+
+def test_checkpoints_by_step_and_by_time_keep_two(tmp_path, stop_after, monkeypatch):
+    # By default a slow save stretches the interval, since saving may take 1 % of the time.
+    policy = functools.partial(CheckpointPolicy, share=1e9)
+    monkeypatch.setattr(runner, "CheckpointPolicy", policy)
+    for options in ({"checkpoint_steps": 7}, {"checkpoint_seconds": 1e-9}):
+        out = tmp_path / next(iter(options))
+        stop_after(14)
+        with pytest.raises(Interrupted):
+            jt.run(sweep_of(), out, progress=False, **options)
+        numbers = sorted(int(p.name) for p in out.glob("checkpoints/*/*/*") if p.name.isdigit())
+        assert len(numbers) == 2
+        # older ones were saved and let go
+        assert numbers[-1] > 2
+    for name in ("checkpoint_seconds", "checkpoint_steps"):
+        with pytest.raises(InputError, match=f"{name} = 0"):
+            jt.run(sweep_of(), tmp_path / "bad", **{name: 0})
+
+
+def test_nan_in_two_lanes_touches_no_other(tmp_path, stop_after):
+    sweep, out = sweep_of(seed=range(12), optimizer=jt.sgd()), tmp_path / "o"
+    whole = jt.run(sweep, progress=False)
+    stop_after(5)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, out, progress=False)
+    from jthermo.execution.checkpoint import DIGEST, META, row_digests
+
+    with np.load(newest(out)) as archive:
+        rows = dict(archive)
+    sick = [2, 17]
+    rows["state/000"][sick] = np.nan
+    rows[DIGEST] = row_digests({k: v for k, v in rows.items() if k not in (DIGEST, META)})
+    rewrite(newest(out), rows)
+    stop_after(10**9)
+    ds = jt.run(sweep, out, progress=False)
+    ill = np.array(
+        [
+            (k, s) in {(str(rows["key"][i]), int(rows["seed"][i])) for i in sick}
+            for k, s in runs_of(sweep)
+        ]
+    )
+    assert ill.sum() == 2
+    assert not ds.finite.values[ill, -1].any()
+    same(whole.isel(run=~ill), ds.isel(run=~ill))
+
+
+def runs_of(sweep):
+    return [(sweep.key_of(c), s) for c, (_, seeds) in sweep.groups.items() for s in seeds]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from jthermo.execution import lock
+with lock.held(Path(sys.argv[1]), (0, 1)):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
+    from jthermo.execution import lock
+
+    out = tmp_path / "o"
+    jt.run(sweep_of(seed=range(2)), out, progress=False)
+    larger = sweep_of(seed=range(3))
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=rf"is being written by process {other.pid} on "):
+            jt.run(larger, out, extend=True, progress=False)
+        with pytest.raises(InputError, match="is being written by"), lock.held(out, (0, 2)):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    # left by the dead owner
+    assert list((out / "locks").glob("*.json"))
+    assert jt.run(larger, out, extend=True, progress=False).sizes["run"] == 6
+    assert not list((out / "locks").iterdir())
+    with lock.held(out, (0, 2)), lock.held(out, (1, 2)):
+        # shards of one number run side by side
+        pass
+    foreign = out / "locks" / "0-of-1.json"
+    foreign.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
+    with pytest.raises(InputError, match=r"process 1 on elsewhere.*remove"), lock.held(out, (0, 1)):
+        pass
+    os.utime(foreign, (time.time() - 3600,) * 2)
+    with lock.held(out, (0, 1)):
+        pass
+
+
+def test_resume_refuses_to_start_afresh(tmp_path):
+    from jthermo.results.writing import resumable
+
+    with pytest.raises(InputError, match="nothing to resume"):
+        resumable(tmp_path)
+    jt.run(sweep_of(), tmp_path / "o", progress=False)
+    assert resumable(tmp_path / "o") == sweep_of()
+
+
+def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
+    with pytest.raises(InputError, match=r"out = '/proc/x'.*give another folder") as wrong:
+        jt.run(sweep_of(), "/proc/x", progress=False)
+    # which would be tried again for ever
+    assert not isinstance(wrong.value, StorageError)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
+    tmp_path, stop_after, monkeypatch
+):
+    from jthermo.execution import checkpoint
+
+    sweep, out = sweep_of(learning_rate=0.1), tmp_path / "o"
+    whole = jt.run(sweep, progress=False)
+    writes = 0
+    save = np.savez
+
+    def filling(file, **rows):
+        nonlocal writes
+        writes += 1
+        if writes == 3:
+            raise OSError(28, "No space left on device")
+        save(file, **rows)
+
+    stop_after(10**9)
+    monkeypatch.setattr(checkpoint.np, "savez", filling)
+    with pytest.raises(StorageError, match=r"a checkpoint failed \(No space left on device\)"):
+        jt.run(sweep, out, progress=False, checkpoint_steps=7)
+    # told within one piece of work
+    assert writes <= 4
+    monkeypatch.undo()
+    assert newest(out).stat().st_size > 0
+    same(whole, jt.run(sweep, out, progress=False))
+
+
+def test_the_loopback_of_several_hosts_is_refused():
+    from jthermo.execution.processes import refuse_loopback
+
+    for address in ("127.0.0.1:1234", "localhost:1", "[::1]:1"):
+        with pytest.raises(InputError, match=r"coordinator = .*the job has 4"):
+            refuse_loopback(address, {"SLURM_JOB_NUM_NODES": "4"})
+        refuse_loopback(address, {"SLURM_JOB_NUM_NODES": "1"})
+    refuse_loopback("10.0.0.1:1", {"SLURM_JOB_NUM_NODES": "4"})
+    with pytest.raises(InputError, match="coordinator"):
+        refuse_loopback(
+            None, {"OMPI_MCA_orte_num_nodes": "2", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}
+        )
+
+
+def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_once(
+    monkeypatch, capsys
+):
+    from jthermo.execution import timing
+
+    sweep = sweep_of()
+    whole = jt.run(sweep, progress=False)
+    one = timing.measure(
+        runner.cohorts(sweep)[0],
+        placement.Placement("sharding", placement.devices()),
+        3,
+        burst=False,
+    )
+    monkeypatch.setattr(timing, "ROOMY", 1e9)
+    monkeypatch.setattr(timing.memory, "limit", lambda devices: int(one.peak(2) / 0.9) + 2)
+    same(whole, jt.run(sweep))
+    assert "trained in 2 rounds" in capsys.readouterr().err
+    monkeypatch.undo()
+    train, refusals = runner.train_cohort, []
+
+    def refusing(cohort, *rest):
+        if cohort.num_runs > 12:
+            refusals.append(cohort.num_runs)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return train(cohort, *rest)
+
+    monkeypatch.setattr(runner, "train_cohort", refusing)
+    same(whole, jt.run(sweep))
+    assert refusals == [22]
+    assert "trained in two rounds" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "train_cohort", lambda *_: exhausted())
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jt.run(sweep, progress=False)
+
+
+def exhausted():
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+
+SCRIPT = """
+import flax.linen as nn
+import jthermo as jt
+
+
+class Own(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(x)
+
+
+def first_weight(model, params, probe):
+    return params["Dense_0"]["kernel"][0, 0]
+
+
+SWEEP = jt.Sweep(
+    model=Own(), data=jt.data.Gaussian(dim=2), learning_rate=0.1, num_steps=4,
+    record=jt.Record(steps=(0, 4), observables=first_weight))
+"""
+
+
+def test_what_a_script_began_its_file_goes_on_with(tmp_path, monkeypatch):
+    path = tmp_path / "script_of_one_net.py"
+    path.write_text(SCRIPT)
+    script = types.ModuleType("__main__")
+    script.__file__ = str(path)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "__main__", script)
+        # as `python script_of_one_net.py` does
+        exec(compile(SCRIPT, path, "exec"), script.__dict__)
+        made = jt.run(script.SWEEP, tmp_path / "out", progress=False)
+        # no second copy of the script
+        assert jt.Sweep.from_json(made.attrs["sweep"]).model is not None
+        assert "script_of_one_net" not in sys.modules
+    try:
+        # what `jthermo run FILE` would train
+        assert sweep_of_file(str(path)).id == script.SWEEP.id
+        del sys.modules["script_of_one_net"]
+        assert resumable(tmp_path / "out").id == script.SWEEP.id
+        assert jt.run(resumable(tmp_path / "out"), tmp_path / "out", progress=False).equals(made)
+    finally:
+        sys.modules.pop("script_of_one_net", None)

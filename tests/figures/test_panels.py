@@ -1,0 +1,202 @@
+"""Figures show the numbers they are given: clocks, means, bands, titles."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import to_rgb
+
+import jthermo as jt
+from jthermo import figures
+from jthermo.errors import InputError
+from jthermo.paper import claims
+
+RATES = np.repeat([0.05, 0.1], 8)
+STEP = np.array([0, 1, 10, 100, 1000])
+
+
+@pytest.fixture
+def ds():
+    rng = np.random.default_rng(0)
+    value = 1 / (1 + STEP * RATES[:, None] ** 2) + 0.01 * rng.standard_normal((16, 5))
+    finite = np.ones((16, 5), bool)
+    finite[3, 3:] = False
+    value[3, 3:] = np.nan
+    return xr.Dataset(
+        {
+            "rate": (("run", "record"), value, {"long_name": "activation rate"}),
+            "finite": (("run", "record"), finite),
+        },
+        {
+            "learning_rate": ("run", RATES),
+            "seed": ("run", np.tile(np.arange(8), 2)),
+            "step": (("run", "record"), np.tile(STEP, (16, 1))),
+        },
+    )
+
+
+def test_clock_panels_put_the_mean_at_the_rescaled_time(ds):
+    fig = figures.clocks(ds, "rate", powers=(0, 1, 2))
+    assert len(fig.axes) == 3
+    for ax, power in zip(fig.axes, (0, 1, 2), strict=True):
+        assert ax.get_xscale() == "log"
+        for line, rate in zip(ax.get_lines(), (0.05, 0.1), strict=True):
+            np.testing.assert_allclose(line.get_xdata(), STEP[1:] * (rate / 0.05) ** power)
+            rows = ds.rate.values[rate == RATES][:, 1:]
+            np.testing.assert_allclose(line.get_ydata(), np.nanmean(rows, axis=0))
+            assert line.get_label() == f"η = {rate:g}"
+    assert fig.axes[0].get_ylabel() == "activation rate"
+    assert [ax.get_xlabel() for ax in fig.axes] == ["t", "t (η/0.05)", "t (η/0.05)$^{2}$"]
+    plt.close(fig)
+
+
+def test_band_is_the_standard_error_over_finite_runs(ds):
+    step, mean, error = figures.mean_curve(ds.isel(run=RATES == 0.05), "rate")
+    np.testing.assert_array_equal(step, STEP[1:])
+    rows = ds.rate.values[RATES == 0.05]
+    left = np.delete(rows, 3, axis=0)
+    np.testing.assert_allclose(mean[2:], left[:, 3:].mean(0))
+    np.testing.assert_allclose(error[2:], left[:, 3:].std(0, ddof=1) / np.sqrt(7))
+    np.testing.assert_allclose(error[:2], rows[:, 1:3].std(0, ddof=1) / np.sqrt(8))
+
+
+def test_collapse_panels_state_the_fitted_exponent(ds):
+    rng, step = np.random.default_rng(1), np.geomspace(1, 1000, 40)
+    value = 1 / (1 + step * RATES[:, None] ** 2) + 0.01 * rng.standard_normal((16, 40))
+    dense = xr.Dataset(
+        {
+            "rate": (("run", "record"), value),
+            "finite": (("run", "record"), np.ones((16, 40), bool)),
+        },
+        {
+            "learning_rate": ds.learning_rate,
+            "seed": ds.seed,
+            "step": (("run", "record"), np.tile(step, (16, 1))),
+        },
+    )
+    chosen = claims.fit_choices(dense, "rate", ("learning_rate",))
+    fig = figures.collapses(chosen)
+    exponent = chosen[0].fit.exponents["learning_rate"]
+    assert (
+        f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]" in fig.axes[0].get_title()
+    )
+    one, two = fig.axes[0].get_lines()
+    at = np.geomspace(2, 500, 30)
+    heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in (one, two)]
+    # on each other
+    assert np.abs(np.subtract(*heights)).max() < 0.03
+    apart = figures.clocks(dense, "rate", powers=(0,)).axes[0].get_lines()
+    heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in apart]
+    assert np.abs(np.subtract(*heights)).max() > 0.1
+    plt.close("all")
+
+
+def test_a_panel_draws_into_the_axes_it_is_given_and_returns_them(ds):
+    ax = plt.subplots()[1]
+    assert figures.curves(ds, "rate", ax=ax) is ax
+    data = [line.get_ydata() for line in ax.get_lines()]
+    figures.theory(STEP, STEP * 0.5, ax=ax)
+    (line,) = ax.get_lines()[2:]
+    np.testing.assert_array_equal(line.get_ydata(), STEP * 0.5)
+    assert line.get_linestyle() == "--"
+    own = figures.curves(ds, "rate")
+    assert own is not ax
+    for line, values in zip(own.get_lines(), data, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+    np.testing.assert_allclose(own.figure.get_size_inches()[0], 3.4)
+    plt.close("all")
+
+
+def test_collapse_and_residuals_are_the_fits_own_in_the_style(ds):
+    step = np.geomspace(1, 1000, 40)
+    noise = 0.01 * np.random.default_rng(1).standard_normal((16, 40))
+    value = xr.DataArray(
+        1 / (1 + step * RATES[:, None] ** 2) + noise,
+        dims=("run", "record"),
+        coords={
+            "learning_rate": ds.learning_rate,
+            "seed": ds.seed,
+            "step": (("run", "record"), np.tile(step, (16, 1))),
+        },
+        name="rate",
+    )
+    fit = jt.fit_collapse(value, controls=("learning_rate",))
+    for make, by_fit in ((figures.collapse, fit.plot), (figures.residuals, fit.plot_residuals)):
+        ours, ax = make(fit), plt.subplots()[1]
+        assert make(fit, ax=ax) is ax
+        theirs = by_fit()
+        for a, b in zip(ours.get_lines(), theirs.get_lines(), strict=True):
+            np.testing.assert_array_equal(a.get_xydata(), b.get_xydata())
+        assert ours.title.get_size() == 8 != theirs.title.get_size()
+    plt.close("all")
+
+
+def test_runs_that_differ_in_something_else_are_refused(ds):
+    mixed = ds.assign_coords({"batch_size": ("run", np.tile([1, 2], 8))})
+    with pytest.raises(InputError, match="batch_size with several values"):
+        figures.clocks(mixed, "rate")
+    with pytest.raises(InputError, match="by = 'momentum'"):
+        figures.clocks(ds, "rate", by="momentum")
+
+
+def test_figures_are_saved_whole_and_the_same_twice(ds, tmp_path):
+    plt.close("all")
+    paths = [figures.save({"a": figures.clocks(ds, "rate")}, tmp_path / name)[0] for name in "xy"]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+    one, two = (
+        figures.save({"a": figures.clocks(ds, "rate", powers=(0,))}, tmp_path / name, ("svg",))[0]
+        for name in "xy"
+    )
+    assert one.read_bytes() == two.read_bytes()
+    assert b"<svg" in one.read_bytes()
+    (pdf,) = figures.save({"a": figures.clocks(ds, "rate", powers=(0,))}, tmp_path, ("pdf",))
+    assert pdf.read_bytes().startswith(b"%PDF")
+    with pytest.raises(InputError, match="formats"):
+        figures.save({}, tmp_path, ("gif",))
+
+
+def test_colours_are_distinct_and_ordered_in_lightness():
+    light = [np.dot(to_rgb(c), (0.2126, 0.7152, 0.0722)) for c in figures.colours(5)]
+    assert (np.diff(light) > 0.05).all()
+    assert jt.figures is figures
+
+
+# Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
+BLINDNESS = {
+    "protan": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deutan": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritan": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colour_blind_readers_tell_the_categories_apart(kind):
+    def nearest(colours):
+        srgb = np.array([to_rgb(c) for c in colours])
+        linear = np.where(srgb > 0.04045, ((srgb + 0.055) / 1.055) ** 2.4, srgb / 12.92)
+        seen = np.clip(linear @ np.array(BLINDNESS[kind]).T, 0, 1) ** (1 / 2.4)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+        return apart[np.triu_indices(len(colours), 1)].min()
+
+    assert nearest(figures.CATEGORIES[:5]) > 0.15
+    assert nearest(figures.CATEGORIES) > 0.1
+    confused = {
+        "protan": ("#7f6000", "#5f7000"),
+        "deutan": ("#b07050", "#8a8a4a"),
+        "tritan": ("#1f77b4", "#1f8f9f"),
+    }
+    assert nearest(confused[kind]) < 0.07

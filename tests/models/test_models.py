@@ -1,0 +1,126 @@
+"""Two-layer nets: shapes, forward pass, the four inits by their moments, and any flax module in their place."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jthermo as jt
+from tests import oracles
+
+
+class Outside(nn.Module):
+    """A user's own module, with an output axis that the wrapper drops."""
+
+    width: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        a = nn.Dense(self.width)(x)
+        self.sow("preactivations", "hidden", a)
+        return nn.Dense(1)(nn.relu(a))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_forward_equals_the_sum_over_units(bias):
+    model = jt.models.TwoLayer(inputs=4, hidden=5, bias=bias)
+    params = model.init(jax.random.key(3))
+    assert ("b" in params) == bias
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    batch = np.asarray(model.apply(params, jnp.asarray(x, jnp.float32)))
+    for row, out in zip(x, batch, strict=True):
+        expected, pre = oracles.forward({k: np.asarray(v, float) for k, v in params.items()}, row)
+        assert out == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        one = jnp.asarray(row, jnp.float32)
+        assert float(model.apply(params, one)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        np.testing.assert_allclose(
+            model.preactivations(params, one)["hidden"], pre, rtol=1e-5, atol=1e-6
+        )
+
+
+# variance of W, b, V for d = 50 inputs, N = 20 units; a uniform on ±a has variance a²/3
+MOMENTS = {
+    "torch": (1 / 150, 1 / 150, 1 / 60),
+    "he": (2 / 50, 0.0, 1 / 20),
+    "unit": (1 / 50, 0.0, 1.0),
+    "paired_he": (2 / 50, 0.0, 1 / 20),
+}
+
+
+@pytest.mark.parametrize("init", MOMENTS)
+def test_init_has_its_variances_and_no_other(init):
+    model = jt.models.TwoLayer(inputs=50, hidden=20, init=init)
+    draws = jax.vmap(model.init)(jax.random.split(jax.random.key(1), 400))
+    for name, variance in zip(("W", "b", "V"), MOMENTS[init], strict=True):
+        values = np.asarray(draws[name], float).ravel()
+        independent = values.size / (2 if init == "paired_he" and name != "b" else 1)
+        # of the sample variance; smaller still for a uniform
+        error = variance * np.sqrt(2 / independent)
+        assert np.mean(values) == pytest.approx(0, abs=4 * np.sqrt(variance / independent) + 1e-12)
+        assert np.var(values) == pytest.approx(variance, abs=5 * error + 1e-12)
+        others = {v for moments in MOMENTS.values() for v in moments if v != variance}
+        assert not any(abs(np.var(values) - other) < 5 * error for other in others)
+
+
+def test_torch_init_is_bounded_and_normal_inits_are_not():
+    for init, bounded in (("torch", True), ("he", False)):
+        w = np.asarray(
+            jt.models.TwoLayer(inputs=16, hidden=500, init=init).init(jax.random.key(0))["W"]
+        )
+        assert (np.abs(w).max() <= 0.25) == bounded
+
+
+def test_paired_he_starts_at_f_zero_and_he_does_not():
+    x = jax.random.normal(jax.random.key(1), (7, 6))
+    for init, zero in (("paired_he", True), ("he", False)):
+        model = jt.models.TwoLayer(inputs=6, hidden=8, init=init)
+        out = np.asarray(model.apply(model.init(jax.random.key(2)), x))
+        assert np.allclose(out, 0, atol=1e-6) == zero
+
+
+def test_models_are_values():
+    made = jt.models.TwoLayer(inputs=3, hidden=4)
+    assert made == jt.models.TwoLayer(inputs=3, hidden=4, bias=True, init="torch")
+    assert hash(made) == hash(jt.models.TwoLayer(inputs=3, hidden=4))
+    assert made != jt.models.TwoLayer(inputs=3, hidden=4, init="he")
+
+
+def test_any_flax_module_is_a_model():
+    model = jt.models.as_model(Outside(), (5,))
+    params = model.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (6, 5))
+    batch = model.apply(params, x)
+    assert batch.shape == (6,)
+    assert model.apply(params, x[0]).shape == ()
+    np.testing.assert_allclose(model.apply(params, x[0]), batch[0], rtol=1e-6)
+    assert model.preactivations(params, x)["hidden"].shape == (6, 3)
+    assert model.num_outputs == 1
+
+
+def test_a_module_that_is_no_value_is_told_what_to_change():
+    with pytest.raises(jt.InputError, match="has a list or a dict as a field; give a tuple"):
+        jt.models.as_model(nn.Sequential([nn.Dense(2), nn.tanh]), (5,))
+    assert jt.models.as_model(nn.Sequential((nn.Dense(2), nn.tanh)), (5,)).num_outputs == 2
+
+
+def test_layers_in_a_row_are_read_back_from_the_spec_with_their_own_initialisers():
+    def sweep(module):
+        return jt.Sweep(
+            model=module, data=jt.data.Gaussian(dim=5), learning_rate=0.1, num_steps=1,
+            record=jt.Record(steps=(1,), observables=jt.loss()),
+        )  # fmt: skip
+
+    made = sweep(nn.Sequential((nn.Dense(3), nn.tanh, nn.Dense(1, bias_init=nn.initializers.ones))))
+    again = jt.Sweep.from_json(made.to_json())
+    assert again == made
+    params, other = (s.configs[0].model.init(jax.random.key(0)) for s in (again, made))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
+    assert params["layers_2"]["bias"] == 1
+    nameless = sweep(
+        nn.Sequential((nn.Dense(3), nn.Dense(1, kernel_init=nn.initializers.normal(0.1))))
+    )
+    assert nameless != made
+    # never the default in its place
+    with pytest.raises(jt.InputError, match="can't be imported"):
+        jt.Sweep.from_json(nameless.to_json())

@@ -1,0 +1,183 @@
+"""Verdicts: each kind from a curve that deserves it, and the table from the JSON."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import jthermo as jt
+from jthermo.errors import InputError
+from jthermo.paper import claims, claims_json, claims_tables, verdicts
+from jthermo.paper.evidence import above, equals
+
+RATES, SEEDS = (0.05, 0.1, 0.2), 12
+
+
+def results(power, *, falls=True, bend=0.0, noise=0.003):
+    """Runs whose mean is a function of t·η^power, with an η-dependent plateau of height `bend`."""
+    rng = np.random.default_rng(1)
+    step = np.unique(np.geomspace(1, 4000, 60).astype(int))
+    rows, rate, seed = [], [], []
+    for value in RATES:
+        tau = step * value**power / (np.median(step) * 0.1**power)
+        curve = 1 / (1 + tau) + bend * np.log(value / 0.1)
+        for s in range(SEEDS):
+            offset, points = 0.01 * rng.standard_normal(), noise * rng.standard_normal(len(step))
+            rows.append((curve if falls else -curve) + offset + points)
+            rate.append(value)
+            seed.append(s)
+    shape = (len(rows), len(step))
+    return xr.Dataset(
+        {
+            "value": (("run", "record"), np.array(rows)),
+            "finite": (("run", "record"), np.ones(shape, bool)),
+        },
+        {
+            "learning_rate": ("run", rate),
+            "batch_size": ("run", np.ones(len(rows), int)),
+            "seed": ("run", seed),
+            "model.init": ("run", ["he"] * len(rows)),
+            "step": (("run", "record"), np.broadcast_to(step, shape)),
+        },
+    )
+
+
+C2 = jt.Claim("C2", "value", "learning_rate", exponent=2)
+C1 = jt.Claim("C1", "value", "learning_rate", above=1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "made", "verdict", "why"),
+    [
+        (C2, results(2), "reproduced", "within 15 % of 2"),
+        (C2, results(1), "not reproduced", "excludes 2"),
+        (C2, results(0), "not reproduced", "excludes 2"),
+        (C2, results(2, falls=False), "not reproduced", "does not fall"),
+        (C2, results(2, bend=0.15), "not reproduced", "(curves miss|excludes 2)"),
+        (C2, results(2, noise=1.0), "undecided", "too wide"),
+        (C1, results(2), "reproduced", "above 1"),
+        (C1, results(0.5), "not reproduced", "below 1"),
+        (C1, results(1), "undecided", "too wide"),
+    ],
+)
+def test_a_verdict_follows_from_the_curves(claim, made, verdict, why):
+    (chosen,) = claims.fit_choices(made, "value", ("learning_rate",))
+    row = claims.judge(claim, chosen)
+    assert row["verdict"] == verdict
+    import re
+
+    assert re.search(why, row["why"])
+    assert row["num_seeds"] == SEEDS
+    assert row["num_runs"] == SEEDS * len(RATES)
+
+
+def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
+    two = xr.concat(
+        [results(2), results(1).assign_coords({"model.init": ("run", ["unit"] * 36)})], "run"
+    )
+    path = tmp_path / "claims.json"
+    fits = claims.fit_claims(two, [C2])
+    assert [c.choice for c in fits["value", "learning_rate"]] == [
+        {"model.init": "he"},
+        {"model.init": "unit"},
+    ]
+    known = claims_json.update(path, "fig3_4", {"command": "x", "rows": claims.rows([C2], fits)})
+    assert json.loads(path.read_text()) == known
+    verdict = known["C2"]["verdict"]
+    assert verdict.startswith("depends on an unstated choice")
+    assert "reproduced for fig3_4 he" in verdict
+    assert "not reproduced for fig3_4 unit" in verdict
+    rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
+    again = claims_json.update(path, "fig3_4", {"command": "x", "rows": rows})
+    # the old rows are gone
+    assert again["C2"]["verdict"] == "reproduced"
+    assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
+    summary = claims_tables.summary(again)
+    assert "C2  the activation rate collapses on η²t: reproduced" in summary
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n")
+    claims_tables.write_tables(path, page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    row = again["C2"]["experiments"]["fig3_4"]["rows"][0]
+    assert f"| {row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}] |" in text
+    (tmp_path / "bare.md").write_text("no markers")
+    with pytest.raises(InputError, match="has no lines"):
+        claims_tables.write_tables(path, tmp_path / "bare.md")
+
+
+def test_a_claim_names_its_row_and_one_statement():
+    for bad in ({"exponent": 2, "above": 1}, {}):
+        with pytest.raises(InputError, match="give either exponent= or above="):
+            jt.Claim("C2", "value", "learning_rate", **bad)
+    with pytest.raises(InputError, match="claim = 'C99'"):
+        jt.Claim("C99", "value", "learning_rate", exponent=2)
+
+
+def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
+    path, absent = (
+        tmp_path / "claims.json",
+        {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"},
+    )
+    known = claims_json.update(path, "fig11_12", absent)
+    assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
+    for made in (
+        claims_tables.table(known),
+        claims_tables.summary(known),
+        claims_tables.verdict_table(known),
+    ):
+        assert "not run: cifar10 is not at hand" in made
+        assert "**reproduced**" not in made
+    row = {
+        "choice": {},
+        "variable": "activation_rate",
+        "control": "learning_rate",
+        "verdict": "undecided",
+    }
+    claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
+    known = claims_json.update(path, "fig11_12", absent)
+    assert known["C8"]["verdict"] == "undecided"
+    # it puts no such claim to the test any more
+    known = claims_json.update(path, "fig11_12", {"rows": {}})
+    assert known["C8"]["verdict"] == "not run"
+
+
+def test_a_verdict_is_supported_by_the_numbers_of_its_row_or_it_is_not():
+    (chosen,) = claims.fit_choices(results(2), "value", ("learning_rate",))
+    fitted = claims.judge(C2, chosen)
+    measured = above("C9", "ratio", 1, 1.4, 1.2, 1.6).row()
+    agreeing = equals("C11", "flux", -1.0, -1.01, 0.004, tolerance=0.002).row()
+    for row, tampered in (
+        (fitted, {"low": 0.9, "exponent": 1.0, "high": 1.1}),
+        (fitted, {"exponent": 2.4}),
+        (fitted, {"misfit": 0.2, "collapsed": False}),
+        (fitted, {"last": 2.0}),
+        (fitted, {"claimed": "3"}),
+        (fitted, {"verdict": "not reproduced"}),
+        (fitted, {"low": "a"}),
+        (measured, {"low": 0.9}),
+        (measured, {"relation": "<"}),
+        (agreeing, {"value": -1.02, "low": -1.021, "high": -1.019}),
+        (agreeing, {"target": -0.5}),
+    ):
+        assert row["verdict"] == "reproduced"
+        assert verdicts.supported(json.loads(json.dumps(row)))
+        assert not verdicts.supported({**row, **tampered}), tampered
+    del fitted["first"]
+    assert not verdicts.supported(fitted)
+
+
+def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
+    made = results(2)
+    fits = claims.fit_claims(made, [C2], {"all": (0, 1e9), "early": (0, 4), "late": (4, 1e9)})
+    assert [c.choice for c in fits["value", "learning_rate"]] == [
+        {"window": "all"}, {"window": "early"}, {"window": "late"}
+    ]  # fmt: skip
+    ends = [claims.judge(C2, c) for c in fits["value", "learning_rate"]]
+    assert (
+        ends[0]["first"] == ends[1]["first"] > ends[1]["last"] > ends[2]["last"] == ends[0]["last"]
+    )
+    assert all(row["exponent"] == pytest.approx(2, abs=0.1) for row in ends)

@@ -1,0 +1,299 @@
+"""The report tells what was found in the records that are there and nothing else; no experiment stops the others."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import pytest
+
+import jthermo as jt
+from jthermo import figures
+from jthermo.cli import verbs
+from jthermo.errors import InputError
+from jthermo.paper import claims_json, experiment_folder, reproduce
+from jthermo.paper.report import report
+from jthermo.results import layout, reading, writing
+
+PLANTED = '''"""Planted curves <script>alert(1)</script> & a number."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import jthermo as jt
+from jthermo import evidence
+
+CLAIMS = ("C9",)
+FIT = (jt.Claim("C2", "value", "learning_rate", exponent=2),)
+
+
+def run(scale):
+    rate, seed = np.repeat([0.05, 0.1, 0.2], 6), np.tile(range(6), 3)
+    step = np.unique(np.geomspace(1, 4000, 40).astype(int))
+    noise = np.random.default_rng(0).standard_normal((18, len(step)))
+    value = 1 / (1 + step * rate[:, None] ** 2) + 0.003 * noise
+    return xr.Dataset(
+        {"value": (("run", "record"), value), "finite": (("run", "record"), np.ones(value.shape, bool))},
+        {
+            "learning_rate": ("run", rate),
+            "seed": ("run", seed),
+            "step": (("run", "record"), np.tile(step, (18, 1))),
+        },
+    )
+
+
+def judge(ds):
+    return [evidence.above("C9", "ratio <of> two", 1, 1.5, 1.25, 1.75)]
+
+
+def figure(ds, fits):
+    return {"planted": jt.figures.clocks(ds, "value", powers=(2,), ylabel="a < b")}
+'''
+NET = '''"""A net of two units."""
+
+import jthermo as jt
+
+SWEEP = jt.Sweep(
+    model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2), learning_rate=(0.1, 0.2), seed=range(3),
+    num_steps=4, record=jt.Record(steps=jt.every(2), observables=jt.loss()),
+)
+SMALL = {"seed": range(2)}
+
+
+def figure(ds, fits):
+    return {"net_of_two": jt.figures.clocks(ds, "loss", powers=(0,))}
+'''
+ABSENT = '''"""Data that nobody has."""
+
+from jthermo.errors import MissingData
+
+CLAIMS = ("C8",)
+
+
+def run(scale):
+    raise MissingData("data", "cifar99", "put it there")
+'''
+BROKEN = '"""Broken."""\n\nCLAIMS = ("C10",)\n\n\ndef run(scale):\n    return 1 / 0\n'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Experiments of this file alone, and the results of all of them."""
+    folder = tmp_path_factory.mktemp("experiments")
+    sources = {"a_broken": BROKEN, "absent": ABSENT, "net_of_two": NET, "planted": PLANTED}
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    with pytest.MonkeyPatch.context() as patch:
+        known = {name: folder / f"{name}.py" for name in sources}
+        patch.setattr(reproduce, "experiments", lambda: known)
+        patch.setattr("jthermo.paper.report.experiments", lambda: known)
+        yield folder / "results", reproduce.reproduce_all(out=folder / "results", progress=False)
+    plt.close("all")
+
+
+@pytest.fixture
+def results(made, tmp_path):
+    """A copy that a test may spoil."""
+    shutil.copytree(made[0], tmp_path / "results")
+    return tmp_path / "results"
+
+
+def page_of(results, **options):
+    report(results, results.parent / "page.html", **options)
+    return (results.parent / "page.html").read_text()
+
+
+def section(page, claim):
+    return re.search(f'<section id="{claim}">.*?</section>', page, re.DOTALL)[0]
+
+
+def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch):
+    def published():
+        files = [results / "claims.json", *sorted((results / "figures").iterdir())]
+        return {path.name: path.read_bytes() for path in files}
+
+    before = published()
+    assert set(before) == {"claims.json", "planted.svg", "net_of_two.svg"}
+    later = {
+        **experiment_folder.read(results / "planted-small")["made"],
+        "date": "later",
+        "wall_seconds": 99.0,
+    }
+    monkeypatch.setattr(reproduce, "_made", lambda *_: later)
+    shutil.rmtree(results / "planted-small")
+    reproduce.reproduce("planted", out=results, progress=False)
+    # with its records
+    assert experiment_folder.read(results / "planted-small")["made"] == later
+    assert published() == before
+    known = json.loads(before["claims.json"])["C2"]["experiments"]["planted"]
+    assert not {"code", "records"} & set(known)
+    # a number that differs is another finding
+    known["rows"][0]["misfit"] += 1e-9
+    claims_json.update(
+        results / "claims.json",
+        "planted",
+        {**known, "rows": {"C2": known["rows"]}, "made": {"date": "now"}},
+    )
+    assert b'"now"' in published()["claims.json"]
+
+
+def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
+    results, outcomes = made
+    assert {o.name: o.state for o in outcomes} == {
+        "a_broken": "failed", "absent": "not run", "net_of_two": "done", "planted": "done"
+    }  # fmt: skip
+    assert "division by zero" in outcomes[0].why
+    assert "cifar99" in outcomes[1].why
+    assert (results / "figures" / "planted.svg").exists()
+    with pytest.raises(SystemExit) as stopped:
+        verbs.main(["reproduce", "all", "--out", str(results)])
+    told = capsys.readouterr()
+    # not bad input
+    assert stopped.value.code == 1
+    assert "a_broken: ZeroDivisionError" in told.err
+    assert "4 experiments at small scale: 2 done before, 2 to do" in told.out
+    assert re.search(r"^\[2/2\] absent: .* gone, ", told.out, re.MULTILINE)
+    assert re.search(r"^planted +done before +reproduced$", told.out, re.MULTILINE)
+
+
+def test_what_another_code_found_is_found_again(made, results, monkeypatch):
+    assert reproduce.done("planted", "small", results)
+    assert reproduce.done("planted", "paper", results) is None
+    monkeypatch.setattr(reproduce, "_identity", lambda *_: {"sweep_id": "", "code": "other"})
+    assert reproduce.done("planted", "small", results) is None
+
+
+def test_the_page_says_what_was_found_and_how_to_do_it_again(made, results):
+    page = page_of(results)
+    (row,) = experiment_folder.read(results / "planted-small")["rows"]["C2"]
+    assert row["verdict"] == "reproduced"
+    c2 = section(page, "C2")
+    assert f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in c2
+    assert "jthermo reproduce planted --scale small" in c2
+    assert "18 runs, 6 seeds" in c2
+    assert "<svg" in c2
+    assert "1.5 [1.25, 1.75]" in section(page, "C9")
+    for claim, name in (("C8", "absent"), ("C10", "a_broken")):
+        assert "not run" in section(page, claim)
+        assert f"<pre>jthermo reproduce {name}</pre>" in section(page, claim)
+    assert "TwoLayer(inputs=2, hidden=2, bias=True, init=torch)" in page
+    # two seeds are listed
+    assert "0 … 1" not in page
+    assert jt.__version__ in section(page, "made")
+
+
+def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, results):
+    page = page_of(results)
+    assert "alert(1)" in page
+    assert "<script" not in page
+    assert "ratio &lt;of&gt; two" in page
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page)
+    assert not re.findall(
+        r"url\((?!#)|@import|https?://(?!www\.w3\.org/(?:2000/svg|1999/xlink)\b)", page
+    )
+
+    class Checker(HTMLParser):
+        """Every tag that is opened is closed, and no id stands twice."""
+
+        def __init__(self):
+            super().__init__()
+            self.open, self.ids = [], []
+
+        def handle_starttag(self, tag, attrs):
+            self.ids += [value for name, value in attrs if name == "id"]
+            if tag not in ("meta", "br", "img"):
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    assert len(set(checker.ids)) == len(checker.ids)
+
+
+@pytest.mark.parametrize("harm", ["folder", "json", "record", "records", "manifest"])
+def test_what_is_deleted_or_changed_is_not_run_and_no_old_number_stays(made, results, harm):
+    folder = results / "planted-small"
+    record = folder / "records" / layout.DATASET
+    if harm == "folder":
+        shutil.rmtree(folder)
+    elif harm == "json":
+        (folder / "claims.json").unlink()
+    elif harm == "record":
+        record.write_bytes(record.read_bytes().replace(b"learning", b"lEarning"))
+    elif harm == "records":
+        shutil.rmtree(folder / "records")
+    else:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "parts": {}}))
+    page = page_of(results)
+    assert "1.5 [1.25, 1.75]" not in page
+    for claim in ("C2", "C9"):
+        assert 'class="chip not-run"' in section(page, claim)
+        assert "<pre>jthermo reproduce planted</pre>" in section(page, claim)
+        assert "chip reproduced" not in section(page, claim)
+    assert reproduce.done("planted", "small", results) is None
+
+
+def test_records_of_other_runs_do_not_carry_the_old_verdicts(made, results):
+    folder = results / "planted-small"
+    # sound, but others
+    writing.write_dataset(folder, reading.read_dataset(folder).isel(record=slice(20)))
+    with pytest.raises(InputError, match="holds other records than its verdicts were found in"):
+        experiment_folder.read(folder)
+
+
+def test_a_verdict_that_its_numbers_do_not_give_is_flagged(made, results):
+    path = results / "planted-small" / "claims.json"
+    found = json.loads(path.read_text())
+    found["rows"]["C2"][0] |= {"exponent": 1.0, "low": 0.9, "high": 1.1}
+    path.write_text(json.dumps(found))
+    page = page_of(results)
+    assert "chip unsupported" in section(page, "C2")
+    assert "it says reproduced, which its own numbers do not give" in section(page, "C2")
+    assert "chip reproduced" not in section(page, "C2")
+    # the other rows are as they were
+    assert "chip reproduced" in section(page, "C9")
+
+
+def test_the_published_page_says_that_it_is(made, results):
+    for folder in results.glob("*-small"):
+        shutil.rmtree(folder)
+    assert "1.5 [1.25, 1.75]" not in page_of(results)
+    page = page_of(results, published=True)
+    assert "<strong>Published results.</strong>" in page
+    assert "1.5 [1.25, 1.75]" in section(page, "C9")
+    assert "<svg" in section(page, "C2").partition("<figure>")[2]
+    assert jt.__version__ in section(page, "made")
+    assert "cifar99 is not at hand" in section(page, "C8")
+    # which has a figure and no claim
+    assert "<svg" in section(page, "beyond")
+    (results / "figures" / "net_of_two.svg").unlink()
+    assert "nothing is published on it" in section(page_of(results, published=True), "beyond")
+    (results / "claims.json").unlink()
+    with pytest.raises(InputError, match=r"has no claims\.json"):
+        page_of(results, published=True)
+
+
+def test_a_figure_in_a_page_keeps_its_text_and_has_a_shade_for_dark_pages():
+    fig, ax = plt.subplots()
+    ax.plot([0, 1.23456], [0, 1], color="#440154", label="<η>")
+    ax.set_title("1.2345")
+    ax.legend()
+    drawn = figures.svg(fig, 'a "name"').decode()
+    plt.close(fig)
+    assert ">&lt;η&gt;</text>" in drawn
+    # only places are rounded
+    assert ">1.2345</text>" in drawn
+    assert not re.search(r' d="[^"]*\.\d\d', drawn)
+    assert 'aria-label="a &quot;name&quot;"' in drawn
+    assert "stroke: var(--c440154)" in drawn
+    light, dark = re.findall(r"--c440154:#(\w{6})", drawn)
+    assert light == "440154"
+    assert sum(bytes.fromhex(dark)) > 2 * sum(bytes.fromhex(light))
+    assert figures._on_dark("#000000") > "#e0"
+    assert figures._on_dark("#ffffff") < "#30"

@@ -1,0 +1,207 @@
+"""Records on disk: whole or absent, verified when read, the same numbers in every format."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import jthermo as jt
+from jthermo.errors import InputError
+from jthermo.results import atomic
+
+
+def sweep_of(**changes):
+    fields = {
+        "model": jt.models.TwoLayer(inputs=3, hidden=4),
+        "data": jt.data.Gaussian(dim=3),
+        "learning_rate": (0.1, 0.2),
+        "batch_size": (1, 2),
+        "seed": range(3),
+        "num_steps": jt.RescaledSteps(0.5),
+        "record": jt.Record(
+            steps=jt.log_steps(5), observables=(jt.activation_rate(), jt.unit_activation())
+        ),
+    }
+    return jt.Sweep(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "sweep"
+    jt.run(sweep_of(), out, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def ds(folder):
+    return jt.open_results(folder)
+
+
+def test_a_folder_holds_what_memory_holds(ds):
+    memory = jt.run(sweep_of(), progress=False)
+    xr.testing.assert_equal(ds.drop_attrs(), memory.drop_attrs())
+
+
+def test_layout_is_the_one_described(ds):
+    assert set(ds.dims) == {"run", "record", "unit"}
+    assert ds.sizes["run"] == 12
+    for name in ("learning_rate", "batch_size", "seed"):
+        assert ds[name].dims == ("run",)
+    assert ds.step.dims == ("run", "record")
+    for name, variable in ds.data_vars.items():
+        assert variable.attrs["long_name"], name
+        assert variable.attrs["units"], name
+    # 0.5·B/η², rounded up
+    steps = {(0.1, 1): 50, (0.1, 2): 100, (0.2, 1): 13, (0.2, 2): 25}
+    for rate, batch, last in zip(
+        ds.learning_rate.values, ds.batch_size.values, ds.step.max("record").values, strict=True
+    ):
+        assert last == steps[rate, batch]
+    attrs = ds.attrs
+    assert jt.Sweep.from_json(attrs["sweep"]) == sweep_of()
+    assert attrs["id"] == sweep_of().id
+    assert {"jax", "jthermo", "numpy"} <= set(json.loads(attrs["versions"]))
+    assert re.fullmatch("[0-9a-f]{40}|", attrs["git_commit"])
+    assert attrs["engine"] in ("xla", "fused")
+    assert attrs["wall_seconds"] > 0
+    assert attrs["complete"] == 1
+
+
+def test_grid_lays_every_run_in_its_place(ds):
+    grid = jt.grid(ds)
+    assert grid.activation_rate.dims == ("learning_rate", "batch_size", "seed", "record")
+    for i in range(ds.sizes["run"]):
+        at = {k: ds[k].values[i] for k in ("learning_rate", "batch_size", "seed")}
+        np.testing.assert_array_equal(grid.activation_rate.sel(at), ds.activation_rate[i])
+        np.testing.assert_array_equal(grid.step.sel(at), ds.step[i])
+    points = jt.run(
+        sweep_of(
+            learning_rate=None,
+            batch_size=None,
+            points=[
+                {"learning_rate": 0.1, "batch_size": 1},
+                {"learning_rate": 0.2, "batch_size": 2},
+            ],
+        ),
+        progress=False,
+    )
+    laid = jt.grid(points)
+    assert np.isnan(laid.activation_rate.sel(learning_rate=0.1, batch_size=2)).all()
+    assert not laid.finite.sel(learning_rate=0.1, batch_size=2).any()
+
+
+def test_tau_is_the_rescaled_clock(ds):
+    expected = (
+        ds.step.values * ds.learning_rate.values[:, None] ** 2 / ds.batch_size.values[:, None]
+    )
+    np.testing.assert_allclose(jt.tau(ds), np.where(ds.step >= 0, expected, np.nan))
+    np.testing.assert_allclose(jt.tau(ds, 0, 0).where(ds.step >= 0), ds.step.where(ds.step >= 0))
+
+
+def test_runs_shorter_than_the_longest_are_padded():
+    record = jt.Record(steps=jt.every(1), observables=jt.activation_rate())
+    ragged = jt.run(
+        sweep_of(batch_size=1, num_steps=jt.RescaledSteps(0.05), record=record), progress=False
+    )
+    short = ragged.isel(run=ragged.learning_rate.values == 0.2)
+    assert ragged.sizes["record"] == 6
+    assert (short.step.values == [0, 1, 2, -1, -1, -1]).all()
+    assert np.isnan(short.activation_rate.values[:, 3:]).all()
+    assert jt.results.num_diverged(ragged) == 0
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "netcdf"])
+def test_export_writes_the_same_numbers(ds, tmp_path, to):
+    path = jt.export(ds, tmp_path / f"table.{to}", to)
+    if to == "netcdf":
+        again = xr.load_dataset(path, engine="scipy")
+        np.testing.assert_array_equal(again.activation_rate, ds.activation_rate)
+        assert again.activation_rate.attrs == ds.activation_rate.attrs
+        return
+    table = pd.read_csv(path) if to == "csv" else pd.read_parquet(path)
+    assert len(table) == (ds.step >= 0).sum()
+    row = table[
+        (table.learning_rate == 0.2) & (table.batch_size == 2) & (table.seed == 1)
+    ].sort_values("step")
+    run = ds.isel(
+        run=(ds.learning_rate.values == 0.2) & (ds.batch_size.values == 2) & (ds.seed.values == 1)
+    )
+    np.testing.assert_array_equal(row.step, run.step[0])
+    np.testing.assert_allclose(row.activation_rate, run.activation_rate[0], rtol=1e-6)
+    np.testing.assert_allclose(row.unit_activation_3, run.unit_activation[0, :, 3], rtol=1e-6)
+
+
+def test_an_unknown_format_is_refused(ds, tmp_path):
+    with pytest.raises(InputError, match="to = 'xlsx': use one of csv, parquet, netcdf"):
+        jt.export(ds, tmp_path / "table.xlsx", "xlsx")
+
+
+def test_the_same_call_again_returns_what_is_there(folder, monkeypatch):
+    from jthermo.execution import placement
+
+    # nothing is trained
+    monkeypatch.setattr(placement, "programs", None)
+    xr.testing.assert_identical(jt.run(sweep_of(), folder, progress=False), jt.open_results(folder))
+
+
+def test_a_folder_with_another_sweep_is_refused(folder):
+    with pytest.raises(
+        InputError, match=r"holds another sweep.*learning_rate: \[0.1, 0.2\] → \[0.3\]"
+    ):
+        jt.run(sweep_of(learning_rate=0.3), folder, progress=False)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damaged_records_are_never_read(tmp_path, damage):
+    out = tmp_path / "sweep"
+    jt.run(sweep_of(), out, progress=False)
+    path = max(
+        (p for p in (out / "records").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+    body = bytearray(path.read_bytes())
+    if damage == "delete":
+        path.unlink()
+    elif damage == "truncate":
+        path.write_bytes(body[: len(body) // 2])
+    else:
+        body[len(body) // 2] ^= 1
+        path.write_bytes(body)
+    with pytest.raises(InputError, match=r"records = .*(is missing|was altered)"):
+        jt.open_results(out)
+
+
+def test_what_is_no_results_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"holds no sweep.json"):
+        jt.open_results(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        jt.run(sweep_of(), file, progress=False)
+
+
+def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    atomic.write_whole(path, b"old")
+
+    def full_disk(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        atomic.write_whole(path, b"new, longer")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_select_picks_runs_and_names_what_there_is(ds):
+    assert jt.results.select(ds, ["learning_rate=0.1", "seed=2"]).sizes["run"] == 2
+    for condition, words in (
+        ("eta=1", "name a swept axis"),
+        ("seed=x", "takes numbers"),
+        ("seed=9", "leaves no run"),
+    ):
+        with pytest.raises(InputError, match=words):
+            jt.results.select(ds, [condition])

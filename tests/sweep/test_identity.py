@@ -1,0 +1,200 @@
+"""The permanent names: ids, random streams and JSON don't know where a class is defined.
+
+Every value here was computed before the package was laid out anew. A change makes existing results folders
+unreadable, or other random numbers, for everyone: legitimate only with a CHANGELOG entry that says so.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+import jthermo
+import jthermo as jt
+from jthermo.models import Model, as_model
+from jthermo.observables import Observable
+from jthermo.sweep import json_codec, stable_names
+from jthermo.update_rule import residual_noise
+
+X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 1, 0])
+VALUES = {
+    "TwoLayer": jt.models.TwoLayer(inputs=3, hidden=4),
+    "MLP": jt.models.MLP(inputs=3, hidden=(4,)),
+    "CNN": jt.models.CNN(),
+    "Flax": as_model(nn.Dense(1), (3,)),
+    "Gaussian": jt.data.Gaussian(dim=3),
+    "Uniform": jt.data.Uniform(dim=3),
+    "Sphere": jt.data.Sphere(dim=3),
+    "Teacher": jt.data.Teacher(jt.data.Sphere(dim=3), jt.models.TwoLayer(inputs=3, hidden=3)),
+    "FashionMNIST": jt.data.FashionMNIST(),
+    "CIFAR10": jt.data.CIFAR10(),
+    "Arrays": jt.data.Arrays(X, Y),
+    "Full": residual_noise.Full(),
+    "Unbiased": residual_noise.Unbiased(),
+    "LabelAveraged": residual_noise.LabelAveraged(),
+    "sgd": jt.sgd(momentum=0.9),
+    "stepped_sgd": jt.sgd(decay_at=1000.0),
+    "adam": jt.Optimizer(optax.adam),
+    "LogSteps": jt.log_steps(5),
+    "Every": jt.every(5),
+    "RescaledSteps": jt.RescaledSteps(2.0),
+    "Record": jt.Record(steps=(0, 1), observables=jt.loss()),
+    "ActivationRate": jt.activation_rate(),
+    "UnitActivation": jt.unit_activation(),
+    "Kappa": jt.kappa(),
+    "HessianTrace": jt.hessian_trace(),
+    "TraceBound": jt.trace_bound(),
+    "TopEigenvalues": jt.top_eigenvalues(),
+    "GradientVariance": jt.gradient_variance(),
+    "Accuracy": jt.accuracy(),
+    "Loss": jt.loss(),
+    "MeanSquaredResidual": jt.mean_squared_residual(),
+    "WeightNorm": jt.weight_norm("V"),
+    "LayerStatistics": jt.layer_statistics(),
+    "Sparse": jt.sparse(jt.loss(), every=2),
+}
+# of a sweep with this value in it: the stream of its one configuration, its run's key, its law and its id
+GOLDEN = {
+    "TwoLayer": (0xBBD714B6, "f9d88bec704d7bf7", "6bbe0f0ed92ac916", "b2620807cd44e10f"),
+    "MLP": (0x1AC41D24, "39b375b610a6d7df", "6bbe0f0ed92ac916", "795d97a4c9435361"),
+    "CNN": (0x12AEAE7D, "46219ea4dc463e47", "6bbe0f0ed92ac916", "8de1f95f68c83759"),
+    "Flax": (0xDAAE6441, "07fb0ccbc26ddfb9", "6bbe0f0ed92ac916", "d2c97dcb2acce2bd"),
+    "Gaussian": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
+    "Uniform": (0x1514F9B8, "99c41c7c4f837940", "5d2b6a513220f2bb", "f17c8ec63e606f5b"),
+    "Sphere": (0x788D0352, "1ca091d2f4e84c03", "5d2b6a513220f2bb", "08a164591747bf83"),
+    "Teacher": (0x63C77E2A, "9f077e9a66f55edc", "5d2b6a513220f2bb", "3845fa56d2246ebc"),
+    "FashionMNIST": (0x805F9FF9, "2706118b5c62f21a", "6bbe0f0ed92ac916", "07c3ae430a8530ba"),
+    "CIFAR10": (0xB9B39D3E, "33b1de3bda5affee", "6bbe0f0ed92ac916", "915c1afa38adeb8d"),
+    "Arrays": (0xBAA86AE2, "54e6bb04043b960a", "5d2b6a513220f2bb", "dac32d8c1d8c5c8f"),
+    "Full": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
+    "Unbiased": (0xD8CB9D72, "ff50b6c47cf925cf", "5d2b6a513220f2bb", "30f9197c42a27e17"),
+    "LabelAveraged": (0xBE241C8D, "52745c9f3f4d3866", "5d2b6a513220f2bb", "9960f48da11254e6"),
+    "sgd": (0x492684F4, "38a7ead1599c6cee", "5d2b6a513220f2bb", "ce7a2938a1fe94b9"),
+    "stepped_sgd": (0x37821389, "edc31f07c9bd4b2c", "5d2b6a513220f2bb", "78caa357b0f9d85d"),
+    "adam": (0x3492B8F3, "057099af0e44b7c6", "5d2b6a513220f2bb", "d1fbcddf5ae60613"),
+    "LogSteps": (0xBBD714B6, "5dba7274a8d97bf6", "5d2b6a513220f2bb", "5dc49bdf2d3c3dff"),
+    "Every": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
+    "RescaledSteps": (0xBBD714B6, "2081208ce23260b9", "5d2b6a513220f2bb", "ba3030ed1609e6ba"),
+    "Record": (0xBBD714B6, "d10e8fc4ea871269", "6bbe0f0ed92ac916", "7e485cc1fc550627"),
+    "ActivationRate": (0xBBD714B6, "f9d88bec704d7bf7", "6bb7ce1d10498077", "04518338f880d18f"),
+    "UnitActivation": (0xBBD714B6, "f9d88bec704d7bf7", "ad2d914c3bd466ed", "41ab4f00a5ded848"),
+    "Kappa": (0xBBD714B6, "f9d88bec704d7bf7", "b8403ccd229611f1", "6b427fb709f1154e"),
+    "HessianTrace": (0xBBD714B6, "f9d88bec704d7bf7", "1e180f4cf76505f4", "0082627e4a9c283c"),
+    "TraceBound": (0x1AC41D24, "39b375b610a6d7df", "7cde624706794765", "9f72603cf231bf7f"),
+    "TopEigenvalues": (0xBBD714B6, "f9d88bec704d7bf7", "238215921439d55d", "f7c0ce8262dc1f09"),
+    "GradientVariance": (0xBBD714B6, "f9d88bec704d7bf7", "a9f83cc2f910e677", "a303e648231cd1bd"),
+    "Accuracy": (0xBBD714B6, "f9d88bec704d7bf7", "0984bb6ee85aca25", "e772a8ec051996eb"),
+    "Loss": (0xBBD714B6, "f9d88bec704d7bf7", "6bbe0f0ed92ac916", "b2620807cd44e10f"),
+    "MeanSquaredResidual": (0xBBD714B6, "f9d88bec704d7bf7", "40ceee0f9ca7c874", "fd6c0b2a1fffaee2"),
+    "WeightNorm": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
+    "LayerStatistics": (0xBBD714B6, "f9d88bec704d7bf7", "4314a6a0001b2f9b", "496d78e50f910770"),
+    "Sparse": (0xBBD714B6, "f9d88bec704d7bf7", "5cfa112483dedd0a", "044353e3c4cb8cb6"),
+}
+
+
+def sweep_with(name):
+    """The smallest sweep that has a value of VALUES in it."""
+    value = VALUES[name]
+    parts = {
+        "model": jt.models.TwoLayer(inputs=3, hidden=4),
+        "data": jt.data.Gaussian(dim=3),
+        "num_steps": 4,
+    }
+    record = {"steps": (0, 4), "observables": (jt.weight_norm("V"),)}
+    if isinstance(value, jt.Record):
+        return jt.Sweep(record=value, learning_rate=0.1, **parts)
+    if isinstance(value, Model):
+        parts["model"], record["observables"] = value, (jt.loss(),)
+        if name == "CNN":
+            parts["data"] = jt.data.FashionMNIST()
+    elif hasattr(value, "draw"):
+        parts["data"] = value
+        if name in ("FashionMNIST", "CIFAR10"):
+            size = int(np.prod(value.shape))
+            parts["model"] = jt.models.MLP(inputs=size, hidden=(4,), outputs=10)
+            record["observables"] = (jt.loss(),)
+    elif hasattr(value, "residual"):
+        parts["noise"] = value
+    elif isinstance(value, jt.Optimizer):
+        parts["optimizer"] = value
+    elif name == "RescaledSteps":
+        parts["num_steps"], record["steps"] = value, jt.log_steps(3)
+    elif isinstance(value, Observable):
+        record["observables"] = (value,)
+        if name == "TraceBound":
+            parts["model"] = jt.models.MLP(inputs=3, hidden=(4,))
+    else:
+        record["steps"] = value
+    return jt.Sweep(record=jt.Record(**record), learning_rate=0.1, **parts)
+
+
+def test_every_value_has_a_golden_row():
+    assert set(VALUES) == set(GOLDEN)
+    named = {type(v).__name__ for v in VALUES.values()} | {
+        "stepped_sgd",
+        "Model",
+        "Custom",
+        "Config",
+        "Sweep",
+    }
+    assert {name.partition(":")[2] for name in stable_names.STABLE_NAMES} == named
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_streams_keys_laws_and_ids_are_golden(name):
+    sweep = sweep_with(name)
+    (config,) = sweep.configs
+    assert (config.stream, sweep.key_of(config), sweep.law, sweep.id) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_is_written_under_its_stable_name_and_read_back(name):
+    value = VALUES[name]
+    plain = json_codec.to_plain(value)
+    assert plain["type"] in stable_names.STABLE_NAMES
+    assert json_codec.from_plain(plain) == value
+
+
+@pytest.mark.parametrize("written", stable_names.STABLE_NAMES)
+def test_every_stable_name_leads_to_an_object_that_is_written_by_it(written):
+    found = stable_names.dereference(written)
+    assert stable_names.reference(found) == written
+    renamed = {"jthermo.spec:Config": "RunConfig"}
+    assert found.__qualname__ == renamed.get(written, written.partition(":")[2])
+
+
+def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
+    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(jthermo.__path__, "jthermo.")
+               if not m.name.endswith("__main__") and "_experiments" not in m.name]  # fmt: skip
+    found = {
+        f"{kind.__module__}:{kind.__qualname__}"
+        for module in modules
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__.startswith("jthermo.")
+        and (
+            issubclass(kind, Model | Observable)
+            or hasattr(kind, "draw")
+            or hasattr(kind, "residual")
+        )
+        and not inspect.isabstract(kind)
+        and not kind.__name__.startswith("_")
+        and kind.__name__ not in ("InMemory", "DeepNet", "Source")
+    }
+    assert found <= set(stable_names.STABLE_NAMES.values())
+
+
+def test_a_sweep_written_with_the_old_names_of_powers_is_read():
+    old = {
+        "type": "jthermo.schedule:RescaledSteps",
+        "value": 5.0,
+        "learning_rate": 1.0,
+        "batch_size": 0.0,
+        "at_most": None,
+    }
+    assert json_codec.from_plain(old) == jt.RescaledSteps(
+        5.0, learning_rate_power=1.0, batch_size_power=0.0
+    )

@@ -1,0 +1,300 @@
+"""The spec: bad input is named where it is built, JSON both ways, and an id that says when results must be equal."""
+
+import flax.linen as nn
+import numpy as np
+import optax
+import pytest
+
+import jthermo as jt
+from jthermo.errors import InputError
+
+TWO_LAYER, GAUSSIAN = jt.models.TwoLayer(inputs=3, hidden=4), jt.data.Gaussian(dim=3)
+RECORD = jt.Record(steps=jt.log_steps(5), observables=(jt.activation_rate(), jt.weight_norm("V")))
+
+
+def sweep_of(**changes):
+    fields = {
+        "model": TWO_LAYER,
+        "data": GAUSSIAN,
+        "learning_rate": (0.1, 0.2),
+        "batch_size": (1, 2),
+        "seed": range(3),
+        "num_steps": 20,
+        "record": RECORD,
+    }
+    return jt.Sweep(**{**fields, **changes})
+
+
+def triple(model, params, probe):
+    """A user's observable."""
+    return 3 * params["V"]
+
+
+BAD = {
+    "negative rate": (
+        "learning_rate = -0.1: give a positive finite",
+        lambda: sweep_of(learning_rate=-0.1),
+    ),
+    "rate nan": ("learning_rate = nan", lambda: sweep_of(learning_rate=(0.1, float("nan")))),
+    "rate text": ("learning_rate = 'fast'", lambda: sweep_of(learning_rate="fast")),
+    "rate twice": ("learning_rate = 0.1: stands twice", lambda: sweep_of(learning_rate=(0.1, 0.1))),
+    "rate missing": (
+        "learning_rate = None: give at least one",
+        lambda: sweep_of(learning_rate=None),
+    ),
+    "rate empty": (r"learning_rate = \(\): give at least one", lambda: sweep_of(learning_rate=())),
+    "batch zero": ("batch_size = 0: give a whole number from 1", lambda: sweep_of(batch_size=0)),
+    "batch half": ("batch_size = 1.5", lambda: sweep_of(batch_size=1.5)),
+    "seed negative": ("seed = -1: give a whole number from 0", lambda: sweep_of(seed=-1)),
+    "seed bool": ("seed = True", lambda: sweep_of(seed=True)),
+    "steps zero": ("num_steps = 0: give a whole number from 1", lambda: sweep_of(num_steps=0)),
+    "steps endless": (
+        "num_steps = .* means 1e.* steps",
+        lambda: sweep_of(num_steps=jt.RescaledSteps(1e9)),
+    ),
+    "clock": ("num_steps.value = -1", lambda: jt.RescaledSteps(-1)),
+    "not increasing": (
+        r"record.steps = \(0, 5, 5\): must be strictly increasing",
+        lambda: sweep_of(record=jt.Record(steps=(0, 5, 5), observables=jt.loss())),
+    ),
+    "past the end": (
+        r"record.steps = \(0, 21\): go beyond the 20 steps",
+        lambda: sweep_of(record=jt.Record(steps=(0, 21), observables=jt.loss())),
+    ),
+    "log steps": ("log_steps = 1: give a whole number of at least 2", lambda: jt.log_steps(1)),
+    "every": ("every = 0", lambda: jt.every(0)),
+    "probe": (
+        "record.probe_size = 1",
+        lambda: jt.Record(steps=jt.every(1), observables=jt.loss(), probe_size=1),
+    ),
+    "observable twice": (
+        "names one observable twice",
+        lambda: jt.Record(steps=jt.every(1), observables=(jt.loss(), jt.loss())),
+    ),
+    "observable not called": (
+        r"record.observables = 'loss': call it: jt.loss\(",
+        lambda: jt.Record(steps=jt.every(1), observables=jt.loss),
+    ),
+    "no such parameter": (
+        "weight_norm = 'U': .* has the parameters V, W, b",
+        lambda: sweep_of(record=jt.Record(steps=jt.every(5), observables=jt.weight_norm("U"))),
+    ),
+    "no pre-activations": (
+        "shows no pre-activations",
+        lambda: sweep_of(
+            model=nn.Dense(1), record=jt.Record(steps=jt.every(5), observables=jt.activation_rate())
+        ),
+    ),
+    "dimension": (
+        "model.inputs = .*3.*make them equal",
+        lambda: sweep_of(data=jt.data.Gaussian(dim=4)),
+    ),
+    "hidden": ("model.hidden = 0", lambda: jt.models.TwoLayer(inputs=3, hidden=0)),
+    "hidden text": ("model.hidden = 'ten'", lambda: jt.models.TwoLayer(inputs=3, hidden="ten")),
+    "init": (
+        "model.init = 'xavier': use one of torch",
+        lambda: jt.models.TwoLayer(3, 4, init="xavier"),
+    ),
+    "odd pairs": (
+        "model.hidden = 3: paired_he",
+        lambda: jt.models.TwoLayer(3, 3, init="paired_he"),
+    ),
+    "bias": ("model.bias = 1", lambda: jt.models.TwoLayer(3, 4, bias=1)),
+    "model": ("model = 'mlp': give a jt.models", lambda: sweep_of(model="mlp")),
+    "data": ("data = 'gauss': give a source such as jt.data", lambda: sweep_of(data="gauss")),
+    "dim": ("data.dim = 0", lambda: jt.data.Gaussian(dim=0)),
+    "labels": ("data.labels = 'real'", lambda: jt.data.Gaussian(dim=3, labels="real")),
+    "scale": ("data.scale = -1", lambda: jt.data.Gaussian(dim=3, scale=-1)),
+    "interval": ("data.high = 0", lambda: jt.data.Uniform(dim=3, low=0, high=0)),
+    "sampling": ("data.sampling = 'shuffle'", lambda: jt.data.Gaussian(dim=3, sampling="shuffle")),
+    "epoch too short": (
+        "batch_size = 2: an epoch has 1 examples",
+        lambda: sweep_of(data=jt.data.Gaussian(dim=3, num_samples=1, sampling="epochs")),
+    ),
+    "noise": ("noise = 'none': use one of full", lambda: sweep_of(noise="none")),
+    "noise scale": ("noise.scale = 0", lambda: jt.noise.Unbiased(0)),
+    "loss": ("loss = 'hinge'", lambda: sweep_of(loss="hinge")),
+    "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
+    "optimizer argument": ("refuses these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
+    "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
+    "width": ("lane_width = 0: give a whole number of at least 1", lambda: sweep_of(lane_width=0)),
+    "huge": (
+        "the grid has 300,000 runs .*set max_runs=300000",
+        lambda: sweep_of(seed=range(75_000)),
+    ),
+    "huge axis": ("seed = range.*has 1,000,000 values", lambda: sweep_of(seed=range(1_000_000))),
+    "vary unknown": ("TwoLayer has no 'depth'", lambda: sweep_of(vary={"model.depth": (1, 2)})),
+    "vary root": ("vary = 'depth': name a field of", lambda: sweep_of(vary={"depth": (1, 2)})),
+    "vary axis": ("vary = 'seed': is an axis of its own", lambda: sweep_of(vary={"seed": (1, 2)})),
+    "vary object": (r"vary\['model.init'\] = \[", lambda: sweep_of(vary={"model.init": (["he"],)})),
+    "vary nothing": (
+        "is the same run as",
+        lambda: sweep_of(vary={"loss": ("auto", "bce")}),
+    ),
+    "points fields": (
+        "every point has to name the same fields",
+        lambda: sweep_of(
+            learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.2, "seed": 1}]
+        ),
+    ),
+    "points and axis": (
+        "is given by the points as well",
+        lambda: sweep_of(points=[{"learning_rate": 0.1}]),
+    ),
+    "points twice": (
+        "stands twice",
+        lambda: sweep_of(learning_rate=None, points=[{"learning_rate": 0.1}] * 2),
+    ),
+    "points kind": ("points = 5: give a list", lambda: sweep_of(points=5)),
+    "replace": ("Sweep has no 'eta'", lambda: sweep_of().replace(eta=1)),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_names_field_value_and_remedy(case):
+    words, build = BAD[case]
+    with pytest.raises(InputError, match=words) as caught:
+        build()
+    assert caught.value.remedy
+
+
+def test_a_grid_is_the_product_and_points_are_a_list():
+    assert sweep_of().num_runs == 12
+    assert sweep_of(vary={"model.hidden": (4, 6)}).num_runs == 24
+    points = [{"learning_rate": 0.1, "batch_size": 1}, {"learning_rate": 0.2, "batch_size": 2}]
+    listed = sweep_of(learning_rate=None, batch_size=None, points=points)
+    assert listed.num_runs == 6
+    assert {(c.learning_rate, c.batch_size) for c in listed.configs} == {(0.1, 1), (0.2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("model.hidden", lambda c: c.model.arguments["hidden"]),
+        ("data.num_samples", lambda c: c.data.num_samples),
+        ("noise.scale", lambda c: c.noise.scale),
+        ("optimizer.momentum", lambda c: c.optimizer.hyper["momentum"]),
+    ],
+)
+def test_any_scalar_can_be_swept_by_name(name, found):
+    base = sweep_of(noise=jt.noise.Unbiased(), optimizer=jt.sgd(momentum=0.5))
+    values = (4, 6) if name in ("model.hidden", "data.num_samples") else (0.25, 0.75)
+    assert {found(c) for c in base.replace(vary={name: values}).configs} == set(values)
+
+
+def test_fields_that_must_agree_change_together():
+    wide = sweep_of().replace(**{"model.inputs": 7, "data.dim": 7})
+    assert wide.data.dim == wide.model.arguments["inputs"] == 7
+
+
+VARIANTS = {
+    "learning_rate": 0.3,
+    "batch_size": 3,
+    "seed": range(4),
+    "num_steps": 21,
+    "model": jt.models.TwoLayer(inputs=3, hidden=4, init="he"),
+    "data": jt.data.Uniform(dim=3),
+    "noise": "unbiased",
+    "optimizer": jt.sgd(momentum=0.9),
+    "loss": "squared",
+    "record": jt.Record(steps=jt.log_steps(6), observables=RECORD.observables),
+    "common_data": True,
+    "lane_width": 8,
+    "vary": {"model.hidden": (4, 6)},
+}
+
+
+def test_json_round_trip_of_every_field():
+    for name, value in VARIANTS.items():
+        sweep = sweep_of(**{name: value})
+        again = jt.Sweep.from_json(sweep.to_json())
+        assert again == sweep, name
+        assert again.to_json() == sweep.to_json()
+    points = sweep_of(learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.2}])
+    assert jt.Sweep.from_json(points.to_json()).to_json() == points.to_json()
+    own = sweep_of(record=jt.Record(steps=(0, 5), observables=(triple,)))
+    assert jt.Sweep.from_json(own.to_json()) == own
+
+
+def test_id_changes_with_everything_that_changes_results():
+    ids = {name: sweep_of(**{name: value}).id for name, value in VARIANTS.items()}
+    ids["base"] = sweep_of().id
+    assert len(set(ids.values())) == len(ids)
+
+
+def test_id_is_equal_for_what_gives_the_same_results():
+    base = sweep_of()
+    same = [
+        sweep_of(learning_rate=(0.2, 0.1), seed=(2, 0, 1)),
+        sweep_of(seed=np.arange(3), learning_rate=np.array([0.1, 0.2])),
+        sweep_of(noise=jt.noise.Full(), loss="bce", optimizer=jt.sgd()),
+        sweep_of(max_runs=500),
+        sweep_of(record=jt.Record(steps=jt.log_steps(5), observables=RECORD.observables[::-1])),
+        sweep_of(
+            record=jt.Record(steps=jt.log_steps(5).resolve(20), observables=RECORD.observables)
+        ),
+        sweep_of(
+            learning_rate=None,
+            batch_size=None,
+            points=[{"learning_rate": r, "batch_size": b} for r in (0.1, 0.2) for b in (1, 2)],
+        ),
+    ]
+    assert {s.id for s in same} == {base.id}
+
+
+FILE = """
+import jthermo as jt
+
+def twice(model, params, probe):
+    return {body}
+
+SWEEP = jt.Sweep(model=jt.models.TwoLayer(inputs=3, hidden=4), data=jt.data.Gaussian(dim=3), learning_rate=0.1,
+                 num_steps=4, record=jt.Record(steps=(0,), observables=(twice,)))
+"""
+
+
+def test_an_edited_observable_is_another_sweep_and_a_comment_is_not(tmp_path):
+    ids = []
+    for number, body in enumerate(
+        ("2 * params['V']", "2 * params['V']  # still", "3 * params['V']")
+    ):
+        path = tmp_path / str(number) / "own_sweep.py"
+        path.parent.mkdir()
+        path.write_text(FILE.format(body=body))
+        ids.append(jt.reproduction.load(str(path)).SWEEP.id)
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_the_id_of_a_sweep_is_golden():
+    """A change here makes every existing results folder unreadable as this sweep: only with a CHANGELOG entry."""
+    assert sweep_of().id == "4aa5ffdddaae13ef"
+
+
+@pytest.mark.parametrize(
+    ("steps", "total", "expected"),
+    [
+        (jt.log_steps(6), 100, (0, 1, 3, 10, 32, 100)),
+        (jt.log_steps(20), 8, tuple(range(9))),
+        (jt.log_steps(2), 100, (0, 100)),
+        (jt.every(30), 100, (0, 30, 60, 90, 100)),
+        (jt.every(200), 100, (0, 100)),
+    ],
+)
+def test_schedules(steps, total, expected):
+    assert steps.resolve(total) == expected
+
+
+def test_log_steps_are_increasing_and_log_spaced():
+    steps = np.array(jt.log_steps(120).resolve(32_000))
+    assert len(steps) == 120
+    assert (np.diff(steps) > 0).all()
+    late = np.diff(np.log(steps[60:]))
+    assert late.max() / late.min() < 1.1
+
+
+def test_rescaled_steps_follow_the_clock():
+    clock = jt.RescaledSteps(20.0)
+    assert clock.resolve(0.05, 1) == 8000
+    assert clock.resolve(0.1, 3) == 6000
+    assert jt.RescaledSteps(20.0, at_most=100).resolve(0.05, 1) == 100
+    assert jt.RescaledSteps(4.0, learning_rate_power=1, batch_size_power=0).resolve(0.5, 7) == 8
