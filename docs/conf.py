@@ -1,4 +1,4 @@
-"""Settings of the documentation site, which `scripts/docs` builds from Markdown pages and docstrings."""
+"""Settings of the documentation site, which `scripts/docs` builds from pages and docstrings."""
 
 import re
 import sys
@@ -34,7 +34,7 @@ nitpick_ignore_regex = [("py:(class|obj|data)", ".*")]
 
 
 def keep_letters(app, what, name, obj, options, lines):
-    """Escape |x|, a norm, (n, *shape), a shape, and "B.", the batch size: reStructuredText reads them as markup."""
+    """Escape |x|, (n, *shape) and "B.", which reStructuredText would read as markup."""
     for i, line in enumerate(lines):
         parts = line.split("``")
         parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+\))", r"\\\g<0>", text) for text in parts[::2]]
@@ -47,12 +47,12 @@ def show_signature(app, what, name, obj, options, signature, returns):
 
 
 def skip_fields(app, what, name, obj, skip, options):
-    """Omit the fields of a named tuple: its signature shows them, and the section Attributes explains them."""
+    """Omit the fields of a named tuple: signature and section Attributes already show them."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def find_public(app, env, node, contnode):
-    """Resolve references to private paths: annotations and docstrings name the defining module, entries the public name."""
+    """Resolve references to defining modules: entries of the site are under public names."""
     target = node["reftarget"]
     if node.get("refdomain") != "py" or target.partition(".")[0] in sys.modules.keys() - {
         "jthermo"

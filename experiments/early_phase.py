@@ -1,4 +1,6 @@
-"""Early phase: how fast the activation rate falls on the clock η²t/B, against s² = E(p−y)², for several η."""
+"""Early phase: how fast the activation rate falls on the clock η²t/B, against s² = E(p−y)², for
+several η.
+"""
 
 from typing import Any
 
@@ -21,27 +23,28 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
-# that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
 CLAIMS = ("C9",)
 SMALL = {"seed": range(256)}
+# Edges of the windows of the clock η²t/B in which slopes are measured.
 EDGES = np.array([0, 0.05, 0.1, 0.2, 0.5, 1, 2])
 
 
 def slopes(ds):
-    """The local slopes of each η."""
-    found = {}
+    """The local slopes for each η."""
+    by_rate = {}
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=ds.learning_rate.values == eta)
         clock = runs.step.values[0] * eta**2
         last = np.nonzero(runs.step.values[0] >= 0)[0][-1] + 1
         rate, s2 = (runs[v].values[:, :last] for v in ("activation_rate", "mean_squared_residual"))
-        found[float(eta)] = curve_statistics.local_slopes(clock[:last], rate, s2, EDGES)
-    return found
+        by_rate[float(eta)] = curve_statistics.local_slopes(clock[:last], rate, s2, EDGES)
+    return by_rate
 
 
 def judge(ds):
-    found, rows = slopes(ds), []
-    for eta, s in found.items():
+    rows = []
+    for eta, s in slopes(ds).items():
         (slope, level), size = s.samples, len(s.samples[0])
         picks = curve_statistics.resamplings(400, size)
         means = np.array(
@@ -77,8 +80,9 @@ def figure(ds, fits):
 
     with jt.figures.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(jt.figures.PAGE, 2.4), sharey=True)
-        found = slopes(ds)
-        for (eta, s), colour in zip(found.items(), jt.figures.colours(len(found)), strict=True):
+        by_rate = slopes(ds)
+        colours = jt.figures.colours(len(by_rate))
+        for (eta, s), colour in zip(by_rate.items(), colours, strict=True):
             mark = {"color": colour, "marker": "o", "ms": 3, "label": f"η = {eta:g}"}
             left.errorbar(s.middle, -s.slope, s.slope_error, **mark)
             right.errorbar(s.level, -s.slope, s.slope_error, s.level_error, **mark)

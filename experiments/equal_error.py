@@ -1,4 +1,6 @@
-"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their training loss, not their step, is equal."""
+"""Equal error: activation rate and ‖V‖ of a larger and a smaller η when their training loss, not
+their step, is equal.
+"""
 
 import numpy as np
 
@@ -7,7 +9,7 @@ from jthermo.paper import curve_statistics
 from jthermo.paper.evidence import below
 from jthermo.theory.meanfield import excess_loss
 
-# a paired init starts at the least loss that random labels allow
+# Without the paired inits, which already start at the lowest loss that random labels allow.
 INITS = ("torch", "he", "unit")
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10),
@@ -22,25 +24,25 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
-# that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
 CLAIMS = ("C10",)
 SMALL = {"seed": range(128)}
-# of the way down, on a log scale, from the init to the highest plateau
+# Levels of the loss: shares of the way, on a log scale, from the init to the highest plateau.
 SHARES = (0.2, 0.5, 0.8, 0.98)
 NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
 
 
 def by_rate(ds, init):
-    """The runs of each η, with the records they share."""
-    found = {}
+    """The runs of one init for each η, with the records that they share."""
+    rates = {}
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=(ds.learning_rate.values == eta) & (ds["model.init"].values == init))
-        found[float(eta)] = runs.isel(record=runs.step.values[0] >= 0)
-    return found
+        rates[float(eta)] = runs.isel(record=runs.step.values[0] >= 0)
+    return rates
 
 
 def levels(rates):
-    """Losses above the least one that every η passes on its way from the init to its plateau."""
+    """Losses, in excess of ln 2, that every η passes between its init and its plateau."""
     mean = [r.excess_loss.values.mean(0) for r in rates.values()]
     top, bottom = min(m[0] for m in mean), max(m.min() for m in mean)
     return [float(top * (bottom / top) ** share) for share in SHARES]

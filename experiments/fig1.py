@@ -1,4 +1,6 @@
-"""Figure 1 and the theory's own statements: flux and density of the walk, simulated, exact and as printed."""
+"""Figure 1 and the theory's own statements: flux and density of the walk, simulated, exact and as
+printed.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from jthermo.theory import flow, properties, walk
 
 ETA = 0.05
 LOW, HIGH = 0.0, 4.0
-# that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
 CLAIMS = ("C11", "C12")
 LABELS = {
     "exact": "exact",
@@ -34,7 +36,7 @@ def of_unit(q):
 
 
 def run(scale):
-    """Fluxes and densities of simulated walkers."""
+    """Simulate walkers and measure their fluxes and densities."""
     key, many = jax.random.key(0), 4 if scale == "paper" else 1
     with jax.enable_x64():
         uniform = walk.Walk(linear, ETA)
@@ -47,12 +49,12 @@ def run(scale):
     end = walk.simulate(box, jnp.linspace(LOW, HIGH, 200_000 * many), int(16 / ETA**2), key=key)
     edges = np.linspace(LOW, HIGH, 21)
     seen = walk.density(end.q, edges)
-    # without the layer of a step at each wall
+    # without the boundary layer, one step wide, at each wall
     exponent = walk.stationary_exponent(box, end.q, low=0.3, high=3.7)
     unit_eta, diffusion = ETA**2, ETA**2 * 1.3**2 * 0.3
 
-    def pair(found, scale):
-        return np.array([[f.value, f.standard_error] for f in found]) / scale
+    def pair(estimates, scale):
+        return np.array([[e.value, e.standard_error] for e in estimates]) / scale
 
     return xr.Dataset(
         {
@@ -74,8 +76,9 @@ def run(scale):
 def judge(ds):
     at = ds.sel(q=1.0, b=0.0)
     drift = at.flux.values / (1.5 * 0.5)
-    found = [
-        # a finite η adds a relative (η g')² and the patch of a flux is two steps wide: half a per cent together
+    evidence = [
+        # Half a per cent covers two biases of finite η: a relative (η g')², and that of measuring
+        # a flux on a patch that is two steps wide.
         equals("C11", "1-D drift of Eq. 10, J/(η² g g' ρ)", -1, *drift, tolerance=0.005),
         equals("C11", "1-D drift with c of Eq. 11, J/(η² g g' ρ)", -0.5, *drift, tolerance=0.005),
         equals("C11", "1-D drift of A.4, J/(η² g g' ρ)", 0.5, *drift, tolerance=0.005),
@@ -87,14 +90,14 @@ def judge(ds):
     for form, sign in (("eq10", 1), ("psi", -1)):
         printed = sign * float(flow.projected(1.0, 0.0, form=form))
         name = f"{LABELS[form]} of a unit, J·ĝ/(η² ρ) at (V, b) = (1, 0)"
-        found.append(equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
-    return found + [
+        evidence.append(equals("C11", name, printed, *at.flux_of_unit.values, tolerance=0.001))
+    return evidence + [
         _search(claim, law) for claim, law in ((1, "normal"), (1, "uniform"), (2, "uniform"))
     ]
 
 
 def _search(number, law):
-    """Counter-examples among random units on random inputs: a theorem has none."""
+    """Search counter-examples among random units on random inputs; a true property has none."""
     claim = (properties.PROPERTY_4_1, properties.PROPERTY_4_2)[number - 1]
     draw = jax.random.normal if law == "normal" else jax.random.uniform
     broken = [
@@ -123,11 +126,11 @@ def figure(ds, fits):
     with style():
         fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.0, 2.4))
 
-        def draw(ax, x, found):
+        def draw(ax, x, estimates):
             ax.errorbar(
                 x,
-                found[:, 0],
-                3 * found[:, 1],
+                estimates[:, 0],
+                3 * estimates[:, 1],
                 fmt="o",
                 color=black,
                 ms=3,

@@ -1,4 +1,6 @@
-"""Figures 11 and 12: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for several η."""
+"""Figures 11 and 12: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for
+several η.
+"""
 
 import jthermo as jt
 
@@ -22,7 +24,7 @@ SWEEP = jt.Sweep(
     ),
 )
 SMALL = {
-    # a hundredth of the paper's: the same η²t/B in a hundredth of the work
+    # a hundredth of the paper's batch size reaches the same η²t/B with a hundredth of the work
     "batch_size": 10,
     "seed": range(8),
     "num_steps": jt.RescaledSteps(0.1, batch_size_power=0.0),

@@ -1,4 +1,6 @@
-"""Figures 13 and 14: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for several B."""
+"""Figures 13 and 14: activation rate and ‖V‖ of a net with 300 hidden units on CIFAR-10 for
+several B.
+"""
 
 import functools
 

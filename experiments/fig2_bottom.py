@@ -1,4 +1,6 @@
-"""Figure 2, bottom: gradient variance of the 6-layer CNN on Fashion-MNIST for several η, with real and random labels."""
+"""Figure 2, bottom: gradient variance of the 6-layer CNN on Fashion-MNIST for several η, with real
+and random labels.
+"""
 
 import jthermo as jt
 
@@ -33,7 +35,7 @@ FIT = (jt.Claim("C7", "gradient_variance", "learning_rate", exponent=2),)
 
 
 def figure(ds, fits):
-    made = {
+    clocks = {
         f"fig2_bottom_{labels}": jt.figures.clocks(
             ds.isel(run=ds["data.labels"].values == labels),
             "gradient_variance",
@@ -43,4 +45,4 @@ def figure(ds, fits):
     }
     fitted = fits["gradient_variance", "learning_rate"]
     collapse = jt.figures.collapses(fitted, ylabel="gradient variance tr Σ₁/P", share=False)
-    return {**made, "fig2_bottom_collapse": collapse}
+    return {**clocks, "fig2_bottom_collapse": collapse}

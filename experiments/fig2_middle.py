@@ -1,4 +1,6 @@
-"""Figure 2, middle: gradient variance of the 6-layer fully connected net for several η, on the clocks t, ηt and η²t."""
+"""Figure 2, middle: gradient variance of the 6-layer fully connected net for several η, on the
+clocks t, ηt and η²t.
+"""
 
 import jthermo as jt
 

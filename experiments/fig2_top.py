@@ -1,4 +1,6 @@
-"""Figure 2, top: activation rate of the 100-100-1 net with bias for several η, on the clocks t, ηt and η²t."""
+"""Figure 2, top: activation rate of the 100-100-1 net with bias for several η, on the clocks t, ηt
+and η²t.
+"""
 
 import jthermo as jt
 

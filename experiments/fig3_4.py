@@ -1,4 +1,6 @@
-"""Figures 3 and 4: activation rate and ‖V‖ of the 10-10-1 net with bias for several η, on the clocks t, ηt and η²t."""
+"""Figures 3 and 4: activation rate and ‖V‖ of the 10-10-1 net with bias for several η, on the
+clocks t, ηt and η²t.
+"""
 
 import jthermo as jt
 

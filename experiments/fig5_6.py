@@ -1,4 +1,6 @@
-"""Figures 5 and 6: activation rate and ‖V‖ of the 10-10-1 net with bias for several B, on the clocks t and t/B."""
+"""Figures 5 and 6: activation rate and ‖V‖ of the 10-10-1 net with bias for several B, on the
+clocks t and t/B.
+"""
 
 import jthermo as jt
 

@@ -1,4 +1,6 @@
-"""Figures 7 and 8: the 10-10-1 net without bias on U(0, 1) for several η, on the clocks t, ηt and η²t."""
+"""Figures 7 and 8: the 10-10-1 net without bias on U(0, 1) for several η, on the clocks t, ηt and
+η²t.
+"""
 
 import jthermo as jt
 

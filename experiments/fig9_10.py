@@ -1,4 +1,6 @@
-"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several B, on the clocks t and t/B."""
+"""Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) for several B, on the clocks t and
+t/B.
+"""
 
 import jthermo as jt
 

@@ -1,4 +1,6 @@
-"""Hessian trace, its bound by activation rate and weight norm (A.5) and their ratio over training, for several η."""
+"""Hessian trace, its bound by activation rate and weight norm (A.5) and their ratio over training,
+for several η.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,11 @@ from jthermo.paper.evidence import above, below
 from jthermo.theory import hessian
 
 
+# The code of an observable or module, its docstring included, enters the id of the sweep: keep it.
 def factors(model, params, probe):
-    """Σ_i rate_i |W_i|² and Σ_i rate_i V_i²: activation rate times weight norm, incoming and outgoing."""
+    """Σ_i rate_i |W_i|² and Σ_i rate_i V_i²: activation rate times weight norm, \
+incoming and outgoing.\
+"""
     return jnp.concatenate(hessian.layer_factors(model, params, probe.x))
 
 
@@ -28,15 +33,15 @@ SWEEP = jt.Sweep(
         probe_size=512,
     ),
 )
-# that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
 CLAIMS = ("C13",)
 SMALL = {"seed": range(128)}
-# layers of weights, 10 units wide
+# Numbers of weight layers of the nets, 10 units wide, whose bound is compared at the init.
 DEPTHS = (2, 3, 4, 5)
 
 
 def looseness(layers):
-    """Bound over trace of 64 fresh nets of some depth, on inputs of their own, (64,)."""
+    """Bound divided by trace for 64 untrained nets, each on its own inputs, (64,)."""
     model = jt.models.MLP(10, hidden=(10,) * (layers - 1), init="he")
 
     def ratio(key):
@@ -48,17 +53,17 @@ def looseness(layers):
 
 def judge(ds):
     ratio = ds.trace_bound_ratio.values
-    # every one has to keep to it
+    # the bound must hold for every record, so the interval is the full range
     name = "bound over trace, median [least, greatest] of all records"
     rows = [above("C13", name, 1, np.nanmedian(ratio), np.nanmin(ratio), np.nanmax(ratio))]
     for eta in np.unique(ds.learning_rate.values):
         runs = ds.isel(run=ds.learning_rate.values == eta)
-        bound, found = runs.trace_bound.values, runs.factors.values[:, -1]
+        bound, last_factors = runs.trace_bound.values, runs.factors.values[:, -1]
         picks = curve_statistics.resamplings(400, len(bound))
         measured = {
             "bound at the end, over its start": bound[picks, -1].mean(1) / bound[picks, 0].mean(1)
         }
-        for name, factor in zip(("Σ rate · |W|²", "Σ rate · V²"), found.T, strict=True):
+        for name, factor in zip(("Σ rate · |W|²", "Σ rate · V²"), last_factors.T, strict=True):
             rank = [stats.spearmanr(bound[p, -1], factor[p]).statistic for p in picks]
             measured[f"rank correlation of bound and {name}, over seeds"] = np.array(rank)
         for name, value in measured.items():
@@ -80,7 +85,7 @@ def figure(ds, fits):
     panels = {
         "trace of the Hessian": {"bound": "trace_bound", "trace": "hessian_trace"},
         "bound / trace": {"": "trace_bound_ratio"},
-        "what the bound is made of, over its start": {
+        "factors of the bound, over their start": {
             "Σ rate · |W|²": "into",
             "Σ rate · V²": "out",
             "activation rate": "activation_rate",

@@ -1,11 +1,15 @@
-"""Label redraw: the likelier a finite set's labels are drawn anew at each use, the lower the activation rate falls."""
+"""Label redraw: the more often the labels of a finite data set are replaced by new random ones, the
+lower the activation rate falls.
+
+The label noise is that of Cornacchia et al. 2021 (arXiv 2111.02154): each time an example is used,
+its label is redrawn with probability p.
+"""
 
 import jthermo as jt
 
-# the noise of Cornacchia et al. 2021 (arXiv 2111.02154)
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=50),
-    # x ≥ 0: without bias, x ~ N(0, I) keeps every rate at ½
+    # x ≥ 0, because x ~ N(0, I) would keep the activation rate of a net without bias at ½
     data=jt.data.Uniform(dim=10, num_samples=20),
     learning_rate=0.05,
     seed=range(256),
@@ -16,7 +20,7 @@ SWEEP = jt.Sweep(
     ),
 )
 SMALL = {"seed": range(32)}
-# no claim of the paper
+# It tests no claim of the paper.
 FIT = ()
 
 

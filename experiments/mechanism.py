@@ -1,4 +1,6 @@
-"""Mechanism: full SGD beside its two controls, three theories of what moves b, and the mean field with nothing fitted."""
+"""Mechanism: full SGD beside its two controls, three theories of what moves b, and the mean field
+with nothing fitted.
+"""
 
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 
 import jthermo as jt
 from jthermo.engines import run_state, step_program
+from jthermo.figures.colours import CATEGORIES
 from jthermo.paper.evidence import equals
 from jthermo.theory import drift, flow, meanfield
 
@@ -24,18 +27,18 @@ SWEEP = jt.Sweep(
         observables=(jt.activation_rate(), jt.weight_norm("V"), meanfield.mean_bias),
     ),
 )
-# that judge(ds) gives evidence on
+# The claims that `judge` gives evidence on.
 CLAIMS = ("C11",)
 SMALL = {"seed": range(256)}
-# what is drawn, and how many of its nets are predicted
+# The learning rate that is drawn, and the number of its nets that start the mean-field predictions.
 ETA, NETS = 0.05, 64
-# E‖W‖ of a unit for He init and d = 10
+# E‖W‖ of a unit for the He init and d = 10 inputs: √2·(1 − 1/(4d)).
 WIDTH = 2**0.5 * (1 - 1 / 40)
-COLOURS = dict(zip(NOISES, jt.figures.CATEGORIES, strict=False))
+COLOURS = dict(zip(NOISES, CATEGORIES, strict=False))
 
 
 def slopes():
-    """Slope of b on the clock η²t/B at the init (V² = 1/N), as three theories have it."""
+    """Slope of b on the clock η²t/B at the init (V² = 1/N), according to three theories."""
     V = 10**-0.5
     return {
         "thermophoresis of (V, b)": float(flow.unit(V, 0.0, w=WIDTH)[1]),
@@ -45,12 +48,13 @@ def slopes():
 
 
 def pick(ds, noise, eta=ETA):
+    """The runs with one noise and one η, with the records that they share."""
     runs = ds.isel(run=(ds.noise.values == noise) & (ds.learning_rate.values == eta))
     return runs.isel(record=runs.step.values[0] >= 0)
 
 
 def predicted(runs, noise, eta=ETA):
-    """Mean-field curves from the inits of the first runs."""
+    """Mean-field curves that start from the inits of the first NETS runs."""
     seeds = jnp.asarray(np.sort(runs.seed.values)[:NETS], jnp.uint32)
     inits = jax.vmap(
         lambda seed: (
@@ -61,7 +65,7 @@ def predicted(runs, noise, eta=ETA):
 
 
 def at(runs, variable, tau, eta=ETA):
-    """Each run's value at η²t/B = τ."""
+    """The value of each run at η²t/B = τ."""
     clock = runs.step.values[0] * eta**2
     return np.array([np.interp(tau, clock, row) for row in runs[variable].values])
 
@@ -91,18 +95,16 @@ def figure(ds, fits):
         for noise, name in NOISES.items():
             runs = pick(ds, noise)
             tau = runs.step.values[0] * ETA**2
-            found = predicted(runs, noise) if noise in meanfield.NOISES else None
+            curves = predicted(runs, noise) if noise in meanfield.NOISES else None
             for ax, variable in zip(axes, shown, strict=True):
                 value = runs[variable].values
                 mean = np.sqrt((value**2).mean(0)) if variable == "weight_norm_V" else value.mean(0)
                 ax.plot(tau, mean, color=COLOURS[noise], label=name)
-                if found is not None:
-                    made = (
-                        found.squared_norm_V
-                        if variable == "weight_norm_V"
-                        else getattr(found, variable)
-                    )
-                    line = np.sqrt(made.mean(0)) if variable == "weight_norm_V" else made.mean(0)
+                if curves is not None:
+                    if variable == "weight_norm_V":
+                        line = np.sqrt(curves.squared_norm_V.mean(0))
+                    else:
+                        line = getattr(curves, variable).mean(0)
                     jt.figures.theory(tau, line, ax=ax, label="_")
         early = np.linspace(0, 1.5, 20)
         for (name, slope), style in zip(slopes().items(), (":", "-.", (0, (4, 1))), strict=True):
@@ -123,7 +125,7 @@ def figure(ds, fits):
 
 
 def _clocks(ds):
-    """Full SGD meets on η²t, label-averaged SGD on ηt: the discriminating clocks."""
+    """Full SGD collapses on η²t, label-averaged SGD on ηt: a figure of both on both clocks."""
     import matplotlib.pyplot as plt
 
     with jt.figures.style():

@@ -1,9 +1,11 @@
-"""Quartic well: label noise makes units of a linear student vanish, or makes them all the same.
+"""Quartic well: label noise makes units of a linear student vanish, or become alike.
 
-One linear unit of equal input and output weight θ, taught μx + σξ, is the well dθ = (μθ − θ³)dt + ζθ dW of Chen et al. 2023
-(arXiv 2306.04251, Sec. 4), with ζ = σ√η and t counted in 1/η; μ = 1.5, t ≤ 25 and ζ ≤ 3 are theirs. Their linear student
-has a unit for each singular mode; ours one for each of 20 inputs, with μ evenly up to 1.5, and beside it a student each of
-whose 20 units sees all of 5 inputs. Ours too: η, x and θ ~ N(0, 1) at first, and the bounds 10⁻³ and 0.999.
+A linear unit with equal input and output weight θ that is trained on μx + σξ follows the quartic
+well dθ = (μθ − θ³)dt + ζθ dW of Chen et al. 2023 (arXiv 2306.04251, Sec. 4), with ζ = σ√η and t in
+units of 1/η. μ = 1.5, t ≤ 25 and ζ ≤ 3 are their values. Their linear student has a unit for each
+singular mode. Ours has one for each of 20 inputs, with μ evenly spaced up to 1.5; a second student
+has 20 units that each see all of 5 inputs. η, x ~ N(0, 1), the initial θ ~ N(0, 1), and the
+thresholds 10⁻³ and 0.999 are our choices.
 """
 
 import flax.linen as nn
@@ -14,10 +16,11 @@ from flax.linen.initializers import normal
 import jthermo as jt
 
 ETA, MU, TIME, UNITS = 0.01, 1.5, 25.0, 20
-# ζ
+# The values of ζ.
 NOISE = np.linspace(0, 3, 25)
 
 
+# The code of an observable or module, its docstring included, enters the id of the sweep: keep it.
 class Teacher(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -25,7 +28,7 @@ class Teacher(nn.Module):
 
 
 class Student(nn.Module):
-    # whether a unit sees all inputs, or one of its own
+    # True: each unit sees all inputs; False: each unit has its own input
     mixed: bool = False
 
     @nn.compact
@@ -44,7 +47,9 @@ def vanished(model, params, probe):
 
 
 def alike(model, params, probe):
-    """Fraction of units whose input weights have a cosine above 0.999 in size with an earlier unit's."""
+    """Fraction of units whose input weights have a cosine above 0.999 in size with \
+an earlier unit's.\
+"""
     w = params["w"] / jnp.abs(params["w"]).max(1, keepdims=True)
     w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
     return jnp.triu(jnp.abs(w @ w.T) > 0.999, 1).any(0).mean()
@@ -64,14 +69,14 @@ SWEEP = jt.Sweep(
     record=jt.Record(steps=jt.every(250), observables=(vanished, alike)),
 )
 SMALL = {"seed": range(64)}
-# no claim of the paper
+# It tests no claim of the paper.
 FIT = ()
 
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    # over the runs of each ζ that are finite
+    # mean over the finite runs of each ζ
     def mean(variable, dim, record):
         runs = ds.isel(run=ds["data.inputs.dim"].values == dim, record=record)
         return runs[variable].groupby("data.label_noise").mean()
@@ -79,7 +84,7 @@ def figure(ds, fits):
     with jt.figures.style():
         fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.2), sharey=True)
         for ax, dim, title in zip(
-            axes, (1, UNITS), ("one unit", f"{UNITS} units, an input each"), strict=False
+            axes, (1, UNITS), ("one unit", f"{UNITS} units, one input each"), strict=False
         ):
             for record, colour in zip((2, 5, -1), jt.figures.colours(3), strict=True):
                 label = f"ηt = {ds.step.values[0, record] * ETA:g}"

@@ -1,4 +1,6 @@
-"""Sensitivity of the exponents in η to what the paper leaves open: init, fresh or finite data, part of the clock fitted."""
+"""Sensitivity of the exponents in η to what the paper leaves open: init, fresh or finite data, part
+of the clock fitted.
+"""
 
 import jthermo as jt
 
@@ -18,7 +20,7 @@ FIT = (
     jt.Claim("C2", "activation_rate", "learning_rate", exponent=2),
     jt.Claim("C4", "weight_norm_V", "learning_rate", exponent=2),
 )
-# of the clock η²t/B
+# The parts of the clock η²t/B that are fitted.
 WINDOWS = {"all": (0, 20), "early": (0, 2), "late": (2, 20)}
 NAMES = {"None": "fresh", "1000": "n = 1000", "100": "n = 100"}
 
@@ -27,7 +29,7 @@ def figure(ds, fits):
     import matplotlib.pyplot as plt
 
     shown = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}
-    with plt.rc_context(jt.figures.STYLE):
+    with jt.figures.style():
         fig, axes = plt.subplots(
             2, 3, figsize=(6.8, 4.4), sharex=True, sharey=True, layout="constrained"
         )
@@ -40,5 +42,5 @@ def figure(ds, fits):
                     ax, chosen, x="data.num_samples", y="model.init", target=2, names=NAMES
                 )
                 ax.set_title(f"{name}, {window}: η²t/B in {WINDOWS[window]}")
-        fig.suptitle("exponent of η, without colour where it is the paper's 2", fontsize=8)
+        fig.suptitle("exponent of η; white: the paper's 2", fontsize=8)
     return {"sensitivity": fig}

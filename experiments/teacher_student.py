@@ -1,8 +1,11 @@
-"""Teacher and student: a large rate that decays late leaves a ReLU net with a Jacobian of lower rank and sparser features.
+"""Teacher and student: a large learning rate that decays late leaves a ReLU net with a Jacobian of
+lower rank and sparser features.
 
-The two-layer nets of Andriushchenko et al. 2023 (arXiv 2210.05337): 15 points of the circle, 3 teacher, 20 student units,
-no bias, B = 1, 14,125 steps, their rates (doubled: their loss is (f − y)², ours half of it), decays, init and thresholds.
-Ours: many seeds, each with a teacher, data set and init of its own, and features of fresh x in place of the training set.
+The two-layer nets are those of Andriushchenko et al. 2023 (arXiv 2210.05337): 15 points on the
+circle, 3 teacher and 20 student units, no bias, B = 1, 14,125 steps, their decays, initialisation
+and thresholds, and twice their learning rates, since their loss is (f − y)² and ours half of it.
+There are two differences: we train many seeds, each with its own teacher, data set and
+initialisation, and measure the features on fresh x instead of the training set.
 """
 
 import flax.linen as nn
@@ -14,7 +17,7 @@ from flax.linen.initializers import normal, zeros
 import jthermo as jt
 
 STEPS = 14_125
-# what is decayed when, and by how much
+# For each arm the learning rate, the share of the run after which it decays, and the factor.
 ARMS = {
     "η = 0.13": (0.26, 1.0, 1.0),
     "0.455, falls at 10 %": (0.91, 0.1, 2.0),
@@ -27,6 +30,7 @@ POINTS = [
 ]
 
 
+# The code of an observable or module, its docstring included, enters the id of the sweep: keep it.
 class Teacher(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -55,7 +59,9 @@ def jacobian_rank(model, params, probe):
 
 
 def feature_sparsity(model, params, probe):
-    """Share of active (unit, x) among all of them, of units that correlate above 0.99 only one counted."""
+    """Share of active (unit, x) among all of them, of units that correlate above 0.99 only one \
+counted.\
+"""
     (a,) = model.preactivations(params, probe.x).values()
     h = nn.relu(a) / jnp.maximum(jnp.linalg.norm(nn.relu(a), axis=1, keepdims=True), 1e-30)
     z = h - h.mean(0)
@@ -75,16 +81,16 @@ SWEEP = jt.Sweep(
     record=jt.Record(steps=jt.every(250), observables=(jt.loss(), jacobian_rank, feature_sparsity)),
 )
 SMALL = {"seed": range(96)}
-# no claim of the paper
+# It tests no claim of the paper.
 FIT = ()
 
 
 def figure(ds, fits):
     import matplotlib.pyplot as plt
 
-    lost = ds.seed.values[~ds.finite.values.all(1)]
-    # seeds that no rate makes diverge
-    ds = ds.isel(run=~np.isin(ds.seed.values, lost))
+    diverged = ds.seed.values[~ds.finite.values.all(1)]
+    # keep the seeds that diverge at no learning rate
+    ds = ds.isel(run=~np.isin(ds.seed.values, diverged))
     with jt.figures.style():
         fig, axes = plt.subplots(1, 3, figsize=(jt.figures.PAGE, 2.2))
         for name, point, colour in zip(

@@ -1,7 +1,7 @@
-"""jthermo: vectorized SGD sweeps, their observables, and the scaling exponents of the decay by data collapse.
+"""The public names of jthermo: vectorised SGD sweeps, their observables and scaling exponents.
 
-Names are loaded when they are first used: ``import jthermo`` costs no JAX, and ``from jthermo.collapse import
-fit_collapse`` never imports it.
+Each name is imported when it is first used: ``import jthermo`` doesn't import JAX, and
+``from jthermo.collapse import fit_collapse`` never does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 __version__: str
 
+# Public modules: the public name, then the module below jthermo.
 _MODULES = {
     "claims": "paper.claims",
     "collapse": "collapse",
@@ -26,6 +27,7 @@ _MODULES = {
     "sinks": "execution.callbacks",
     "theory": "theory",
 }
+# Public classes and functions: the public name, then the module below jthermo that defines it.
 _NAMES = {
     "Claim": "paper.claims",
     "InputError": "errors",
@@ -67,7 +69,7 @@ __all__ = ["__version__", *_MODULES, *_NAMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, once."""
+    """Import a public name from the module that defines it, and keep it."""
     if name in _NAMES:
         value = getattr(importlib.import_module(f"jthermo.{_NAMES[name]}"), name)
     elif name in _MODULES:
@@ -78,7 +80,7 @@ def __getattr__(name: str) -> Any:
         value = version("jthermo")
     else:
         raise AttributeError(
-            f"module 'jthermo' has no attribute {name!r}; it has {', '.join(__all__)}"
+            f"module 'jthermo' has no attribute {name!r}; its public names are {', '.join(__all__)}"
         )
     globals()[name] = value
     return value

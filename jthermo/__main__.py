@@ -1,4 +1,4 @@
-"""`python -m jthermo`, where the command is not on the path, such as under a launcher."""
+"""`python -m jthermo`: the command line where no `jthermo` command is installed."""
 
 from jthermo.cli import main
 

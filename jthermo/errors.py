@@ -1,4 +1,4 @@
-"""The one error a user's mistake raises: it names the field, the value and the remedy."""
+"""The errors that users see, and the checks of arguments that raise them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 
 class InputError(ValueError):
-    """A value that jthermo can't work with, found where it was given.
+    """An argument that jthermo can't use, raised where it is passed.
 
     Args:
-        field: the name the user wrote, such as ``"learning_rate"``.
-        value: what was given; shown by ``repr``, shortened.
-        remedy: what would be right, as a full clause.
+        field: the name of the argument as the user writes it, such as ``"learning_rate"``.
+        value: the rejected value; the message shows its ``repr``, cut at 200 characters.
+        remedy: what is wrong unless the value shows it, and what to do.
 
     >>> raise InputError("batch_size", 0, "give a positive whole number")
     Traceback (most recent call last):
@@ -35,17 +35,17 @@ class InputError(ValueError):
 
 
 class MissingData(InputError):
-    """A data set that is nowhere on this machine and can't be fetched; nothing is put in its place."""
+    """A data set that is neither on this machine nor downloadable; no other data replace it."""
 
 
 class StorageError(InputError):
-    """The disk is full or failing; what was committed is kept, and the same command goes on when it is mended."""
+    """The disk is full or failing. Committed records are kept; the same call resumes from them."""
 
 
 class Interrupted(SystemExit):
-    """A signal ended a sweep after its state was saved; the same call goes on from there.
+    """A signal stopped a sweep after its state was saved; the same call resumes it.
 
-    Left alone it ends the program with exit code 75, which launchers take as "start me again".
+    Uncaught, it ends the program with exit code 75, on which launchers restart the job.
     """
 
     def __init__(self, message: str) -> None:
@@ -59,40 +59,40 @@ class Interrupted(SystemExit):
 def whole_number(
     field: str, value: Any, least: int = 1, most: int | None = None, remedy: str = ""
 ) -> int:
-    """`value` as an int of at least `least`, or an error that names the field.
+    """`value` as an int from `least` to `most`; otherwise an InputError for `field`.
 
     >>> whole_number("batch_size", 4.0)
     4
     """
     if not is_whole(value) or value < least or (most is not None and value > most):
-        span = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise InputError(field, value, remedy or f"give a whole number {span}")
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(field, value, remedy or f"give a whole number {bounds}")
     return int(value)
 
 
 def finite_number(field: str, value: Any, *, above: float = -math.inf, remedy: str = "") -> float:
-    """`value` as a finite float above a limit, or an error that names the field.
+    """`value` as a finite float greater than `above`; otherwise an InputError for `field`.
 
     >>> finite_number("data.scale", 2)
     2.0
     """
     if not is_number(value) or not (math.isfinite(value) and value > above):
-        words = (
+        kind = (
             "a finite number"
             if above == -math.inf
             else "a positive finite number"
             if above == 0
             else f"a finite number above {above:g}"
         )
-        raise InputError(field, value, remedy or f"give {words}")
+        raise InputError(field, value, remedy or f"give {kind}")
     return float(value)
 
 
 def is_number(value: Any) -> bool:
-    """A real number, NumPy's included, and no bool."""
+    """Whether `value` is a real number of Python or NumPy, bools excluded."""
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
 def is_whole(value: Any) -> bool:
-    """A number without a fraction."""
+    """Whether `value` is a finite number without a fractional part."""
     return is_number(value) and math.isfinite(value) and int(value) == value

@@ -1,4 +1,7 @@
-"""Writes docs/quickstart.ipynb from docs/start.md: python scripts/notebook.py. A test compares the two."""
+"""Writes docs/quickstart.ipynb from docs/start.md; a test checks that the two agree.
+
+Usage: python scripts/notebook.py
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$\n?", re.DOTALL | re.MULTILINE)
 
 
 def pieces(page: Path) -> Iterator[tuple[str, str]]:
-    """The blocks of a Markdown page in order, as (language, text); prose has the language ""."""
+    """The blocks of a Markdown page in order, as (language, text); text outside fences has ""."""
     text, end = page.read_text(), 0
-    for found in FENCE.finditer(text):
-        yield "", text[end : found.start()]
-        yield found[1], found[2]
-        end = found.end()
+    for block in FENCE.finditer(text):
+        yield "", text[end : block.start()]
+        yield block[1], block[2]
+        end = block.end()
     yield "", text[end:]
 
 
 def notebook(page: Path) -> str:
-    """The page as a notebook without outputs: Python blocks become code cells, everything else Markdown cells."""
+    """The page as a notebook without outputs: Python becomes code cells, the rest Markdown."""
     cells: list[tuple[str, str]] = []
     for language, body in pieces(page):
         if language == "python":
@@ -32,7 +35,7 @@ def notebook(page: Path) -> str:
         if cells and cells[-1][0] == "markdown":
             text = f"{cells.pop()[1]}\n\n{text}"
         cells.append(("markdown", text))
-    made = [
+    as_json = [
         {
             "cell_type": kind,
             "id": f"cell-{i}",
@@ -43,8 +46,8 @@ def notebook(page: Path) -> str:
         for i, (kind, text) in enumerate(cells)
     ]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    made_of = {"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    return json.dumps(made_of, indent=1, ensure_ascii=False) + "\n"
+    content = {"cells": as_json, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

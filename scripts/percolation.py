@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Finite-size scaling of 2-D site percolation, whose exponents are known exactly: 1/ν = 3/4, β/ν = 5/48.
+"""Finite-size scaling of 2-D site percolation. The exact exponents are 1/ν = 3/4 and β/ν = 5/48.
 
-Below the threshold p_c an L × L lattice is spanned with probability F(|p − p_c|·L^(1/ν)); above it the largest
-cluster holds the share L^(−β/ν)·G(|p − p_c|·L^(1/ν)) of the sites in the middle.
+Below the threshold p_c, a cluster spans an L × L lattice with probability F(|p − p_c|·L^(1/ν)).
+Above it, the largest cluster holds the share L^(−β/ν)·G(|p − p_c|·L^(1/ν)) of the sites in the
+middle.
 
 python scripts/percolation.py --out docs/figures
 """
@@ -17,7 +18,9 @@ from scipy.ndimage import label
 
 from jthermo.collapse import CollapseFit, fit_collapse
 
-THRESHOLD = 0.592746050792  # Jacobsen 2015
+# p_c, from Jacobsen (2015).
+THRESHOLD = 0.592746050792
+# L, in sites.
 SIZES = (16, 32, 64, 128)
 
 
@@ -28,19 +31,25 @@ def simulate(
     points: int = 24,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Columns L, seed, distance = |p − p_c|, spanned (below) and largest (above): means over `lattices` lattices.
+    """A table with columns L, seed, distance = |p − p_c|, spanned (below p_c) and largest (above).
 
-    A lattice keeps its random numbers while p changes, so the points of one replicate are correlated, as those
-    of a run are; replicates are independent.
+    A lattice keeps its random numbers while p changes, so the points of one replicate are
+    correlated. Replicates are independent.
+
+    Args:
+        sizes: L.
+        replicates: per size.
+        lattices: averaged in one replicate.
+        points: distances per size.
+        seed: of the random numbers.
     """
     rng = np.random.default_rng(seed)
     rows = []
     for size in sizes:
         distance = np.geomspace(0.15, 6.0, points) * size**-0.75
         distance = distance[distance < 0.35]
-        middle = slice(
-            size // 4, -(size // 4)
-        )  # free edges cost clusters, which a finite lattice feels as a correction
+        # Clusters are smaller near the free edges, which would be a correction to scaling.
+        middle = slice(size // 4, -(size // 4))
         for replicate in range(replicates):
             spanned, largest = np.zeros(len(distance)), np.zeros(len(distance))
             for _ in range(lattices):
@@ -66,14 +75,16 @@ def simulate(
 
 
 def fits(table: pd.DataFrame) -> tuple[CollapseFit, CollapseFit]:
-    """Of the spanning probability, and of the largest cluster, which scales in height as well.
+    """Fits of the spanning probability and of the largest cluster, whose value scales too.
 
-    Far above the threshold the largest cluster is just all of the occupied sites, whatever L: scaling holds near it.
+    Far above the threshold the largest cluster is all of the occupied sites, whatever L is, so the
+    second fit uses distances near the threshold only.
     """
-    names = {"controls": ["L"], "time": "distance"}
     return (
-        fit_collapse(table, value="spanned", **names),
-        fit_collapse(table, value="largest", rescale=["L"], window=(0, 0.05), **names),
+        fit_collapse(table, ["L"], time="distance", value="spanned"),
+        fit_collapse(
+            table, ["L"], time="distance", value="largest", rescale=["L"], window=(0, 0.05)
+        ),
     )
 
 
@@ -85,15 +96,17 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lattices", type=int, default=40, help="lattices averaged in a replicate")
-    parser.add_argument("--out", type=Path, help="folder of the figure")
+    parser.add_argument(
+        "--lattices", type=int, default=40, help="lattices averaged in one replicate"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the figure; none is drawn without it")
     args = parser.parse_args()
-    found = fits(simulate(lattices=args.lattices))
-    for fit in found:
+    results = fits(simulate(lattices=args.lattices))
+    for fit in results:
         print(fit.summary())
     if args.out:
         fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.2), layout="constrained")
-        for fit, ax in zip(found, axes, strict=True):
+        for fit, ax in zip(results, axes, strict=True):
             fit.plot(ax).set_xlabel("|p − p_c|·L^p")
         args.out.mkdir(parents=True, exist_ok=True)
         fig.savefig(args.out / "percolation.png", dpi=110)

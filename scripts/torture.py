@@ -1,4 +1,4 @@
-"""What interruptions and damage cost: kill −9 at random moments, damaged checkpoints, a full disk; counts, one line each.
+"""Kill sweeps, damage checkpoints and fill the disk; print what was lost, one line per test.
 
 usage: .venv/bin/python scripts/torture.py [--kills 100] [--damages 50]
 """
@@ -19,16 +19,17 @@ SWEEP = """
 import jthermo as jt
 
 SWEEP = jt.Sweep(
-    model=jt.models.TwoLayer(inputs=10, hidden=10), data=jt.data.Gaussian(dim=10), learning_rate=(0.05, 0.1),
-    seed=range(40), batch_size=(1, 2), num_steps=jt.RescaledSteps(8.0),
-    record=jt.Record(steps=jt.log_steps(30), observables=(jt.activation_rate(), jt.weight_norm("V"))), lane_width=8)
+    model=jt.models.TwoLayer(inputs=10, hidden=10), data=jt.data.Gaussian(dim=10), lane_width=8,
+    learning_rate=(0.05, 0.1), seed=range(40), batch_size=(1, 2), num_steps=jt.RescaledSteps(8.0),
+    record=jt.Record(
+        steps=jt.log_steps(30), observables=(jt.activation_rate(), jt.weight_norm("V"))))
 """
 RUN = ["-c", "import sys; from jthermo.cli import main; main(sys.argv[1:])"]
 OFTEN = ["--checkpoint-seconds", "0.001", "--checkpoint-steps", "100"]
 
 
 def start(*args):
-    """A jthermo command in a process of its own."""
+    """Start a jthermo command in a separate process."""
     command = [sys.executable, *RUN, *map(str, args)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
@@ -37,17 +38,17 @@ def start(*args):
 
 
 def archives(out):
-    """The checkpoints of the first cohort that has two, newest last."""
+    """The checkpoint archives of the first cohort that has two or more, newest last."""
     for folder in sorted(out.glob("checkpoints/*/*")):
         committed = (p for p in folder.glob("*/rows/rows.npz") if p.parts[-3].isdigit())
-        found = sorted(committed, key=lambda p: int(p.parts[-3]))
-        if len(found) >= 2:
-            return found
+        ordered = sorted(committed, key=lambda p: int(p.parts[-3]))
+        if len(ordered) >= 2:
+            return ordered
     return []
 
 
 def equal(out, whole):
-    """Records and the parameters of every run, byte for byte."""
+    """Whether all records and the parameters of every 13th run agree byte for byte."""
     ds, reference = jt.open_results(out), jt.open_results(whole)
     same = all(
         ds[n].values.tobytes() == reference[n].values.tobytes()
@@ -60,7 +61,7 @@ def equal(out, whole):
 
 
 def kill(file, whole, folder, number, rng):
-    """Kill −9 `number` times, each at a random moment after the start; then once to the end."""
+    """Kill sweeps with SIGKILL at random moments, five times each; then let them finish."""
     kills = finished = agree = 0
     while kills < number:
         out = folder / f"kill{kills}"
@@ -76,13 +77,17 @@ def kill(file, whole, folder, number, rng):
         agree += equal(out, whole)
     rounds = -(-number // 5)
     print(
-        f"kill -9: {kills} kills in {rounds} sweeps; {finished} of {rounds} finished, {agree} byte-equal",
+        f"kill -9: {kills} kills in {rounds} sweeps; "
+        f"{finished} of {rounds} finished, {agree} byte-equal",
         flush=True,
     )
 
 
 def damage(file, whole, folder, number, rng):
-    """Damage the newest checkpoint in four ways, `number` times each, and restore from the one before."""
+    """Damage the newest checkpoint in four ways, `number` times each, and restore the previous one.
+
+    Prints how often the damage was not reported, and how often the previous checkpoint was used.
+    """
     from jthermo.execution.checkpoint import Checkpoints
 
     out = folder / "damage"
@@ -108,22 +113,22 @@ def damage(file, whole, folder, number, rng):
             path.write_bytes(broken)
             if kind == "deletion":
                 path.unlink()
-            told = []
-            checkpoints = Checkpoints(path.parents[2], (0, 1), told.append)
+            messages = []
+            checkpoints = Checkpoints(path.parents[2], (0, 1), messages.append)
             rows = checkpoints.restore()
             checkpoints.close()
-            # zeros over zeros
+            # Zeros may have been written over zeros.
             harmless = bytes(broken) == body
-            silent += not told and not harmless
+            silent += not messages and not harmless
             used += harmless or (
-                bool(told) and int(before.parts[-3]) == int(told[0].rsplit(" ", 1)[1])
+                bool(messages) and int(before.parts[-3]) == int(messages[0].rsplit(" ", 1)[1])
             )
-            # put it back for the next one
+            # Undo the renaming of the damaged checkpoint.
             for aside in path.parents[2].glob("bad-*"):
                 aside.rename(path.parent.parent)
             assert rows is not None
         print(
-            f"{kind}: {number} times; {silent} silent, {used} went on from the one before",
+            f"{kind}: {number} times; {silent} not reported, {used} resumed from the previous one",
             flush=True,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,18 +136,19 @@ def damage(file, whole, folder, number, rng):
     process = start("run", file, "--out", out, *OFTEN)
     process.communicate()
     print(
-        f"after the last damage the sweep finished with code {process.returncode}, byte-equal: {equal(out, whole)}"
+        f"after the last damage the sweep finished with code {process.returncode}, "
+        f"byte-equal: {equal(out, whole)}"
     )
 
 
 def full_disk(file, whole, folder):
-    """A small tmpfs that fills up while the sweep saves; then room is made."""
+    """Let a sweep fill a small tmpfs, then enlarge it and resume."""
     out = folder / "disk"
     out.mkdir()
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=False
     ).returncode:
-        print("full disk: not run, mounting a tmpfs needs root")
+        print("full disk: skipped, since mounting a tmpfs needs root")
         return
     process = start("run", file, "--out", out / "o", *OFTEN)
     _, err = process.communicate()
@@ -150,15 +156,17 @@ def full_disk(file, whole, folder):
     subprocess.run(["mount", "-o", "remount,size=100m", out], check=True)
     process = start("run", file, "--out", out / "o", *OFTEN)
     process.communicate()
-    print(f"  with room again: exit {process.returncode}, byte-equal: {equal(out / 'o', whole)}")
+    print(f"  after enlarging it: exit {process.returncode}, byte-equal: {equal(out / 'o', whole)}")
     subprocess.run(["umount", out], check=True)
 
 
 def main():
-    """Run everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--damages", type=int, default=50)
+    """Run all tests."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100, help="number of kills with SIGKILL")
+    parser.add_argument(
+        "--damages", type=int, default=50, help="number of damages of each of four kinds"
+    )
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:

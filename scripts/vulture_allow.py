@@ -15,8 +15,8 @@ RestoreRows
 _._info
 _._split_generators
 
-# Fields of dataclasses that are read by name: in a row of evidence, in launch templates, in pairs of
-# sinks and folders, and in the moments of a property.
+# Fields of dataclasses that are read by name: in a row of evidence, in launch templates, in
+# pairs of sinks and folders, and in the moments of a property.
 _.num_seeds
 _.tensorboard
 _.account
@@ -57,7 +57,8 @@ pytestmark
 gpu
 x64
 
-# HTMLParser calls its handlers, selenium reads the path, callers pass these arguments by name or place.
+# HTMLParser calls its handlers, selenium reads the path, callers pass these arguments by name
+# or position.
 _.handle_starttag
 _.handle_endtag
 _.binary_location

@@ -1,4 +1,4 @@
-"""Slow twins for deep nets: forward pass, backward pass and their statistics in float64 NumPy, pixel by pixel."""
+"""Plain float64 NumPy implementations of deep nets, forward and backward, pixel by pixel."""
 
 import numpy as np
 
@@ -10,15 +10,15 @@ def as_float64(params):
 
 
 def order(params):
-    """Layer names as the net calls them."""
+    """Layer names in the order in which the net calls them."""
     rank = {"conv": 0, "hidden": 1, "output": 2}
     return sorted(params, key=lambda n: (rank[n.partition("_")[0]], int(n.partition("_")[2] or 0)))
 
 
 def windows(h):
-    """The 3 × 3 × C neighbourhood of every pixel, zeros outside, as {(i, j): vector}."""
+    """The 3 × 3 × C window around every pixel, zero outside the image, as {(i, j): vector}."""
     rows, columns, channels = h.shape
-    made = {}
+    vectors = {}
     for i in range(rows):
         for j in range(columns):
             window = np.zeros((3, 3, channels))
@@ -26,12 +26,12 @@ def windows(h):
                 for dj in (-1, 0, 1):
                     if 0 <= i + di < rows and 0 <= j + dj < columns:
                         window[di + 1, dj + 1] = h[i + di, j + dj]
-            made[i, j] = window.ravel()
-    return made
+            vectors[i, j] = window.ravel()
+    return vectors
 
 
 def forward(params, x, blocks=()):
-    """Outputs (C,), pre-activations by layer, and what the backward pass needs, for one example."""
+    """Outputs (C,), pre-activations by layer, and the tape of the backward pass, of one example."""
     params, h, tape, pre, conv = as_float64(params), np.asarray(x, np.float64), [], {}, 0
     for block in blocks:
         for _ in block:
@@ -43,12 +43,12 @@ def forward(params, x, blocks=()):
             tape.append(("conv", name, h, a))
             pre[name], h, conv = a, np.maximum(a, 0), conv + 1
         rows, columns, channels = h.shape
-        pooled, where = np.zeros((rows // 2, columns // 2, channels)), {}
+        pooled, argmax = np.zeros((rows // 2, columns // 2, channels)), {}
         for i, j, c in np.ndindex(pooled.shape):
             block_of = h[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
-            where[i, j, c] = divmod(int(block_of.argmax()), 2)
+            argmax[i, j, c] = divmod(int(block_of.argmax()), 2)
             pooled[i, j, c] = block_of.max()
-        tape.append(("pool", where, h.shape, None))
+        tape.append(("pool", argmax, h.shape, None))
         h = pooled
     h = h.ravel()
     for name in [n for n in order(params) if not n.startswith("conv")]:
@@ -67,7 +67,7 @@ def gradient(params, x, cotangent, blocks=()):
     """cotangent · ∂f/∂θ for one example, by layer and parameter."""
     params = as_float64(params)
     _, _, tape = forward(params, x, blocks)
-    made, delta = {}, np.atleast_1d(np.asarray(cotangent, np.float64))
+    gradients, delta = {}, np.atleast_1d(np.asarray(cotangent, np.float64))
     for kind, name, h, a in reversed(tape):
         if kind == "pool":
             spread = np.zeros(h)
@@ -94,9 +94,9 @@ def gradient(params, x, cotangent, blocks=()):
                     for dj in (-1, 0, 1):
                         if 0 <= i + di < rows and 0 <= j + dj < columns:
                             below[i + di, j + dj] += back[di + 1, dj + 1]
-        made[name] = {k: v for k, v in g.items() if k in params[name]}
+        gradients[name] = {k: v for k, v in g.items() if k in params[name]}
         delta = below
-    return made
+    return gradients
 
 
 def residual(outputs, label):

@@ -1,6 +1,7 @@
-"""Slow twins: the same quantities in float64 NumPy, one run and one example at a time, from the formulas alone.
+"""Plain float64 NumPy implementations of two-layer nets, to compare results with.
 
-Random numbers come from ``jax.random`` with its own threefry, by the key derivation that the README states.
+They follow the formulas, one run and one example at a time. Random numbers come from ``jax.random``
+with its own threefry and the key derivation that ``jthermo/randomness/streams.py`` describes.
 """
 
 import itertools
@@ -10,18 +11,19 @@ import jax
 import numpy as np
 from scipy import stats
 
+# The role numbers of jthermo.randomness.streams, repeated here so that a change there fails a test.
 BATCH, NOISE, PROBE, DATASET = 1, 2, 3, 4
 
 
 def key(seed, *folds):
-    made = jax.random.key(seed, impl="threefry2x32")
+    folded = jax.random.key(seed, impl="threefry2x32")
     for fold in folds:
-        made = jax.random.fold_in(made, np.uint32(fold))
-    return made
+        folded = jax.random.fold_in(folded, np.uint32(fold))
+    return folded
 
 
-def examples(made, size, dim, kind="gaussian"):
-    x_key, y_key = (jax.random.fold_in(made, i) for i in (0, 1))
+def examples(draw_key, size, dim, kind="gaussian"):
+    x_key, y_key = (jax.random.fold_in(draw_key, i) for i in (0, 1))
     x = np.asarray(
         (jax.random.uniform if kind == "uniform" else jax.random.normal)(x_key, (size, dim)), float
     )
@@ -32,14 +34,14 @@ def examples(made, size, dim, kind="gaussian"):
 
 def batch(config, seed, t, order=None):
     """x and y of step t of a two-layer run on synthetic data."""
-    # a teacher's real labels, and noise for this step alone
+    # the outputs of a teacher, with label noise drawn for this step
     if hasattr(config.data, "label_noise"):
-        inputs, taught = config.data.inputs, config.data.model.init(key(seed, DATASET, 2**32 - 1))
+        inputs, teacher = config.data.inputs, config.data.model.init(key(seed, DATASET, 2**32 - 1))
         xs, _ = batch(
             SimpleNamespace(**{**vars(config), "data": inputs, "stream": config.stream}), seed, t
         )
         noise = jax.random.normal(key(seed, BATCH, config.stream, t, 1), (len(xs),))
-        ys = [forward({k: np.asarray(v, float) for k, v in taught.items()}, x)[0] for x in xs]
+        ys = [forward({k: np.asarray(v, float) for k, v in teacher.items()}, x)[0] for x in xs]
         return xs, np.array(ys) + config.data.label_noise * np.asarray(noise, float)
     data, kind = config.data, type(config.data).__name__.lower()
     stream = key(seed, BATCH, config.stream)
@@ -57,13 +59,13 @@ def batch(config, seed, t, order=None):
     rows = [examples(key(seed, DATASET, i), 1, data.dim, kind) for i in np.asarray(index)]
     y = np.concatenate([r[1] for r in rows])
     fresh = jax.random.fold_in(jax.random.fold_in(stream, t), 1)
-    anew = np.asarray(
+    redrawn = np.asarray(
         jax.random.bernoulli(jax.random.fold_in(fresh, 0), data.redraw or 0.0, y.shape)
     )
-    drawn = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 1), 0.5, y.shape)).astype(
+    labels = np.asarray(jax.random.bernoulli(jax.random.fold_in(fresh, 1), 0.5, y.shape)).astype(
         y.dtype
     )
-    return np.concatenate([r[0] for r in rows]), np.where(anew, drawn, y)
+    return np.concatenate([r[0] for r in rows]), np.where(redrawn, labels, y)
 
 
 def forward(params, x):
@@ -78,12 +80,12 @@ def gradient_of_f(params, x):
     """∇f for one example: V_i 1[a_i > 0] x_j, V_i 1[a_i > 0], relu(a_i)."""
     _, a = forward(params, x)
     on = (a > 0).astype(float)
-    made = {"W": np.outer(params["V"] * on, x), "V": np.maximum(a, 0.0)}
-    return made | ({"b": params["V"] * on} if "b" in params else {})
+    gradients = {"W": np.outer(params["V"] * on, x), "V": np.maximum(a, 0.0)}
+    return gradients | ({"b": params["V"] * on} if "b" in params else {})
 
 
 def residual(config, f, y, sign):
-    """p − y, or what the noise control puts in its place."""
+    """p − y, or the value by which the noise control replaces it."""
     p = 1 / (1 + np.exp(-f)) if config.loss == "bce" else f
     return {"Full": p - y, "Unbiased": 0.5 * sign, "LabelAveraged": p - 0.5}[
         type(config.noise).__name__
@@ -111,7 +113,7 @@ def train(config, params, seed, steps):
 
 
 def observables(config, params, seed, step, probe_size):
-    """Every built-in observable at a record, from loops over units and probe examples."""
+    """The observables of a record, from loops over units and probe examples."""
     params = {k: np.asarray(v, np.float64) for k, v in params.items()}
     kind = type(config.data).__name__.lower()
     xs, ys = examples(key(seed, PROBE, config.stream, step), probe_size, config.data.dim, kind)

@@ -1,4 +1,4 @@
-"""The package as a whole: heavy imports stay out, public names exist, the wheel is complete."""
+"""The package as a whole: no heavy imports, every public name exists, the wheel is complete."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import jthermo
 
 PACKAGE = Path(jthermo.__file__).parent
 ROOT = PACKAGE.parent
+# Modules of jthermo that have to be usable without JAX.
 NO_JAX = (
     "errors",
     "results",
@@ -27,7 +28,7 @@ NO_JAX = (
 
 
 def loaded_by(code):
-    """Names of all modules that are loaded after `code` in a fresh interpreter."""
+    """Names of all modules that a fresh interpreter has loaded after running `code`."""
     out = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
         capture_output=True,
@@ -55,26 +56,27 @@ def test_import_jthermo_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("name", NO_JAX)
-def test_what_needs_no_jax_loads_none(name):
+def test_modules_that_need_no_jax_do_not_import_it(name):
     assert "jax" not in loaded_by(f"import jthermo.{name}")
 
 
 def test_synthetic_data_never_touch_tensorflow_datasets():
     code = """import jthermo as jt
-sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2), learning_rate=0.1,
-                 num_steps=2, record=jt.Record(steps=(2,), observables=jt.loss()))
+sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2),
+                 learning_rate=0.1, num_steps=2,
+                 record=jt.Record(steps=(2,), observables=jt.loss()))
 jt.run(sweep, progress=False)"""
     assert not {"tensorflow_datasets", "tensorflow", "matplotlib", "orbax"} & loaded_by(code)
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     for name in jthermo.__all__:
         assert getattr(jthermo, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'sweeps'"):
         jthermo.sweeps  # noqa: B018
 
 
-def test_the_wheel_carries_the_experiments_and_runs_alone(tmp_path):
+def test_the_wheel_contains_the_experiments_and_runs_without_the_repository(tmp_path):
     build = [
         sys.executable,
         "-m",

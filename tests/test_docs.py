@@ -1,4 +1,4 @@
-"""Code on the pages runs and prints what the page says, commands exist, and verdicts are those of claims.json."""
+"""The pages' code runs and prints what they state, commands exist, verdicts match claims.json."""
 
 import functools
 import html.parser
@@ -61,19 +61,19 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
 
 
 def same_to_rounding(stated, printed):
-    """Whether two texts differ at most by one unit in the last decimal of a number."""
+    """Whether two texts agree up to one unit in the last decimal of each number."""
     if NUMBER.sub("#", stated.strip()) != NUMBER.sub("#", printed.strip()):
         return False
-    for known, found in zip(NUMBER.findall(stated), NUMBER.findall(printed), strict=True):
-        mantissa, _, exponent = known.partition("e")
+    for expected, actual in zip(NUMBER.findall(stated), NUMBER.findall(printed), strict=True):
+        mantissa, _, exponent = expected.partition("e")
         decimals = len(mantissa.partition(".")[2])
         unit = 10.0 ** (int(exponent or 0) - decimals) if decimals or exponent else 0.0
-        if abs(float(known) - float(found)) > 1.001 * unit:
+        if abs(float(expected) - float(actual)) > 1.001 * unit:
             return False
     return True
 
 
-def test_another_output_is_seen():
+def test_a_different_output_is_detected():
     assert same_to_rounding(
         "p = 1.92 [-0.5, 2e-05], 16 seeds\n", "p = 1.93 [-0.6, 3e-05], 16 seeds"
     )
@@ -87,7 +87,7 @@ def test_another_output_is_seen():
 
 
 def run(words, monkeypatch):
-    """Run a command of a page where it is cheap, else parse it; scripts have to be there."""
+    """Run a command of a page if it is cheap, else only parse it; its scripts have to exist."""
     assert all((ROOT / word).exists() for word in words if word.startswith("scripts/"))
     if words[:1] != ["jthermo"]:
         return
@@ -102,7 +102,7 @@ def run(words, monkeypatch):
         verbs.main(words[1:])
 
 
-def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):
+def test_a_command_that_does_not_parse_is_detected(monkeypatch, capsys):
     run(["jthermo", "resume", "somewhere", "--quiet"], monkeypatch)
     for words in (["jthermo", "resume", "somewhere", "--slowly"], ["jthermo", "walk"]):
         with pytest.raises(SystemExit):
@@ -114,15 +114,19 @@ def test_a_command_that_does_not_parse_is_seen(monkeypatch, capsys):
 def test_the_notebook_is_the_first_page_and_runs(tmp_path):
     path = ROOT / "docs" / "quickstart.ipynb"
     assert path.read_text() == notebook.notebook(ROOT / "docs" / "start.md"), (
-        "run: scripts/notebook.py"
+        "run: python scripts/notebook.py"
     )
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     resources = {"metadata": {"path": str(tmp_path)}}
-    made = nbformat.read(path, as_version=4)
-    # finds compiled programs
+    notebook_file = nbformat.read(path, as_version=4)
+    # the same number of devices as the tests, so that compiled programs are found in the cache
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
-    nbclient.NotebookClient(made, timeout=300, resources=resources).execute(env=environment)
-    kinds = {output.output_type for cell in made.cells for output in cell.get("outputs", ())}
+    nbclient.NotebookClient(notebook_file, timeout=300, resources=resources).execute(
+        env=environment
+    )
+    kinds = {
+        output.output_type for cell in notebook_file.cells for output in cell.get("outputs", ())
+    }
     assert {"stream", "display_data"} <= kinds
     assert jt.open_results(tmp_path / "results" / "first").sizes["run"] == 48
 
@@ -139,9 +143,9 @@ def test_the_example_of_an_own_model_is_as_short_as_the_readme_says():
 
 def test_the_claims_on_the_pages_are_those_of_the_json():
     known = json.loads((ROOT / "results" / "claims.json").read_text())
-    for made in (claims_tables.verdict_table(known), claims_tables.table(known)):
+    for table in (claims_tables.verdict_table(known), claims_tables.table(known)):
         text = (ROOT / "experiments" / "README.md").read_text()
-        assert made in text, "run: jthermo claims --into experiments/README.md"
+        assert table in text, "run: jthermo claims --into experiments/README.md"
 
 
 def test_the_readme_sums_up_the_verdicts_of_the_json():
@@ -156,9 +160,9 @@ def test_the_readme_sums_up_the_verdicts_of_the_json():
     text = (ROOT / "README.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("- ") and "**C" in line]
     assert len(lines) == 6
-    found = re.findall(r"\*\*(C\d+)\*\* (\d+)/(\d+)", "\n".join(lines))
-    assert {c: (int(n), int(of)) for c, n, of in found} == counts
-    assert len(found) == len(counts)
+    stated = re.findall(r"\*\*(C\d+)\*\* (\d+)/(\d+)", "\n".join(lines))
+    assert {c: (int(n), int(of)) for c, n, of in stated} == counts
+    assert len(stated) == len(counts)
     (example,) = re.findall(
         r"^(\d+)/(\d+) means: reproduced in (\d+) of the (\d+) cases", text, re.M
     )
@@ -196,7 +200,7 @@ def test_the_costs_of_the_table_are_those_that_are_counted():
         )
 
 
-def test_the_site_builds_without_a_warning_and_is_whole(tmp_path):
+def test_the_site_builds_without_a_warning_and_is_complete(tmp_path):
     pytest.importorskip("sphinx")
     (line,) = (x for x in (ROOT / "scripts" / "docs").read_text().splitlines() if "-m sphinx" in x)
     command = [sys.executable, *shlex.split(line)[1:-1], str(tmp_path)]
@@ -222,13 +226,13 @@ def without_entry(entries):
 
 
 def public_names(module=jt):
-    """Names and objects that a module makes public, those of its public modules included."""
+    """The public names and objects of a module and of its public submodules."""
     own = [n for n, x in vars(module).items() if getattr(x, "__module__", None) == module.__name__]
     for name in getattr(module, "__all__", [n for n in own if not n.startswith("_")]):
-        found = getattr(module, name)
-        yield f"{module.__name__}.{name}", found
-        if inspect.ismodule(found):
-            yield from public_names(found)
+        value = getattr(module, name)
+        yield f"{module.__name__}.{name}", value
+        if inspect.ismodule(value):
+            yield from public_names(value)
 
 
 class Page(html.parser.HTMLParser):
@@ -248,7 +252,7 @@ class Page(html.parser.HTMLParser):
 
 
 def broken_links(folder):
-    """Links of a site to pages, files or anchors that it lacks."""
+    """Links of a site whose page, file or anchor does not exist."""
     pages = {path: Page(path) for path in folder.rglob("*.html")}
     broken = []
     for path, page in pages.items():
@@ -265,7 +269,7 @@ def broken_links(folder):
     return broken
 
 
-def test_a_broken_link_is_seen(tmp_path):
+def test_a_broken_link_is_detected(tmp_path):
     (tmp_path / "a.html").write_text('<a href="b.html#here"></a><a href="#x"></a><h1 id="x"></h1>')
     (tmp_path / "b.html").write_text('<p id="here"></p><a href="a.html#y"></a><img src="none.png">')
     assert broken_links(tmp_path) == ["b.html: a.html#y", "b.html: none.png"]

@@ -1,4 +1,4 @@
-"""What a release states about itself: one version, tested dependency floors, readable GitHub files."""
+"""A release: one version, tested lower bounds of dependencies, valid GitHub files."""
 
 import importlib.metadata
 import re
@@ -41,7 +41,7 @@ def test_every_dependency_has_a_lower_bound():
 
 
 def test_the_oldest_dependencies_are_installed_where_they_are_asked_for():
-    """In the environment of `scripts/test --oldest` each dependency has exactly the version of its lower bound."""
+    """In the environment of `scripts/test --oldest` each dependency is at its lower bound."""
     if ".venv-oldest" not in sys.prefix:
         pytest.skip("these are not the oldest dependencies; run scripts/test --oldest")
     for line in PROJECT["dependencies"]:

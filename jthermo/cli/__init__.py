@@ -1,4 +1,4 @@
-"""The command line: verbs, options, cluster jobs, and doctor."""
+"""The command line: its verbs and options, cluster jobs, and doctor."""
 
 from jthermo.cli.verbs import main
 

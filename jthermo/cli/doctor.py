@@ -1,4 +1,4 @@
-"""What can be wrong with a machine before a sweep starts on it."""
+"""`jthermo doctor`: checks of a machine before a sweep starts on it, each with a remedy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from packaging.requirements import Requirement
 from jthermo.engines import choice as engines
 from jthermo.execution import memory
 
+# Free bytes of memory and of disk below which a machine is reported as too full.
 LEAST_FREE_BYTES = 1_000_000_000
 DEV = Path("/dev")
+# For each accelerator its name, its device files, and the extra that installs JAX for it.
 ACCELERATORS = (
     ("an NVIDIA GPU", "nvidia[0-9]*", "'jthermo[cuda12]' or 'jthermo[cuda13]'"),
     ("a TPU", "accel[0-9]*", "'jthermo[tpu]'"),
@@ -25,7 +27,7 @@ ACCELERATORS = (
 
 
 class Check(NamedTuple):
-    """One finding; `text` holds the remedy where it is not ok."""
+    """The result of one check; if it is not ok, `text` includes the remedy."""
 
     name: str
     ok: bool
@@ -33,7 +35,14 @@ class Check(NamedTuple):
 
 
 def doctor(results: str | Path = "results") -> list[Check]:
-    """Check Python, packages, devices, tasks, precision, memory, compilation, the fused engine and the results disk.
+    """Check this machine and environment for problems that would stop or spoil a sweep.
+
+    Args:
+        results: folder for results, whose disk is checked.
+
+    Returns:
+        Checks of Python, packages, devices, SLURM tasks, precision, memory, the compilation cache,
+        the fused engine and the disk.
 
     >>> [check.name for check in doctor()]
     ['python', 'packages', 'devices', 'tasks', 'precision', 'memory', 'cache', 'engine', 'disk']
@@ -93,19 +102,19 @@ def _devices() -> Check:
     if on[0].platform == "cpu":
         for name, pattern, extra in ACCELERATORS:
             if any(DEV.glob(pattern)):
-                remedy = f"pip install {extra}, and unset JAX_PLATFORMS"
-                return Check("devices", False, f"{kinds}, but there is {name}; {remedy}")
+                remedy = f"run pip install {extra}, and unset JAX_PLATFORMS"
+                return Check("devices", False, f"{kinds}, but this machine has {name}; {remedy}")
     if on[0].platform == "cpu" and len(on) < cores:
         return Check(
             "devices",
             False,
-            f"{kinds} for {cores} cores; unset XLA_FLAGS or JAX_NUM_CPU_DEVICES to use them all",
+            f"{kinds} for {cores} cores; unset XLA_FLAGS or JAX_NUM_CPU_DEVICES to use all cores",
         )
     return Check("devices", True, kinds)
 
 
 def _tasks() -> Check:
-    """Whether the tasks of a SLURM node and its accelerators are equal in number."""
+    """Whether a SLURM node has as many tasks as accelerators."""
     from jthermo.execution.placement import devices
 
     on = devices()
@@ -116,53 +125,49 @@ def _tasks() -> Check:
     )
     if count is None:
         return Check(
-            "tasks", True, "one process, not started by SLURM; it uses every device it sees"
+            "tasks", True, "one process, not started by SLURM; it uses every device that it sees"
         )
-    tasks, given = int(count[0]), os.environ.get("SLURM_GPUS_ON_NODE", "")
-    there = max(seen, int(given) if given.isdigit() else 0)
-    equal = f"start one task a GPU with --ntasks-per-node={there}"
+    tasks, stated = int(count[0]), os.environ.get("SLURM_GPUS_ON_NODE", "")
+    gpus = max(seen, int(stated) if stated.isdigit() else 0)
+    remedy = f"start one task per GPU with --ntasks-per-node={gpus}"
     if tasks > 1 and seen > 1:
         return Check(
             "tasks",
             False,
-            f"{tasks} tasks of this node see all {seen} GPUs and share them; add --gpus-per-task=1, or run with "
-            "--distributed, which gives each its own",
+            f"{tasks} tasks of this node see all {seen} GPUs and share them; "
+            "add --gpus-per-task=1, or run with --distributed, which gives each task its own GPU",
         )
-    if seen and tasks * seen < there:
+    if seen and tasks * seen < gpus:
         return Check(
             "tasks",
             False,
-            f"{tasks} task(s) use {tasks * seen} of {there} GPUs; {equal} --gpus-per-task=1",
+            f"{tasks} task(s) use {tasks * seen} of {gpus} GPUs; {remedy} --gpus-per-task=1",
         )
     if tasks == 1 and seen > 1:
-        words = f"one task sees {seen} GPUs: a plain run uses all, --distributed under SLURM only the first"
-        return Check("tasks", False, f"{words}; {equal}")
-    return Check("tasks", True, f"{tasks} on this node" + (f" for {there} GPUs" if there else ""))
+        words = f"one task sees {seen} GPUs; a plain run uses all, --distributed only the first"
+        return Check("tasks", False, f"{words}; {remedy}")
+    return Check("tasks", True, f"{tasks} on this node" + (f" for {gpus} GPUs" if gpus else ""))
 
 
 def _precision() -> Check:
-    """Settings that change numbers. JAX's own are pinned while jthermo trains; those of libraries below it are not."""
+    """Settings that change results: jthermo overrides those of JAX, but not those below it."""
     import jax
 
     if os.environ.get("NVIDIA_TF32_OVERRIDE", "") == "1":
         return Check(
-            "precision", False, "NVIDIA_TF32_OVERRIDE=1 rounds matrix products to 10 bits; unset it"
+            "precision",
+            False,
+            "NVIDIA_TF32_OVERRIDE=1 rounds the inputs of matrix products to 10 bits; unset it",
         )
     for flag in os.environ.get("XLA_FLAGS", "").split():
         if "fast_math" in flag and not flag.endswith("=false"):
-            return Check(
-                "precision", False, f"XLA_FLAGS has {flag}, which may hide NaN; take it out"
-            )
-    named = []
+            return Check("precision", False, f"XLA_FLAGS has {flag}, which may hide NaN; remove it")
+    overridden = []
     if low := jax.config.values["jax_default_matmul_precision"]:
-        named.append(f"jax_default_matmul_precision={low}")
+        overridden.append(f"jax_default_matmul_precision={low}")
     if jax.config.values["jax_enable_x64"]:
-        named.append("jax_enable_x64")
-    words = (
-        f"; {' and '.join(named)} of your settings is overridden and can be left out"
-        if named
-        else ""
-    )
+        overridden.append("jax_enable_x64")
+    words = f"; jthermo overrides {' and '.join(overridden)}" if overridden else ""
     return Check("precision", True, f"float32, matrix products at highest precision{words}")
 
 
@@ -173,10 +178,10 @@ def _memory() -> Check:
     words = "unknown" if free is None else f"{memory.text(free)} free"
     if free is not None and free < LEAST_FREE_BYTES:
         return Check(
-            "memory", False, f"{words}; end other programs, or ask for more (SLURM: --mem)"
+            "memory", False, f"{words}; stop other programs, or request more memory (SLURM: --mem)"
         )
     if on[0].platform != "cpu" and (held := memory.limit(on)) is not None:
-        words += f", {memory.text(held)} a device"
+        words += f", {memory.text(held)} per device"
     return Check("memory", True, words)
 
 
@@ -185,8 +190,8 @@ def _cache() -> Check:
 
     folder = jax.config.values["jax_compilation_cache_dir"]
     if not folder:
-        words = "compiled programs are not kept; export JAX_COMPILATION_CACHE_DIR=DIR and a restart compiles nothing"
-        return Check("cache", True, words)
+        words = "compiled programs are not kept; to compile once and not after each restart, "
+        return Check("cache", True, words + "export JAX_COMPILATION_CACHE_DIR=DIR")
     if "://" not in folder and (trouble := _writing(_existing(Path(folder)))):
         return Check(
             "cache", False, f"{folder}: {trouble}; set JAX_COMPILATION_CACHE_DIR to another folder"
@@ -195,16 +200,14 @@ def _cache() -> Check:
 
 
 def _engine() -> Check:
-    """Whether the fused engine is there; without it the same sweeps are trained by XLA, so nothing is wrong."""
+    """Which engine trains by default; without the fused one XLA trains the same sweeps."""
     reason = engines.refusal()
     if reason is not None:
-        text = f"xla, since {reason}"
+        text = f"xla, because {reason}"
     elif engines.at_hand() == "fused":
-        text = "fused, compiled by this machine's C++ compiler"
+        text = "fused, compiled with the C++ compiler of this machine"
     else:
-        text = (
-            "xla; fused by Pallas where engine='fused' asks for it, checked in interpret mode only"
-        )
+        text = "xla; engine='fused' uses Pallas, which has been tested in interpret mode only"
     return Check("engine", True, text)
 
 
@@ -212,7 +215,7 @@ def _disk(results: Path) -> Check:
     folder = _existing(results)
     free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK):
-        return Check("disk", False, f"{folder} can't be written; choose another folder with --out")
+        return Check("disk", False, f"{folder} is not writable; choose another folder with --out")
     if free < LEAST_FREE_BYTES:
         return Check(
             "disk",
@@ -227,12 +230,12 @@ def _disk(results: Path) -> Check:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest parent that exists."""
     return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
 
 
 def _writing(folder: Path) -> str:
-    """What stands against writing into a folder; empty where nothing does. A quota shows only in the attempt."""
+    """The error of writing into a folder; empty if there is none. Only a write detects a quota."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 16))

@@ -1,4 +1,9 @@
-"""The text of a cluster job, rendered from a sweep and its plan into the templates of scripts/launch/."""
+"""The text of a cluster job, made from a sweep, its plan and a template of scripts/launch/.
+
+In a template ``__WORD__`` stands for a value. A line whose value is empty is dropped, and a value
+of several lines keeps the indentation of its line. The templates are therefore themselves valid
+shell, YAML and Python.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
     from jthermo.sweep.sweep import Sweep
 
 
+# The template of each kind of job.
 TEMPLATES: dict[str, str] = {
     "slurm": "slurm.sh",
     "slurm-multinode": "slurm-multinode.sh",
@@ -24,12 +30,13 @@ TEMPLATES: dict[str, str] = {
 }
 
 
+# The options that a kind of job requires, each with its error message.
 REQUIRED: dict[str, dict[str, str]] = {
     "tpu": {
         "zone": "give the zone, such as us-central1-a",
         "accelerator": "give the slice, such as v5litepod-256",
         "runtime": "give the software version of the TPU VM, such as v2-alpha-tpuv5-lite",
-        "setup": "a new TPU VM has neither jthermo nor the shared disk; give the lines that install and mount them",
+        "setup": "give shell lines that install jthermo and mount the shared disk on a TPU VM",
     },
     "gke": {
         "image": "give a container image that has jthermo installed",
@@ -38,7 +45,7 @@ REQUIRED: dict[str, dict[str, str]] = {
 }
 
 
-# asked for without --tasks; a cluster's limit on jobs of one user is rarely lower
+# Most tasks without --tasks; clusters rarely limit the jobs of one user to fewer.
 MOST_TASKS = 64
 
 
@@ -46,7 +53,7 @@ PLACEHOLDER = re.compile(r"__([A-Z][A-Z_]*[A-Z])__")
 
 
 def templates() -> Path:
-    """The folder of the templates: in a checkout, else in the installed wheel."""
+    """The folder of the templates: ``scripts/launch/`` in a clone, else the copy in the wheel."""
     package = Path(__file__).parents[1]
     return next(
         f for f in (package.parent / "scripts" / "launch", package / "_launch") if f.is_dir()
@@ -61,24 +68,25 @@ def render(
     out: str | Path | None = None,
     arguments: tuple[str, ...] = (),
 ) -> str:
-    r"""The text of a job that trains a sweep on a cluster and goes on after every interruption.
+    """The text of a job that trains a sweep on a cluster and continues after each interruption.
 
     Args:
-        kind: ``"slurm"`` (an array of independent tasks), ``"slurm-multinode"``, ``"tpu"``, ``"gke"`` or ``"submitit"``.
+        kind: ``"slurm"`` (an array of independent tasks), ``"slurm-multinode"``, ``"tpu"``,
+            ``"gke"`` or ``"submitit"``.
         target: experiment or file, as `jthermo run` takes it.
         sweep: the sweep of that target, changes included.
         job: tasks, devices, time and names.
-        out: results folder; results/NAME where it is not given. On tpu and gke an absolute path on a shared disk.
+        out: results folder; by default results/NAME. For tpu and gke it must be an absolute path on
+            a shared disk.
         arguments: further arguments of `jthermo run`, such as ``("--seed", "0:64")``.
 
     Raises:
-        InputError: a field that is missing, malformed or means nothing to this kind of job.
+        InputError: a setting that is missing, malformed, or unused by this kind of job.
 
-    >>> from jthermo.reproduction import sweep_of
+    >>> from jthermo.paper.reproduce import sweep_of
     >>> text = render("slurm", "fig3_4", sweep_of("fig3_4"), Job(tasks=4, partition="gpu"))
-    >>> print(*(line for line in text.splitlines() if "array=" in line or "partition" in line), sep="\n")
-    #SBATCH --array=0-3
-    #SBATCH --partition=gpu
+    >>> [line for line in text.splitlines() if "array=" in line or "partition=" in line]
+    ['#SBATCH --array=0-3', '#SBATCH --partition=gpu']
     """
     from jthermo.paper.reproduce import experiments
 
@@ -124,18 +132,18 @@ def render(
         "TEXT": source.read_text().rstrip() if kind == "gke" else "",
         "SPOT": "--spot" if job.spot else "",
     }
-    named = {
+    optional = {
         k.upper(): getattr(job, k)
         for k in ("partition", "account", "image", "claim", "accelerator")
     }
-    named |= {k.upper(): getattr(job, k) for k in ("runtime", "zone", "project")}
+    optional |= {k.upper(): getattr(job, k) for k in ("runtime", "zone", "project")}
     return _fill(
-        template, {k: str(v if v is not None else "") for k, v in {**text, **named}.items()}
+        template, {k: str(v if v is not None else "") for k, v in {**text, **optional}.items()}
     )
 
 
 def _check(kind: str, job: Job, known: set[str]) -> None:
-    """Refuse options that a template has no place for, and missing ones that it needs."""
+    """Raise if a required option is missing, or if the template has no place for a given one."""
     for name, remedy in REQUIRED.get(kind, {}).items():
         if getattr(job, name) is None:
             raise InputError(name, None, remedy)
@@ -146,12 +154,12 @@ def _check(kind: str, job: Job, known: set[str]) -> None:
             continue
         if getattr(job, field.name) != field.default and field.name != "setup":
             raise InputError(
-                field.name, getattr(job, field.name), f"means nothing to {kind}; leave it out"
+                field.name, getattr(job, field.name), f"has no effect for {kind}; omit it"
             )
 
 
 def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
-    """Number of tasks, what the sweep is and what a task has of it, for the job's head."""
+    """The number of tasks, and two lines that describe the sweep and a task."""
     from jthermo.execution import cohorts, forecast, memory
 
     platform = "tpu" if kind == "tpu" else "gpu" if job.gpus else "cpu"
@@ -159,42 +167,44 @@ def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
     tasks = job.tasks or min(blocks, MOST_TASKS)
     if tasks > blocks:
         raise InputError(
-            "tasks", tasks, f"the sweep has {blocks} blocks of lanes; give at most {blocks}"
+            "tasks", tasks, f"the sweep has only {blocks} blocks of runs; give at most {blocks}"
         )
     plan = forecast.plan(
         sweep, measure=False, devices=tasks, hosts=tasks, rate=job.rate, platform=platform
     )
     title = (
-        f"{stem}: {plan.num_runs:,} runs in {blocks} blocks of lanes ({platform}), {plan.run_steps:,} run-steps, "
-        f"records {memory.text(plan.disk_bytes)}"
+        f"{stem}: {plan.num_runs:,} runs in {blocks} blocks ({platform}), "
+        f"{plan.run_steps:,} run-steps, {memory.text(plan.disk_bytes)} of records"
     )
     share = f"{tasks} tasks, each with checkpoints of about {memory.text(plan.checkpoint_bytes)}"
     if plan.total_seconds is not None:
-        share += f", about {forecast.duration(plan.total_seconds)} at {plan.rate:.3g} run-steps/s a device"
+        duration = forecast.duration(plan.total_seconds)
+        share += f", about {duration} at {plan.rate:.3g} run-steps/s per device"
     return tasks, title, share
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    """The template with its values; see the head of this module."""
-    made = []
+    """The template with its values filled in; see the docstring of this module."""
+    lines = []
     for line in template.splitlines():
         words = PLACEHOLDER.findall(line)
         if any(values[word] == "" for word in words):
             continue
         if len(words) == 1 and line.strip() == f"__{words[0]}__":
             indent = line[: len(line) - len(line.lstrip())]
-            made += [indent + each if each else "" for each in values[words[0]].splitlines()]
+            lines += [indent + text if text else "" for text in values[words[0]].splitlines()]
         else:
-            made.append(PLACEHOLDER.sub(lambda found: values[found[1]], line))
-    return "\n".join(made) + "\n"
+            lines.append(PLACEHOLDER.sub(lambda match: values[match[1]], line))
+    return "\n".join(lines) + "\n"
 
 
 def _folder(kind: str, stem: str) -> Path:
+    """The results folder by default."""
     return (
         Path("/results" if kind == "gke" else "/mnt/results" if kind == "tpu" else "results") / stem
     )
 
 
 def _name(name: str, kind: str) -> str:
-    """A job's name; Google's services take lower case, digits and dashes."""
+    """A job's name; for Google's services only lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if kind in ("tpu", "gke") else name

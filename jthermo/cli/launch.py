@@ -1,14 +1,13 @@
-"""Jobs for clusters, rendered from a sweep and its plan into the templates of scripts/launch/.
+"""`jthermo launch`: writes the job file that trains a sweep on a cluster.
 
-Each job saves and exits 75 when it is told to stop, and each template has the cluster start it again on 75. In a
-template ``__WORD__`` stands for a value. A line whose value is missing is left out, and a value of several lines keeps
-the indentation of its line; so the templates themselves are valid shell, YAML and Python.
+A job that receives SIGTERM saves a checkpoint and exits with code 75, and each template makes the
+cluster start a job again that exited with 75. See job.py for how the text is made.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -16,10 +15,8 @@ from jthermo.cli.job import TEMPLATES, render
 from jthermo.cli.options import Changes, Job, Target
 from jthermo.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
 Kind = Literal["slurm", "slurm-multinode", "tpu", "gke", "submitit"]
+# The command that submits a job of each kind.
 SUBMIT = {
     "slurm": "sbatch {}",
     "slurm-multinode": "sbatch {}",
@@ -30,11 +27,24 @@ SUBMIT = {
 
 
 def write(kind: str, target: str, text: str, folder: str | Path = ".") -> tuple[Path, str]:
-    """Write a rendered job beside the user's files; its path and the command that submits it."""
+    """Write the text of a job into a file.
+
+    Args:
+        kind: the kind of job.
+        target: the experiment or file, after which the job file is named.
+        text: the text of the job.
+        folder: where to write the file.
+
+    Returns:
+        The path of the file, and the command that submits it.
+
+    Raises:
+        InputError: the file exists with other content.
+    """
     path = Path(folder) / f"{Path(target).stem}.{TEMPLATES[kind]}"
     if path.exists() and path.read_text() != text:
         raise InputError(
-            "launch", str(path), "exists with other content; move it away, or use --print"
+            "launch", str(path), "exists with other content; move or delete it, or use --print"
         )
     path.write_text(text)
     return path, SUBMIT[kind].format(path)
@@ -49,15 +59,17 @@ def launch(
     out: Path | None = None,
     show: Annotated[bool, arg(name="print")] = False,
 ) -> None:
-    """Write the job that trains a sweep on a cluster and is started again after every interruption.
+    """Write the job file that trains a sweep on a cluster and is restarted after interruptions.
 
     Args:
-        kind: slurm is an array of independent tasks; slurm-multinode one step over several nodes.
+        kind: kind of job. slurm is an array of independent tasks, slurm-multinode one job over
+            several nodes.
         target: experiment or file.
-        changes: fields to change.
-        job: tasks, devices, time and names.
-        out: results folder; results/NAME where it is not given.
-        show: print the job and write nothing.
+        changes: changes to the sweep.
+        job: tasks, devices, time and names of the job.
+        out: results folder; by default results/NAME, for gke /results/NAME and for tpu
+            /mnt/results/NAME.
+        show: print the job instead of writing a file.
     """
     from jthermo.paper.reproduce import sweep_of
 
@@ -67,4 +79,4 @@ def launch(
         print(text, end="")
     else:
         path, submit = write(kind, target, text)
-        print(f"{path}: written; submit it with: {submit}")
+        print(f"wrote {path}; to submit it, run: {submit}")

@@ -1,4 +1,4 @@
-"""What the verbs of the command line take: changes to a sweep, how it is run, and what it doesn't say about a job."""
+"""Options of the verbs: changes to a sweep, execution, cluster jobs; reading tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jthermo.errors import InputError, finite_number, whole_number
 
+# A name that needs no quotes anywhere, and a SLURM time limit, [D-]HH:MM:SS.
 TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
 TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 
@@ -28,50 +29,50 @@ Source = Annotated[
 
 @dataclass(frozen=True)
 class Overrides:
-    """Fields of the sweep to change."""
+    """Changes to the fields of a sweep."""
 
     learning_rate: tuple[float, ...] | None = None
-    """η, one or several."""
+    """one or several learning rates η."""
     batch_size: tuple[int, ...] | None = None
-    """B, one or several."""
+    """one or several batch sizes B."""
     seed: tuple[str, ...] | None = None
-    """Seeds, one by one or as a range: 0:256."""
+    """seeds, as numbers or as ranges such as 0:256."""
     num_steps: int | None = None
-    """Number of steps of every run."""
+    """number of steps of every run."""
     noise: str | None = None
-    """full, unbiased or label_averaged."""
+    """residual noise: full, unbiased or label_averaged."""
     loss: str | None = None
-    """auto, bce, softmax or squared."""
+    """loss: auto, bce, softmax or squared."""
     set: tuple[str, ...] = ()
-    """Any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 record.probe_size=512 num_steps.value=5."""
+    """any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 num_steps.value=5."""
     scale: Literal["paper", "small"] = "paper"
-    """small: the experiment with the fewer seeds of its SMALL."""
+    """small applies the changes in SMALL of the experiment, such as fewer seeds."""
 
     def changes(self) -> dict[str, Any]:
-        """The changed fields by dotted name."""
+        """The changed fields by dotted name, as :meth:`jthermo.Sweep.replace` takes them."""
         plain = {
             k: getattr(self, k)
             for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")
         }
-        made = {k: v for k, v in plain.items() if v is not None}
+        changes = {k: v for k, v in plain.items() if v is not None}
         if self.seed is not None:
-            made["seed"] = tuple(s for text in self.seed for s in _seeds(text))
+            changes["seed"] = tuple(s for text in self.seed for s in _seeds(text))
         for text in self.set:
             name, equals, value = text.partition("=")
             if not equals:
                 raise InputError("set", text, "write NAME=VALUE, such as model.hidden=20")
-            made[name] = _literal(value)
-        return made
+            changes[name] = _literal(value)
+        return changes
 
     def arguments(self) -> tuple[str, ...]:
-        """The command-line arguments that say the same."""
-        made: list[str] = []
+        """The command-line arguments with the same effect."""
+        words: list[str] = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
                 several = value if isinstance(value, tuple) else (value,)
-                made += [f"--{field.name.replace('_', '-')}", *map(str, several)]
-        return tuple(made)
+                words += [f"--{field.name.replace('_', '-')}", *map(str, several)]
+        return tuple(words)
 
 
 Changes = OmitArgPrefixes[Overrides]
@@ -79,41 +80,41 @@ Changes = OmitArgPrefixes[Overrides]
 
 @dataclass(frozen=True)
 class Execution:
-    """How a sweep is run; nothing here but the engine changes a bit of its results."""
+    """How to run a sweep; only the engine affects the bits of its results."""
 
     placement: Literal["sharding", "pmap"] = "sharding"
-    """how runs are laid over the devices."""
+    """how runs are distributed over the devices."""
     engine: Literal["auto", "xla", "fused"] = "auto"
-    """which engine trains: auto takes the fused kernel on CPUs, where it is at hand and covers the sweep."""
+    """engine that trains; auto picks the fused one on CPUs if it is available for this sweep."""
     extend: bool = False
-    """the folder holds a part of this sweep: run only what is new."""
+    """the folder holds a part of this sweep; train only the new runs."""
     shard: str | None = None
-    """I/N: train every N-th lane block, I from 0; N such commands with one folder need no coordination."""
+    """I/N: train every N-th block of runs, from block I (0 … N-1), in a folder shared by all I."""
     distributed: bool = False
-    """one process of several that know of each other; SLURM, Open MPI, Kubernetes and TPU pods are found by JAX."""
+    """join the other processes of this job; JAX detects SLURM, Open MPI, Kubernetes, TPU pods."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where JAX can't find it."""
+    """HOST:PORT of process 0, if JAX cannot detect it."""
     num_processes: int | None = None
-    """how many processes, where JAX can't find it."""
+    """number of processes, if JAX cannot detect it."""
     process_id: int | None = None
-    """which of them this is, where JAX can't find it."""
+    """index of this process, if JAX cannot detect it."""
     init_timeout: int = 300
     """seconds to wait for the other processes at the start."""
     heartbeat_timeout: int = 100
-    """seconds after which a silent process counts as dead, and all end."""
+    """seconds of silence after which a process counts as dead and all processes stop."""
     checkpoint_seconds: float = 60.0
-    """wall time between checkpoints."""
+    """seconds of wall time between checkpoints."""
     checkpoint_steps: int | None = None
-    """save also after so many steps."""
+    """also save a checkpoint each time this many steps are done."""
     quiet: bool = False
     """print no progress."""
     tensorboard: str | None = None
-    """folder for TensorBoard: means and quantiles of every observable, as they are recorded."""
+    """folder for TensorBoard logs: means and quantiles of every observable."""
     wandb: str | None = None
-    """folder for an offline run of Weights & Biases, with the same."""
+    """folder for an offline run of Weights & Biases with the same values."""
 
     def start(self) -> None:
-        """Join the other processes, before JAX is used for anything else."""
+        """Join the other processes if `distributed`; call it before JAX is used."""
         if self.distributed:
             from jthermo.execution.processes import join
 
@@ -148,42 +149,42 @@ How = OmitArgPrefixes[Execution]
 
 @dataclass(frozen=True)
 class Job:
-    """What the sweep doesn't say about a job."""
+    """Settings of a cluster job."""
 
     tasks: int | None = None
-    """Tasks of the array; None: one a block of lanes, at most 64."""
+    """number of tasks of the array; by default one per block of runs, at most 64."""
     nodes: int | None = None
-    """Nodes of slurm-multinode; None: 2."""
+    """number of nodes, for slurm-multinode; by default 2."""
     gpus: int = 1
-    """GPUs of a task, or of a node of slurm-multinode; 0: CPU only."""
+    """GPUs per task, or per node for slurm-multinode; 0 trains on CPUs."""
     cpus: int = 8
-    """Cores of a task."""
+    """CPU cores per task."""
     time: str = "24:00:00"
-    """Time limit, HH:MM:SS or D-HH:MM:SS."""
+    """time limit, as HH:MM:SS or D-HH:MM:SS."""
     name: str | None = None
-    """Name of the job; None: that of the sweep."""
+    """name of the job; by default that of the experiment or file."""
     partition: str | None = None
     """SLURM partition."""
     account: str | None = None
     """SLURM account."""
     setup: str | None = None
-    """Shell lines to run first, such as "source .venv/bin/activate"."""
+    """shell lines to run first, such as "source .venv/bin/activate"."""
     image: str | None = None
-    """Container image, for gke."""
+    """container image with jthermo, for gke."""
     claim: str | None = None
-    """Persistent volume claim of the results, for gke."""
+    """persistent volume claim that holds the results, for gke."""
     accelerator: str | None = None
-    """TPU slice, such as v5litepod-256, or GPU type of gke, such as nvidia-h100-80gb."""
+    """TPU slice, such as v5litepod-256, or GPU type for gke, such as nvidia-h100-80gb."""
     runtime: str | None = None
-    """Software version of the TPU VM."""
+    """software version of the TPU VM, for tpu."""
     zone: str | None = None
-    """Zone of the TPU."""
+    """zone of the TPU, for tpu."""
     project: str | None = None
-    """Google Cloud project of the TPU; None: gcloud's default."""
+    """Google Cloud project, for tpu; by default that of gcloud."""
     spot: bool = False
-    """Take TPUs that may be preempted."""
+    """use TPUs that may be preempted, for tpu."""
     rate: float | None = None
-    """Run-steps a second of one device, to forecast the time of a task in the job's head."""
+    """run-steps per second of one device; adds a forecast of the time to the job file."""
 
     def __post_init__(self) -> None:
         for name, least in (("tasks", 1), ("nodes", 1), ("gpus", 0), ("cpus", 1)):
@@ -208,30 +209,31 @@ class Job:
 
     @property
     def minutes(self) -> int:
-        """The time limit."""
-        found = TIME.fullmatch(self.time)
-        assert found is not None
-        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        """The time limit in minutes, rounded up."""
+        match = TIME.fullmatch(self.time)
+        assert match is not None
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return max(1, days * 1440 + hours * 60 + minutes + (seconds > 0))
 
 
 def token(field: str, value: str | None) -> str | None:
-    """A name that means itself in a shell, in YAML and in Python."""
+    """Check that a name needs no quotes in a shell, in YAML and in Python, and return it."""
     if value is not None and not TOKEN.fullmatch(value):
         raise InputError(field, value, "use letters, digits and ._:/@+=,- without spaces")
     return value
 
 
 def _seeds(text: str) -> range | tuple[int]:
+    """The seeds of a number or of a range such as 0:256."""
     first, colon, last = text.partition(":")
     try:
         return range(int(first), int(last)) if colon else (int(first),)
     except ValueError:
-        raise InputError("seed", text, "give whole numbers or a range such as 0:256") from None
+        raise InputError("seed", text, "give whole numbers or ranges such as 0:256") from None
 
 
 def _literal(text: str) -> Any:
-    """JSON where it is JSON, else the text itself."""
+    """The value of a JSON text, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -239,41 +241,41 @@ def _literal(text: str) -> Any:
 
 
 def replicate_column(name: str) -> str | None:
-    """The column of replicates, None for the word none."""
+    """The name of the column of replicates; None for "none"."""
     return None if name == "none" else name
 
 
 def powers(field: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=POWER as a number by name, NAME=LOW:HIGH as a pair."""
-    out: dict[str, Any] = {}
+    """Parse NAME=POWER to a number and NAME=LOW:HIGH to a pair, by name."""
+    by_name: dict[str, Any] = {}
     for text in texts:
         name, _, power = text.partition("=")
         try:
-            found = tuple(float(part) for part in power.split(":"))
+            numbers = tuple(float(part) for part in power.split(":"))
         except ValueError:
             raise InputError(field, text, "write NAME=POWER, such as batch_size=-1") from None
-        out[name] = found[0] if len(found) == 1 else found
-    return out
+        by_name[name] = numbers[0] if len(numbers) == 1 else numbers
+    return by_name
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is meant, be it there or not; else it is a results folder."""
+    """Whether a path names a table, which need not exist, and not a results folder."""
     return path.is_file() or (bool(path.suffix) and not path.is_dir())
 
 
 def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
-    """The rows of a CSV or parquet file that meet every ``"column=value"``, as a pandas table."""
+    """The rows of a CSV or parquet file with every ``"column=value"``, as a pandas table."""
     import pandas as pd
 
     readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
     if not path.is_file():
-        raise InputError("table", str(path), "there is no such file; check the path")
+        raise InputError("table", str(path), "no such file; check the path")
     try:
         table = readers[path.suffix](path)
     except ImportError:
-        remedy = "reading parquet takes pyarrow; pip install pyarrow, or export the table as CSV"
+        remedy = "parquet needs pyarrow; pip install pyarrow, or export the table as CSV"
         raise InputError("table", str(path), remedy) from None
     except (ValueError, OSError) as error:
         raise InputError(
@@ -285,9 +287,12 @@ def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
 
 
 def _rows(table: Any, text: str) -> Any:
+    """The rows of a table with one ``"column=value"``."""
     name, _, wanted = text.partition("=")
     if name not in table.columns:
-        raise InputError("where", text, f"name a column: {', '.join(map(str, table.columns))}")
+        raise InputError(
+            "where", text, f"name one of the columns {', '.join(map(str, table.columns))}"
+        )
     column = table[name]
     numeric = column.dtype.kind in "iuf"
     try:
@@ -295,9 +300,11 @@ def _rows(table: Any, text: str) -> Any:
             (column if numeric else column.astype(str)) == (float(wanted) if numeric else wanted)
         ]
     except ValueError:
-        raise InputError("where", text, f"{name} takes numbers") from None
+        raise InputError("where", text, f"column {name} holds numbers; give a number") from None
     if kept.empty:
         raise InputError(
-            "where", text, f"leaves no row; {name} takes {', '.join(map(str, column.unique()[:8]))}"
+            "where",
+            text,
+            f"no row has this value; {name} takes {', '.join(map(str, column.unique()[:8]))}",
         )
     return kept

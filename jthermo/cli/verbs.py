@@ -1,6 +1,6 @@
-"""The command line: every verb is one function, and every function is also reachable from Python.
+"""The verbs of the command line, one function each, and `main`, which runs them.
 
-Exit codes: 0 done, 2 bad input, 75 interrupted (the same command again goes on), 1 anything else.
+Exit codes: 0 done, 2 bad input, 75 interrupted (the same command continues), 1 any other error.
 """
 
 from __future__ import annotations
@@ -29,23 +29,28 @@ from jthermo.cli.options import (
 )
 from jthermo.errors import InputError, Interrupted, StorageError
 
+# Exit codes; launchers start a job again after 75.
 BAD_INPUT, INTERRUPTED = 2, 75
-DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch sizes, record what the
-theory of SGD noise speaks about, and fit the scaling exponents of the decay by data collapse.
+DESCRIPTION = """Train thousands of small networks at once over seeds × learning rates × batch
+sizes, record the quantities that theories of SGD noise predict, and fit scaling exponents by data
+collapse.
 
-Start with `jthermo reproduce fig3_4`. Exit codes: 0 done, 2 bad input, 75 interrupted (the same command again goes on)."""
+Start with `jthermo reproduce fig3_4`.
+
+Exit codes: 0 done, 2 bad input, 75 interrupted (run the same command again to continue), 1 any
+other error."""
 
 Directory = Annotated[Positional[Path], arg(metavar="DIR", help="results folder")]
 
 
 def run(target: Target, /, changes: Changes, how: How, out: Path | None = None) -> None:
-    """Train a sweep and write its records; the same command again goes on from the last checkpoint.
+    """Train a sweep and write its records; the same command continues from the last checkpoint.
 
     Args:
         target: experiment or file.
-        changes: fields to change.
-        how: how it is run.
-        out: results folder; results/NAME where it is not given.
+        changes: changes to the sweep.
+        how: how to run the sweep.
+        out: results folder; by default results/NAME.
     """
     how.start()
     from jthermo.execution.runner import run
@@ -57,11 +62,11 @@ def run(target: Target, /, changes: Changes, how: How, out: Path | None = None) 
 
 
 def resume(directory: Directory, /, how: How) -> None:
-    """Go on with the sweep of a results folder; never starts one afresh.
+    """Continue the sweep of a results folder; an error if the folder holds none.
 
     Args:
         directory: results folder.
-        how: how it is run.
+        how: how to run the sweep.
     """
     how.start()
     from jthermo.execution.runner import run
@@ -71,12 +76,12 @@ def resume(directory: Directory, /, how: How) -> None:
 
 
 def _say_done(folder: Path, ds: Any) -> None:
+    """Print what a results folder holds after a run."""
     from jthermo.results.tables import num_diverged
 
-    state = "" if ds.attrs["complete"] else " so far; other shards have the rest"
-    print(
-        f"{folder}: {ds.sizes['run']:,} runs, {ds.sizes['record']} records, {num_diverged(ds)} diverged{state}"
-    )
+    counts = f"{ds.sizes['run']:,} runs, {ds.sizes['record']} records, {num_diverged(ds)} diverged"
+    state = "" if ds.attrs["complete"] else " so far; the other shards train the rest"
+    print(f"{folder}: {counts}{state}")
 
 
 def plan(
@@ -90,25 +95,24 @@ def plan(
     memory_gb: float | None = None,
     platform: Literal["cpu", "gpu", "tpu"] | None = None,
 ) -> None:
-    """Forecast a sweep: programs, lanes, memory, time and disk, on this machine or on another one.
+    """Forecast a sweep: compilations, memory, time and disk, on this machine or on another one.
 
     Args:
         target: experiment or file.
-        changes: fields to change.
-        measure: compile each program and, where no rate is stated, time a burst of it.
-        devices: devices of the machine to forecast; those at hand where it is not given.
-        hosts: hosts they belong to.
-        rate: run-steps a second of one device; measured here where it is not given.
-        memory_gb: memory of one device.
-        platform: its kind, which decides the lane width; that of this machine where it is not given.
+        changes: changes to the sweep.
+        measure: compile each program and, without --rate, time a few steps of it.
+        devices: number of devices; by default those of this machine.
+        hosts: number of hosts that the devices belong to.
+        rate: run-steps per second of one device; by default measured here.
+        memory_gb: memory of one device in GB; by default that of a device here.
+        platform: kind of device, which decides how many runs are vectorised together; by default
+            that of this machine.
     """
     from jthermo.execution.forecast import plan
     from jthermo.paper.reproduce import sweep_of
 
-    sweep, memory = (
-        sweep_of(target, changes.scale, **changes.changes()),
-        memory_gb and memory_gb * 1e9,
-    )
+    sweep = sweep_of(target, changes.scale, **changes.changes())
+    memory = memory_gb and memory_gb * 1e9
     machine: dict[str, Any] = {
         "devices": devices,
         "hosts": hosts,
@@ -119,7 +123,7 @@ def plan(
 
 
 def status(directory: Directory, /) -> None:
-    """What a results folder holds, finished or not."""
+    """Print what a results folder holds, finished or not."""
     from jthermo.results.reading import status
 
     for name, text in status(directory).items():
@@ -146,19 +150,22 @@ def fit(
 
     Args:
         target: results folder or table.
-        value: the variable to fit; the column of a table.
-        controls: controls c with an exponent p each; those with one value only are left out for a results folder.
-        time: the column of t.
-        replicate: the column that tells replicates apart; none where each curve was recorded once.
-        where: only runs, or rows of a table, with NAME=VALUE, such as model.init=torch; each further axis of a results
-            folder gets a fit per value.
+        value: variable of the results folder, or column of the table, to fit.
+        controls: controls c, each with an exponent p. In a results folder, controls with a single
+            value are left out.
+        time: column of t.
+        replicate: column that numbers the replicates; "none" if each curve was recorded once.
+        where: use only the runs or rows with NAME=VALUE, such as model.init=torch. In a results
+            folder, the values of any other swept axis are fitted separately.
         window: first and last t to use.
-        fixed: exponents held at a value as NAME=POWER, such as batch_size=-1.
-        rescale: controls that scale the value too, value = c^q·F(τ).
-        correction: leading corrections as NAME=POWER, τ = t·c^p·exp(a·(c/c₀)^POWER); the power is fitted by NAME=LOW:HIGH.
-        confidence: of the intervals.
-        advice: say too what would narrow the intervals: replicates, control values, later or denser records.
-        as_json: print JSON in place of text.
+        fixed: exponents to hold at a value, as NAME=POWER, such as batch_size=-1.
+        rescale: controls that also scale the value, as value = c^q·F(τ).
+        correction: corrections as NAME=POWER, with τ = t·c^p·exp(a·(c/c₀)^POWER); use
+            NAME=LOW:HIGH to fit the power.
+        confidence: confidence level of the intervals.
+        advice: also print what would narrow the intervals, such as more replicates, more control
+            values, or later or denser records.
+        as_json: print JSON instead of text.
     """
     from jthermo.collapse import fit_collapse
     from jthermo.paper.claims import fit_choices
@@ -174,26 +181,27 @@ def fit(
         "correction": powers("correction", correction),
         "confidence": confidence,
     }
-    found: list[tuple[dict[str, Any], Any]]
+    fits: list[tuple[dict[str, Any], Any]]
     if is_table(target):
-        found = [({}, fit_collapse(read_table(target, where), controls, value=value, **options))]
+        fits = [({}, fit_collapse(read_table(target, where), controls, value=value, **options))]
     else:
         ds = select(open_results(target), where)
         several = [c for c in controls if len(set(variable(ds, c, "controls").values.tolist())) > 1]
         variable(ds, value, "value")
         chosen = fit_choices(ds, value, several or controls, **options)
-        found = [(each.choice, each.fit) for each in chosen]
+        fits = [(choice, result) for choice, _, result in chosen]
     if as_json:
-        told = [{"choice": choice, **each.to_dict()} for choice, each in found]
-        for row, (_, each) in zip(told if advice else (), found if advice else (), strict=True):
-            row["advice"] = [dataclasses.asdict(change) for change in each.advice()]
-        print(json.dumps(told, indent=1))
+        rows = [{"choice": choice, **result.to_dict()} for choice, result in fits]
+        if advice:
+            for row, (_, result) in zip(rows, fits, strict=True):
+                row["advice"] = [dataclasses.asdict(change) for change in result.advice()]
+        print(json.dumps(rows, indent=1))
         return
-    for choice, each in found:
+    for choice, result in fits:
         if choice:
             print(", ".join(f"{k} = {v}" for k, v in choice.items()))
-        print(each.summary())
-        for change in each.advice() if advice else ():
+        print(result.summary())
+        for change in result.advice() if advice else ():
             print(f"  advice: {change}")
 
 
@@ -206,15 +214,15 @@ def plot(
     where: tuple[str, ...] = (),
     out: Path | None = None,
 ) -> None:
-    """Draw a variable on the clocks t·c^p of one control c.
+    """Draw a variable against the clocks t·c^p of one control c, one panel for each p.
 
     Args:
         directory: results folder.
-        value: the variable.
+        value: variable to draw.
         by: the control c.
         powers: p of each panel.
-        where: only runs with NAME=VALUE.
-        out: the PNG file; DIR/VALUE.png where it is not given.
+        where: use only the runs with NAME=VALUE.
+        out: PNG file; by default DIR/VALUE.png.
     """
     from jthermo import figures
     from jthermo.results.reading import open_results
@@ -237,17 +245,18 @@ def explore(
     window: tuple[float, float] | None = None,
     out: Path | None = None,
 ) -> None:
-    """Write a page on which to move the exponents by hand and watch the curves collapse; a browser opens it.
+    """Write an HTML page that redraws the curves as you move a slider for each exponent.
 
     Args:
         target: results folder or table.
-        value: observables to choose from, columns of a table; all of a results folder where none is given.
-        controls: controls with a slider each; those with one value only are left out.
-        time: the column of t.
-        replicate: the column that tells replicates apart; none where each curve was recorded once.
-        where: only runs with NAME=VALUE.
+        value: observables to choose from on the page, or columns of the table; by default all
+            observables of the results folder.
+        controls: controls, each with a slider. Controls with a single value are left out.
+        time: column of t.
+        replicate: column that numbers the replicates; "none" if each curve was recorded once.
+        where: use only the runs or rows with NAME=VALUE.
         window: first and last t to use.
-        out: the HTML file; explore.html in the folder, or beside the table, where it is not given.
+        out: HTML file; by default explore.html in the results folder or next to the table.
     """
     from jthermo.figures.explore import explore
     from jthermo.results.reading import open_results
@@ -256,7 +265,7 @@ def explore(
     data = read_table(target, where) if is_table(target) else select(open_results(target), where)
     path = out or (target.parent if target.is_file() else target) / "explore.html"
     column = replicate_column(replicate)
-    said = explore(
+    summary = explore(
         data,
         path,
         controls,
@@ -266,18 +275,18 @@ def explore(
         window=window,
         title=str(target),
     )
-    print(f"{said}\n{path}")
+    print(f"{summary}\n{path}")
 
 
 def export(
     directory: Directory, /, to: Literal["csv", "parquet", "netcdf"], out: Path | None = None
 ) -> None:
-    """Write results for other programs.
+    """Export results as a file for other programs.
 
     Args:
         directory: results folder.
-        to: the format.
-        out: the file; DIR/results.<format> where it is not given.
+        to: format of the file.
+        out: file to write; by default DIR/results with the suffix of the format.
     """
     from jthermo.results.reading import open_results
     from jthermo.results.tables import SUFFIX, export
@@ -286,46 +295,49 @@ def export(
 
 
 def reproduce(
-    name: Annotated[Positional[str], arg(metavar="NAME|all", help="experiment, or all of them")],
+    name: Annotated[
+        Positional[str], arg(metavar="NAME|all", help="experiment (see `jthermo list`), or all")
+    ],
     /,
     scale: Literal["small", "paper"] = "small",
     out: Path = Path("results"),
     quiet: bool = False,
 ) -> None:
-    """Reproduce a figure of the paper, or all: sweep, fits, verdicts, pictures. What is done already is skipped.
+    """Run an experiment, or all that are not done: train, fit, judge the claims, draw the figures.
 
-    Of all, one that fails does not stop the others; the exit code is 2 where what failed was bad input, 1 where it was
-    anything else, and 0 where all was done but what lacks its data, which is told.
+    With "all", a failing experiment does not stop the others. The exit code is then 2 if every
+    failure was bad input, and 1 for any other error. Experiments without their data are listed as
+    not run and do not count as failures.
 
     Args:
         name: experiment.
-        scale: small takes minutes on two cores.
-        out: where results go.
-        quiet: print nothing but errors.
+        scale: number of seeds and steps; small takes minutes on two cores.
+        out: folder for all results.
+        quiet: print only errors.
     """
     from jthermo.paper.reproduce import reproduce, reproduce_all
 
     if name != "all":
         reproduce(name, scale, out, progress=not quiet)
         return
-    failed = [
-        ended for ended in reproduce_all(scale, out, progress=not quiet) if ended.state == "failed"
-    ]
+    outcomes = reproduce_all(scale, out, progress=not quiet)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
-        told = "; ".join(f"{each.name}: {each.why}" for each in failed)
-        bad_input = all(isinstance(each.error, InputError) for each in failed)
-        sys.exit(_say(f"error: all done but {told}", BAD_INPUT if bad_input else 1))
+        reasons = "; ".join(f"{outcome.name}: {outcome.why}" for outcome in failed)
+        bad_input = all(isinstance(outcome.error, InputError) for outcome in failed)
+        counts = f"{len(failed)} of {len(outcomes)} experiments failed"
+        sys.exit(_say(f"error: {counts}: {reasons}", BAD_INPUT if bad_input else 1))
 
 
 def claims(
     results: Path = Path("results"), only: tuple[str, ...] = (), into: tuple[Path, ...] = ()
 ) -> None:
-    """The verdicts on the paper's claims, as far as their experiments have been run.
+    """Print the verdicts on the paper's claims from claims.json, or write them into pages.
 
     Args:
-        results: the folder with claims.json.
-        only: claims to print, such as C2 C3; all where none is given.
-        into: Markdown pages to put the tables into, between their markers.
+        results: folder with claims.json.
+        only: claims to print, such as C2 C3; by default all.
+        into: Markdown pages to write the tables into, between their markers, instead of printing.
     """
     from jthermo.paper import claims_tables
 
@@ -337,54 +349,55 @@ def claims(
     known = json.loads(path.read_text())
     if unknown := set(only) - set(known):
         raise InputError(
-            "only", sorted(unknown)[0], f"is not among the verdicts; there are {', '.join(known)}"
+            "only", sorted(unknown)[0], f"has no verdict; choose from {', '.join(known)}"
         )
     if not into:
         print(claims_tables.summary({name: known[name] for name in only or known}))
     for page in into:
         claims_tables.write_tables(path, page)
-        print(f"{page}: written")
+        print(f"wrote the tables into {page}")
 
 
 def report(
     results: Path = Path("results"), out: Path | None = None, published: bool = False
 ) -> None:
-    """Write the replication report: one page on every claim, from what was found in the records that are there.
+    """Write the replication report: one HTML page on every claim, with the experiments run here.
 
     Args:
-        results: the folder that reproduce wrote into.
-        out: the page, which needs no other file and no network; report.html in that folder if not given.
-        published: show the published claims.json in place of what was found here.
+        results: folder that `jthermo reproduce` wrote into.
+        out: HTML file, which works without a network; by default report.html in that folder.
+        published: report the published claims.json instead of the experiments run here.
     """
     from jthermo.paper.report import report
 
     out = out or results / "report.html"
-    told = report(results, out, published)
-    print(f"{out}: {len(told['found'])} experiments found, {len(told['not run'])} not run")
+    names = report(results, out, published)
+    print(f"{out}: {len(names['found'])} experiments reported, {len(names['not run'])} not run")
 
 
 def list_experiments() -> None:
-    """The experiments that come with jthermo."""
-    from jthermo.paper.reproduce import experiments, load
+    """List the experiments that come with jthermo."""
+    from jthermo.paper.reproduce import description, experiments, load
 
     for name in experiments():
         module = load(name)
         runs = f"{module.SWEEP.num_runs:>6,} runs" if hasattr(module, "SWEEP") else "    no nets"
-        print(f"{name:<11} {runs}  {(module.__doc__ or '').strip()}")
+        title = description(module).partition("\n\n")[0]
+        print(f"{name:<15} {runs}  {title}")
 
 
 def doctor(results: Path = Path("results")) -> None:
-    """Check versions, devices and disk, with a remedy for what is wrong.
+    """Check versions, devices, memory and disk, and print a remedy for each problem.
 
     Args:
-        results: where results would go.
+        results: folder for results, whose disk is checked.
     """
     from jthermo.cli.doctor import doctor
 
-    found = doctor(results)
-    for check in found:
+    checks = doctor(results)
+    for check in checks:
         print(f"{'ok ' if check.ok else 'BAD'} {check.name:<10} {check.text}")
-    if not all(check.ok for check in found):
+    if not all(check.ok for check in checks):
         raise SystemExit(1)
 
 
@@ -423,15 +436,15 @@ def main(args: list[str] | None = None) -> None:
     except Interrupted as stopped:
         sys.exit(_say(str(stopped), INTERRUPTED))
     except BrokenPipeError:
-        # whoever read the output, such as `head`, has enough
+        # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(
-            _say("interrupted; the same command again goes on from what is saved", INTERRUPTED)
-        )
+        remedy = "run the same command again to continue from the last checkpoint"
+        sys.exit(_say(f"interrupted; {remedy}", INTERRUPTED))
 
 
 def _say(text: str, code: int) -> int:
+    """Print a message to stderr and return the exit code."""
     print(text, file=sys.stderr)
     return code

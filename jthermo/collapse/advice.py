@@ -1,13 +1,15 @@
-"""What to measure next: how much replicates, control values, later or denser records narrow an interval.
+"""What to measure next: how much more replicates, values or records would narrow an interval.
 
-A design is a set of records. Their covariance Ω at any time and condition is that of the fit's noise model.
-With the curve's splines B and the gradient G of the curve along the exponents, the information on these is
+A design is a set of records. Their covariance Ω at any time and condition is that of the fit's
+noise model. With the curve's splines B and the gradient G of the curve along the exponents, the
+information on these is
 
     I = G'Ω⁻¹G − C'M⁻¹C,   C = B'Ω⁻¹G,   M = B'Ω⁻¹B + λD'D,
 
-computed once for the present records and once with others added. A new record is assumed to be as noisy as
-the nearest present one, and it counts only where the curve is already known, so the true gain may be larger.
-The law is assumed to hold wherever it would be measured, and the power of a correction to be known.
+computed once for the present records and once with others added. A new record is assumed to be as
+noisy as the nearest present one, and it counts only where the curve is already known, so the true
+gain may be larger. The law is assumed to hold wherever it would be measured, and the power of a
+correction to be known.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Advice:
         control: whose exponent it concerns.
         change: "replicates", "value", "end" or "records".
         value: replicates per condition; the further value of the control; the time to which every
-            curve is recorded; the largest number of records per curve, with the new ones in `window`.
+            curve is recorded; the largest number of records per curve, with the new ones in
+            `window`.
         ratio: width of the interval afterwards over the present one.
         window: for "records", (first, last) time of the records that contribute most: they alone
             give an interval at most 1.1 times as wide.
@@ -211,7 +214,7 @@ class Planner:
         )
 
     def later(self, factor: float) -> tuple[float, Records]:
-        """The time `factor` times the last one, and records of every curve up to it, equally dense."""
+        """The time `factor` times the last one, and equally dense records up to it."""
         end = self.now.log_time.max() + np.log(factor)
         rows, moves = [], []
         for last in self._lasts():

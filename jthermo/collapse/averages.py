@@ -1,4 +1,4 @@
-"""From curves to the numbers that the fit computes with: averages over replicates and bins."""
+"""Averages of each curve over its replicates and over bins of log t."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The power w of a leading correction τ = t·c^p·exp(a·(c/c₀)^w), by its profile likelihood.
+"""Fits the power w of a correction to scaling, τ = t·c^p·exp(a·(c/c₀)^w).
 
-w bends the shifts of the curves and is varied outside the fit: at each w the exponents and the amplitude are
-fitted again under the same noise, and f(w) − f(ŵ) = t²/2 gives the limits of its interval. The change of p
-and a between these limits widens their intervals: if w is not known, p is known less well.
+w bends the shifts of the curves and is varied outside the fit: at each w the exponents and the
+amplitude are fitted again under the same noise, and f(w) − f(ŵ) = t²/2 gives the limits of its
+interval. The change of p and a between these limits widens their intervals: if w is not known, p is
+known less well.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.read import Curves
 from jthermo.collapse.result_types import Exponent, Note
-from jthermo.collapse.search import search
+from jthermo.collapse.search import Optimum, search
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.unknowns import Correction, Directions, find_directions, list_unknowns
 from jthermo.errors import InputError
@@ -52,7 +53,7 @@ def power_ends(name: str, pair: object) -> tuple[float, float]:
         raise InputError(
             f"correction[{name!r}]",
             pair,
-            "give a power, or a range (low, high) of one sign in which to fit it, such as (-4, -0.25)",
+            "give a power, or a range (low, high) of one sign to fit it in, such as (-4, -0.25)",
         )
     return low, high
 
@@ -114,7 +115,7 @@ def follow(
 def _minimise_over(
     loss: Callable[[float], float], grid: np.ndarray, tolerance: Callable[[float], float]
 ) -> tuple[float, float]:
-    """Place and value of the least loss: the best point of a grid, refined between its neighbours."""
+    """Place and value of the least loss: the best grid point, refined between its neighbours."""
     k = int(np.argmin([loss(power) for power in grid]))
     low, high = sorted((float(grid[max(k - 1, 0)]), float(grid[min(k + 1, len(grid) - 1)])))
     least = minimize_scalar(
@@ -141,16 +142,27 @@ def best_power(
     for _ in range(settings.power_rounds):
         unknowns = list_unknowns(curves, rescale, (*others, best))
         directions = find_directions(unknowns, fixed)
-        found = search(average(curves, unknowns, directions, fixed, settings))
-
-        def loss(power: float) -> float:
-            likelihood, solution = found.likelihood, found.best  # noqa: B023
-            moved = follow(likelihood, solution, directions, curves, best, float(power))  # noqa: B023
-            return moved.objective
-
-        power, _ = _minimise_over(loss, grid, lambda w: settings.power_tolerance * abs(w))
-        best = replace(best, power=power)
+        optimum = search(average(curves, unknowns, directions, fixed, settings))
+        best = _better_power(optimum, directions, curves, best, grid)
     return best
+
+
+def _better_power(
+    optimum: Optimum,
+    directions: Directions,
+    curves: Curves,
+    correction: Correction,
+    grid: np.ndarray,
+) -> Correction:
+    """The correction with the most likely power under a given noise."""
+    likelihood, best = optimum.likelihood, optimum.best
+
+    def loss(power: float) -> float:
+        return follow(likelihood, best, directions, curves, correction, float(power)).objective
+
+    accuracy = likelihood.settings.power_tolerance
+    power, _ = _minimise_over(loss, grid, lambda w: accuracy * abs(w))
+    return replace(correction, power=power)
 
 
 def power_interval(
@@ -162,7 +174,7 @@ def power_interval(
     ends: tuple[float, float],
     t: float,
 ) -> PowerFit:
-    """Where the log likelihood has fallen by t²/2 on either side; infinite if it has not at the end."""
+    """Where the log likelihood has fallen by t²/2 on either side; infinite if it never has."""
 
     def beyond(power: float) -> float:
         moved = follow(likelihood, best, directions, curves, correction, float(power))
@@ -212,7 +224,8 @@ def with_power(fit: State, power: PowerFit, t: float) -> State:
 def joint_statistic(fit: FitState, exponents: dict[str, float]) -> float:
     """Twice the log likelihood lost plus Wald's square of the other exponents' gaps, least over w.
 
-    The exponents move along a bent line with w, so one ellipse for all of them would reject the truth.
+    The exponents move along a bent line with w, so one ellipse for all of them would reject the
+    truth.
     """
     last, settings = fit.corrections[-1], fit.settings
     index = [fit.free.index(name) for name in exponents if name != last.power_name]

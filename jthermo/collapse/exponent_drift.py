@@ -1,9 +1,9 @@
-"""Does the exponent hold everywhere? Local exponents between neighbouring controls and in windows of τ.
+"""Drift: local exponents of neighbouring controls and of windows of τ; are they equal?
 
-Corrections to scaling bend the collapse: each pair of curves still coincides, but at an exponent of its own.
-So the gradient of the fit along one exponent is cut into pieces, by intervals of the control and by windows
-of log τ. Each piece gets its own deviation from the common exponent. All deviations come from one linear
-step at the fit, with the covariance of the replicates.
+Corrections to scaling bend the collapse: each pair of curves still coincides, but at an exponent of
+its own. So the gradient of the fit along one exponent is cut into pieces, by intervals of the
+control and by windows of log τ. Each piece gets its own deviation from the common exponent. All
+deviations come from one linear step at the fit, with the covariance of the replicates.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Drift:
     settings: Settings = field(default=DEFAULT, repr=False)
 
     def caveat(self, control: str) -> str | None:
-        """A sentence if the exponent of a control drifts, or may drift where the collapse is refused."""
+        """A sentence if the exponent of a control drifts, or may drift in a refused collapse."""
         if self._doubt(control) >= self.settings.drift_p_value:
             return None
         along = f"along the data (p = {self.p_values[control]:.2g}); see drift"
@@ -170,7 +170,7 @@ def _combined(p_by_kind: dict[str, float], settings: Settings) -> float:
 def _between(
     level: np.ndarray, condition: np.ndarray, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Columns whose sum is log c, each of which grows between two values of c only; and the values."""
+    """Columns whose sum is log c, each growing between two values of c only; and the values."""
     edges = np.sort(level[np.unique(np.round(level, 9), return_index=True)[1]])
     most = settings.max_drift_pieces + 1
     if len(edges) > most:
@@ -193,7 +193,7 @@ def _windows(
 def _influence(
     likelihood: CurveLikelihood, best: Solution, pieces: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
-    """Rows that estimate each piece's deviation from the residuals, with the curve free to follow."""
+    """Rows that estimate each piece's deviation from the residuals, with a free curve."""
     span = np.linalg.svd(pieces, full_matrices=False)[0]
     rest = others - span @ (span.T @ others)
     left, size, _ = np.linalg.svd(rest, full_matrices=False)
@@ -206,7 +206,7 @@ def _influence(
 
 
 def _p_value(local: np.ndarray, spread: Spread, settings: Settings) -> float:
-    """The p-value of equal local exponents: Wald's F of their differences and that of their trend."""
+    """The p-value of equal local exponents: Wald's F of their differences and of their trend."""
     number = len(local)
     p_values = []
     for contrast in (np.diff(np.eye(number), axis=0), np.linspace(-1, 1, number)[None]):

@@ -1,4 +1,4 @@
-"""fit_collapse: the exponents of τ = t·Π controlᵖ at which the curves of all controls coincide."""
+"""`fit_collapse`, the public entry: reads the data, runs the search, assembles the result."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def fit_collapse(
 ) -> CollapseFit:
     """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
 
-    In log τ the curves differ by shifts Σ p·log control. F is a penalised spline that is solved exactly
-    for every p. The noise covariance of one replicate, along t and between controls if the same replicate
-    appears at several, is estimated from the replicates and weights the fit. Intervals and verdict are
-    those of a cluster bootstrap over replicates with normal multipliers, in its exact limit of many
-    resamplings, combined with the covariance model.
+    In log τ the curves differ by shifts Σ p·log control. F is a penalised spline that is solved
+    exactly for every p. The noise covariance of one replicate, along t and between controls if the
+    same replicate appears at several, is estimated from the replicates and weights the fit.
+    Intervals and verdict are those of a cluster bootstrap over replicates with normal multipliers,
+    in its exact limit of many resamplings, combined with the covariance model.
 
     Args:
         data: one variable of raw replicates: a DataArray with `controls`, `time` and `replicate` as
-            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped. Runs that
-            diverge are left out and counted.
+            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped. Runs
+            that diverge are left out and counted.
         controls: names of the controls, any number.
         time: name of t.
         replicate: name of the replicate's label. The same label at several controls is one paired
@@ -71,24 +71,25 @@ def fit_collapse(
         seed: of the verdict's random draws.
         window: (low, high) times to use; all by default.
         fixed: exponents held at a value, e.g. ``{"batch_size": -1}``.
-        rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling. q is
-            the exponent ``"value_<control>"``.
+        rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling.
+            q is the exponent ``"value_<control>"``.
         correction: control → power w of a leading correction to its scaling,
             τ = t·c^p·exp(a·(c/c₀)^w), with c₀ the recorded value at which (c/c₀)^w is largest. The
             amplitude a is ``"correction_<control>"``. A range of powers of one sign, e.g.
-            ``{"L": (-4, -0.25)}``, fits w within it as ``"power_<control>"``; this takes four values of
-            the control.
+            ``{"L": (-4, -0.25)}``, fits w within it as ``"power_<control>"``; this takes four
+            values of the control.
         settings: the constants of the fit. The published calibration holds for the defaults only.
 
     Returns:
-        CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable, notes.
+        CollapseFit: exponents with intervals, verdict with p-value, what is not identifiable,
+        notes.
 
     Raises:
         InputError: the input is wrong. The message names the field, the value and the remedy.
 
     Guarantees:
-        The same data and seed give the same answer. Rows in another order, or another unit of time, of
-        a control or of the value, change no exponent beyond rounding.
+        The same data and seed give the same answer. Rows in another order, or another unit of time,
+        of a control or of the value, change no exponent beyond rounding.
 
     Example:
         >>> import numpy as np, pandas as pd
@@ -129,14 +130,14 @@ def fit_collapse(
             unknowns = list_unknowns(curves, scaled, corrections)
             directions = find_directions(unknowns, held)
         averages = average(curves, unknowns, directions, held, settings)
-        found = search(averages)
-        inference = infer(averages, directions, found, confidence, np.random.default_rng(seed))
+        optimum = search(averages)
+        inference = infer(averages, directions, optimum, confidence, np.random.default_rng(seed))
         t = float(stats.t.ppf(0.5 + confidence / 2, inference.degrees))
         power = None
         if ends:
             likelihood, best = inference.likelihood, inference.best
             power = power_interval(likelihood, best, directions, curves, corrections[-1], ends, t)
-    fit = _result(curves, unknowns, corrections, held, confidence, directions, averages, inference)
+    fit = assemble(curves, unknowns, corrections, held, confidence, directions, averages, inference)
     return fit if power is None else with_power(fit, power, t)
 
 
@@ -179,7 +180,7 @@ def _corrections(
     return tuple(corrections), next(iter(ranges.values()), None)
 
 
-def _result(
+def assemble(
     curves: Curves,
     unknowns: tuple[Unknown, ...],
     corrections: tuple[Correction, ...],

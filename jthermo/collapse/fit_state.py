@@ -1,4 +1,4 @@
-"""The state of a finished fit: what its tests, pictures and advice compute with."""
+"""The numbers of a finished fit from which its tests, figures and advice are computed."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class FitState:
         return out
 
     def rescaled(self, values: np.ndarray, **controls: float) -> np.ndarray:
-        """The values over Π control^q, which fall on the curve if the controls scale the value too."""
+        """The values over Π control^q, which lie on the curve if controls scale the value too."""
         out = np.asarray(values, dtype=float)
         for name, value in controls.items():
             out = out / value ** self._exponent(f"value_{name}")

@@ -1,9 +1,10 @@
-"""What the data determine: directions of the exponents in which no other value does nearly as well.
+"""Identifiability: which combinations of exponents the data determine.
 
-A fitted exponent means nothing if the curve is flat, if the curves overlap only by extrapolation, or if a
-shift by a whole feature fits as well. So the objective is followed along the eigenvectors of its Hessian
-through the whole range of exponents. The information is compared with that of a curve without a roughness
-penalty, which extrapolates nothing. Other minima are judged by their residuals alone.
+A fitted exponent means nothing if the curve is flat, if the curves overlap only by extrapolation,
+or if a shift by a whole feature fits as well. So the objective is followed along the eigenvectors
+of its Hessian through the whole range of exponents. The information is compared with that of a
+curve without a roughness penalty, which extrapolates nothing. Other minima are judged by their
+residuals alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Identified:
     Attributes:
         axes: orthonormal directions of θ in columns, (P, P).
         known: which of them are determined, (P,).
-        reaches: steps along each to which the interval must extend at least, below and above, (P, 2).
+        reaches: least steps along each to the limits of its interval, below and above, (P, 2).
         notes: why others are not determined.
     """
 
@@ -109,11 +110,11 @@ def _reach(
     half: float,
     bounds: np.ndarray,
 ) -> tuple[float, float] | None:
-    """How far the interval must extend along a line, (low, high) as steps; None if nothing is known.
+    """How far the interval must extend along a line, (low, high); None if nothing is known.
 
-    Mostly f is a parabola, and ± `half` is enough: (0, 0). If f is flatter, the result is where f has
-    lost what it should at the limits. If f comes back down beyond a rise, or stays low up to the end
-    of the range or over much of it, nothing is known.
+    Mostly f is a parabola, and ± `half` is enough: (0, 0). If f is flatter, the result is where f
+    has lost what it should at the limits. If f comes back down beyond a rise, or stays low up to
+    the end of the range or over much of it, nothing is known.
     """
     settings = likelihood.settings
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Intervals, verdict, identifiability and drift at the best exponents of one fit."""
+"""Assembles the statistics of a fit at its best exponents: intervals, verdict, drift."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
 from jthermo.collapse.noise_fit import diagonal_blocks
 from jthermo.collapse.result_types import Exponent
 from jthermo.collapse.scatter import Scatter
-from jthermo.collapse.search import Found
+from jthermo.collapse.search import Optimum
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.spline import penalty
 from jthermo.collapse.unknowns import Directions
@@ -66,7 +66,7 @@ class _Errors:
 def infer(
     averages: Averages,
     directions: Directions,
-    found: Found,
+    optimum: Optimum,
     confidence: float,
     rng: np.random.Generator,
 ) -> Inference:
@@ -75,17 +75,17 @@ def infer(
     Args:
         averages: the data.
         directions: of the unknowns.
-        found: the best exponents.
+        optimum: the best exponents.
         confidence: of the intervals.
         rng: of the verdict's random draws.
     """
     settings = averages.settings
-    likelihood, best = found.likelihood, found.best
-    scatter = Scatter(averages, found.noise, found.share, found.omega())
+    likelihood, best = optimum.likelihood, optimum.best
+    scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
     spread = _errors(likelihood, best, scatter)
     t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
-    identified = identify(likelihood, best, found.rivals, spread.covariance, t, found.bounds)
-    outcome = _outcome(found, spread.influence, scatter, rng)
+    identified = identify(likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds)
+    outcome = _outcome(optimum, spread.influence, scatter, rng)
 
     exponents = directions.basis @ best.theta
     variances = np.diag(directions.basis @ spread.covariance @ directions.basis.T)
@@ -120,7 +120,7 @@ def infer(
         outcome=outcome,
         identified=identified,
         drift=local,
-        common_noise=found.noise.common,
+        common_noise=optimum.noise.common,
         grid=grid,
         curve=curve,
         curve_error=curve_error,
@@ -136,7 +136,7 @@ def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _E
     inverse = np.linalg.pinv(hessian, hermitian=True)
     influence = (likelihood.whiten.transposed(free) @ inverse).T
     spread = scatter.mixed(influence)
-    # The penalty biases the curve, and the influence alone does not contain that.
+    # ψΩψ' omits the bias of the penalised curve; the inverse information includes it.
     bias = np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
     wider = _without_slope_noise(hessian, likelihood.slope_noise(best), likelihood.settings)
     return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees, influence)
@@ -145,7 +145,7 @@ def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _E
 def _without_slope_noise(
     information: np.ndarray, noise: np.ndarray, settings: Settings
 ) -> np.ndarray:
-    """(I − T)⁻¹·I, (P, P): the factor on the errors of θ if the information T is only slope noise."""
+    """(I − T)⁻¹·I, (P, P): the factor on the errors of θ if information T is only slope noise."""
     size, turn = np.linalg.eigh(information)
     root = turn * np.sqrt(np.maximum(size, 1e-12 * size.max()))
     half = np.linalg.inv(root)
@@ -171,10 +171,10 @@ def determined(directions: Directions, identified: Identified, settings: Setting
 
 
 def _outcome(
-    found: Found, influence: np.ndarray, scatter: Scatter, rng: np.random.Generator
+    optimum: Optimum, influence: np.ndarray, scatter: Scatter, rng: np.random.Generator
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
-    averages, likelihood, best = scatter.averages, found.likelihood, found.best
+    averages, likelihood, best = scatter.averages, optimum.likelihood, optimum.best
     settings, means = averages.settings, likelihood.means
     probe = contrasts(
         means.condition,
@@ -202,7 +202,7 @@ def _outcome(
     sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
     residual = rows @ (means.mean - best.fitted)
     p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng, settings)
-    misfit = _misfit(found, probe.finest, scatter)
+    misfit = _misfit(optimum, probe.finest, scatter)
     return LackOfFit(p_value, misfit, p_value < settings.verdict_p_value)
 
 
@@ -213,14 +213,14 @@ def _left_over(likelihood: CurveLikelihood, solution: Solution, rows: np.ndarray
     return rows - likelihood.whiten.transposed(solution.whitened_basis @ smoother).T
 
 
-def _misfit(found: Found, windows: np.ndarray, scatter: Scatter) -> float:
+def _misfit(optimum: Optimum, windows: np.ndarray, scatter: Scatter) -> float:
     """Root mean square distance of the curves from a common one through their middle, beyond noise.
 
     The weighted curve may lie off all of them by an offset that they share. That is no distance
     between them, so the middle curve weighs all points by their own variance.
     """
-    likelihood, best = found.likelihood, found.best
-    blocks = diagonal_blocks(scatter.averages, found.variance)
+    likelihood, best = optimum.likelihood, optimum.best
+    blocks = diagonal_blocks(scatter.averages, optimum.variance)
     through = CurveLikelihood(
         likelihood.means,
         likelihood.lattice,

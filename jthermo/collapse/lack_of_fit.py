@@ -1,26 +1,27 @@
-"""Do the curves collapse? A lack-of-fit test on linear contrasts of the residuals, calibrated by simulation.
+"""The verdict: a lack-of-fit test on linear contrasts of the residuals.
 
 Three kinds of contrasts say where the curves differ:
 
 * windows: the unweighted residuals, averaged over dyadic windows of every curve;
 * trends: how these windows follow each control;
-* distortions: each control changes the curve's level, its height above one end or the other (an endpoint
-  that depends on the control), or its pace in log τ.
+* distortions: each control changes the curve's level, its height above one end or the other (an
+  endpoint that depends on the control), or its pace in log τ.
 
-The last two are score statistics: contrasts d'Ω⁻¹r of the weighted residuals r in the few directions d that
-a failure of scaling takes, so they detect a drift of a few standard errors. The windows are unweighted
-because weights discount slow noise, and they detect failures of any other form. Under a true collapse all of
-them are normal with covariance R C R', where C mixes the replicates' own scatter with the noise model as the
-intervals do. They share one χ²_ν scale because C is estimated.
+The last two are score statistics: contrasts d'Ω⁻¹r of the weighted residuals r in the few
+directions d that a failure of scaling takes, so they detect a drift of a few standard errors. The
+windows are unweighted because weights discount slow noise, and they detect failures of any other
+form. Under a true collapse all of them are normal with covariance R C R', where C mixes the
+replicates' own scatter with the noise model as the intervals do. They share one χ²_ν scale because
+C is estimated.
 
-Which contrast a failure moves is not known beforehand. The test with the largest average power is then the
-mean likelihood ratio (Andrews and Ploberger 1994),
+Which contrast a failure moves is not known beforehand. The test with the largest average power is
+then the mean likelihood ratio (Andrews and Ploberger 1994),
 
     T = Σ_j w_j exp(κ z_j²/2),
 
-with z_j the contrasts over their standard deviations and w_j the prior weight of their kind over the number
-of its contrasts. It is compared with many draws from the law above. Unlike the largest z, it adds up what
-several contrasts see of one failure.
+with z_j the contrasts over their standard deviations and w_j the prior weight of their kind over
+the number of its contrasts. It is compared with many draws from the law above. Unlike the largest
+z, it adds up what several contrasts see of one failure.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class LackOfFit:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """Linear functions of the residuals: `windows` of the plain ones, the others of the weighted ones.
+    """Linear functions of the residuals, of the plain ones (`windows`) or of the weighted ones.
 
     Attributes:
         windows: averages over dyadic windows of every curve, (G, N), the shortest windows last.
@@ -134,7 +135,7 @@ def lack_of_fit(
 
     Args:
         values: of distortions, trends and windows, (G,).
-        sigma: their covariance under a true collapse, (G, G); 0 for contrasts that cannot be tested.
+        sigma: their covariance under a true collapse, (G, G); 0 if a contrast cannot be tested.
         degrees: ν of the estimated covariance.
         kinds: positions of each kind.
         rng: source of the draws.

@@ -1,13 +1,14 @@
 """The likelihood of the exponents, with the unknown curve integrated out.
 
-For shifts s = log τ − log t the model of the mean values is m = A·B(x + s)·β + noise with noise ~ N(0, Ω),
-where B holds the B-splines and A averages the points of a bin. β has the random-walk prior λ|D²β|², so it
-can be integrated out. What is left depends on the exponents alone (variable projection, with the
-log-determinant that makes it a marginal likelihood):
+For shifts s = log τ − log t the model of the mean values is m = A·B(x + s)·β + noise ~ N(0, Ω).
+Here B holds the B-splines, and A averages the points of a bin. β has the random-walk prior λ|D²β|²,
+so it can be integrated out. What is left depends on the exponents alone (variable projection, with
+the log-determinant that makes it a marginal likelihood):
 
     f(θ) = ½ [ m'Ω⁻¹m − b'M⁻¹b + log|M| − (q − 2) log λ ],   M = B'Ω⁻¹B + λ D'D,   b = B'Ω⁻¹m.
 
-The log-determinant matters: without it, curves that are shifted until they no longer overlap fit perfectly.
+The log-determinant matters: without it, curves that are shifted until they no longer overlap fit
+perfectly.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class CurveLikelihood:
         return value, beta, factor
 
     def evidence(self, solution: Solution) -> float:
-        """−log marginal likelihood up to a constant: f + ½ log|Ω|, which compares noise covariances."""
+        """−log marginal likelihood up to a constant: f + ½ log|Ω|. It compares covariances."""
         return solution.objective - sum(
             float(np.log(np.diag(block)).sum()) for block in self.whiten.blocks
         )
@@ -185,7 +186,7 @@ class CurveLikelihood:
         )
 
     def gradient(self, solution: Solution) -> np.ndarray:
-        """∂(fitted)/∂θ at a fixed curve, (N, P): F'(log τ)·log c for shifts, F·log c for heights."""
+        """∂(fitted)/∂θ at a fixed curve, (N, P): F'·log c for shifts, F·log c for heights."""
         log_tau = self.means.log_tau(solution.theta)
         slope = self.lattice.design(log_tau, solution.span, slope=True) @ solution.beta
         shifts = self.means.binned(slope[:, None] * self.means.controls)
@@ -193,7 +194,7 @@ class CurveLikelihood:
         return np.column_stack([shifts, self.means.heights * solution.fitted[:, None]])
 
     def slope(self, solution: Solution) -> np.ndarray:
-        """∂f/∂θ, (P,): the misfit along the curve's slope, and the change of the log-determinant."""
+        """∂f/∂θ, (P,): misfit along the curve's slope, and change of the log-determinant."""
         resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
         inner = linalg.solve(solution.factor, solution.whitened_basis.T)
         # Ω⁻¹ B M⁻¹, (N, q)
@@ -219,7 +220,7 @@ class CurveLikelihood:
         return moves
 
     def information(self, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
-        """Information on θ, (P, P), and the part of the whitened gradient that the curve cannot follow."""
+        """Information on θ, and the part of the whitened gradient that the curve cannot follow."""
         white = self.whiten(self.gradient(solution))
         free = self.project_out_curve(solution, white)
         return white.T @ free, free
@@ -270,7 +271,7 @@ class CurveLikelihood:
         return solution
 
     def _newton_step(self, solution: Solution, slope: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        """The step to the minimum of the parabola, without components that would leave the bounds."""
+        """The step to the minimum of the parabola, without what would leave the bounds."""
         hessian, _ = self.information(solution)
         ridge = 1e-9 * max(np.trace(hessian), 1e-12) * np.eye(len(slope))
         low, high = bounds.T
@@ -290,7 +291,7 @@ class CurveLikelihood:
     def _descend(
         self, solution: Solution, move: np.ndarray, bounds: np.ndarray, least: float
     ) -> Solution | None:
-        """The first of the step, half the step, … that lowers f; None below the fraction `least`."""
+        """The first of step, step/2, step/4, … that lowers f; None below the fraction `least`."""
         scale = 1.0
         while scale > least:
             trial = self.solve(np.clip(solution.theta + scale * move, *bounds.T))

@@ -1,4 +1,4 @@
-"""Cholesky factorisation straight from LAPACK.
+"""Cholesky factorisation, solution and inverse by LAPACK.
 
 A fit factors a few hundred small matrices, and SciPy's own checks would take as long as the work.
 """

@@ -1,4 +1,4 @@
-"""The covariance of one replicate around the curve: a sum of simple processes with estimated weights.
+"""How much each record weighs in a fit: the covariance of a replicate around the curve.
 
 The unit of information is the replicate, not the point. Its deviation is modelled as
 
@@ -8,25 +8,26 @@ with these components K_m:
 
 * point noise, independent from record to record;
 * memory in log t, exp(−|Δ log t|/ℓ), with several ℓ;
-* memory in τ, min(σ², σ′²)·exp(−|Δτ|/T), as of anything that relaxes; it grows by independent steps while
-  it is younger than T;
+* memory in τ, min(σ², σ′²)·exp(−|Δτ|/T), as of anything that relaxes; it grows by independent steps
+  while it is younger than T;
 * a constant offset, and a random walk in log t;
 * a lead, ∝ F′(log τ): the replicate runs ahead of the others;
-* the noise of counts, if F is the share of many things that have changed by τ: min(F, F′) − F·F′ if F goes
-  from none to all, with min(F, F′) or min(1 − F, 1 − F′) in addition if it ends at none or at all only;
-* if the same replicate appears at several controls, the same kinds shared between controls, as a function
-  of τ (shared start) or of t (shared data).
+* the noise of counts, if F is the share of many things that have changed by τ: min(F, F′) − F·F′ if
+  F goes from none to all, with min(F, F′) or min(1 − F, 1 − F′) in addition if it ends at none or
+  at all only;
+* if the same replicate appears at several controls, the same kinds shared between controls, as a
+  function of τ (shared start) or of t (shared data).
 
-Memory is scaled by the local standard deviation of the replicates, point noise by that of their local
-differences. The a_m maximise the Gaussian likelihood of the replicates' deviations from their own mean, so
-that a misfit of the curve does not enter. A single replicate has no such deviations; the residuals of the
-fit take their place (REML).
+Memory is scaled by the local standard deviation of the replicates, point noise by that of their
+local differences. The a_m maximise the Gaussian likelihood of the replicates' deviations from their
+own mean, so that a misfit of the curve does not enter. A single replicate has no such deviations;
+the residuals of the fit take their place (REML).
 
-Weights are constrained to be ≥ 0, so pure chance makes them positive, and a lead or an offset that is there
-by chance widens an interval far more than it helps the likelihood. So the likelihood carries the prior
-Π (s_m/(s_m + a_m))^κ on every component except point noise and memory, where s_m is the standard error of
-a_m under point noise alone. It holds a weight of the size of chance at 0, and lowers a larger one by less
-than its standard error.
+Weights are constrained to be ≥ 0, so pure chance makes them positive, and a lead or an offset that
+is there by chance widens an interval far more than it helps the likelihood. So the likelihood
+carries the prior Π (s_m/(s_m + a_m))^κ on every component except point noise and memory, where s_m
+is the standard error of a_m under point noise alone. It holds a weight of the size of chance at 0,
+and lowers a larger one by less than its standard error.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def _own_course(
 
 
 def local_noise(rows: np.ndarray) -> np.ndarray:
-    """Variance of point noise: mean over replicates of (d_j − (d_{j−1} + d_{j+1})/2)²·⅔, ends repeated."""
+    """Variance of point noise: mean of (d_j − (d_{j−1} + d_{j+1})/2)²·⅔ over replicates."""
     bend = rows[:, 1:-1] - 0.5 * (rows[:, :-2] + rows[:, 2:])
     inner = np.mean(bend**2, axis=0) * (2 / 3)
     return np.r_[inner[:1], inner, inner[-1:]]
@@ -356,7 +357,8 @@ def estimate_weights(
     The step a ← a · Σν tr(Ω⁻¹KΩ⁻¹E) / (Σν tr(Ω⁻¹K) + 2κ/(s + a)), with the last term only for
     weights that have a prior, keeps a ≥ 0 and is a fixed point at the maximum. E is a sample
     covariance with ν degrees of freedom. The information on a weight with a prior is at least
-    (s + a)⁻²: a weight that cannot be negative is no more uncertain than its size and that of chance.
+    (s + a)⁻²: a weight that cannot be negative is no more uncertain than its size and that of
+    chance.
 
     Args:
         samples: one per block.
@@ -393,7 +395,7 @@ def estimate_weights(
 
 
 def _chance_size(samples: list[Sample], total: float) -> np.ndarray:
-    """s_m: the standard error of each weight if all noise is point noise of this total variance, (m,)."""
+    """s_m: the standard error of each weight if all variance is that of point noise, (m,)."""
     diagonals = [np.einsum("mii->mi", sample.kernel)[1] for sample in samples]
     whole = sum(s.degrees * diagonal.sum() for s, diagonal in zip(samples, diagonals, strict=True))
     unit = total / max(whole, 1e-300)

@@ -1,4 +1,4 @@
-"""The noise of one data set: its covariance is estimated from the replicates or from the residuals."""
+"""Estimates the noise covariance from the replicates, or from residuals without them."""
 
 from __future__ import annotations
 
@@ -209,8 +209,8 @@ def with_common_noise(
     A staircase of the clock, a lattice's parity or rounding are the same in every replicate of a
     condition, so the replicates' scatter does not show them. A curve that must pass through takes
     every step for a feature, and the slope of such features narrows the interval wrongly. The noise
-    is added as point noise of the means. Its size grows while the evidence does, and it is kept only
-    if it gains `common_noise_gain` log likelihood.
+    is added as point noise of the means. Its size grows while the evidence does, and it is kept
+    only if it gains `common_noise_gain` log likelihood.
     """
     settings = likelihood.settings
     variances = [np.diag(omega) for omega in noise.covariances(share)]

@@ -1,4 +1,4 @@
-"""Replicates that lie far from the others of their condition are left out."""
+"""Leaves out replicates that lie far from the others with the same controls."""
 
 from __future__ import annotations
 

@@ -213,8 +213,8 @@ def _from_array(
             raise InputError(
                 "coordinate",
                 name,
-                f"is not on the data, which has {list(array.coords)}; name it with controls=, time= "
-                f"or replicate=, or attach it (ds.set_coords({name!r}))",
+                f"is not on the data, which has {list(array.coords)}; name it with controls=, "
+                f"time= or replicate=, or attach it (ds.set_coords({name!r}))",
             )
     _refuse_other_axes(array, wanted, time)
 
@@ -244,8 +244,8 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
             raise InputError(
                 "dimension",
                 dim,
-                f"(size {array.sizes[dim]}) is neither a control nor the replicate nor time; select "
-                f"one entry (data.isel({dim}=0)) or make it a control",
+                f"(size {array.sizes[dim]}) is neither a control nor the replicate nor time; "
+                f"select one entry (data.isel({dim}=0)) or make it a control",
             )
     settings = {dim for name in wanted if name != time for dim in array.coords[name].dims}
     for name, coord in array.coords.items():
@@ -341,7 +341,7 @@ def _pivot(
 
 
 def _diverged(row: np.ndarray, settings: Settings) -> bool:
-    """Whether a replicate diverged. It is left out whole, since its last finite values are wrong too.
+    """Whether a replicate diverged. It is left out whole: its last finite values are wrong too.
 
     A few gaps are allowed.
     """
@@ -352,7 +352,7 @@ def _diverged(row: np.ndarray, settings: Settings) -> bool:
 
 
 def _common_clock(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate replicates recorded at different times, linearly in log t and without extrapolation."""
+    """Interpolate replicates recorded at different times, linearly in log t."""
     finite = np.isfinite(values)
     num_points = max(int(np.median(finite.sum(axis=1))), 2)
     grid = np.unique(np.quantile(x[np.nonzero(finite)[1]], np.linspace(0, 1, num_points)))
@@ -366,7 +366,7 @@ def _common_clock(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
 def _coarsen(
     x: np.ndarray, values: np.ndarray, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average very dense records in equal steps of log t, and drop times that few replicates reached."""
+    """Average very dense records in equal steps of log t, and drop times of few replicates."""
     seen = np.isfinite(values).sum(axis=0)
     enough = seen >= max(1, settings.min_tail_share * seen.max())
     x, values = x[enough], values[:, enough]

@@ -1,4 +1,4 @@
-"""Tests of hypothetical exponents, joint confidence regions and likelihood profiles of a finished fit."""
+"""After a fit: tests of stated exponents, joint confidence regions, likelihood profiles."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def joint_region(fit: FitState, first: str, second: str, num_points: int) -> np.
 
 
 def likelihood_profile(fit: FitState, name: str, values: np.ndarray) -> np.ndarray:
-    """Log likelihood lost if one exponent is held at each of the values and all else is refitted."""
+    """Log likelihood lost if one exponent is held at each value and all else is refitted."""
     fit.require_testable(name)
     likelihood, best = fit.likelihood, fit.solution
     for correction in fit.corrections:

@@ -48,7 +48,7 @@ class CollapseFit(FitState):
         return joint_region(self, first, second, num_points)
 
     def profile(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Log likelihood lost if one exponent is held at each of the values and all else is refitted.
+        """Log likelihood lost if one exponent is held at each value and all else is refitted.
 
         The power of a correction stays as it is, unless it is the exponent that is held.
         """

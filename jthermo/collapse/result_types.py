@@ -1,4 +1,4 @@
-"""The small values that a fit is made of: exponents, combinations, notes, test results."""
+"""The small classes of a fit's result: Exponent, Combination, Note, TestResult."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Exponent:
-    """The exponent p of one control in τ = t·Π controlᵖ with its interval (infinite if not known)."""
+    """The exponent p of a control in τ = t·Π controlᵖ, with its interval (infinite if unknown)."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""The covariance of linear functions of the means, and its degrees of freedom."""
+"""Variances of linear combinations of the averages, and their degrees of freedom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best exponents: starts, fits under point noise, noise, fits under that noise."""
+"""The search for the best exponents: with independent noise, then with the estimated noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jthermo.collapse.starts import starts
 
 
 @dataclass(frozen=True)
-class Found:
+class Optimum:
     """The best solution under the covariance that belongs to it.
 
     Attributes:
@@ -50,41 +50,34 @@ class Found:
         return out
 
 
-def search(averages: Averages) -> Found:
+@dataclass(frozen=True)
+class Basins:
+    """Minima under point noise, where the search with the estimated noise begins.
+
+    Attributes:
+        likelihood: under point noise.
+        minima: best first.
+        bounds: of θ, (P, 2).
+        variance: of each mean, as if its points were independent, (N,).
+    """
+
+    likelihood: CurveLikelihood
+    minima: list[Solution]
+    bounds: np.ndarray
+    variance: np.ndarray
+
+
+def search(averages: Averages) -> Optimum:
     """Scan, fit with point noise, estimate the covariance, fit again with it."""
-    settings = averages.settings
+    return refine(averages, first_basins(averages))
+
+
+def first_basins(averages: Averages) -> Basins:
+    """Scan all exponents, and follow the best starts to their minima under point noise."""
+    settings, means = averages.settings, averages.means
     bounds = search_bounds(averages)
     variance = rough_variance(averages)
     lattice = Lattice(knot_spacing(averages))
-    white, basins = _first_basins(averages, lattice, variance, bounds)
-
-    noise, share = learn_noise(averages, white, basins[0])
-    likelihood = replace(white, whiten=Whitener.of(noise.covariances(share)))
-    likelihood = likelihood.with_best_stiffness(basins[0].theta)
-    basins = _minima(likelihood, [basin.theta for basin in basins], bounds)
-
-    # The noise of leads is proportional to the slope of the curve, so it must follow the slope that
-    # the fit finally uses.
-    best = basins[0]
-    for _ in range(settings.noise_rounds):
-        noise, share = learn_noise(averages, likelihood, best, noise)
-        likelihood = replace(likelihood, whiten=Whitener.of(noise.covariances(share)))
-        likelihood = likelihood.with_best_stiffness(best.theta)
-        likelihood, start, noise = with_common_noise(likelihood, best, noise, share)
-        best = likelihood.minimise(start, bounds)
-
-    worst = best.objective + settings.hopeless_loss
-    near = [basin.theta for basin in basins[1:] if basin.objective < worst]
-    rivals = [_minimum(likelihood, theta, bounds) for theta in near]
-    rivals = distinct([best, *rivals], lattice)[1:]
-    return Found(likelihood, best, rivals, noise, share, bounds, variance)
-
-
-def _first_basins(
-    averages: Averages, lattice: Lattice, variance: np.ndarray, bounds: np.ndarray
-) -> tuple[CurveLikelihood, list[Solution]]:
-    """The likelihood under point noise and its best minima, best first."""
-    settings, means = averages.settings, averages.means
     candidates = starts(means, variance, bounds, settings) if len(bounds) else [np.zeros(0)]
     whiten = Whitener.of(diagonal_blocks(averages, variance))
     white = CurveLikelihood(means, lattice, whiten, 1.0, settings)
@@ -94,7 +87,33 @@ def _first_basins(
         white.minimise(start, bounds, tolerance=settings.coarse_tolerance)
         for start in solutions[: settings.num_basins]
     ]
-    return white, distinct(minima, lattice)
+    return Basins(white, distinct(minima, lattice), bounds, variance)
+
+
+def refine(averages: Averages, basins: Basins) -> Optimum:
+    """Estimate the noise at the best minimum, and minimise again under it."""
+    settings, bounds = averages.settings, basins.bounds
+    best = basins.minima[0]
+    noise, share = learn_noise(averages, basins.likelihood, best)
+    likelihood = replace(basins.likelihood, whiten=Whitener.of(noise.covariances(share)))
+    likelihood = likelihood.with_best_stiffness(best.theta)
+    minima = _minima(likelihood, [basin.theta for basin in basins.minima], bounds)
+
+    # The noise of leads is proportional to the slope of the curve, so it must follow the slope that
+    # the fit finally uses.
+    best = minima[0]
+    for _ in range(settings.noise_rounds):
+        noise, share = learn_noise(averages, likelihood, best, noise)
+        likelihood = replace(likelihood, whiten=Whitener.of(noise.covariances(share)))
+        likelihood = likelihood.with_best_stiffness(best.theta)
+        likelihood, start, noise = with_common_noise(likelihood, best, noise, share)
+        best = likelihood.minimise(start, bounds)
+
+    worst = best.objective + settings.hopeless_loss
+    near = [basin.theta for basin in minima[1:] if basin.objective < worst]
+    rivals = [_minimum(likelihood, theta, bounds) for theta in near]
+    rivals = distinct([best, *rivals], likelihood.lattice)[1:]
+    return Optimum(likelihood, best, rivals, noise, share, bounds, basins.variance)
 
 
 def _minima(

@@ -1,10 +1,14 @@
 """Every number that tunes the fit: one frozen `Settings`, grouped by the stage that reads it.
 
-The calibration in docs/collapse.md was measured with the defaults. `python scripts/collapse_study --perturb` halves and
-doubles each number on the same data and reports what changes. The sources named below are:
+The calibration in docs/collapse.md was measured with the defaults, and
 
-* study: the value was set by comparing a few values on the families of `scripts/collapse_study`;
-* derivation: it follows from an argument that the comment states;
+    python scripts/collapse_study --perturb --draws 4 --salt 201
+
+halves and doubles each of them and reports what changes on the same data. The comments name the
+source of each number:
+
+* study: it was set while looking at the families of `scripts/collapse_study`, at those named;
+* derivation: it follows from the argument that the comment gives;
 * literature: it is taken from the named work;
 * chosen: a round value of the right size, not tuned.
 """

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def bspline(u: np.ndarray) -> np.ndarray:
-    """Values of the four cubic B-splines that overlap at the fraction u of a lattice cell, (n, 4)."""
+    """Values of the four cubic B-splines at the fraction u of a lattice cell, (n, 4)."""
     v = 1 - u
     return np.stack([v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3], axis=-1) / 6
 
@@ -22,7 +22,7 @@ def bspline_slope(u: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Equally spaced knots anchored at 0, so that the basis changes smoothly when data are shifted."""
+    """Equally spaced knots anchored at 0, so that the basis moves smoothly with shifted data."""
 
     spacing: float
 

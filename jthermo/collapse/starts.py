@@ -1,8 +1,9 @@
 """Starts of the search: a dense scan over all exponents by table look-up.
 
-For each pair of curves the mismatch as a function of their relative shift is tabulated once. The score of
-any exponents is then a sum of table entries at the shifts they imply, so thousands of candidates cost
-almost nothing. Log-periodic and non-monotone curves, whose score has many minima, do not trap the fit.
+For each pair of curves the mismatch as a function of their relative shift is tabulated once. The
+score of any exponents is then a sum of table entries at the shifts they imply, so thousands of
+candidates cost almost nothing. Log-periodic and non-monotone curves, whose score has many minima,
+do not trap the fit.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Correction:
-    """A leading correction to scaling: τ = t·Π cᵖ·exp(a·(c/c₀)ʷ), that is 1 + a·(c/c₀)ʷ if it is small.
+    """A leading correction to scaling: τ = t·Π cᵖ·exp(a·(c/c₀)ʷ), ≈ 1 + a·(c/c₀)ʷ if it is small.
 
     Attributes:
         control: c.
@@ -64,7 +64,7 @@ class Correction:
 def list_unknowns(
     curves: Curves, rescale: tuple[str, ...], corrections: tuple[Correction, ...]
 ) -> tuple[Unknown, ...]:
-    """The exponent of every control, then amplitudes of corrections, then exponents of the value's scale."""
+    """Exponents of the controls, amplitudes of corrections, exponents of the value's scale."""
     logs = np.array([c.log_controls for c in curves.conditions])
     column = dict(zip(curves.controls, (logs - logs.mean(axis=0)).T, strict=True))
     return (
@@ -102,7 +102,7 @@ class Directions:
 
 
 def find_directions(unknowns: tuple[Unknown, ...], fixed: dict[str, float]) -> Directions:
-    """Rank of the free unknowns: a constant control, or two that vary only together, lose a direction."""
+    """Rank of the free unknowns. Constant controls, or two that vary together, lose a direction."""
     free = [unknown for unknown in unknowns if unknown.name not in fixed]
     bases, columns = [], []
     for height in (False, True):
@@ -117,7 +117,7 @@ def find_directions(unknowns: tuple[Unknown, ...], fixed: dict[str, float]) -> D
 
 
 def _row_space(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (P, r); a column that is independent of all others has an axis of its own."""
+    """Orthonormal basis (P, r); a column independent of all others has an axis of its own."""
     number = columns.shape[1]
     if not number:
         return np.zeros((0, 0))

@@ -1,4 +1,4 @@
-"""Data sources as values: what x and y are, and which of them a step sees."""
+"""The data sources: synthetic, image sets, the user's arrays, and the base class for others."""
 
 from jthermo.data.arrays import Arrays
 from jthermo.data.images import CIFAR10, FashionMNIST

@@ -1,4 +1,4 @@
-"""A user's own arrays as a data source: given in memory, or an .npz file."""
+"""The user's own arrays as a data source, passed in memory or read from an .npz file."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from jthermo.data.in_memory import InMemory
 from jthermo.data.source import Split
 from jthermo.errors import InputError
 
-# arrays by digest: a sweep read back from JSON finds its own again
+# All arrays of this process, by "sha256:" and their digest: a sweep read from JSON finds them here.
 _SEEN: dict[str, dict[str, np.ndarray]] = {}
 
 
 class Arrays(InMemory):
-    """Examples of the user's own with class labels, or with real targets for regression.
+    """The user's own examples with class labels, or with real-valued targets for regression.
 
-    Identity is the SHA-256 of the arrays, not where they lie. A sweep's JSON names an .npz file by its path; arrays given
-    in memory are named by their digest and have to be given again in another process.
+    A sweep's identity contains the SHA-256 of the arrays, not their place. Its JSON names an .npz
+    file by the path, and arrays passed in memory by their digest; another process has to construct
+    ``Arrays`` from the same arrays before it reads such JSON.
 
     Args:
-        x: (n, …) examples, of any real dtype and used as they are; or the path of an .npz file with x, y and, if
-            wanted, x_test and y_test.
-        y: (n,) whole class labels from 0; or real targets, (n,) for a net with one output, (n, C) for one with C. Real
-            targets go with the loss ½(f − y)² alone.
+        x: (n, …) examples of any real dtype, used without rescaling; or the path of an .npz file
+            with x, y and, optionally, x_test and y_test.
+        y: (n,) integer class labels from 0; or real-valued targets, (n,) for a net with one output,
+            (n, C) for one with C. Targets require the loss ½(f − y)².
         x_test: examples of the test split.
         y_test: their labels or targets.
-        labels: ``"real"``, ``"random"`` (once for each example) or ``"redrawn"`` (each time it is seen); targets are real.
-        num_classes: for random labels; None counts the real ones.
+        labels: ``"real"`` (y), ``"random"`` (drawn once per example) or ``"redrawn"`` (drawn at
+            each use); the last two are for class labels.
+        num_classes: number of classes of random labels; None takes that of y.
         num_samples: train on the first n examples; None takes all.
-        sampling: ``"replacement"`` or ``"epochs"``.
-        sha256: refuse other arrays than these.
+        sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each epoch).
+        sha256: the digest that the arrays must have; None accepts any.
 
     Raises:
         InputError: names the array and what is wrong with it.
@@ -67,15 +69,18 @@ class Arrays(InMemory):
     ) -> None:
         path = os.fspath(x) if isinstance(x, str | os.PathLike) else None
         if path is None:
-            given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
-            arrays = {k: np.asarray(v) for k, v in given.items() if v is not None}
+            passed = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
+            arrays = {k: np.asarray(v) for k, v in passed.items() if v is not None}
         else:
             arrays = _SEEN[path] if path in _SEEN else _read(path)
         arrays = _checked(arrays)
         self.sha256 = _arrays_digest(arrays)
         if sha256 is not None and sha256 != self.sha256:
             raise InputError(
-                "data.x", path or "arrays", "holds other arrays than when the sweep was made"
+                "data.x",
+                path or "arrays",
+                f"has SHA-256 {self.sha256[:16]}… instead of {sha256[:16]}…; "
+                "give the arrays that the sweep was created with",
             )
         _SEEN[f"sha256:{self.sha256}"] = arrays
         y = arrays["y"]
@@ -103,11 +108,11 @@ class Arrays(InMemory):
         return self._split.arrays["x"].shape[1:]
 
     def real_labels(self) -> int:
-        """Largest label + 1, at least 2; 0 for real targets."""
+        """Largest label of y plus 1, at least 2; 0 for real-valued targets."""
         return self.real_classes
 
     def load(self) -> Split:
-        """The arrays."""
+        """The arrays on the host."""
         return self._split
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -129,86 +134,118 @@ class Arrays(InMemory):
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file."""
     if path.startswith("sha256:"):
         raise InputError(
             "data.x",
             path,
-            "these arrays were given in memory and aren't kept; give them again, or save them as .npz",
+            "these arrays were passed in memory, and they aren't saved with a sweep; pass them to "
+            "jt.data.Arrays again first, or use an .npz file",
         )
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as made:
-            return dict(made)
+        with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
+            return dict(archive)
     except FileNotFoundError:
-        raise InputError("data.x", path, "is no file; give an .npz file with x and y") from None
+        raise InputError(
+            "data.x", path, "there is no such file; give the path of an .npz file with x and y"
+        ) from None
     except PermissionError:
         raise InputError("data.x", path, "can't be read; change its permissions") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise InputError(
-            "data.x", path, f"is no .npz file of plain arrays, or damaged ({error})"
+            "data.x",
+            path,
+            "is damaged or isn't an .npz file of numeric arrays "
+            f"({str(error).partition('. ')[0]}); write it with np.savez(path, x=x, y=y)",
         ) from None
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays as they are held: x as bytes or float32, labels as int32, real targets as float32; matching and finite."""
+    """The arrays in the dtypes that jthermo stores, once shapes and values have been checked.
+
+    x is uint8 or float32, class labels are int32, real-valued targets float32.
+    """
     for name in ("x", "y"):
         if name not in arrays:
-            raise InputError(f"data.{name}", sorted(arrays), "x and y have to be given together")
+            raise InputError(
+                f"data.{name}", None, f"is missing; give both x and y, not only {sorted(arrays)}"
+            )
     if ("x_test" in arrays) != ("y_test" in arrays):
+        absent = "y_test" if "x_test" in arrays else "x_test"
         raise InputError(
-            "data.x_test", sorted(arrays), "x_test and y_test have to be given together"
+            f"data.{absent}", None, "is missing; give both x_test and y_test, or neither"
         )
-    made: dict[str, np.ndarray] = {}
+    checked: dict[str, np.ndarray] = {}
     for ending in ("", "_test") if "x_test" in arrays else ("",):
         x, y = arrays[f"x{ending}"], arrays[f"y{ending}"]
         if x.ndim < 2 or x.dtype.kind not in "uifb" or len(x) == 0:
             raise InputError(
-                f"data.x{ending}", (x.shape, x.dtype), "give numbers of shape (n, …), n ≥ 1"
+                f"data.x{ending}",
+                (x.shape, x.dtype),
+                "give n ≥ 1 examples of real numbers in an array of shape (n, d) or (n, …)",
             )
         if x.shape[1:] != arrays["x"].shape[1:]:
             raise InputError(
-                f"data.x{ending}", x.shape, f"the training examples have {arrays['x'].shape[1:]}"
+                f"data.x{ending}",
+                x.shape,
+                f"training examples have the shape {arrays['x'].shape[1:]}; give test examples of "
+                "the same shape",
             )
         x = x if x.dtype == np.uint8 else x.astype(np.float32)
         if not np.isfinite(x).all():
             raise InputError(
-                f"data.x{ending}", x.shape, "has values that are not finite; drop those examples"
+                f"data.x{ending}", x.shape, "contains NaN or infinite values; remove those examples"
             )
         y = _labels(f"data.y{ending}", y, len(x))
-        if y.dtype != made.get("y", y).dtype or y.shape[1:] != made.get("y", y).shape[1:]:
+        train_y = checked.get("y", y)
+        if y.dtype != train_y.dtype or y.shape[1:] != train_y.shape[1:]:
             raise InputError(
                 f"data.y{ending}",
                 (y.shape, y.dtype),
-                "is of another kind than y of the training set",
+                f"must be like y, {(train_y.shape, train_y.dtype)}: both class labels, or both "
+                "real-valued targets of the same shape",
             )
-        if y.dtype == np.int32 and y.max() > max(made.get("y", y).max(), 1):
-            raise InputError(f"data.y{ending}", int(y.max()), "is no class of the training set")
-        made |= {f"x{ending}": x, f"y{ending}": y}
-    return made
+        if y.dtype == np.int32 and y.max() > (largest := max(train_y.max(), 1)):
+            raise InputError(
+                f"data.y{ending}",
+                int(y.max()),
+                f"the classes of the training set are 0 to {largest}; remove the test examples of "
+                "other classes",
+            )
+        checked |= {f"x{ending}": x, f"y{ending}": y}
+    return checked
 
 
 def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
-    """Class labels as int32 (n,), real targets as float32 (n,) or (n, C); refuses what could be either."""
+    """Class labels as int32 (n,), or real-valued targets as float32 (n,) or (n, C)."""
     real = y.dtype.kind == "f" and y.ndim in (1, 2)
     if len(y) != number or not (real or (y.ndim == 1 and y.dtype.kind in "uib")):
-        remedy = f"give {number} whole class labels, or real targets of shape ({number},) or ({number}, C)"
+        remedy = (
+            f"give {number} integer class labels, or real-valued targets of shape ({number},) or "
+            f"({number}, C)"
+        )
         raise InputError(field, (y.shape, y.dtype), remedy)
     if not real:
         if y.min() < 0:
-            raise InputError(field, int(y.min()), "is no class; count them from 0")
+            raise InputError(field, int(y.min()), "isn't a class label; number the classes from 0")
         return y.astype(np.int32)
     if not np.isfinite(y).all():
-        raise InputError(field, y.shape, "has values that are not finite; drop those examples")
+        raise InputError(field, y.shape, "contains NaN or infinite values; remove those examples")
     if y.ndim == 1 and (y == np.rint(y)).all():
-        remedy = "are whole numbers: give y.astype(int) if they are classes, y[:, None] if they are real targets"
+        remedy = (
+            "a float array of whole numbers is ambiguous; give y.astype(int) for classes or "
+            "y[:, None] for real-valued targets"
+        )
         raise InputError(field, y.dtype, remedy)
     y = y.astype(np.float32)
-    # as a net with one output gives them
+    # the shape of the outputs of a net with one output
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def _arrays_digest(arrays: dict[str, np.ndarray]) -> str:
-    found = hashlib.sha256()
+    """SHA-256 of the names, dtypes, shapes and bytes of the arrays."""
+    digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Fashion-MNIST and CIFAR-10 as values: which labels, how many examples, in which order; the bytes come when needed."""
+"""Fashion-MNIST and CIFAR-10 as data sources; the files are read when a run needs them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,10 @@ from jthermo.data.source import Split
 
 @dataclass(frozen=True)
 class _Images(InMemory):
-    """What the image sets share.
+    """Base class of the image sets, which document the arguments.
 
-    Args:
-        labels: ``"real"``, ``"random"`` (drawn once for each image, the same for every run of a seed) or
-            ``"redrawn"`` (drawn anew each time an image is seen).
-        num_classes: 10 for real labels; any number for random ones, 2 for a net with one output.
-        num_samples: train on the first n training images; None takes all.
-        sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each pass).
-        data_dir: folder of local files; None looks at ``JTHERMO_DATA``, then at the system's, then at the network.
-        verify: None, True or False; see :func:`jthermo.data.image_files.load`. Like `data_dir` no part of the identity.
+    `data_dir` and `verify` aren't part of a sweep's identity. :func:`jthermo.data.image_files.load`
+    explains `verify`.
     """
 
     labels: str = "real"
@@ -58,38 +52,46 @@ class _Images(InMemory):
         return (self.side, self.side, len(self.mean))
 
     def real_labels(self) -> int:
-        """Ten classes."""
+        """Number of classes of the published labels, 10."""
         return 10
 
     def load(self) -> Split:
-        """The arrays, read once and kept."""
+        """The arrays on the host, read once per process."""
         return _load(self.name, self.data_dir, self.verify, os.environ.get(image_files.ENVIRONMENT))
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of the published set."""
-        made = {}
+        arrays = {}
         for ending, size in (("", self.train_size), ("_test", self.test_size)):
-            made[f"x{ending}"] = jax.ShapeDtypeStruct((size, *self.shape), jnp.uint8)
-            made[f"y{ending}"] = jax.ShapeDtypeStruct((size,), jnp.uint8)
-        return made
+            arrays[f"x{ending}"] = jax.ShapeDtypeStruct((size, *self.shape), jnp.uint8)
+            arrays[f"y{ending}"] = jax.ShapeDtypeStruct((size,), jnp.uint8)
+        return arrays
 
     def standardised(self, x: Array) -> Array:
-        """(x/255 − mean)/std by channel, with the usual constants of the training set."""
+        """(x/255 − mean)/std, with mean and std of each channel over the training set."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return (x.astype(jnp.float32) / 255 - mean) / std
 
 
 @dataclass(frozen=True)
 class FashionMNIST(_Images):
-    """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): 60 000 + 10 000 pictures of 28 × 28 × 1 in 10 classes.
+    """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747): images of 28 × 28 × 1 in 10 classes.
+
+    60 000 training and 10 000 test images, standardised with the training set's mean and std.
 
     Args:
-        labels: ``"real"``, ``"random"`` (once for each image) or ``"redrawn"`` (each time it is seen).
-        num_classes: 10 for real labels; any number for random ones.
+        labels: ``"real"`` (the published ones), ``"random"`` (drawn once per image, the same for
+            all runs of a seed) or ``"redrawn"`` (drawn at each use).
+        num_classes: 10 for real labels; any number for random ones, 2 for a net with one output.
         num_samples: train on the first n training images; None takes all.
-        sampling: ``"replacement"`` or ``"epochs"``.
-        data_dir: folder of local files; None looks at ``JTHERMO_DATA``, the system's folder and the network.
-        verify: False takes other bytes than the published ones.
+        sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each epoch).
+        data_dir: folder of the local files; None tries ``JTHERMO_DATA``, the folder of Debian's
+            package, then a download.
+        verify: False accepts files whose digest isn't the published one.
+
+    Raises:
+        InputError: an argument has the wrong type or range. Missing or damaged files raise when a
+            run reads them.
 
     >>> FashionMNIST(labels="random", num_classes=2).shape
     (28, 28, 1)
@@ -102,15 +104,23 @@ class FashionMNIST(_Images):
 
 @dataclass(frozen=True)
 class CIFAR10(_Images):
-    """CIFAR-10 (Krizhevsky 2009): 50 000 + 10 000 pictures of 32 × 32 × 3 in 10 classes.
+    """CIFAR-10 (Krizhevsky 2009): images of 32 × 32 × 3 in 10 classes.
+
+    50 000 training and 10 000 test images, standardised with the training set's mean and std.
 
     Args:
-        labels: ``"real"``, ``"random"`` (once for each image) or ``"redrawn"`` (each time it is seen).
-        num_classes: 10 for real labels; any number for random ones.
+        labels: ``"real"`` (the published ones), ``"random"`` (drawn once per image, the same for
+            all runs of a seed) or ``"redrawn"`` (drawn at each use).
+        num_classes: 10 for real labels; any number for random ones, 2 for a net with one output.
         num_samples: train on the first n training images; None takes all.
-        sampling: ``"replacement"`` or ``"epochs"``.
-        data_dir: folder of local files; None looks at ``JTHERMO_DATA`` and the network.
-        verify: True refuses other bytes than the published ones, False says nothing about them.
+        sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each epoch).
+        data_dir: folder of the local files; None tries ``JTHERMO_DATA``, then a download.
+        verify: for files whose digest can't be checked or isn't the published one: None accepts
+            them with a note, True rejects them, False accepts them without a note.
+
+    Raises:
+        InputError: an argument has the wrong type or range. Missing or damaged files raise when a
+            run reads them.
 
     >>> CIFAR10().shape
     (32, 32, 3)
@@ -123,13 +133,14 @@ class CIFAR10(_Images):
 
 @functools.lru_cache(maxsize=4)
 def _load(name: str, data_dir: str | None, verify: bool | None, environment: str | None) -> Split:
-    """Local files first, then tensorflow-datasets; keyed by everything that decides where the bytes come from."""
+    """The arrays from local files, else from tensorflow-datasets."""
+    # `environment` is part of the cache's key, since the files depend on it
     del environment
     splits = image_files.load(
         name, data_dir, verify, lambda text: print(f"note: {text}", file=sys.stderr)
     )
     if splits is None:
-        # imported here, since tensorflow-datasets is slow to import and not needed for local files
+        # imported here because it is slow to import and local files don't need it
         from jthermo.data import tfds
 
         splits = tfds.load(name)

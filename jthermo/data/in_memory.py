@@ -1,8 +1,8 @@
-"""Sets of examples that are held whole, once per device, and gathered by index: what a step sees of them.
+"""The base class of sources that keep all examples in device memory and select them by index.
 
-The label of an example is its own (``"real"``: a class, or real numbers for regression), one drawn for it once
-(``"random"``, a function of the seed's data set and the example's index, so that no table of labels is kept), or one
-drawn anew each time (``"redrawn"``).
+The label of an example is its own (``"real"``: a class, or real-valued targets for regression),
+drawn once (``"random"``: a function of the key of the seed's data set and the example's index, so
+no table of labels is needed), or drawn at each use (``"redrawn"``).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ LABELS = ("real", "random", "redrawn")
 
 
 class InMemory(Source):
-    """Base of the sources that hold their examples in memory; subclasses load the arrays and have `labels`."""
+    """Base class of sources with all examples in memory; subclasses have `load` and `labels`."""
 
     labels: str
 
     def real_labels(self) -> int:
-        """Number of classes of the real labels."""
+        """Number of classes of the data set's own labels."""
         raise NotImplementedError
 
     def standardised(self, x: Array) -> Array:
-        """Examples as the net sees them, float32."""
+        """Examples as the network receives them, float32."""
         return x.astype(jnp.float32)
 
     @property
@@ -43,12 +43,14 @@ class InMemory(Source):
 
     def size(self, held: Mapping[str, Any]) -> int:
         """n, the number of training examples in use."""
-        there = held["x"].shape[0]
-        if self.num_samples is not None and self.num_samples > there:
+        available = held["x"].shape[0]
+        if self.num_samples is not None and self.num_samples > available:
             raise InputError(
-                "data.num_samples", self.num_samples, f"there are {there:,} training examples"
+                "data.num_samples",
+                self.num_samples,
+                f"there are only {available:,} training examples; give at most that many",
             )
-        return self.num_samples or there
+        return self.num_samples or available
 
     def rows(
         self,
@@ -58,14 +60,14 @@ class InMemory(Source):
         fresh: Array,
         test: bool = False,
     ) -> tuple[Array, Array]:
-        """Examples by index: x (B, …) float32 and labels (B,) int32, or real targets as they are held.
+        """Examples by index: x (B, …) float32, and labels (B,) int32 or float32 targets.
 
         Args:
-            held: the arrays.
-            index: (B,) places in the split.
-            dataset: the key of the seed's data set, which random labels belong to.
-            fresh: the key of this draw, which redrawn labels belong to.
-            test: take the test split.
+            held: the arrays on the device.
+            index: (B,) indices into the split.
+            dataset: the key of the seed's data set, from which random labels are drawn.
+            fresh: the key of this use, from which redrawn labels are drawn.
+            test: use the test split.
         """
         x, y = (held["x_test"], held["y_test"]) if test else (held["x"], held["y"])
         if self.labels == "real":
@@ -83,26 +85,30 @@ class InMemory(Source):
     def probe(
         self, held: Mapping[str, Array], key: Array, dataset: Array, size: int, test: bool = False
     ) -> tuple[Array, Array]:
-        """`size` examples drawn with replacement, for a probe."""
+        """`size` examples drawn with replacement from the training or test split, for a record."""
         key_index, key_fresh = streams.two_keys(key)
         number = held["x_test"].shape[0] if test else self.size(held)
         index = jax.random.randint(key_index, (size,), 0, number, jnp.int32)
         return self.rows(held, index, dataset, key_fresh, test)
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
-        """`size` training examples drawn with replacement, from the host's arrays."""
+        """`size` training examples drawn with replacement from the arrays on the host."""
         arrays: Any = self.load().arrays
         return self.probe(arrays, key, streams.own_dataset_key(key), size)
 
     def _check_fields(self) -> None:
+        """Check labels, sampling, num_classes and num_samples."""
         if self.labels not in LABELS:
             raise InputError("data.labels", self.labels, f"use one of {', '.join(LABELS)}")
         if self.sampling not in SAMPLINGS:
             raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
         if self.num_targets and (self.labels != "real" or self.num_classes):
-            named = "labels" if self.labels != "real" else "num_classes"
-            remedy = "is for classes, but y holds real numbers; leave it out, or give whole labels"
-            raise InputError(f"data.{named}", getattr(self, named), remedy)
+            name = "labels" if self.labels != "real" else "num_classes"
+            remedy = (
+                "applies only to class labels, but y has real-valued targets; omit it, or give "
+                "integer labels"
+            )
+            raise InputError(f"data.{name}", getattr(self, name), remedy)
         for name, least in (("num_classes", 0 if self.num_targets else 2), ("num_samples", 1)):
             value = getattr(self, name)
             if value is None and name == "num_samples":
@@ -113,5 +119,6 @@ class InMemory(Source):
             raise InputError(
                 "data.num_classes",
                 self.num_classes,
-                f"real labels have {self.real_labels()} classes",
+                f"the data set's own labels have {self.real_labels()} classes; give that number, "
+                "or labels='random'",
             )

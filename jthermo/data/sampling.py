@@ -1,7 +1,7 @@
-"""Which examples a step sees: fresh ones, or rows of a finite set of n drawn with replacement or by epochs.
+"""Chooses the examples of a finite set for each step: with replacement, or in epochs.
 
-All draws are functions of (key, step) alone, so no iterator is ever saved. A row of a finite synthetic set is
-itself a function of (key of the set, index): the set takes no memory.
+The indices are functions of (key, step) alone, so no iterator is saved. An example of a finite
+synthetic set is a function of (key of the set, index), so the set takes no memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SAMPLINGS = ("replacement", "epochs")
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Whole batches in one pass; the rest of a pass is dropped, as data loaders with ``drop_last`` do."""
+    """Full batches per epoch; the remaining examples are dropped, as by ``drop_last`` loaders."""
     return num_samples // batch_size
 
 
@@ -24,11 +24,11 @@ def permutation(key: Array, num_samples: int) -> Array:
 
 
 def with_replacement(key: Array, batch_size: int, num_samples: int) -> Array:
-    """Row indices of a batch, (B,)."""
+    """Indices of the examples of a batch, (B,) int32."""
     return jax.random.randint(key, (batch_size,), 0, num_samples, jnp.int32)
 
 
 def by_epoch(order: Array, step: Array, batch_size: int) -> Array:
-    """Row indices of the batch at `step`, (B,), from the `permutation` of its epoch."""
+    """Indices of the examples of the batch at `step`, (B,), from the order of its epoch."""
     position = step % steps_per_epoch(order.shape[0], batch_size)
     return jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,))

@@ -1,4 +1,4 @@
-"""What a data source is: the class that the sources of ``jt.data`` and a user's own extend."""
+"""`Source`, the base class of every data source, your own included."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from jthermo.randomness import streams
 
 
 class Split:
-    """The arrays of a data set on the host. Equal only to itself, so that it can stand for its copies on devices.
+    """The arrays of a data set on the host.
+
+    It is equal only to itself, so it can be the key under which its copies on devices are cached.
 
     Args:
-        arrays: x, y and, where there is a test split, x_test and y_test.
+        arrays: x and y, and x_test and y_test if there is a test split.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -27,19 +29,20 @@ _NO_ARRAYS = Split({})
 
 
 class Source:
-    """Examples x with labels y. Extend it for data of your own; :meth:`draw`, :attr:`shape` and the fields are enough.
+    """Examples x with labels y. Extend this class for your own data.
 
-    A source is a frozen dataclass, so that it can be hashed and written into a sweep's JSON. Its float fields are
-    traced: they can be swept (``vary={"data.scale": …}``) without another compilation. In ``draw`` they may be JAX
+    A subclass needs :meth:`draw`, :attr:`shape` and its own fields. Make it a frozen dataclass, so
+    that it can be hashed and written into a sweep's JSON. Float fields are traced: they can be
+    swept (``vary={"data.scale": …}``) without another compilation, and in ``draw`` they may be JAX
     tracers.
 
     Attributes:
         shape: shape of one example.
-        num_classes: number of classes of the labels; 0 where the labels are real numbers.
-        num_targets: number of real labels of an example, None for classes.
-        num_samples: n for a finite set of n examples, whose example i is ``draw(key_i, 1)`` with a key of its own;
-            None draws fresh examples at each step.
-        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
+        num_classes: number of classes of the labels; 0 for real-valued targets.
+        num_targets: number of real-valued targets per example; None for class labels.
+        num_samples: n for a finite set of n examples, of which example i is ``draw(key_i, 1)`` with
+            a key per example; None draws fresh examples at each step.
+        sampling: order in which a finite set is used: ``"replacement"`` or ``"epochs"``.
 
     >>> import dataclasses, jax, jthermo as jt
     >>> @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Source:
     num_targets: int | None = None
     num_samples: int | None = None
     sampling: str = "replacement"
-    # constructor arguments that say where the data lie, not what they are: no part of a sweep's identity
+    # Constructor arguments that say where the data are, not what they are; a sweep's id omits them.
     unidentifying: tuple[str, ...] = ()
 
     @property
@@ -68,21 +71,30 @@ class Source:
         raise NotImplementedError
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
-        """`size` independent examples: x (size, *shape) float32; y (size,) int32 classes or float32 targets."""
+        """`size` independent examples.
+
+        Args:
+            key: the JAX key to draw from.
+            size: number of examples.
+
+        Returns:
+            x (size, *shape) float32, and y: class labels (size,) int32, or real-valued targets
+            (size,) or (size, C) float32.
+        """
         raise NotImplementedError
 
     def step_labels(self, labels: Array, key: Array) -> Array:
-        """The labels of a batch as one step sees them; sources with label noise change them."""
+        """The labels of a batch as one step uses them; label noise is added here."""
         del key
         return labels
 
     def of_seed(self, dataset: Array) -> Source:
-        """The source as the runs of one seed see it, from the key of the seed's data set."""
+        """The source for the runs of one seed, from the key of the seed's data set."""
         del dataset
         return self
 
     def load(self) -> Split:
-        """The arrays that every device holds one copy of, read once; none for a source that draws its examples."""
+        """The arrays to copy to every device, read once; empty if examples are drawn."""
         return _NO_ARRAYS
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -95,20 +107,20 @@ class Source:
         return False
 
     def size(self, held: Mapping[str, Any]) -> int | None:
-        """The number of training examples, None for fresh ones; `held` is what :meth:`load` put on the device."""
+        """Number of training examples, None for fresh ones; `held`: the arrays on the device."""
         del held
         return self.num_samples
 
     def rows(
         self, held: Mapping[str, Array], index: Array, dataset: Array, fresh: Array
     ) -> tuple[Array, Array]:
-        """Examples of the finite set by index: x (B, *shape) and labels as a step sees them.
+        """Examples of the finite set by index: x (B, *shape), and labels as a step uses them.
 
         Args:
-            held: the arrays on the device.
+            held: the arrays of :meth:`load` on the device.
             index: (B,) int32.
             dataset: the key of the seed's data set.
-            fresh: the key of the labels that are drawn anew at this step.
+            fresh: the key of the labels that are redrawn at this step.
         """
         del held
         x, y = jax.vmap(lambda i: self.draw(streams.example_key(dataset, i), 1))(index)
@@ -117,6 +129,6 @@ class Source:
     def probe(
         self, held: Mapping[str, Array], key: Array, dataset: Array, size: int, test: bool = False
     ) -> tuple[Array, Array]:
-        """`size` examples for a record; `test` takes them from the test split."""
+        """`size` examples for a record, from the test split if `test`."""
         del held, dataset, test
         return self.draw(key, size)

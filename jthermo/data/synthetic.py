@@ -1,4 +1,4 @@
-"""Synthetic inputs, the paper's N(0, I) and U(0, 1) and the sphere, with random labels; fresh or a finite set of n."""
+"""Synthetic sources: Gaussian, uniform or spherical inputs with random labels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,7 @@ from jthermo.randomness import streams, threefry
 
 @dataclass(frozen=True)
 class _Synthetic(Source):
-    """What the synthetic sources share.
-
-    Args:
-        dim: d, the dimension of x.
-        labels: ``"random"``: uniform over the classes and independent of x.
-        num_classes: number of classes; 2 for the paper's {0, 1}.
-        num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples with labels
-            drawn once, the same for every run of a seed.
-        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"`` (a fresh order in each pass).
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
-            it; None is never.
-    """
+    """Base class of the synthetic sources, which document the arguments."""
 
     dim: int
     labels: str = "random"
@@ -43,17 +32,20 @@ class _Synthetic(Source):
                 continue
             object.__setattr__(self, name, whole_number(f"data.{name}", value, least))
         if self.labels != "random":
-            raise InputError("data.labels", self.labels, "synthetic data have 'random' labels only")
+            raise InputError("data.labels", self.labels, "synthetic data need labels='random'")
         if self.sampling not in SAMPLINGS:
             raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
         if self.redraw is None:
             return
         object.__setattr__(self, "redraw", finite_number("data.redraw", self.redraw))
         if not 0 <= self.redraw <= 1:
-            raise InputError("data.redraw", self.redraw, "give a probability, from 0 to 1")
+            raise InputError("data.redraw", self.redraw, "give a probability from 0 to 1")
         if self.redraw and self.num_samples is None:
             raise InputError(
-                "data.redraw", self.redraw, "fresh data have new labels anyway; give num_samples"
+                "data.redraw",
+                self.redraw,
+                "needs a finite set of examples, since fresh ones always have new labels; "
+                "give num_samples, or omit redraw",
             )
 
     @property
@@ -66,17 +58,17 @@ class _Synthetic(Source):
         raise NotImplementedError
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
-        """`size` independent examples: x (size, dim) float32 and class labels (size,) int32."""
+        """`size` independent examples: x (size, dim) float32, and class labels (size,) int32."""
         key_x, key_y = streams.two_keys(key)
         return self.inputs(key_x, size), self._random_labels(key_y, size)
 
     def step_labels(self, labels: Array, key: Array) -> Array:
-        """Labels (B,) of a finite set as a step sees them, each drawn anew with probability `redraw`."""
+        """Labels (B,) of a finite set, each of them redrawn with probability `redraw`."""
         if self.redraw is None:
             return labels
-        key_whether, key_y = streams.two_keys(key)
-        anew = jax.random.bernoulli(key_whether, self.redraw, labels.shape)
-        return jnp.where(anew, self._random_labels(key_y, labels.shape[0]), labels)
+        key_redrawn, key_y = streams.two_keys(key)
+        redrawn = jax.random.bernoulli(key_redrawn, self.redraw, labels.shape)
+        return jnp.where(redrawn, self._random_labels(key_y, labels.shape[0]), labels)
 
     def _random_labels(self, key: Array, size: int) -> Array:
         if self.num_classes == 2:
@@ -92,11 +84,15 @@ class Gaussian(_Synthetic):
         dim: d, the dimension of x.
         labels: ``"random"``: uniform over the classes and independent of x.
         num_classes: number of classes; 2 for the paper's {0, 1}.
-        num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples.
-        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
-            it; None is never.
+        num_samples: n for a finite set of n examples with labels drawn once, the same for all runs
+            of a seed; None draws fresh examples at each step.
+        sampling: order in which a finite set is used: ``"replacement"`` or ``"epochs"`` (a fresh
+            order in each epoch).
+        redraw: probability that a label of a finite set is redrawn at each use; None: never.
         scale: standard deviation of each component.
+
+    Raises:
+        InputError: an argument has the wrong type or range.
 
     >>> Gaussian(dim=10).shape
     (10,)
@@ -115,18 +111,25 @@ class Gaussian(_Synthetic):
 
 @dataclass(frozen=True)
 class Uniform(_Synthetic):
-    """x ~ U(low, high) in each component; the paper's second family needs x ≥ 0.
+    """x ~ U(low, high) in each component; the paper's second family of nets needs x ≥ 0.
 
     Args:
         dim: d, the dimension of x.
         labels: ``"random"``: uniform over the classes and independent of x.
         num_classes: number of classes; 2 for the paper's {0, 1}.
-        num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples.
-        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
-            it; None is never.
+        num_samples: n for a finite set of n examples with labels drawn once, the same for all runs
+            of a seed; None draws fresh examples at each step.
+        sampling: order in which a finite set is used: ``"replacement"`` or ``"epochs"`` (a fresh
+            order in each epoch).
+        redraw: probability that a label of a finite set is redrawn at each use; None: never.
         low: lower end of the interval.
         high: upper end of the interval.
+
+    Raises:
+        InputError: an argument has the wrong type or range, or `high` isn't above `low`.
+
+    >>> Uniform(dim=10).high
+    1.0
     """
 
     low: float = 0.0
@@ -155,11 +158,15 @@ class Sphere(_Synthetic):
         dim: d, the dimension of x.
         labels: ``"random"``: uniform over the classes and independent of x.
         num_classes: number of classes; 2 for the paper's {0, 1}.
-        num_samples: None draws fresh x and y at each step; n trains on one finite set of n examples.
-        sampling: how a finite set is visited: ``"replacement"`` or ``"epochs"``.
-        redraw: probability that the label of an example of a finite set is drawn anew when a step uses
-            it; None is never.
+        num_samples: n for a finite set of n examples with labels drawn once, the same for all runs
+            of a seed; None draws fresh examples at each step.
+        sampling: order in which a finite set is used: ``"replacement"`` or ``"epochs"`` (a fresh
+            order in each epoch).
+        redraw: probability that a label of a finite set is redrawn at each use; None: never.
         radius: length of every x.
+
+    Raises:
+        InputError: an argument has the wrong type or range.
 
     >>> Sphere(dim=3).radius
     1.0

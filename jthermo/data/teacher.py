@@ -1,4 +1,4 @@
-"""Real labels from a teacher network, with or without label noise: regression in place of random classes."""
+"""Regression on the outputs of a teacher network, with or without label noise."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from jthermo.randomness import streams, threefry
 
 @dataclass(frozen=True)
 class Teacher(Source):
-    """y = f*(x) + σ ξ: real labels from a teacher f* and label noise ξ ~ N(0, 1), drawn anew at each use of an example.
+    """y = f*(x) + σ ξ: targets from a teacher f*, with label noise ξ ~ N(0, 1) redrawn at each use.
 
-    The teacher is that of the seed: its parameters are drawn once for all runs of a seed, as a finite data set is. Probes
-    see y = f*(x), so that ``jt.loss()`` is the error that noise doesn't reach. The loss is ½(f − y)².
+    The teacher's parameters are drawn once for all runs of a seed, as a finite data set is. Records
+    use y = f*(x) without noise, so ``jt.loss()`` is the noise-free error. The loss is ½(f − y)².
 
     Args:
-        inputs: where x comes from, and whether it is fresh or a finite set: ``jt.data.Gaussian``, ``Uniform`` or
+        inputs: the source of x, fresh or a finite set: ``jt.data.Gaussian``, ``Uniform`` or
             ``Sphere``.
-        model: f*, a ``jt.models`` value or any flax module; its outputs are the student's.
-        label_noise: σ, the standard deviation of the label noise. Traced: its values share a program.
+        model: f*, a ``jt.models`` value or any flax module; the student needs as many outputs.
+        label_noise: σ, the standard deviation of the label noise; sweeping it doesn't recompile.
+
+    Raises:
+        InputError: an argument has the wrong type or range, or `model` doesn't accept the inputs.
 
     Source: label noise as in Blanc et al. 2020, arXiv 1904.09080.
 
     >>> import jax, jthermo as jt
-    >>> data = Teacher(jt.data.Sphere(dim=2, num_samples=15), jt.models.TwoLayer(inputs=2, hidden=3, bias=False))
+    >>> net = jt.models.TwoLayer(inputs=2, hidden=3, bias=False)
+    >>> data = Teacher(jt.data.Sphere(dim=2, num_samples=15), net)
     >>> [a.shape for a in data.draw(jax.random.key(0), 4)]
     [(4, 2), (4,)]
     """
@@ -42,34 +46,36 @@ class Teacher(Source):
     label_noise: float = 0.0
     _params: Any = field(default=None, init=False, repr=False, compare=False)
 
-    # the labels are real numbers
+    # the targets are real-valued, not classes
     num_classes = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.inputs, Gaussian | Uniform | Sphere):
-            raise InputError("data.inputs", self.inputs, "give jt.data.Gaussian, Uniform or Sphere")
+            raise InputError(
+                "data.inputs", self.inputs, "give a jt.data.Gaussian, Uniform or Sphere"
+            )
         if self.inputs.redraw is not None:
             raise InputError(
                 "data.inputs.redraw",
                 self.inputs.redraw,
-                "a teacher gives the labels; use label_noise",
+                "the teacher computes the labels, so they aren't redrawn; use label_noise",
             )
         noise = finite_number("data.label_noise", self.label_noise)
         if noise < 0:
             raise InputError("data.label_noise", self.label_noise, "give a number of at least 0")
-        # the teacher is built here, so that one that does not fit is refused where it was given
-        set_once = {
+        # building the teacher here raises the error where the user passed it
+        derived = {
             "label_noise": noise,
             "num_targets": self.teacher.num_outputs,
             "num_samples": self.inputs.num_samples,
             "sampling": self.inputs.sampling,
         }
-        for name, value in set_once.items():
+        for name, value in derived.items():
             object.__setattr__(self, name, value)
 
     @functools.cached_property
     def teacher(self) -> Model:
-        """f* as a model."""
+        """f* as a :class:`jthermo.models.Model`."""
         return as_model(self.model, self.inputs.shape)
 
     @property
@@ -79,19 +85,19 @@ class Teacher(Source):
 
     def of_seed(self, dataset: Array) -> Teacher:
         """The source with the teacher of one seed, from the key of the seed's data set."""
-        made = copy.copy(self)
-        object.__setattr__(made, "_params", self.teacher.init(streams.teacher_key(dataset)))
-        return made
+        source = copy.copy(self)
+        object.__setattr__(source, "_params", self.teacher.init(streams.teacher_key(dataset)))
+        return source
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
         """`size` examples without noise: x (size, dim) and y = f*(x), (size,) or (size, C) float32.
 
-        Without :meth:`of_seed`, the teacher belongs to the key.
+        Without a previous :meth:`of_seed`, the teacher's parameters are drawn from `key` as well.
         """
         source = self if self._params is not None else self.of_seed(streams.own_dataset_key(key))
         x = self.inputs.inputs(streams.two_keys(key)[0], size)
         return x, self.teacher.apply(source._params, x)
 
     def step_labels(self, labels: Array, key: Array) -> Array:
-        """Labels as a step sees them, y + σ ξ."""
+        """The targets with label noise, y + σ ξ."""
         return labels + self.label_noise * threefry.normal(key, labels.shape)

@@ -1,7 +1,8 @@
-"""Image sets through tensorflow-datasets, without TensorFlow: its downloads, checksums and record files.
+"""Downloads image sets through tensorflow-datasets, without TensorFlow.
 
-The stock builders unpack and encode with TensorFlow. These decode in Python and yield PIL images, and give every record
-its place in the published files, since the record files are shuffled.
+It provides the downloads, checksums and record files. Its own builders unpack and encode with
+TensorFlow. The builders here decode in Python and yield PIL images; they add to every record its
+index in the published files, since tensorflow-datasets shuffles the records.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from jthermo.data import cifar10_files, fashion_mnist_files
 from jthermo.data.image_files import ENVIRONMENT, Splits, missing
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+# Name of each split, and of its images and labels in the arrays.
 SPLITS = (("train", "x", "y"), ("test", "x_test", "y_test"))
-# tensorflow-datasets itself retries for minutes before it gives up
+# Seconds to wait for a connection before the download; tensorflow-datasets retries for minutes.
 CONNECT_SECONDS = 0.7
 
 
@@ -31,16 +33,16 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
     Args:
         name: ``"fashion_mnist"`` or ``"cifar10"``.
         source: folder of local files to build from; None downloads them.
-        cache: where prepared sets are kept; None takes ``JTHERMO_DATA`` or ``~/.cache/jthermo``.
+        cache: folder of the prepared sets; None takes ``JTHERMO_DATA`` or ``~/.cache/jthermo``.
 
     Raises:
-        InputError: it isn't prepared yet and its host can't be reached.
+        InputError: the set isn't prepared yet, and its host can't be reached.
     """
     folder = cache or Path(os.environ.get(ENVIRONMENT) or "~/.cache/jthermo").expanduser()
     kept = folder / f"{name}.npz"
     if kept.exists() and source is None:
-        with np.load(kept, allow_pickle=False) as made:
-            return dict(made)
+        with np.load(kept, allow_pickle=False) as archive:
+            return dict(archive)
     builder_of, url = _builder(name)
     if source is None:
         _reach(name, url)
@@ -55,26 +57,27 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
 
 
 def read(builder: Any) -> Splits:
-    """Both splits of a prepared set, put back into their published order."""
-    made: Splits = {}
+    """Both splits of a prepared set, sorted into their published order."""
+    arrays: Splits = {}
     for split, x, y in SPLITS:
         records = builder.as_data_source(split=split)
         rows = records.__getitems__(range(len(records)))
         order = np.argsort([int(row["index"]) for row in rows])
-        made[x] = np.stack([rows[i]["image"] for i in order])
-        made[y] = np.array([rows[i]["label"] for i in order], np.uint8)
-    return made
+        arrays[x] = np.stack([rows[i]["image"] for i in order])
+        arrays[y] = np.array([rows[i]["label"] for i in order], np.uint8)
+    return arrays
 
 
 def _builder(name: str) -> tuple[Any, str]:
-    """The builder's class and the address it downloads from. Imported here: nothing else needs it."""
+    """The builder's class, and the URL it downloads from."""
+    # imported here because tensorflow-datasets is slow to import and nothing else needs it
     import tensorflow_datasets as tfds
     from PIL import Image
     from tensorflow_datasets.image_classification.cifar import Cifar10
     from tensorflow_datasets.image_classification.mnist import FashionMNIST
 
     class WithoutTensorFlow:
-        """What both builders share."""
+        """The common part of both builders."""
 
         def __init__(self, *, source: Path | None, **kwargs: Any) -> None:
             self.source = source
@@ -104,15 +107,15 @@ def _builder(name: str) -> tuple[Any, str]:
 
     class Fashion(WithoutTensorFlow, FashionMNIST, skip_registration=True):  # type: ignore[call-arg]
         name = "fashion_mnist_in_order"
-        # else a builder outside of tensorflow-datasets verifies nothing
+        # without this, a builder outside tensorflow-datasets verifies no checksum
         url_infos = FashionMNIST.url_infos
 
         def _splits(self, downloads: Any) -> Splits:
             if self.source is not None:
                 return fashion_mnist_files.read_fashion_mnist(self.source, verify=False)
-            got = downloads.download({n: f"{self.URL}{n}.gz" for n in fashion_mnist_files.FILES})
+            paths = downloads.download({n: f"{self.URL}{n}.gz" for n in fashion_mnist_files.FILES})
             x, y, x_test, y_test = (
-                fashion_mnist_files.read_idx(Path(got[n]))[0] for n in fashion_mnist_files.FILES
+                fashion_mnist_files.read_idx(Path(paths[n]))[0] for n in fashion_mnist_files.FILES
             )
             return {"x": x[..., None], "y": y, "x_test": x_test[..., None], "y_test": y_test}
 
@@ -133,20 +136,21 @@ def _builder(name: str) -> tuple[Any, str]:
 
 
 def _reach(name: str, url: str) -> None:
-    """Raise at once where a host, or the proxy in front of it, can't be reached."""
+    """Raise an error if the host, or the proxy in front of it, can't be reached."""
     parts = urllib.parse.urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
-    at = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else parts
-    port = at.port or (443 if at.scheme == "https" else 80)
+    host = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else parts
+    port = host.port or (443 if host.scheme == "https" else 80)
     try:
-        socket.create_connection((at.hostname or "", port), CONNECT_SECONDS).close()
+        socket.create_connection((host.hostname or "", port), CONNECT_SECONDS).close()
     except OSError as error:
         raise missing(
-            name, f"there are no local files, and {at.hostname} can't be reached ({error})"
+            name, f"there are no local files, and {host.hostname} can't be reached ({error})"
         ) from None
 
 
 def _examples(x: np.ndarray, y: np.ndarray, image: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Every record with its index in the published files."""
     for i, (pixels, label) in enumerate(zip(x, y, strict=True)):
         squeezed = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
         yield i, {"image": image.fromarray(squeezed), "label": int(label), "index": i}

@@ -1,1 +1,1 @@
-"""One step and the loop over steps: XLA for any model, fused kernels for dense ReLU nets."""
+"""One training step and the loop over steps: XLA for any model, a fused kernel for dense nets."""

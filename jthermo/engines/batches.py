@@ -1,4 +1,4 @@
-"""The examples and labels of a step: fresh ones, or rows of a finite set."""
+"""The examples and labels of a step: drawn afresh, or rows of a finite data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jthermo.randomness.streams import Streams, batch_key, epoch_key, step_label
 def draw_batch(
     program: Program, held: HeldArrays, run: Run, keys: Streams, order: Array | None, t: Array
 ) -> tuple[Array, Array]:
-    """X (B, …) and labels (B,) of step t; `order` is that of its epoch, None without epochs."""
+    """X (B, …) and labels (B,) of step t; `order` is that of the epoch, None without epochs."""
     data, size, labels_key = (
         source_of(program, run),
         program.data.size(held),
@@ -29,7 +29,7 @@ def draw_batch(
 
 
 def epoch_order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> Array | None:
-    """The order of the examples in the epoch of step t; None where there are no epochs."""
+    """Order of the examples in the epoch of step t; None without epochs."""
     size = program.data.size(held)
     if size is None or program.data.sampling != "epochs":
         return None
@@ -38,7 +38,7 @@ def epoch_order(program: Program, held: HeldArrays, keys: Streams, t: Array) -> 
 
 
 def begins_epoch(program: Program, held: HeldArrays, t: Array) -> Array:
-    """Whether step t is the first of an epoch of a finite set."""
+    """Whether step t is the first step of an epoch of a finite data set."""
     size = program.data.size(held)
     assert size is not None
     return t % sampling.steps_per_epoch(size, program.batch_size) == 0

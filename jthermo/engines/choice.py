@@ -1,7 +1,7 @@
-"""Which engine trains: XLA, which takes any model on any device, or the fused kernel, which takes the paper's nets.
+"""Choice of the engine that trains: XLA, or the fused kernel for the paper's nets.
 
-Both draw the same random bits and round differently, so an engine belongs to the results: it is chosen when a sweep
-first starts, and a folder is never continued with another one. The package works with ``kernels/`` removed.
+XLA trains any model on any device. Both engines draw the same random bits but round differently, so
+the engine is fixed when a results folder is created. The package also works without ``fused/``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jthermo.engines import run_state, step_program, xla
 from jthermo.errors import InputError
 
 ENGINES = ("auto", "xla", "fused")
-# what results call the fused engine of each kind of device
+# Name of the fused engine in results, by JAX backend.
 FUSED = {"cpu": "fused", "gpu": "pallas"}
 
 
@@ -34,55 +34,65 @@ def advance(program: step_program.Program) -> Callable[..., run_state.State]:
 def settle(
     wanted: str, begun_with: str | None, programs: Iterable[step_program.Program], say: Any
 ) -> str:
-    """The engine of a sweep, as its results name it: ``"xla"``, ``"fused"`` on CPUs or ``"pallas"`` on GPUs.
+    """Name of a sweep's engine in its results: ``"xla"``, ``"fused"`` (CPU) or ``"pallas"`` (GPU).
 
     Args:
         wanted: ``"auto"``, ``"xla"`` or ``"fused"``.
-        begun_with: the engine its folder was begun with, None for a new one.
-        programs: everything that is to be trained.
-        say: prints the line that says why ``"auto"`` is not ``"fused"``.
+        begun_with: engine of an existing results folder; None for a new one.
+        programs: all programs of the sweep.
+        say: prints one line with the reason if ``"auto"`` becomes ``"xla"``.
+
+    Returns:
+        The engine of the folder if there is one, otherwise the wanted engine. ``"auto"`` means the
+        fused engine if this is a CPU that can build it and it supports all programs, otherwise XLA.
 
     Raises:
-        InputError: an engine that is not at hand, lacks something, or is not the one the folder was begun with.
+        InputError: the engine is unknown, is not the folder's, or cannot train the programs here.
     """
     check(wanted)
     if begun_with is not None and not answers(wanted, begun_with):
         raise InputError(
             "engine",
             wanted,
-            f"the folder was begun with {begun_with}, which rounds differently; leave engine away",
+            f"this folder was created with engine {begun_with!r}, which rounds differently; "
+            "omit `engine`",
         )
     if "xla" in (wanted, begun_with):
         return "xla"
-    here = at_hand()
+    local = at_hand()
     reason = refusal(programs)
-    if reason is None and begun_with is None and (wanted, here) == ("auto", "pallas"):
-        reason = "the fused engine has never been run on a GPU; ask for it by engine='fused'"
-    elif reason is None and begun_with not in (None, here):
-        reason = f"the fused engine is a {jax.default_backend()}'s, which rounds differently"
+    if reason is None and begun_with is None and (wanted, local) == ("auto", "pallas"):
+        reason = "the fused engine is untested on GPUs; engine='fused' selects it"
+    elif reason is None and begun_with not in (None, local):
+        reason = f"the device is a {jax.default_backend()}, whose fused engine rounds differently"
     if reason is None:
-        assert here is not None
-        return here
+        assert local is not None
+        return local
     if begun_with is not None:
-        raise InputError("engine", begun_with, f"the folder was begun with it, and here {reason}")
+        raise InputError(
+            "engine",
+            begun_with,
+            f"this folder was created with this engine, but here {reason}; "
+            "resume on a machine that has this engine, or choose another folder",
+        )
     if wanted == "fused":
         raise InputError("engine", "fused", f"{reason}; use engine='xla'")
-    say(f"engine: xla, since {reason}")
+    say(f"engine: xla, because {reason}")
     return "xla"
 
 
 def at_hand() -> str | None:
-    """What results call the fused engine on this kind of device; None where there is none for it."""
+    """Name in results of the fused engine for this machine's device; None if there is none."""
     return FUSED.get(jax.default_backend())
 
 
 def answers(wanted: str, engine: str) -> bool:
-    """Whether results of this engine are what was asked for."""
+    """Whether the choice `wanted` admits results of this engine."""
     return wanted in ("auto", "fused" if engine in FUSED.values() else engine)
 
 
 def refusal(programs: Iterable[step_program.Program] = ()) -> str | None:
-    """Why the fused engine can't train these programs here; None where it can."""
+    """The reason why the fused engine cannot train these programs here; None if it can."""
     if importlib.util.find_spec("jthermo.engines.fused") is None:
         return "this installation has no fused engine"
     engine = at_hand()
@@ -92,16 +102,16 @@ def refusal(programs: Iterable[step_program.Program] = ()) -> str | None:
 
     for program in programs:
         if (what := fused.refusal(program, engine)) is not None:
-            return f"the fused engine lacks {what}"
+            return f"the fused engine does not support {what}"
     if engine == "fused":
         try:
             fused.load()
         except fused.Unavailable as error:
-            return f"the fused engine can't be built: {error}"
+            return f"the fused engine cannot be built: {error}"
     return None
 
 
 def check(engine: str) -> None:
-    """Refuse what is no engine."""
+    """Raise an InputError unless `engine` is the name of a choice."""
     if engine not in ENGINES:
         raise InputError("engine", engine, f"use one of {', '.join(ENGINES)}")

@@ -1,4 +1,4 @@
-"""What training carries from step to step and a checkpoint keeps."""
+"""The training state of a run, carried from step to step and saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jthermo.update_rule.optimizer import Optimizer
 
 
 class State(NamedTuple):
-    """What training carries and a checkpoint keeps: parameters and optimizer state."""
+    """Training state of a run: parameters and optimizer state."""
 
     params: Any
     opt_state: Any
 
 
 def init(model: Model, optimizer: Optimizer, run: Run) -> State:
-    """The state of one run before its first step; runs of one seed share their parameters."""
+    """State of one run before its first step; the seed and the model determine the parameters."""
     params = model.init(init_key(run.seed))
     return State(params, built_optimizer(optimizer, run).init(params))

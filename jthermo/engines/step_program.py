@@ -1,4 +1,4 @@
-"""What a compiled step needs: the static program that runs share, and the numbers that each run brings."""
+"""Inputs of a compiled step: the static program that runs share, and the numbers of each run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from jthermo.sweep.spec_value import float_fields
 from jthermo.sweep.sweep import Sweep
 from jthermo.update_rule.optimizer import Optimizer
 
-# the arrays of a data set in memory, shared by all runs; empty for the other sources
+# Arrays of a data set in memory, shared by all runs; empty for other sources.
 HeldArrays = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is static in a group of runs: two runs with equal programs share their compiled code.
+    """The static part of a run's configuration; runs with equal programs share compiled code.
 
-    The floats of data, noise and optimizer stand at zero here; each run brings its own (see :func:`split`).
+    The floats of data, noise and optimizer are zero here; each run supplies its own, see
+    :func:`split`.
     """
 
     model: Model
@@ -44,13 +45,14 @@ class Program:
 
 
 class Run(NamedTuple):
-    """What is traced: one run's numbers, or a batch of runs with leading axes; NumPy on the host.
+    """The traced numbers of one run, or of many runs with leading axes; NumPy arrays on the host.
 
     Attributes:
         seed: () uint32.
-        stream: () uint32, the hash of the run's configuration; 0 where the sweep shares its data.
+        stream: () uint32, hash of the run's configuration; 0 if the runs of a sweep share their
+            data.
         learning_rate: () float32, η.
-        hyper: () float32 by dotted name, every float of data, noise and optimizer.
+        hyper: () float32 by dotted name: every float of data, noise and optimizer.
     """
 
     seed: Any
@@ -62,7 +64,7 @@ class Run(NamedTuple):
 def split(
     config: RunConfig, record: Record, engine: str = "xla"
 ) -> tuple[Program, dict[str, float]]:
-    """A configuration's static part and its traced floats."""
+    """The static part of a configuration, and its traced floats by dotted name."""
     parts = {"data": config.data, "noise": config.noise, "optimizer": config.optimizer}
     hyper = {
         f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()
@@ -74,7 +76,7 @@ def split(
 
 
 def programs(sweep: Sweep) -> tuple[Program, ...]:
-    """The different programs of a sweep, by the XLA engine."""
+    """The distinct programs of a sweep for the XLA engine."""
     return tuple(dict.fromkeys(split(config, sweep.record)[0] for config in sweep.configs))
 
 
@@ -84,13 +86,13 @@ def built_optimizer(optimizer: Optimizer, run: Run) -> optax.GradientTransformat
 
 
 def source_of(program: Program, run: Run) -> Source:
-    """The data source as a run sees it: its floats, and its teacher, that of the seed."""
+    """The data source with the run's floats and with the teacher of the run's seed."""
     data: Source = bound(program.data, "data", run)
     return data.of_seed(dataset_key(run))
 
 
 def bound(value: Any, part: str, run: Run) -> Any:
-    """A part of the program, such as ``"noise"``, with the run's floats in it."""
+    """A part of the program, such as ``"noise"``, with the run's floats."""
     return _bind(value, _own(run, part))
 
 
@@ -99,20 +101,20 @@ def _own(run: Run, part: str) -> dict[str, Array]:
 
 
 def _bind(value: Any, floats: dict[str, Any]) -> Any:
-    """A copy of a spec value with its floats put in unchecked: inside a program they are tracers."""
-    made = copy.copy(value)
-    if isinstance(made, Optimizer):
-        made.hyper = {**made.hyper, **floats}
-        return made
+    """A copy of a spec value with these floats; they are not checked, since they may be tracers."""
+    copied = copy.copy(value)
+    if isinstance(copied, Optimizer):
+        copied.hyper = {**copied.hyper, **floats}
+        return copied
     for name, new in floats.items():
-        object.__setattr__(made, name, new)
-    return made
+        object.__setattr__(copied, name, new)
+    return copied
 
 
 def as_runs(
     configs: list[RunConfig], hypers: list[dict[str, float]], seeds: np.ndarray, streams: np.ndarray
 ) -> Run:
-    """A batch of runs as NumPy arrays with leading axis (R,)."""
+    """Many runs as NumPy arrays with leading axis (R,)."""
     return Run(
         seeds.astype(np.uint32),
         streams.astype(np.uint32),

@@ -1,7 +1,8 @@
-"""One step for one run, the loop over steps, and one record: everything a device executes, written without placement.
+"""The XLA engine: one training step of one run, the loop over steps, and one record.
 
-A run is (seed, stream, η, hyperparameters); its randomness is ``fold_in(fold_in(fold_in(key(seed), role), stream),
-step)``, so no key and no iterator is part of the state, and adding runs changes no other run.
+A run is (seed, stream, η, hyperparameters). Its random keys are
+``fold_in(fold_in(fold_in(key(seed), role), stream), step)``, so the state holds no key and no
+iterator, and adding runs changes no other run. Placement on devices is in ``execution/``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ from jthermo.update_rule import losses
 def advance(
     program: Program, runs: Run, state: State, start: Array, stop: Array, held: HeldArrays
 ) -> State:
-    """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
+    """Train a block of W runs from step `start` to step `stop`.
+
+    Args:
+        program: the static program.
+        runs: the runs, with leading axis W.
+        state: their states, with leading axis W.
+        start: number of steps already trained, common to all runs.
+        stop: number of steps at the end.
+        held: arrays of a data set in memory.
+
+    Returns:
+        The states after `stop` steps.
+    """
     keys = jax.vmap(streams)(runs)
     order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
     batch_of = jax.vmap(functools.partial(draw_batch, program, held), in_axes=(0, 0, 0, None))
@@ -34,12 +47,12 @@ def advance(
     def body(t: Array, carry: tuple[State, Any, Any]) -> tuple[State, Any, Any]:
         state, order, batch = carry
         state = step(runs, keys, state, batch, t)
-        # sorting at every step would cost more than the step, so the order of an epoch is carried
+        # The order of an epoch is carried: drawing it in every step would cost more than the step.
         if order is not None:
             order = jax.lax.cond(
                 begins_epoch(program, held, t + 1), lambda: order_of(keys, t + 1), lambda: order
             )
-        # the next batch crosses the turn of the loop: XLA would otherwise draw a number anew wherever it is used
+        # The next batch is carried too: XLA would otherwise redraw a number wherever it is used.
         return state, order, batch_of(runs, keys, order, t + 1)
 
     order = order_of(keys, start)
@@ -51,7 +64,7 @@ def advance(
 def observe(
     program: Program, run: Run, state: State, step: Array, record: Array, held: HeldArrays
 ) -> dict[str, Array]:
-    """Every observable of one run at one record, NaN where the run has diverged; ``finite`` says which."""
+    """All observables of one run at one record; NaN if it has diverged (``finite`` is False)."""
     data, keys, dataset = source_of(program, run), record_keys(run, step), dataset_key(run)
     x, y = data.probe(held, keys.probe, dataset, program.probe_size)
     test = (
@@ -66,7 +79,7 @@ def observe(
     recorded: dict[str, Array] = {}
     for observable in program.observables:
         recorded |= observable(program.model, state.params, probe)
-    # a diverged run would read activation rate 0.0 and mimic the paper's effect
+    # A diverged run would have activation rate 0.0, which looks like the paper's effect.
     masked = {k: jnp.where(finite, v.astype(jnp.float32), jnp.nan) for k, v in recorded.items()}
     return masked | {"finite": finite}
 
@@ -74,7 +87,7 @@ def observe(
 def _step(
     program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
 ) -> State:
-    """θ ← θ − η g with g = (1/B) Σ r ∇f and r the residual p − y, or what the noise control puts in its place."""
+    """θ ← θ − η g with g = (1/B) Σ r ∇f; r is the residual p − y or its noise control."""
     x, y = batch
     outputs, pull_back = jax.vjp(lambda params: program.model.apply(params, x), state.params)
     target = losses.targets(program.loss, y, program.model.num_outputs)

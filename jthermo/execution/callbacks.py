@@ -1,7 +1,8 @@
-"""Where aggregates of a running sweep go: a user's own callback, TensorBoard or Weights & Biases. Off by default.
+"""Callbacks of a running sweep (``jt.sinks``): your own function, TensorBoard, Weights & Biases.
 
-A callback is any function of an :class:`Update`; one with ``close()`` is closed when the sweep ends. It sees numbers that
-are recorded already, so it changes no bit of the results, and one that fails is dropped with one warning.
+A callback is any function of an :class:`Update`. If it has a method ``close()``, that is called
+when the sweep ends. A callback sees records that have already been taken, so it cannot change the
+results. One that raises is disabled with a warning.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from jthermo.errors import InputError
 from jthermo.execution.progress import Progress
 from jthermo.sweep.sweep import Sweep
 
-# elements of a variable; larger ones, such as all parameters, are left to the records
+# Bound on the elements of a variable that is aggregated. Larger variables, such as all parameters,
+# are only recorded: one curve per element would be too many to look at.
 LARGEST = 32
 LOG = logging.getLogger("jthermo")
 
 
 class Aggregate(NamedTuple):
-    """What the finite runs of a group have in one variable; NaN where there are none.
+    """Statistics of one variable over the finite runs of a group; NaN if there are none.
 
     Attributes:
-        mean: their mean.
-        low: their 5 % quantile.
-        median: their median.
-        high: their 95 % quantile.
+        mean: the mean.
+        low: the 5 % quantile.
+        median: the median.
+        high: the 95 % quantile.
     """
 
     mean: float
@@ -44,15 +46,17 @@ class Aggregate(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one configuration, all its seeds, at one record.
+    """The runs of one configuration, with different seeds, at one record.
 
     Attributes:
-        controls: every swept axis but the seed, by name.
-        name: those that vary in the sweep, ``"learning_rate=0.05 batch_size=1"``; ``"all"`` where none does.
-        step: the recorded step, t.
-        num_runs: how many runs have just made this record.
-        finite: the fraction of them whose parameters are finite.
-        values: aggregates by variable; an element of an array has its place in the name, ``"layer_rank[0]"``.
+        controls: the value of every swept axis except the seed, by name.
+        name: the controls that vary in the sweep, such as ``"learning_rate=0.05 batch_size=1"``;
+            ``"all"`` if none does.
+        step: the recorded step t.
+        num_runs: number of runs that were just recorded.
+        finite: fraction of these runs whose parameters are finite.
+        values: statistics by variable. An element of an array has its index in the name:
+            ``"layer_rank[0]"``.
     """
 
     controls: Mapping[str, Any]
@@ -65,13 +69,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Update:
-    """What a callback is given after each record of each group of runs that are trained together.
+    """The argument of a callback, which is called after each record of runs trained together.
 
     Attributes:
-        groups: the configurations that made the record.
-        run_steps: updates so far, of all runs together.
-        total: updates of the whole sweep.
-        run_steps_per_second: of the training alone.
+        groups: the configurations that were recorded.
+        run_steps: updates so far, summed over runs.
+        total: updates of the whole sweep, summed over runs.
+        run_steps_per_second: speed of training, without recording and saving.
     """
 
     groups: tuple[Group, ...]
@@ -84,12 +88,12 @@ Callback = Callable[[Update], Any]
 
 
 class Announcer:
-    """The callbacks of a sweep: told of each record, and dropped where they fail.
+    """Calls the callbacks of a sweep after each record, and disables those that raise.
 
     Args:
-        sweep: whose runs they are.
+        sweep: the sweep.
         callbacks: functions of an :class:`Update`.
-        bar: knows how far the sweep is.
+        bar: the source of the number of updates and of the speed.
     """
 
     def __init__(self, sweep: Sweep, callbacks: Sequence[Callback], bar: Progress) -> None:
@@ -97,18 +101,18 @@ class Announcer:
         if not self._callbacks:
             return
         self._controls = {sweep.key_of(c): group.at for c, group in sweep.groups.items()}
-        every = list(self._controls.values())
-        self._varying = [name for name in every[0] if len({at[name] for at in every}) > 1]
+        points = list(self._controls.values())
+        self._varying = [name for name in points[0] if len({at[name] for at in points}) > 1]
 
     def __call__(
         self, keys: np.ndarray, steps: np.ndarray, recorded: Mapping[str, np.ndarray]
     ) -> None:
-        """Tell every callback of a record.
+        """Call every callback with a record.
 
         Args:
-            keys: (R,) the configuration of each run that made it.
-            steps: (R,) at which step.
-            recorded: every variable as (R, …).
+            keys: (R,) configuration key of each recorded run.
+            steps: (R,) recorded step of each run.
+            recorded: values (R, …) by variable.
         """
         if not self._callbacks:
             return
@@ -121,7 +125,7 @@ class Announcer:
             self._guarded(callback, functools.partial(callback, update))
 
     def close(self) -> None:
-        """Close the callbacks that can be closed."""
+        """Call ``close()`` of the callbacks that have it."""
         for callback in tuple(self._callbacks):
             if hasattr(callback, "close"):
                 self._guarded(callback, callback.close)
@@ -131,8 +135,8 @@ class Announcer:
             act()
         except Exception as error:
             self._callbacks.remove(callback)
-            told = f"{type(error).__name__}: {error}"
-            LOG.warning("the callback %r failed and is left out from here on (%s)", callback, told)
+            reason = f"{type(error).__name__}: {error}"
+            LOG.warning("the callback %r raised an error and is disabled (%s)", callback, reason)
 
     def _group(
         self, key: str, mine: np.ndarray, steps: np.ndarray, recorded: Mapping[str, np.ndarray]
@@ -150,26 +154,34 @@ class Announcer:
 
 
 def as_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
-    """Callbacks as a list, or an error that names the one that is none."""
+    """The callbacks as a list.
+
+    Raises:
+        InputError: a single function instead of a sequence, or a value that is not callable.
+    """
     if callable(callbacks):
-        raise InputError("callbacks", callbacks, "give several in parentheses: callbacks=(one,)")
+        raise InputError(
+            "callbacks", callbacks, "is not a sequence; write callbacks=(function,) for one"
+        )
     for callback in callbacks:
         if not callable(callback):
-            raise InputError("callbacks", callback, "give functions of a jt.sinks.Update")
+            raise InputError(
+                "callbacks", callback, "is not callable; give functions of a jt.sinks.Update"
+            )
     return list(callbacks)
 
 
 def _columns(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Each element of a variable as (R,), by name."""
+    """(name, values (R,)) of each element of a variable; none if it has too many elements."""
     if value.ndim == 1:
         yield name, value
     elif value[0].size <= LARGEST:
-        for place in np.ndindex(*value.shape[1:]):
-            yield f"{name}[{','.join(map(str, place))}]", value[(slice(None), *place)]
+        for index in np.ndindex(*value.shape[1:]):
+            yield f"{name}[{','.join(map(str, index))}]", value[(slice(None), *index)]
 
 
 def _aggregate(value: np.ndarray) -> Aggregate:
-    # a sparse observable isn't due at every record
+    # A sparse observable is NaN at the records at which it is not measured.
     known = value[np.isfinite(value)].astype(float)
     if not len(known):
         return Aggregate(*[float("nan")] * 4)
@@ -177,13 +189,13 @@ def _aggregate(value: np.ndarray) -> Aggregate:
 
 
 class TensorBoard:
-    """Aggregates as TensorBoard curves: one TensorBoard run for each group of controls, t as its step.
+    """Draws the statistics as TensorBoard curves, one TensorBoard run per group, against t.
 
     Args:
-        directory: where the event files go; ``tensorboard --logdir DIRECTORY`` shows them.
+        directory: the folder of the event files; ``tensorboard --logdir DIRECTORY`` shows them.
 
     Raises:
-        InputError: tensorboardX isn't installed: ``pip install "jthermo[tensorboard]"``.
+        InputError: tensorboardX is not installed; ``pip install "jthermo[tensorboard]"``.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -218,15 +230,17 @@ class TensorBoard:
 
 
 class WandB:
-    """Aggregates as a Weights & Biases run, offline: nothing leaves the machine until ``wandb sync``.
+    """Logs the statistics as one Weights & Biases run, offline by default.
+
+    An offline run stays on this machine until you call ``wandb sync``.
 
     Args:
-        directory: where the run is kept.
-        project: its project.
-        mode: ``"offline"``, or ``"online"`` to send it.
+        directory: the folder of the run.
+        project: the name of the project.
+        mode: ``"offline"``, or ``"online"`` to send the run while it is logged.
 
     Raises:
-        InputError: wandb isn't installed: ``pip install "jthermo[wandb]"``.
+        InputError: wandb is not installed; ``pip install "jthermo[wandb]"``.
     """
 
     def __init__(
@@ -259,5 +273,5 @@ def _imported(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            extra, module, f'isn\'t at hand ({error}); pip install "jthermo[{extra}]"'
+            extra, module, f'cannot be imported ({error}); pip install "jthermo[{extra}]"'
         ) from None

@@ -1,9 +1,11 @@
-"""Checkpoints: Orbax commits them whole and in the background; every run carries a digest that is verified on reading.
+"""Write, verify and read checkpoints, with Orbax.
 
-A checkpoint is one Orbax step with one item: a NumPy archive whose arrays have one row per run, parameters, optimizer
-state, progress and the records made so far together, so that state and records are committed in one piece. Rows belong to
-runs, not to lanes, devices or processes: a sweep goes on with any number of those. Keys and iterators are derived
-from (seed, role, step) and need no saving.
+A checkpoint is one Orbax step with one item: a NumPy archive whose arrays have one row per run. A
+row holds parameters, optimizer state, progress and the records so far, so state and records are
+committed together. Rows belong to runs, not to lanes, devices or processes, so a sweep can resume
+with any number of these. Random keys and data are functions of (seed, role, step) and are not
+saved. Every row carries a CRC-32 and the archive a SHA-256; both are checked after writing and on
+reading.
 """
 
 from __future__ import annotations
@@ -28,44 +30,61 @@ from orbax.checkpoint.options import AsyncOptions, MultiprocessingOptions
 from jthermo.errors import InputError, StorageError
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
 
+# File names of the archive and of its SHA-256, and names of its two arrays that are not rows.
 ARCHIVE, SEAL, META, DIGEST = "rows.npz", "rows.sha256", "meta", "digest"
-# what goes wrong is raised here as one message: Orbax would log it a second time, as a traceback
+# Orbax logs a traceback of each error, which is also raised as a message below: drop the log.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 Rows = dict[str, np.ndarray]
 Say = Callable[[str], None]
 
 
 def row_digests(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """CRC-32 of each run's bytes over all arrays in the order of their names, (R,) uint32: any flipped bit changes it."""
+    """CRC-32 of the bytes of each run over all arrays, in the order of their names.
+
+    Args:
+        rows: arrays (R, …) by name.
+
+    Returns:
+        (R,) uint32. Any single flipped bit of a run changes its digest.
+    """
     (number,) = {len(a) for a in rows.values()}
-    found = [0] * number
+    digests = [0] * number
     for name in sorted(rows):
         body = np.ascontiguousarray(rows[name]).reshape(number, -1).view(np.uint8)
-        found = [zlib.crc32(row.data, crc) for row, crc in zip(body, found, strict=True)]
-    return np.array(found, np.uint32)
+        digests = [zlib.crc32(row.data, crc) for row, crc in zip(body, digests, strict=True)]
+    return np.array(digests, np.uint32)
 
 
 def verified(step: Path) -> Rows:
-    """The rows of a committed checkpoint; a ValueError says which digests disagree."""
+    """The rows of a committed checkpoint, checked against all digests.
+
+    Args:
+        step: the folder of one checkpoint.
+
+    Raises:
+        ValueError: a digest does not match; the message says which.
+        OSError: a file is missing.
+    """
     rows = _load(step / "rows")
     body, expected = rows.pop(META).tolist()
     if hashlib.sha256(body.encode()).hexdigest() != expected:
-        raise ValueError("its metadata fail their digest")
+        raise ValueError("the digest of its metadata does not match")
     stored = rows.pop(DIGEST)
-    lost = np.flatnonzero(row_digests(rows) != stored)
-    if len(lost):
+    damaged = np.flatnonzero(row_digests(rows) != stored)
+    if len(damaged):
         raise ValueError(
-            f"runs {', '.join(map(str, lost[:5]))}{' …' * (len(lost) > 5)} fail their digest"
+            f"the digest of {len(damaged)} of its {len(stored)} runs does not match, rows "
+            f"{', '.join(map(str, damaged[:5]))}{' …' * (len(damaged) > 5)}"
         )
-    # what the archive keeps beside the arrays
+    # The digest of the whole file also covers the archive's own headers.
     with (step / "rows" / ARCHIVE).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != (step / "rows" / SEAL).read_text():
-            raise ValueError("its file fails its digest")
+            raise ValueError("the digest of its file does not match")
     return rows
 
 
 def newest(directory: Path) -> Rows | None:
-    """The newest sound checkpoint of a folder, only read; None where there is none."""
+    """The rows of the newest intact checkpoint of a folder; None without any. Changes no file."""
     for step in sorted((p for p in directory.iterdir() if p.name.isdigit()), reverse=True):
         with contextlib.suppress(Exception):
             return verified(step)
@@ -78,7 +97,7 @@ def _load(directory: Path) -> Rows:
 
 
 class RowsHandler(ocp.AsyncCheckpointHandler):
-    """Orbax's handler for a NumPy archive. Each process writes its own: no run's state is shared between processes."""
+    """Orbax handler that writes a NumPy archive; each process writes its own runs."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="jthermo-checkpoint")
@@ -92,7 +111,7 @@ class RowsHandler(ocp.AsyncCheckpointHandler):
         self._write(Path(directory), args.rows)
 
     def restore(self, directory: Any, args: Any = None) -> Rows:
-        """The arrays as they were saved."""
+        """Read the arrays, without checking digests."""
         return _load(Path(directory))
 
     def close(self) -> None:
@@ -112,7 +131,7 @@ class RowsHandler(ocp.AsyncCheckpointHandler):
 
 @ocp.args.register_with_handler(RowsHandler, for_save=True)
 class SaveRows(ocp.args.CheckpointArgs):
-    """What to save."""
+    """Orbax's argument for saving: the rows."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -120,17 +139,20 @@ class SaveRows(ocp.args.CheckpointArgs):
 
 @ocp.args.register_with_handler(RowsHandler, for_restore=True)
 class RestoreRows(ocp.args.CheckpointArgs):
-    """Nothing to say."""
+    """Orbax's argument for restoring, which has no fields."""
 
 
 class Checkpoints:
-    """The checkpoints of one cohort in one folder: saved in the background, verified, the last sound ones kept.
+    """The checkpoints of one cohort, saved in the background, then verified; the last are kept.
 
     Args:
-        directory: the folder, made if need be.
+        directory: the folder, created if it does not exist.
         process: (index, count) of this process under ``jax.distributed``.
         say: prints a line.
-        kept: how many sound checkpoints stay.
+        kept: number of verified checkpoints that stay on disk.
+
+    Attributes:
+        slowest: seconds for which training waited for the slowest save.
     """
 
     def __init__(
@@ -138,10 +160,11 @@ class Checkpoints:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self._say, self._kept = directory.absolute(), say, kept
-        alone = MultiprocessingOptions()
-        # Orbax would wait for the other processes, which save their own runs at their own pace
+        multiprocessing = MultiprocessingOptions()
+        # By default Orbax waits for the other processes, but these save their own runs at other
+        # times.
         if process[1] > 1:
-            alone = MultiprocessingOptions(
+            multiprocessing = MultiprocessingOptions(
                 primary_host=process[0],
                 active_processes={process[0]},
                 barrier_sync_key_prefix=f"jthermo{process[0]}",
@@ -149,7 +172,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             save_decision_policy=save_decision_policy.FixedIntervalPolicy(1),
             preservation_policy=preservation_policy.PreserveAll(),
-            multiprocessing_options=alone,
+            multiprocessing_options=multiprocessing,
             async_options=AsyncOptions(create_directories_asynchronously=False),
             step_format_fixed_length=10,
             create=False,
@@ -161,11 +184,19 @@ class Checkpoints:
             item_handlers={"rows": RowsHandler()},
         )
         self._pending: int | None = None
-        # seconds that training waited for one
         self.slowest = 0.0
 
     def save(self, rows: Rows, meta: Mapping[str, Any], wait: bool = False) -> None:
-        """Start a checkpoint; with `wait` return when it is committed and verified."""
+        """Start to write a checkpoint, once the previous one is committed.
+
+        Args:
+            rows: arrays (R, …) by name.
+            meta: JSON values stored with the rows.
+            wait: return only after the checkpoint is committed and verified.
+
+        Raises:
+            StorageError: this checkpoint or the previous one failed.
+        """
         began = time.monotonic()
         self._settle(wait=True)
         body = json.dumps(meta, sort_keys=True)
@@ -181,52 +212,62 @@ class Checkpoints:
         self.slowest = max(self.slowest, time.monotonic() - began)
 
     def poll(self) -> None:
-        """Take note of a checkpoint that has been committed; raise what went wrong with it."""
+        """Verify a checkpoint that has been committed in the background.
+
+        Raises:
+            StorageError: the checkpoint failed.
+        """
         if self._pending is not None:
             self._settle(wait=False)
 
     def restore(self) -> Rows | None:
-        """The newest sound checkpoint; unsound ones are named and set aside. None where nothing was saved.
+        """The newest intact checkpoint; None if nothing was saved.
+
+        Damaged checkpoints that are newer are reported and renamed to ``bad-…``.
 
         Raises:
-            InputError: there are checkpoints and none is sound; they are left as they are.
+            InputError: there are checkpoints and all are damaged; no file is changed.
         """
         bad: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 rows = self._read(step)
             except Exception as error:
-                # a damaged archive raises whatever zipfile, NumPy or json make of it
+                # A damaged archive can raise any error of zipfile, NumPy or json.
                 bad[step] = str(error) or type(error).__name__
                 continue
             for other, why in bad.items():
                 self._say(
-                    f"checkpoint {other} is damaged ({why:.200}); set aside, going on from checkpoint {step}"
+                    f"checkpoint {other} is damaged ({why:.200}); "
+                    f"it is set aside, resuming from checkpoint {step}"
                 )
                 self._path(other).rename(self.directory / f"bad-{other}-{time.time_ns()}")
             if bad:
                 self._manager.reload()
             return rows
         if bad:
-            found = "; ".join(f"checkpoint {step}: {why:.200}" for step, why in bad.items())
-            remedy = f"none is sound ({found}); restore the folder from a copy, or remove it to start its runs again"
+            damage = "; ".join(f"checkpoint {step}: {why:.200}" for step, why in bad.items())
+            remedy = (
+                f"all checkpoints are damaged ({damage}); "
+                "restore the folder from a copy, or remove it to train its runs from the start"
+            )
             raise InputError("checkpoints", str(self.directory), remedy)
         return None
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the checkpoint that is being written, if any."""
         with contextlib.suppress(StorageError):
             self._settle(wait=True)
         self._manager.close()
 
     def _settle(self, wait: bool) -> None:
-        """When the pending checkpoint is committed: read it back, then let go of all but the last sound ones."""
+        """Once the pending checkpoint is committed, verify it and delete all but the last ones."""
         if self._pending is None:
             return
         with self._storage():
             if not wait and self._manager.is_saving_in_progress():
                 return
-            # raises what went wrong in the background
+            # Raises the error of the writing thread, if there was one.
             self._manager.wait_until_finished()
             step, self._pending = self._pending, None
             self._read(step)
@@ -241,13 +282,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _storage(self) -> Iterator[None]:
-        """Errors of the disk as one message; the checkpoint that failed is given up."""
+        """Turn an error of the disk into a StorageError and forget the failed checkpoint."""
         try:
             yield
         except (OSError, ValueError) as error:
             self._pending = None
             why = getattr(error, "strerror", None) or error
-            kept = "the last good one is kept: make room, then give the same command again"
-            raise StorageError(
-                "out", str(self.directory), f"a checkpoint failed ({why}); {kept}"
-            ) from error
+            remedy = (
+                f"a checkpoint failed ({why}); the previous one is kept. "
+                "Make room, then give the same command again"
+            )
+            raise StorageError("out", str(self.directory), remedy) from error

@@ -1,4 +1,4 @@
-"""When a checkpoint is saved, and how many are kept."""
+"""When a checkpoint is saved, and how many are kept: all defaults of checkpoints."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from jthermo.errors import finite_number, whole_number
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """When training is saved: after some wall time or some steps, and never for more than a share of the time.
+    """When to save a checkpoint: at intervals of wall time or steps, with a bound on the cost.
 
     Args:
         seconds: wall time between checkpoints.
-        steps: save also after so many steps of the longest run; None does not.
-        share: the largest share of the wall time that saving may take; the interval stretches where it would take
-            more.
-        kept: how many checkpoints of a cohort stay on disk, each verified; the older one is there for the case that
-            the newer one is damaged.
+        steps: save also after so many steps of the longest run; None does not count steps.
+        share: bound on the share of the wall time that saving takes. A slow save lengthens the
+            interval of `seconds` accordingly, but not that of `steps`.
+        kept: number of verified checkpoints of a cohort that stay on disk. The older ones are used
+            if the newest is damaged.
+
+    Raises:
+        InputError: `seconds` or `steps` is not positive.
 
     >>> policy = CheckpointPolicy()
-    >>> policy.due(elapsed=61.0, steps=10, slowest_save=0.1), policy.due(elapsed=61.0, steps=10, slowest_save=2.0)
-    (True, False)
+    >>> policy.due(elapsed=61.0, steps=10, slowest_save=0.1)
+    True
+    >>> policy.due(elapsed=61.0, steps=10, slowest_save=2.0)
+    False
     """
 
     seconds: float = 60.0
@@ -42,7 +47,7 @@ class CheckpointPolicy:
         Args:
             elapsed: seconds since the last checkpoint.
             steps: steps of the longest run since then.
-            slowest_save: seconds that the slowest save has taken so far.
+            slowest_save: seconds of the slowest save so far.
         """
         if self.steps is not None and steps >= self.steps:
             return True

@@ -1,8 +1,8 @@
-"""Sweep → cohorts → lane blocks, and what it will cost, before anything is trained.
+"""Group the runs of a sweep into cohorts (one compiled program each) and blocks of W lanes.
 
-Runs that share static shapes form a cohort and its programs. A cohort's runs are dealt into blocks of W lanes that
-share one clock; each device maps over its blocks. W decides rounding, so it follows from the cohort alone, never from
-how many runs or devices there are.
+Runs with the same static shapes form a cohort. Its runs are divided into blocks of W lanes that are
+recorded at the same steps, and each device maps over its blocks. W affects rounding, so it depends
+on the program alone, never on the number of runs or devices.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ from jthermo.sweep.sweep import Sweep
 
 @dataclass(frozen=True)
 class Cohort:
-    """Runs that share a program.
+    """R runs that share a compiled program.
 
     Attributes:
-        program: their static part.
-        model: the model with its init.
+        program: the static part of the runs.
+        model: the model with its initialisation.
         width: W, the number of lanes of a block.
-        key: (R,) what each run is, its seed apart; see :meth:`jthermo.spec.Sweep.key_of`.
-        runs: their traced numbers, NumPy with leading axis (R,).
+        key: (R,) configuration key, which identifies a run up to its seed; see
+            :meth:`jthermo.Sweep.key_of`.
+        runs: the traced numbers of the runs, NumPy arrays with leading axis (R,).
         steps: (R, K) recorded steps, padded with −1.
-        blocks: (num_blocks, W) which of the R runs is in each lane; lanes left over repeat the block's first run.
-        real: (num_blocks, W) False for lanes left over.
-        progress: (R, 2) steps trained and records made before; zero for a run that has not begun.
+        blocks: (num_blocks, W) index of the run in each lane; surplus lanes repeat the first run of
+            the block.
+        real: (num_blocks, W) False for surplus lanes.
+        progress: (R, 2) steps trained and records taken so far; zero for a run that has not begun.
     """
 
     program: step_program.Program
@@ -53,7 +55,7 @@ class Cohort:
 
     @property
     def num_runs(self) -> int:
-        """R."""
+        """The number of runs R."""
         return len(self.key)
 
     @functools.cached_property
@@ -63,12 +65,12 @@ class Cohort:
 
     @property
     def run_steps(self) -> int:
-        """Updates that all runs together have before them."""
+        """Number of updates still to make, summed over runs."""
         return int((self.steps.max(1) - self.progress[:, 0]).sum())
 
     @functools.cached_property
     def name(self) -> str:
-        """Sixteen hex digits of the runs it holds."""
+        """Sixteen hex digits of a hash of the runs, used as file name."""
         return identity.json_digest([self.key.tolist(), self.runs.seed.tolist()])[:16]
 
     @property
@@ -83,36 +85,40 @@ class Cohort:
 
     @property
     def record_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and dtype of every recorded variable of one run at one record."""
+        """Shape and dtype of every recorded variable, for one run and one record."""
         return _record_shapes(self.program, self.model, tuple(self.runs.hyper))
 
     @functools.cached_property
     def record_costs(self) -> dict[str, tuple[float, int]]:
-        """Of each observable, by its first variable: what a record costs in steps, counted, and n of every n-th record."""
+        """Per observable (keyed by its first variable): estimated cost of one record, and period.
+
+        The cost is counted arithmetic in units of a training step. The period n means that every
+        n-th record has the observable.
+        """
         p = self.program
-        made = {}
-        for each in p.observables:
-            name = next(iter(each.variables(p.model, p.data)))
-            made[name] = (
-                each.cost(p.model, p.data, p.probe_size, p.loss) / p.batch_size,
-                each.period,
+        costs = {}
+        for observable in p.observables:
+            name = next(iter(observable.variables(p.model, p.data)))
+            costs[name] = (
+                observable.cost(p.model, p.data, p.probe_size, p.loss) / p.batch_size,
+                observable.period,
             )
-        return made
+        return costs
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of all records."""
+        """Bytes of all records of all runs."""
         one = sum(math.prod(v.shape) * v.dtype.itemsize for v in self.record_shapes.values()) + 8
         return self.steps.size * one
 
     def split(self, number: int) -> list[Cohort]:
-        """The runs in so many cohorts of whole blocks, to be trained one after the other."""
-        made = []
+        """Divide the cohort into `number` cohorts of whole blocks, or into its blocks if fewer."""
+        parts = []
         for some in np.array_split(np.arange(len(self.blocks)), min(number, len(self.blocks))):
             blocks, real = self.blocks[some], self.real[some]
-            kept, place = np.unique(blocks, return_inverse=True)
+            kept, index = np.unique(blocks, return_inverse=True)
             runs = jax.tree.map(lambda a, kept=kept: a[kept], self.runs)
-            made.append(
+            parts.append(
                 Cohort(
                     self.program,
                     self.model,
@@ -120,17 +126,23 @@ class Cohort:
                     self.key[kept],
                     runs,
                     self.steps[kept],
-                    place.reshape(blocks.shape),
+                    index.reshape(blocks.shape),
                     real,
                     self.progress[kept],
                 )
             )
-        return made
+        return parts
 
     def deal(self, num_devices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Blocks in the order of the devices, dealt out in turn: lanes, real (blocks, W) and steps (blocks, K).
+        """Assign the blocks to the devices in turn.
 
-        Blocks added to fill the last deal have no real lane and no step.
+        Args:
+            num_devices: number of devices.
+
+        Returns:
+            Lanes (blocks, W), real (blocks, W) and steps (blocks, K), ordered by device. The number
+            of blocks is a multiple of the number of devices; added blocks have no real lane and
+            only −1 as steps.
         """
         missing = -len(self.blocks) % num_devices
         lanes = np.concatenate([self.blocks, np.repeat(self.blocks[:1], missing, 0)])
@@ -141,11 +153,11 @@ class Cohort:
 
     @property
     def example(self) -> step_program.Run:
-        """One run's numbers."""
+        """The traced numbers of the first run."""
         return jax.tree.map(lambda a: a[0], self.runs)
 
 
-# (key, seed) → steps trained and records made
+# Maps (key, seed) to (steps trained, records taken).
 RunProgress = Mapping[tuple[str, int], tuple[int, int]]
 
 
@@ -158,30 +170,30 @@ def cohorts(
     engine: str = "xla",
     widths: Mapping[str, int] | None = None,
 ) -> list[Cohort]:
-    """The sweep's runs in groups that share a program, in the order of the sweep.
+    """Group the runs of a sweep into cohorts, in the order of the sweep.
 
     Args:
         sweep: the sweep.
-        wanted: which runs, with their progress; None is all of them from the start.
-        shard: (I, N): of all lane blocks of the sweep, those whose number is I modulo N.
-        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; the one JAX runs on where it is None.
+        wanted: the runs to include, with their progress; None means all runs from the start.
+        shard: (I, N) keeps only the blocks of the sweep whose number is I modulo N.
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; None means the platform that JAX runs on.
         engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.choice.settle`.
-        widths: W by key of those configurations that have begun with one; the rule gives it to the others.
+        widths: W by key of the configurations that already have one; others follow the rule.
     """
     grouped: dict[tuple[step_program.Program, Model, int], list[_Member]] = {}
-    # numbered, since a long tuple of steps is slow to compare for every run
+    # Long tuples of steps are slow to compare for every run, so each distinct one gets a number.
     clocks: dict[tuple[int, ...], int] = {}
     for config, group in sweep.groups.items():
         program, hyper = step_program.split(config, sweep.record, engine)
         key, steps = sweep.key_of(config), sweep.steps_of(config)
         width = (widths or {}).get(key) or _width(sweep, program, platform)
-        # None and a float of the same field are different programs, since only the float is traced
+        # A field that is None is static and one that is a float is traced: different programs.
         members = grouped.setdefault((program, config.model, width), [])
         clock = clocks.setdefault(steps, len(clocks))
         members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in group.seeds)
-    made, first = [], 0
+    result, first = [], 0
     for (program, model, width), members in grouped.items():
-        # the blocks of the whole sweep, so that a shard's runs do not depend on what is done already
+        # Shards divide the blocks of the whole sweep, so they do not depend on finished runs.
         blocks = _blocks([m.clock for m in members], width)
         mine = [
             members[i]
@@ -194,12 +206,14 @@ def cohorts(
             mine = [m for m in mine if (m.key, m.seed) in wanted]
         if mine:
             progress = [(wanted or {}).get((m.key, m.seed), (0, 0)) for m in mine]
-            made.append(_cohort(program, model, mine, np.array(progress), width, sweep.common_data))
-    return made
+            result.append(
+                _cohort(program, model, mine, np.array(progress), width, sweep.common_data)
+            )
+    return result
 
 
 class _Member(NamedTuple):
-    """A run before it has a lane."""
+    """A run that has not been assigned to a lane yet."""
 
     key: str
     config: RunConfig
@@ -210,7 +224,7 @@ class _Member(NamedTuple):
 
 
 def _blocks(clocks: Sequence[Any], width: int) -> list[list[int]]:
-    """Indices in blocks of at most `width` that share a clock."""
+    """Indices of runs in blocks of at most `width` runs with the same clock."""
     by_clock: dict[Any, list[int]] = {}
     for i, clock in enumerate(clocks):
         by_clock.setdefault(clock, []).append(i)
@@ -227,6 +241,7 @@ def _cohort(
     width: int,
     common_data: bool,
 ) -> Cohort:
+    """Assign `members` to blocks; runs of a block share the clock and the progress."""
     steps = np.full((len(members), max(len(m.steps) for m in members)), -1, np.int64)
     for row, member in zip(steps, members, strict=True):
         row[: len(member.steps)] = member.steps
@@ -234,7 +249,7 @@ def _cohort(
     blocks = _blocks(
         [(m.clock, *p) for m, p in zip(members, progress.tolist(), strict=True)], width
     )
-    # longest first: dealt out in turn, the devices end together
+    # Longest first: assigned in turn, they end at nearly the same time on all devices.
     blocks.sort(key=lambda lanes: -left[lanes[0]])
     filled = np.array([lanes + lanes[:1] * (width - len(lanes)) for lanes in blocks])
     real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
@@ -249,7 +264,7 @@ def _cohort(
 def _record_shapes(
     program: step_program.Program, model: Model, hyper: tuple[str, ...]
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """See :attr:`Cohort.record_shapes`; traced once for equal programs."""
+    """The cached part of :attr:`Cohort.record_shapes`: equal programs are traced once."""
     number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.uint32))
 
     def record(run: step_program.Run, held: step_program.HeldArrays) -> dict[str, Any]:

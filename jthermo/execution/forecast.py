@@ -1,10 +1,11 @@
-"""What a sweep will cost, before it is run: programs, memory, seconds, disk, here or on a machine one doesn't have."""
+"""``jt.plan``: forecast programs, memory, time and disk of a sweep, here or on another machine."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,40 +19,46 @@ from jthermo.execution.cohorts import Cohort
 from jthermo.execution.timing import Measured, measure
 from jthermo.sweep.sweep import Sweep
 
-# of one checkpoint: the archive, its seal and three of Orbax
+# Files of one checkpoint: the archive, its SHA-256 and three that Orbax writes.
 CHECKPOINT_FILES = 5
+# Files that every results folder has once: sweep.json and the manifest.
+FOLDER_FILES = 2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The forecast of a sweep.
+    """The forecast of a sweep; ``print`` shows it as a table.
 
     Attributes:
-        num_runs: runs of the grid.
-        num_programs: compiled programs of the update; runs that share static shapes share one.
+        num_runs: number of runs.
+        num_programs: number of compiled programs of the update; runs with the same static shapes
+            share one.
         lane_width: W of each program.
-        num_lanes: lanes trained, those left over in the last block of each clock included.
-        run_steps: updates of all runs together.
-        num_devices: devices the forecast is for.
-        num_hosts: hosts they belong to.
-        busy: share of the devices' time that has a block to train.
-        rate: lane-steps a second of one device, measured or stated; None where neither.
-        seconds: forecast of the training alone.
-        record_seconds: forecast of the records beside it: timed where a burst was, else from `record_costs`; None where
-            `seconds` is.
-        record_costs: what each observable costs, in updates a record, mean over its schedule; by its first variable.
-        timed: whether these are scaled to what all of them together were measured to take, else counted arithmetic.
-        record_share: of the run's time that goes into records.
-        convolutions: how the lanes of nets with convolutions are vectorised.
-        compile_seconds: measured while planning; None where nothing was compiled.
-        state_bytes: parameters and optimizer state of the largest cohort, of one device.
-        device_bytes: peak memory of one device, from the compiled programs of the largest cohort.
-        limit_bytes: memory of one device; None where it isn't known.
-        rounds: in how many rounds the largest cohort is trained so that each fits; 1 where nothing says it wouldn't.
-        disk_bytes: records, uncompressed.
-        checkpoint_bytes: the last checkpoint of one host: parameters, optimizer state and records so far of its runs.
-        checkpoint_every: seconds of wall time from one checkpoint to the next.
-        num_files: of records and kept checkpoints, over all hosts.
+        num_lanes: lanes that are trained, including surplus lanes in blocks that are not full.
+        run_steps: updates, summed over runs.
+        num_devices: devices of the machine.
+        num_hosts: hosts of the machine.
+        busy: share of the devices' time in which they have a block to train.
+        rate: lane-steps per second of one device, measured or stated; None without either.
+        seconds: time of training, without records; None if `rate` is.
+        record_seconds: time of the records; None if `seconds` is.
+        record_costs: cost of one record of each observable, keyed by its first variable, in
+            training steps; mean over all records, including those that a sparse observable skips.
+        timed: whether `record_costs` are scaled to the measured time of all observables together;
+            else they are counted arithmetic.
+        record_share: share of records in the time of training and records.
+        convolutions: how the convolutions of the nets are computed.
+        compile_seconds: time of compilation, measured; None if nothing was compiled.
+        state_bytes: parameters and optimizer state of the largest cohort on one device.
+        device_bytes: peak memory of one device, from the compiled programs of the largest cohort;
+            None if nothing was compiled.
+        limit_bytes: memory of one device; None if unknown.
+        rounds: number of rounds in which the largest cohort is trained so that each fits into
+            memory; 1 if the limit is unknown.
+        disk_bytes: the records, uncompressed.
+        checkpoint_bytes: the last checkpoint of one host: parameters, optimizer state and records.
+        checkpoint_every: seconds between two checkpoints.
+        num_files: files of records and checkpoints, of all hosts.
     """
 
     num_runs: int
@@ -81,93 +88,84 @@ class Plan:
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """Of the largest cohort over all devices, were it trained in one round."""
+        """Peak memory of all devices together, if the largest cohort is trained in one round."""
         return None if self.device_bytes is None else self.device_bytes * self.num_devices
 
     @property
     def checkpoint_rate(self) -> float:
-        """Bytes a second that one host writes, averaged over the interval between its last checkpoints."""
+        """Bytes per second that one host writes, averaged from one checkpoint to the next."""
         return self.checkpoint_bytes / self.checkpoint_every
 
     @property
     def total_seconds(self) -> float | None:
-        """Training and records together; None where neither is known."""
+        """Time of training and records; None if it is unknown."""
         if self.seconds is None or self.record_seconds is None:
             return None
         return self.seconds + self.record_seconds
 
     def __str__(self) -> str:
-        text, hosts = memory.text, self.num_hosts
-        many = hosts > 1
+        several = self.num_hosts > 1
+        hosts = f" of {self.num_hosts} hosts" if several else ""
+        widths = ", ".join(map(str, sorted(set(self.lane_width))))
+        share = f", {memory.text(self.disk_bytes / self.num_hosts)} per host" if several else ""
         rows = [
             (
                 "runs",
-                f"{self.num_runs:,} in {self.num_lanes:,} lanes on {self.num_devices} devices"
-                + (f" of {hosts} hosts" if many else ""),
+                f"{self.num_runs:,} in {self.num_lanes:,} lanes "
+                f"on {self.num_devices} devices{hosts}",
             ),
-            (
-                "programs",
-                f"{self.num_programs}, lane width {', '.join(map(str, sorted(set(self.lane_width))))}",
-            ),
+            ("programs", f"{self.num_programs}, lane width {widths}"),
             ("run-steps", f"{self.run_steps:,}; devices busy {self.busy:.0%} of the time"),
+            *(("convolutions", sentence) for sentence in self.convolutions),
+            ("observables", self._observables_text()),
+            *([("time", self._time_text())] if self.total_seconds is not None else []),
+            ("memory", self._memory_text()),
+            ("records", memory.text(self.disk_bytes) + share),
+            ("checkpoints", self._checkpoints_text()),
+            ("files", f"about {self.num_files:,}"),
         ]
-        rows += [("convolutions", words) for words in self.convolutions]
-        rows.append(("observables", self._watching()))
-        if self.total_seconds is not None:
-            compiling = (
-                f", {self.compile_seconds:.3g} s of compilation"
-                if self.compile_seconds is not None
-                else ""
-            )
-            rows.append(
-                (
-                    "time",
-                    f"{duration(self.total_seconds)}: {duration(self.seconds or 0.0)} of training at {self.rate:.3g} "
-                    f"run-steps/s a device, {duration(self.record_seconds or 0.0)} of records{compiling}",
-                )
-            )
-        if self.device_bytes is None:
-            rows.append(
-                (
-                    "memory",
-                    f"at least {text(self.state_bytes)} a device for parameters and optimizer",
-                )
-            )
-        else:
-            rows.append(("memory", f"{text(self.device_bytes)} a device{self._fits()}"))
-        rows.append(
-            (
-                "records",
-                text(self.disk_bytes)
-                + (f", {text(self.disk_bytes / hosts)} a host" if many else ""),
-            )
-        )
-        rows.append(("checkpoints", self._traffic()))
-        rows.append(("files", f"about {self.num_files:,}"))
-        return "\n".join(f"{name:<12} {words}" for name, words in rows)
+        return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
-    def _watching(self) -> str:
-        dearest = sorted(self.record_costs.items(), key=lambda item: -item[1])
-        each = ", ".join(f"{name} {steps:.2g}" for name, steps in dearest)
+    def _observables_text(self) -> str:
+        by_cost = sorted(self.record_costs.items(), key=lambda item: -item[1])
+        costs = ", ".join(f"{name} {steps:.2g}" for name, steps in by_cost)
         how = "measured together" if self.timed else "counted arithmetic, not measured"
-        return f"{each} steps a record: {self.record_share:.0%} of the time ({how})"
+        return f"{costs} steps per record; {self.record_share:.0%} of the time ({how})"
 
-    def _fits(self) -> str:
+    def _time_text(self) -> str:
+        total, training, recording = (
+            duration(seconds or 0.0)
+            for seconds in (self.total_seconds, self.seconds, self.record_seconds)
+        )
+        text = (
+            f"{total}: {training} of training at {self.rate:.3g} run-steps/s per device, "
+            f"{recording} of records"
+        )
+        if self.compile_seconds is not None:
+            text += f", {self.compile_seconds:.3g} s of compilation"
+        return text
+
+    def _memory_text(self) -> str:
+        if self.device_bytes is None:
+            state = memory.text(self.state_bytes)
+            return f"at least {state} per device for parameters and optimizer"
+        need = memory.text(self.device_bytes)
         if self.limit_bytes is None:
-            return ""
+            return f"{need} per device"
+        limit = memory.text(self.limit_bytes)
         if self.rounds > 1:
-            return (
-                f", but there are {memory.text(self.limit_bytes)}: trained in {self.rounds} rounds"
-            )
-        return f" of {memory.text(self.limit_bytes)}"
+            return f"{need} per device, which has {limit}: trained in {self.rounds} rounds"
+        return f"{need} of {limit} per device"
 
-    def _traffic(self) -> str:
-        text, one = memory.text, self.checkpoint_bytes
-        where = " a host" if self.num_hosts > 1 else ""
+    def _checkpoints_text(self) -> str:
+        size, every = memory.text(self.checkpoint_bytes), f"{self.checkpoint_every:g} s"
+        host = " per host" if self.num_hosts > 1 else ""
         if self.total_seconds is not None and self.total_seconds < self.checkpoint_every:
-            return f"{text(one)}{where}, once: training takes less than {self.checkpoint_every:g} s"
-        together = f", {text(self.checkpoint_rate * self.num_hosts)}/s together" if where else ""
-        return f"{text(one)}{where} every {self.checkpoint_every:g} s: {text(self.checkpoint_rate)}/s{where}{together}"
+            return f"{size}{host}, once, since training takes less than {every}"
+        text = f"{size}{host} every {every}: {memory.text(self.checkpoint_rate)}/s{host}"
+        if host:
+            text += f", {memory.text(self.checkpoint_rate * self.num_hosts)}/s together"
+        return text
 
 
 def plan(
@@ -183,147 +181,245 @@ def plan(
     platform: str | None = None,
     checkpoint_every: float = CheckpointPolicy.seconds,
 ) -> Plan:
-    """Forecast a sweep: its programs, lanes, memory, seconds and disk, on this machine or on another one.
+    """Forecast programs, lanes, memory, time and disk of a sweep, on this machine or another one.
 
     Args:
-        sweep: what would be run.
-        measure: compile each program and, where no rate is stated, time a burst of it; False counts only.
+        sweep: the sweep.
+        measure: compile each program and, if `rate` is not stated, time a burst of it; False only
+            counts.
         placement: ``"sharding"`` or ``"pmap"``.
-        engine: which engine is measured; see :func:`jthermo.run`.
-        devices: number of devices of the machine to forecast; None takes those at hand.
-        hosts: hosts these devices belong to, in equal shares.
-        rate: run-steps a second of one device, to forecast another kind of device; None measures it here.
-        memory: bytes of one device, to forecast another kind of device; None asks the devices at hand.
-        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, which decides the lane width; None takes the one at hand.
-        checkpoint_every: seconds of wall time from one checkpoint to the next.
+        engine: the engine to measure; see :func:`jthermo.run`.
+        devices: number of devices of the machine; None means the devices of this one.
+        hosts: number of hosts, each with the same number of devices.
+        rate: lane-steps per second of one device of another machine; None measures it here.
+        memory: bytes of one device of another machine; None asks the devices of this one.
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``, which decides W; None means this machine's.
+        checkpoint_every: seconds between two checkpoints.
+
+    Returns:
+        The forecast. ``print`` shows it as a table.
 
     Raises:
-        InputError: a bad argument, or a device that can't hold even one block of lanes.
+        InputError: a bad argument, or a device that cannot hold a single block of runs.
 
     >>> import jthermo as jt
-    >>> sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2), learning_rate=0.1,
-    ...                  batch_size=(1, 2), num_steps=10, record=jt.Record(steps=jt.every(5), observables=jt.loss()))
+    >>> sweep = jt.Sweep(
+    ...     model=jt.models.TwoLayer(inputs=2, hidden=2),
+    ...     data=jt.data.Gaussian(dim=2),
+    ...     learning_rate=0.1,
+    ...     batch_size=(1, 2),
+    ...     num_steps=10,
+    ...     record=jt.Record(steps=jt.every(5), observables=jt.loss()),
+    ... )
     >>> jt.plan(sweep, measure=False).num_programs
     2
-    >>> made = jt.plan(sweep, measure=False, devices=2, rate=10.0)
-    >>> made.seconds  # two blocks of 32 lanes, one after the other
+    >>> forecast = jt.plan(sweep, measure=False, devices=2, rate=10.0)
+    >>> forecast.seconds  # one block of 32 lanes per batch size, one after the other
     64.0
-    >>> sorted(made.record_costs)
+    >>> sorted(forecast.record_costs)
     ['loss']
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
+    machine = _machine(placement, devices, hosts, rate)
+    interval = finite_number("checkpoint_every", checkpoint_every, above=0)
+    trainer = _engine(sweep, engine) if measure else "xla"
+    groups = cohorts.cohorts(sweep, platform=platform, engine=trainer)
+    loads = [_load(cohort, machine, measure) for cohort in groups]
+    time = _time(loads, machine)
+    limit = _limit(memory, machine.here, devices)
+    measured = [(load.measured, load.blocks) for load in loads if load.measured is not None]
+    state_bytes = sum(cohort.state_bytes for cohort in groups)
+    record_bytes = sum(cohort.record_bytes for cohort in groups)
+    notes = (lane_width.convolution_rule(cohort.program.model) for cohort in groups)
+    return Plan(
+        num_runs=sweep.num_runs,
+        num_programs=len({cohort.program for cohort in groups}),
+        lane_width=tuple(cohort.width for cohort in groups),
+        num_lanes=sum(cohort.blocks.size for cohort in groups),
+        run_steps=sum(cohort.run_steps for cohort in groups),
+        num_devices=machine.num_devices,
+        num_hosts=machine.num_hosts,
+        busy=time.busy,
+        rate=time.rate,
+        seconds=time.training,
+        record_seconds=time.recording,
+        record_costs=_mean_costs(loads),
+        timed=all(load.timed for load in loads),
+        record_share=time.record_share,
+        convolutions=tuple(dict.fromkeys(note for note in notes if note)),
+        compile_seconds=sum(m.compile_seconds for m, _ in measured) if measure else None,
+        state_bytes=max(load.state_bytes for load in loads),
+        device_bytes=max((m.peak(blocks) for m, blocks in measured), default=None),
+        limit_bytes=limit,
+        rounds=max((m.rounds(blocks, limit) for m, blocks in measured), default=1),
+        disk_bytes=record_bytes,
+        checkpoint_bytes=math.ceil((state_bytes + record_bytes) / machine.num_hosts),
+        checkpoint_every=interval,
+        num_files=_num_files(len(groups), machine.num_hosts),
+    )
+
+
+class _Machine(NamedTuple):
+    """The machine of the forecast, and the devices of this one, which measure.
+
+    `rate` is the stated number of lane-steps per second of one device, or None.
+    """
+
+    here: placing.Placement
+    num_devices: int
+    num_hosts: int
+    rate: float | None
+
+
+def _machine(placement: str, devices: int | None, hosts: int, rate: float | None) -> _Machine:
+    """The machine, from the arguments of :func:`plan`, checked."""
     if rate is not None:
         rate = finite_number("rate", rate, above=0)
     hosts = whole_number("hosts", hosts)
-    every = finite_number("checkpoint_every", checkpoint_every, above=0)
     here = placing.Placement(placement, placing.devices())
     count = len(here.devices) if devices is None else whole_number("devices", devices)
     if count % hosts:
         raise InputError("hosts", hosts, f"give a number that divides the {count} devices")
-    programs = step_program.programs(sweep)
-    chosen = engines.settle(engine, None, programs, lambda _: None) if measure else "xla"
-    groups = cohorts.cohorts(sweep, platform=platform, engine=chosen)
-    found = [_measured(c, here, count, rate) if measure else None for c in groups]
-    loads = [_dealt(c.steps[c.blocks[:, 0]].max(1) * c.width, count) for c in groups]
-    watched = [_watched(c, m) for c, m in zip(groups, found, strict=True)]
-    watching = [_dealt(sum(w.values(), np.zeros(1)), count)[0] for w in watched]
-    rates = [m.rate if m is not None and m.rate else rate for m in found]
-    seconds = [longest / r if r else None for (longest, _), r in zip(loads, rates, strict=True)]
-    total = None if None in seconds else sum(s for s in seconds if s is not None)
-    beside = (
-        None if total is None else sum(w / r for w, r in zip(watching, rates, strict=True) if r)
-    )
-    limit = _limit(memory, here, devices)
-    blocks = [math.ceil(len(c.blocks) / count) for c in groups]
-    longest = sum(most for most, _ in loads)
-    trained, recorded = (longest, sum(watching)) if total is None else (total, beside or 0.0)
-    record_bytes = sum(c.record_bytes for c in groups)
-    state_bytes = sum(c.state_bytes for c in groups)
-    return Plan(
-        num_runs=sweep.num_runs,
-        num_programs=len({c.program for c in groups}),
-        lane_width=tuple(c.width for c in groups),
-        num_lanes=sum(c.blocks.size for c in groups),
-        run_steps=sum(c.run_steps for c in groups),
-        num_devices=count,
-        num_hosts=hosts,
-        busy=sum(every_block for _, every_block in loads) / (count * longest) if longest else 1.0,
-        rate=longest / total if total else rate,
-        seconds=total,
-        record_seconds=beside,
-        record_costs=_mean_costs(groups, watched),
-        timed=all(m is not None and m.record_seconds is not None for m in found),
-        record_share=float(recorded / (trained + recorded)),
-        convolutions=tuple(
-            dict.fromkeys(w for c in groups if (w := lane_width.convolution_rule(c.program.model)))
-        ),
-        compile_seconds=sum(m.compile_seconds for m in found if m is not None) if measure else None,
-        state_bytes=max(
-            c.state_bytes // len(c.blocks) * b for c, b in zip(groups, blocks, strict=True)
-        ),
-        device_bytes=max(
-            (m.peak(b) for m, b in zip(found, blocks, strict=True) if m is not None), default=None
-        ),
-        limit_bytes=limit,
-        rounds=max(
-            (m.rounds(b, limit) for m, b in zip(found, blocks, strict=True) if m is not None),
-            default=1,
-        ),
-        disk_bytes=record_bytes,
-        checkpoint_bytes=math.ceil((state_bytes + record_bytes) / hosts),
-        checkpoint_every=every,
-        num_files=2 + hosts * (len(groups) + CheckpointPolicy.kept * CHECKPOINT_FILES),
-    )
+    return _Machine(here, count, hosts, rate)
 
 
-def _measured(cohort: Cohort, here: placing.Placement, count: int, rate: float | None) -> Measured:
-    return measure(cohort, here, math.ceil(len(cohort.blocks) / count), burst=rate is None)
+def _engine(sweep: Sweep, engine: str) -> str:
+    """The engine that would train the sweep on this machine."""
+    return engines.settle(engine, None, step_program.programs(sweep), lambda _: None)
+
+
+def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:
+    """Memory of one device: stated, or this machine's if the forecast is for this machine."""
+    if stated is not None:
+        return int(finite_number("memory", stated, above=0))
+    return memory.limit(here.devices) if devices is None else None
+
+
+class _Load(NamedTuple):
+    """What a cohort demands of the machine.
+
+    Attributes:
+        cohort: the cohort.
+        measured: its measurements on this machine; None if it was only counted.
+        rate: lane-steps per second of one device, measured or stated; None without either.
+        blocks: blocks on the fullest device.
+        longest: lane-steps of training on the busiest device.
+        total: lane-steps of training on all devices.
+        records: cost of all records of each observable, per block, in lane-steps.
+        longest_records: lane-steps that the records of the busiest device cost.
+    """
+
+    cohort: Cohort
+    measured: Measured | None
+    rate: float | None
+    blocks: int
+    longest: float
+    total: float
+    records: dict[str, np.ndarray]
+    longest_records: float
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time of a record was measured."""
+        return self.measured is not None and self.measured.record_seconds is not None
+
+    @property
+    def state_bytes(self) -> int:
+        """Parameters and optimizer state on the fullest device, in bytes."""
+        return self.cohort.state_bytes // len(self.cohort.blocks) * self.blocks
+
+
+def _load(cohort: Cohort, machine: _Machine, measured: bool) -> _Load:
+    """Divide a cohort among the devices of the machine; compile and time it if `measured`."""
+    count = machine.num_devices
+    blocks = math.ceil(len(cohort.blocks) / count)
+    timing = measure(cohort, machine.here, blocks, burst=machine.rate is None) if measured else None
+    longest, total = _dealt(cohort.steps[cohort.blocks[:, 0]].max(1) * cohort.width, count)
+    records = _record_steps(cohort, timing)
+    return _Load(
+        cohort,
+        timing,
+        timing.rate if timing is not None and timing.rate else machine.rate,
+        blocks,
+        longest,
+        total,
+        records,
+        _dealt(sum(records.values(), np.zeros(1)), count)[0],
+    )
 
 
 def _dealt(steps: np.ndarray, count: int) -> tuple[float, float]:
-    """Of lane-steps by block: those of the device that has most, and of all devices, with the blocks dealt out in turn."""
+    """Lane-steps on the busiest of `count` devices and on all, from lane-steps per block."""
     return max(
         steps[i::count].sum().item() for i in range(min(count, len(steps)))
     ), steps.sum().item()
 
 
-def _records(cohort: Cohort) -> np.ndarray:
+def _num_records(cohort: Cohort) -> np.ndarray:
     """The number of records of each block."""
     return (cohort.steps[cohort.blocks[:, 0]] >= 0).sum(1)
 
 
-def _watched(cohort: Cohort, measured: Measured | None) -> dict[str, np.ndarray]:
-    """What each observable costs each block over its records, in lane-steps, scaled to the time of all together."""
+def _record_steps(cohort: Cohort, timing: Measured | None) -> dict[str, np.ndarray]:
+    """Lane-steps that all records of each observable cost, per block.
+
+    Counted arithmetic, scaled so that all observables together take the measured time, if there is
+    one.
+    """
     costs, scale = cohort.record_costs, 1.0
     counted = sum(cost for cost, _ in costs.values())
-    if measured is not None and measured.rate and measured.record_seconds and counted:
-        scale = measured.record_seconds * measured.rate / counted
-    records = _records(cohort)
+    if timing is not None and timing.rate and timing.record_seconds and counted:
+        scale = timing.record_seconds * timing.rate / counted
+    records = _num_records(cohort)
     return {
         name: scale * cost * cohort.width * np.ceil(records / n)
         for name, (cost, n) in costs.items()
     }
 
 
-def _mean_costs(
-    groups: Sequence[Cohort], watched: Sequence[dict[str, np.ndarray]]
-) -> dict[str, float]:
-    """Steps a record of each observable, mean over all records of all lanes."""
-    lanes = sum(int(_records(c).sum()) * c.width for c in groups)
-    names = dict.fromkeys(name for each in watched for name in each)
-    return {n: sum(float(w[n].sum()) for w in watched if n in w) / lanes for n in names}
+def _mean_costs(loads: Sequence[_Load]) -> dict[str, float]:
+    """Cost of one record of each observable in steps, as a mean over all records of all lanes."""
+    lanes = sum(int(_num_records(load.cohort).sum()) * load.cohort.width for load in loads)
+    names = dict.fromkeys(name for load in loads for name in load.records)
+    return {
+        name: sum(float(load.records[name].sum()) for load in loads if name in load.records) / lanes
+        for name in names
+    }
 
 
-def _limit(stated: float | None, here: placing.Placement, devices: int | None) -> int | None:
-    """Bytes of one device: stated, or asked where the devices at hand are those of the forecast."""
-    if stated is not None:
-        return int(finite_number("memory", stated, above=0))
-    return memory.limit(here.devices) if devices is None else None
+class _Time(NamedTuple):
+    """Seconds of training and records (None if no rate is known), and what follows from them."""
+
+    training: float | None
+    recording: float | None
+    record_share: float
+    busy: float
+    rate: float | None
+
+
+def _time(loads: Sequence[_Load], machine: _Machine) -> _Time:
+    """The time of the busiest devices; cohorts are trained one after the other."""
+    steps = sum(load.longest for load in loads)
+    record_steps = sum(load.longest_records for load in loads)
+    busy = sum(load.total for load in loads) / (machine.num_devices * steps) if steps else 1.0
+    rates = [load.rate for load in loads if load.rate]
+    if len(rates) < len(loads):
+        share = float(record_steps / (steps + record_steps))
+        return _Time(None, None, share, busy, machine.rate)
+    training = sum(load.longest / rate for load, rate in zip(loads, rates, strict=True))
+    recording = sum(load.longest_records / rate for load, rate in zip(loads, rates, strict=True))
+    share = float(recording / (training + recording))
+    return _Time(training, recording, share, busy, steps / training if training else machine.rate)
+
+
+def _num_files(num_cohorts: int, num_hosts: int) -> int:
+    """Files of a results folder: records per cohort and kept checkpoints, for every host."""
+    return FOLDER_FILES + num_hosts * (num_cohorts + CheckpointPolicy.kept * CHECKPOINT_FILES)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Seconds with a unit, for messages.
 
     >>> duration(0.25), duration(4000)
     ('0.25 s', '1.11 h')

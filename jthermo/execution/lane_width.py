@@ -1,4 +1,4 @@
-"""W, the number of runs that are vectorised together: the rule and its measurements."""
+"""W, the number of runs that are vectorised together: the rule and the measurements behind it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from jthermo.models import CNN, Model
 from jthermo.observables.cost import largest, primitives
 from jthermo.sweep.sweep import Sweep
 
-# parameters × batch size up to which a step is dominated by its overhead: more lanes hide it
+# Bound on parameters × batch size of a small net, whose step is mostly overhead that more lanes
+# hide. It separates the 10-316-1 net from the 100-100-1 net of the timings in lane_width.
 SMALL = 4096
-# threads that a multiprocessor of a GPU keeps at once, and the multiprocessors of an NVIDIA H100, for plans without a GPU
+# Threads that a multiprocessor of an NVIDIA GPU keeps resident, and the number of multiprocessors
+# of an H100, which is assumed in a plan for GPUs made on a machine without one.
 THREADS, MULTIPROCESSORS = 2048, 132
-# fewest and most lanes of a block by XLA on a GPU
+# Fewest and most lanes of a block with XLA on a GPU.
 GPU_LANES = (4, 4096)
-# of the Pallas kernel per block: a part of a GPU, since all blocks are one launch and the last of each clock is not full
+# Programs of the Pallas kernel per block. One launch trains all blocks, so a block need not fill
+# the GPU; a small one leaves few lanes unused where a sweep has many learning rates of few seeds each.
 PROGRAMS = 32
 
 
 def widths(sweep: Sweep, engine: str) -> dict[str, int]:
-    """W of every configuration, by its key, as the sweep begins on this machine."""
+    """W of every configuration by its key, for a sweep that begins on this machine."""
     programs = {
         sweep.key_of(c): step_program.split(c, sweep.record, engine)[0] for c in sweep.groups
     }
@@ -32,20 +35,35 @@ def widths(sweep: Sweep, engine: str) -> dict[str, int]:
 
 
 def _width(sweep: Sweep, program: step_program.Program, platform: str | None = None) -> int:
+    """The sweep's `lane_width` if it sets one, else W by the rule."""
     return sweep.lane_width or lane_width(program, platform or jax.default_backend())
 
 
 def lane_width(program: step_program.Program, platform: str) -> int:
-    """W by rule: on a CPU 32 lanes hide the overhead of a small net's step; of larger nets a block stays in a core's cache.
+    """W by rule.
 
-    On a GPU by XLA a block has as many lanes as give every thread one number of the widest array of a step, a power of two
-    from 4 to 4096: a step costs several launches however narrow it is, and past that width time grows with the lanes. The
-    Pallas kernel takes 32 of its programs. Neither has been measured on a GPU. Another accelerator takes 256.
-    A processor's time per run-step by XLA at B = 1, of the 10-10-1 net: 272 ns for W = 8, 213 for 16, 190 for 32, 176 for
-    64, which leaves a core without work up to 64 runs; of the 10-316-1 net 2.4 µs for 8 to 32; of the 100-100-1 net 2.5
-    for 4, 3.6 for 16; of the 6-layer net of 50,601 parameters 21 for 4, 31 for 8, 36 for 16, 42 for 32, and at B = 16 103,
-    116, 128 for 4, 8, 16. The fused kernel takes 16 at once. A net
-    with convolutions takes one, since a single run fills the cache: see :func:`convolution_rule`.
+    On a CPU, 32 lanes hide the overhead of a small net's step, 4 keep a block of a larger net in a
+    core's cache, and the fused kernel handles 16 at once. A net with convolutions gets one lane,
+    since a single run fills the cache; see :func:`convolution_rule`.
+
+    On a GPU with XLA, the lanes are as many as give each thread of the device one number of the
+    widest array of a step: a power of two from 4 to 4096. A narrower step would cost the same
+    kernel launches. With the Pallas kernel a block holds the runs of 32 of its programs. Both rules
+    are estimates: no GPU has been measured. Any other accelerator gets 256 lanes.
+
+    Time of one core per run-step, XLA engine, in ns for the first row and µs for the others:
+
+    ===========================  ====  =====  =====  ======  ======  ======
+    net                             B  W = 4  W = 8  W = 16  W = 32  W = 64
+    ===========================  ====  =====  =====  ======  ======  ======
+    10-10-1 (ns)                    1    –      272     213     190     176
+    10-316-1                        1    –      2.4     2.4     2.4    –
+    100-100-1                       1    2.5   –        3.6    –       –
+    6 layers, 50,601 parameters     1     21     31      36      42    –
+    6 layers, 50,601 parameters    16    103    116     128    –       –
+    ===========================  ====  =====  =====  ======  ======  ======
+
+    W = 64 is faster still for the 10-10-1 net, but leaves the second core idle up to 64 runs.
     """
     size = sum(math.prod(v.shape) for v in jax.tree.leaves(program.model.shapes))
     small = size * program.batch_size <= SMALL
@@ -79,7 +97,7 @@ def _gpu_lanes(program: step_program.Program) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _widest(model: Model, batch_size: int) -> int:
-    """Elements of the largest array of a model's forward pass, or of its parameters."""
+    """Number of elements of the largest array of a forward pass, parameters included."""
     x = jax.ShapeDtypeStruct((batch_size, *model.input_shape), jnp.float32)
     forward = jax.make_jaxpr(model.apply)(model.shapes, x).jaxpr
     return max(largest(forward), *(math.prod(v.shape) for v in jax.tree.leaves(model.shapes)))
@@ -87,17 +105,25 @@ def _widest(model: Model, batch_size: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def convolution_rule(model: Model) -> str | None:
-    """How the lanes of a net with convolutions are vectorised, in words; None for other nets.
+    """How the convolutions of a net are computed, as a sentence for the user; None without any.
 
-    Measured once, a processor's time per run-step of the 6-layer CNN: with patches and matrix products ("im2col") 0.80 ms
-    for W = 1 and 1.30 for W = 4 at B = 1, 7.9 and 11.5 ms at B = 8; with XLA's convolution, which several lanes turn into
-    a grouped one, 9.0 ms for W = 1 and 10.8 for W = 4 at B = 1. So :class:`jthermo.models.CNN` takes patches; a user's
-    flax ``Conv`` is what it is. One lane also needs a quarter of the memory of four, and no block is left half empty.
+    Time of one core per run-step of the 6-layer CNN, measured once: patches and matrix products
+    ("im2col") take 0.80 ms for W = 1 and 1.30 ms for W = 4 at B = 1, 7.9 ms and 11.5 ms at B = 8.
+    XLA's convolution, which becomes a grouped one with several lanes, takes 9.0 ms for W = 1 and
+    10.8 ms for W = 4 at B = 1. So :class:`jthermo.models.CNN` uses patches; a flax ``Conv`` of the
+    user is left as it is. One lane also needs a quarter of the memory of four, and leaves no block
+    half empty.
     """
     if isinstance(model, CNN):
-        return "im2col and matrix products, on a CPU one run at a time: ten times as fast as XLA's convolution in a loop"
+        return (
+            "im2col and matrix products; on a CPU one run at a time, "
+            "ten times as fast as a loop over XLA's convolution"
+        )
     x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
     forward = jax.make_jaxpr(model.apply)(model.shapes, x).jaxpr
     if "conv_general_dilated" in primitives(forward):
-        return "XLA's convolution as the flax module has it, on a CPU one run at a time; jt.models.CNN is faster there"
+        return (
+            "XLA's convolution, as written in the flax module; on a CPU one run at a time. "
+            "jt.models.CNN is faster there"
+        )
     return None

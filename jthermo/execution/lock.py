@@ -1,4 +1,4 @@
-"""One writer per results folder and shard: a lock that names its owner, refuses a second one and outlives no owner."""
+"""Lock files: one writer per results folder and shard; taken over when the owner is dead."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from typing import Any
 from jthermo.errors import InputError
 from jthermo.results.layout import LOCKS, shard_name
 
-# a lock of another host that was not touched for so long has no owner any more
+# Age in seconds of the last touch at which a lock of another host counts as abandoned; an owner
+# touches its lock between pieces of work, which take about a second each.
 STALE_SECONDS = 600
+# Seconds between two touches of a held lock.
+TOUCH_SECONDS = 10
 
 
 class Lock:
-    """A held lock; `touch` shows other hosts that its owner lives."""
+    """A held lock.
+
+    Args:
+        path: the lock file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._touched = path, time.monotonic()
 
     def touch(self) -> None:
-        """Renew the lock's time, at most every ten seconds."""
-        if time.monotonic() - self._touched > 10:
+        """Show other hosts that the owner is alive; writes at most every ten seconds."""
+        if time.monotonic() - self._touched > TOUCH_SECONDS:
             with contextlib.suppress(OSError):
                 os.utime(self.path)
             self._touched = time.monotonic()
@@ -35,14 +42,15 @@ class Lock:
 
 @contextlib.contextmanager
 def held(directory: Path, shard: tuple[int, int]) -> Iterator[Lock]:
-    """Hold the lock of a shard of a results folder.
+    """Hold the lock of one shard of a results folder.
 
     Args:
         directory: the results folder.
-        shard: (I, N). Shards of one N may run at once; those of another N would train the same runs.
+        shard: (I, N). Shards with the same N may run at once. Shards with another N train the same
+            runs and are refused.
 
     Raises:
-        InputError: another process holds it; the message names host and pid.
+        InputError: another process holds the lock; the message names its host and pid.
     """
     folder = directory / LOCKS
     folder.mkdir(exist_ok=True)
@@ -57,15 +65,13 @@ def held(directory: Path, shard: tuple[int, int]) -> Iterator[Lock]:
                 _refuse_living(other, directory)
         for _ in range(3):
             try:
-                # whole or not at all, and only where there is none
+                # A hard link appears with its full content, and fails if the name exists.
                 os.link(mine, path)
                 break
             except FileExistsError:
                 _refuse_living(path, directory)
         else:
-            raise InputError(
-                "out", str(directory), "its lock is being taken by another process; try again"
-            )
+            raise InputError("out", str(directory), "is being locked by another process; try again")
     finally:
         mine.unlink()
     try:
@@ -77,7 +83,7 @@ def held(directory: Path, shard: tuple[int, int]) -> Iterator[Lock]:
 
 
 def _refuse_living(path: Path, directory: Path) -> None:
-    """Remove a stale lock; refuse where its owner lives."""
+    """Remove an abandoned lock; raise InputError if its owner is alive."""
     try:
         body, age = path.read_bytes(), time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -92,20 +98,23 @@ def _refuse_living(path: Path, directory: Path) -> None:
         who = f"process {owner['pid']} on {owner['host']}"
         remedy = f"is being written by {who}; wait for it, stop it, or choose another folder"
         if not here:
-            remedy += f". If it is dead, remove {path} (a lock older than {STALE_SECONDS // 60} minutes is taken over)"
+            remedy += (
+                f". If that process is dead, remove {path}; "
+                f"after {STALE_SECONDS // 60} minutes without a sign of life it is taken over"
+            )
         raise InputError("out", str(directory), remedy)
     aside = path.with_name(f".stale-{uuid.uuid4().hex}")
-    # by rename, so that only one of two processes removes it
+    # Rename before removing, so that only one of two processes succeeds.
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
         aside.unlink()
 
 
 def _started(pid: Any) -> str | None:
-    """When a process of this host began, None where there is none: a pid alone may have been given again."""
+    """Start time of a process on this host, None if it does not exist; tells reused pids apart."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    # no procfs: the pid has to do
+    # Without procfs only the pid can be compared.
     if not Path("/proc/self").exists() and isinstance(pid, int):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, 0)

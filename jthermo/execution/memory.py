@@ -1,4 +1,4 @@
-"""Bytes: what a compiled program holds, and what a device or this machine still has."""
+"""Bytes: what a program needs, what a device has, and in how many rounds a sweep then trains."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from jthermo.errors import InputError
-from jthermo.execution import memory
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-# cgroup v1 writes a number of about 2⁶³ where there is no limit
+# Bytes from which a limit of a control group means "none"; cgroup v1 writes about 2⁶³ for that.
 UNLIMITED = 2**60
+# Share of a device's memory that runs may fill. The rest is for gaps between allocations and for
+# the program itself.
+HEADROOM = 0.9
 
 
 def peak(compiled: Any) -> int:
-    """Bytes a compiled program holds at once on one device."""
-    made = compiled.memory_analysis()
+    """Peak memory of a compiled program on one device, in bytes."""
+    analysis = compiled.memory_analysis()
     return (
-        made.argument_size_in_bytes
-        + made.output_size_in_bytes
-        + made.temp_size_in_bytes
-        - made.alias_size_in_bytes
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
     )
 
 
 def temporary(compiled: Any) -> int:
-    """Bytes of a compiled program's intermediate values on one device."""
+    """Memory of the intermediate values of a compiled program on one device, in bytes."""
     return compiled.memory_analysis().temp_size_in_bytes
 
 
 def limit(devices: Sequence[Any]) -> int | None:
-    """Bytes each of the devices may hold; on CPUs an equal share of what is available. None where nobody says.
+    """Memory of each device in bytes; None if unknown. CPU devices share what is available.
 
     >>> import jax
     >>> limit(jax.devices("cpu")) > 0
@@ -46,8 +48,8 @@ def limit(devices: Sequence[Any]) -> int | None:
 
 
 def available() -> int | None:
-    """Bytes this process may still take: the machine's, or its container's where that has less."""
-    found = [] if (free := _meminfo()) is None else [free]
+    """Bytes this process can still allocate on the machine or in its container; None: unknown."""
+    bounds = [] if (free := _meminfo()) is None else [free]
     for most, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -55,25 +57,25 @@ def available() -> int | None:
         try:
             ceiling = int((CGROUP / most).read_text())
             if ceiling < UNLIMITED:
-                found.append(max(0, ceiling - int((CGROUP / used).read_text())))
+                bounds.append(max(0, ceiling - int((CGROUP / used).read_text())))
         except (OSError, ValueError):
-            # another version of cgroups, or "max"
+            # The other version of cgroups has no such file; "max" means no limit.
             continue
-    return min(found, default=None)
+    return min(bounds, default=None)
 
 
 def _meminfo() -> int | None:
+    """Available memory of a Linux machine in bytes; None on other systems."""
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:
-        # not Linux
         return None
     sizes = {line.partition(":")[0]: line.split()[1] for line in lines if ":" in line}
     return int(sizes["MemAvailable"]) * 1024 if "MemAvailable" in sizes else None
 
 
 def text(count: float) -> str:
-    """A number of bytes for people.
+    """A number of bytes with a unit, for messages.
 
     >>> text(1_530_000)
     '1.53 MB'
@@ -85,21 +87,17 @@ def text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-# of a device's memory; the rest is for the allocator's gaps and the program itself
-HEADROOM = 0.9
-
-
 def rounds(block_bytes: int, blocks: int, limit: int | None, fixed_bytes: int = 0) -> int:
-    """In how many rounds a device trains its blocks so that each round fits.
+    """Number of rounds in which a device has to train its blocks so that each round fits.
 
     Args:
-        block_bytes: what one block adds to the peak of the compiled program.
-        blocks: blocks of the device.
-        limit: bytes the device has; None where that isn't known, which is taken as enough.
-        fixed_bytes: what the program holds however many blocks there are.
+        block_bytes: bytes that one block adds to the peak of the compiled program.
+        blocks: number of blocks of the device.
+        limit: memory of the device in bytes; None means unknown and is taken as enough.
+        fixed_bytes: bytes of the program that do not depend on the number of blocks.
 
     Raises:
-        InputError: not even one block fits.
+        InputError: the device cannot hold a single block.
 
     >>> rounds(block_bytes=1_000, blocks=100, limit=40_000)
     3
@@ -108,10 +106,10 @@ def rounds(block_bytes: int, blocks: int, limit: int | None, fixed_bytes: int = 
         return 1
     fitting = int(limit * HEADROOM - fixed_bytes) // max(1, block_bytes)
     if fitting < 1:
-        need = memory.text(block_bytes + fixed_bytes)
+        need = text(block_bytes + fixed_bytes)
         raise InputError(
             "memory",
-            memory.text(limit),
-            f"one block of lanes needs {need}; lower lane_width or take a device with more memory",
+            text(limit),
+            f"one block of runs needs {need}; lower lane_width or use a device with more memory",
         )
     return math.ceil(blocks / fitting)

@@ -1,6 +1,7 @@
-"""Runs over devices: each device maps over its own blocks of W lanes, with no communication.
+"""Place blocks of runs on devices and build the jitted functions that map over them.
 
-The number of devices, of blocks and their order change no bit of any run; the width W does, so it is fixed by the plan.
+Each device maps over its own blocks of W lanes, without communication. The number of devices, the
+number of blocks and their order do not affect the bits of a run; W does.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ PLACEMENTS = ("sharding", "pmap")
 
 
 def devices() -> tuple[jax.Device, ...]:
-    """The devices of this process; on a CPU one per core, unless JAX was started or configured before."""
+    """The local devices; on a CPU one per core, unless the user has set their number."""
     untouched = jax.config.values[
         "jax_num_cpu_devices"
     ] == -1 and "device_count" not in os.environ.get("XLA_FLAGS", "")
     if untouched:
-        # JAX runs already: take what there is; only speed depends on it
+        # If JAX has started already, the number stays as it is; only the speed depends on it.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     return tuple(jax.local_devices())
@@ -40,7 +41,7 @@ def devices() -> tuple[jax.Device, ...]:
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """Tracing and running under fixed settings, so that no global setting of the user's changes a bit."""
+    """Fix the JAX settings that affect bits while tracing and running, whatever the user set."""
     with (
         jax.threefry_partitionable(True),
         jax.default_matmul_precision("highest"),
@@ -51,11 +52,17 @@ def pinned() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Placement:
-    """How arrays of blocks lie on devices; their leading axis counts blocks, a multiple of the number of devices.
+    """The devices, and how arrays whose leading axis counts blocks are divided among them.
+
+    The number of blocks has to be a multiple of the number of devices.
 
     Args:
-        kind: ``"sharding"`` (jit over a mesh) or ``"pmap"``; both run the same program on each device.
+        kind: ``"sharding"`` (jit over a mesh) or ``"pmap"``; both run the same program on each
+            device.
         devices: the devices, in order.
+
+    Raises:
+        InputError: an unknown `kind`.
     """
 
     kind: str
@@ -66,17 +73,17 @@ class Placement:
             raise InputError("placement", self.kind, f"use one of {', '.join(PLACEMENTS)}")
 
     def put(self, tree: Any) -> Any:
-        """Host arrays (blocks, …) onto the devices."""
+        """Copy host arrays (blocks, …) to the devices."""
         if self.kind == "sharding":
             return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("runs")))
         return jax.tree.map(lambda a: a.reshape(len(self.devices), -1, *a.shape[1:]), tree)
 
     def tell(self, *numbers: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Host arrays (blocks,) as a mapped function takes them: jit places these few bytes sooner than `put` would."""
+        """Small host arrays (blocks,) as arguments; under jit this is faster than `put`."""
         return numbers if self.kind == "sharding" else self.put(numbers)
 
     def get(self, tree: Any) -> Any:
-        """Device arrays back to the host as (blocks, …)."""
+        """Copy device arrays to the host as (blocks, …)."""
         host = jax.tree.map(np.asarray, tree)
         return (
             host
@@ -85,20 +92,27 @@ class Placement:
         )
 
     def hold(self, tree: Any) -> Any:
-        """Host arrays that all blocks share, one copy on each device."""
+        """Copy host arrays that all blocks share to every device."""
         if self.kind == "sharding":
             return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
-        each = NamedSharding(self._mesh, PartitionSpec("runs"))
+        one_per_device = NamedSharding(self._mesh, PartitionSpec("runs"))
         copies = jax.tree.map(lambda a: np.broadcast_to(a, (len(self.devices), *a.shape)), tree)
-        return jax.device_put(copies, each)
+        return jax.device_put(copies, one_per_device)
 
     def map(
         self, per_block: Callable[..., Any], donate: tuple[int, ...] = (), together: bool = False
     ) -> jax.stages.Wrapped:
-        """`per_block` over the blocks of every device, as a jitted function of arrays that `put` has placed.
+        """A jitted function that applies `per_block` to every block on its device.
 
-        Its last argument is shared by all blocks and placed by `hold`. The blocks of a device run one after the other,
-        or `together` where their number cannot change how one is rounded.
+        Args:
+            per_block: a function of one block; its last argument is shared by all blocks.
+            donate: positions of arguments whose memory the result may reuse.
+            together: run the blocks of a device at once instead of one after the other. Only for a
+                function whose rounding does not depend on the number of blocks.
+
+        Returns:
+            A function of arrays (blocks, …) placed by `put`, except for the last argument, which is
+            placed by `hold`.
         """
 
         def per_device(*args: Any) -> Any:
@@ -126,17 +140,17 @@ class Placement:
 
 
 class Bound(NamedTuple):
-    """A jitted function with its last argument, the arrays that every block shares, filled in."""
+    """A jitted function with its last argument, the arrays shared by all blocks, filled in."""
 
     jitted: Any
     held: Any
 
     def __call__(self, *args: Any) -> Any:
-        """Run it."""
+        """Call the function."""
         return self.jitted(*args, self.held)
 
     def compiled(self, *args: Any) -> Bound:
-        """Compiled for `args`, arrays or their shapes."""
+        """Compile the function for `args`, which are arrays or their shapes."""
         return Bound(self.jitted.lower(*args, self.held).compile(), self.held)
 
 
@@ -144,8 +158,9 @@ class Programs(NamedTuple):
     """The jitted functions of a cohort; each compiles once per number of blocks.
 
     Attributes:
-        advance: ``(runs, states, start, stop) → states``, with one start and stop per block.
-        observe: ``(runs, states, step, record) → recorded values``, with one step and number of a record per block.
+        advance: ``(runs, states, start, stop) → states``, with start and stop steps per block.
+        observe: ``(runs, states, step, record) → recorded values``, with the step and the number of
+            the record per block.
     """
 
     advance: Bound
@@ -153,10 +168,10 @@ class Programs(NamedTuple):
 
 
 def programs(program: step_program.Program, placement: Placement) -> Programs:
-    """The jitted update and record of a program; the same objects for the same program, so nothing compiles twice."""
+    """The jitted functions of a program, cached so that nothing is compiled twice."""
     data = program.data
     held = _held(data.load(), placement)
-    # whatever is recorded, trained by one program
+    # The update does not depend on the observables, so programs that differ in them share it.
     update = replace(program, observables=(), probe_size=0)
     return Programs(
         Bound(_advance(update, placement), held), Bound(_observe(program, placement), held)
@@ -165,14 +180,14 @@ def programs(program: step_program.Program, placement: Placement) -> Programs:
 
 @functools.lru_cache(maxsize=2)
 def _held(split: Split, placement: Placement) -> Any:
-    """A set's copies on the devices, made once."""
+    """The arrays of a data set on all devices, copied once."""
     return placement.hold(split.arrays)
 
 
 @functools.lru_cache(maxsize=64)
 def _advance(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
     update = functools.partial(engines.advance(program), program)
-    # for Pallas the blocks are an axis of the kernel's grid, so all of them are one launch
+    # The blocks are an axis of the Pallas kernel's grid, so that one launch trains all of them.
     return placement.map(update, donate=(1,), together=program.engine == "pallas")
 
 
@@ -184,6 +199,6 @@ def _observe(program: step_program.Program, placement: Placement) -> jax.stages.
 
 @functools.lru_cache(maxsize=64)
 def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bound:
-    """The jitted ``runs → states``; a program of its own, since compiled inside another it rounds differently."""
+    """The jitted ``runs → states``; a program of its own, since inlined it rounds differently."""
     one = functools.partial(run_state.init, model, optimizer)
     return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})

@@ -1,4 +1,4 @@
-"""Progress on the host: one live line for a sweep, a line now and then off a terminal, and the time left of several."""
+"""Progress lines of a sweep on standard error, and the time left for a list of experiments."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+# Seconds between two progress lines: one that overwrites itself on a terminal, or lines of a log.
+LIVE_SECONDS, LOG_SECONDS = 0.2, 10.0
+
 
 class Progress:
-    """Runs, steps, speed, time left and how many runs have diverged.
+    """Prints the number of runs, step, speed, time left, and number of diverged runs.
+
+    On a terminal one line overwrites itself; elsewhere a line is added every ten seconds.
 
     Args:
         num_runs: runs of the sweep.
-        run_steps: updates of all of them together.
+        run_steps: updates of all runs together.
         show: False prints nothing.
-        stream: where to print, standard error by default.
+        stream: where to print; standard error by default.
+
+    Attributes:
+        diverged: number of diverged runs by name of a cohort; the caller updates it.
+        done: updates so far.
+        total: updates of all runs together.
     """
 
     def __init__(
@@ -28,31 +38,35 @@ class Progress:
         self.begin(num_runs, run_steps)
 
     def begin(self, num_runs: int, run_steps: int) -> None:
-        """Start the clock for what is to be done."""
+        """Start the clock, for so many runs and updates."""
         self.num_runs, self.total, self.done = num_runs, run_steps, 0
         self._began = self._printed = time.monotonic()
         self._busy = 0.0
 
     def advance(self, run_steps: int, seconds: float, step: int) -> None:
-        """Count updates that took `seconds`, and say so when it is time."""
+        """Count `run_steps` updates that took `seconds`; print the line if it is due."""
         self.done += run_steps
         self._busy += seconds
         now = time.monotonic()
-        if self.show and now - self._printed > (0.2 if self.live else 10.0):
+        if self.show and now - self._printed > (LIVE_SECONDS if self.live else LOG_SECONDS):
             self._print(step, now)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         if self.show:
             self.stream.write(("\r\x1b[K" if self.live else "") + text + "\n")
             self.stream.flush()
 
     def finish(self, saving: float = 0.0) -> None:
-        """The closing line, with the seconds that checkpoints took and their share."""
+        """Print the last line.
+
+        Args:
+            saving: seconds spent on saving checkpoints, part of the total.
+        """
         seconds = time.monotonic() - self._began
         lost = f", {self.num_diverged} diverged" if self.num_diverged else ""
         spent = (
-            f", {saving:.2g} s of it ({100 * saving / max(seconds, 1e-9):.1f} %) for checkpoints"
+            f" ({saving:.2g} s of them, {100 * saving / max(seconds, 1e-9):.1f} %, for checkpoints)"
             if saving
             else ""
         )
@@ -62,12 +76,12 @@ class Progress:
 
     @property
     def num_diverged(self) -> int:
-        """Runs with a non-finite parameter so far."""
+        """Number of runs that have a non-finite parameter by now."""
         return sum(self.diverged.values())
 
     @property
     def rate(self) -> float:
-        """Updates a second of training."""
+        """Updates per second of training, without saving and recording."""
         return self.done / max(self._busy, 1e-9)
 
     def _print(self, step: int, now: float) -> None:
@@ -83,10 +97,13 @@ class Progress:
 
 
 class TimeLeft:
-    """Time left of several pieces of work, from what each is expected to take and the pace of those that are done.
+    """Estimates the time left for several tasks.
+
+    The expected seconds of the waiting tasks are scaled by the ratio of actual to expected time of
+    the finished ones.
 
     Args:
-        expected: seconds of each; one that is not known counts as the mean of the others.
+        expected: seconds by task; None counts as the mean of the others.
 
     >>> clock = TimeLeft({"a": 10.0, "b": 30.0, "c": None})
     >>> clock.took("a", 20.0)
@@ -104,20 +121,20 @@ class TimeLeft:
         self._began = time.monotonic()
 
     def took(self, name: str, seconds: float) -> None:
-        """Count one as done."""
+        """Count a task as finished after so many seconds."""
         self._expected += self._waiting.pop(name) or 0.0
         self._taken += seconds
 
     @property
     def left(self) -> float | None:
-        """Seconds; None where nothing is known."""
+        """Seconds left; None if no expectation is known."""
         pace = self._taken / self._expected if self._expected else 1.0
         known = [seconds for seconds in self._waiting.values() if seconds is not None]
         return pace * sum(known) if len(known) == len(self._waiting) else None
 
     def __str__(self) -> str:
         left = "time left unknown" if self.left is None else f"about {_clock(self.left)} left"
-        return f"{_clock(time.monotonic() - self._began)} gone, {left}"
+        return f"{_clock(time.monotonic() - self._began)} elapsed, {left}"
 
 
 def _clock(seconds: float) -> str:

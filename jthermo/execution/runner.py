@@ -1,4 +1,4 @@
-"""The story of a sweep: plan → restore → advance → record → checkpoint → commit → finish."""
+"""``jt.run``: from a sweep to its results, resuming a folder, in one process or several."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from jthermo.execution.saving import Keeper
 from jthermo.execution.timing import fitting
 from jthermo.execution.train_cohort import RECORD, Saved, train_cohort
 from jthermo.results.atomic import writing
-from jthermo.results.layout import CHECKPOINTS
+from jthermo.results.layout import CHECKPOINTS, record_name
 from jthermo.results.provenance import git_commit, versions
 from jthermo.results.reading import open_results
 from jthermo.results.writing import Store
@@ -51,41 +51,55 @@ def run(
     checkpoint_steps: int | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> xr.Dataset:
-    """Train every run of a sweep and return what was recorded.
+    """Train every run of a sweep and return the records.
 
     Args:
-        sweep: what to run.
-        out: results folder; None keeps everything in memory. A folder that holds this sweep is completed, from its
-            newest sound checkpoint, or returned as it is where nothing is missing; one that holds another sweep is refused.
-        placement: ``"sharding"`` or ``"pmap"``, how runs are laid over all devices; both give the same bits.
-        engine: ``"xla"``; ``"fused"``, one kernel for the paper's nets, native on CPUs, Pallas on GPUs; or ``"auto"``, the
-            latter on CPUs where it is at hand and covers the sweep. A folder is never continued with another one.
+        sweep: the sweep.
+        out: the results folder; None keeps everything in memory. If the folder already holds this
+            sweep, training resumes from the newest intact checkpoint, or the records are returned
+            if they are complete. A folder with another sweep is refused.
+        placement: ``"sharding"`` or ``"pmap"``, two ways to divide the runs among all devices, with
+            bit-identical results.
+        engine: ``"xla"``; ``"fused"``, one kernel for the paper's nets, native on CPUs and Pallas
+            on GPUs; or ``"auto"``, which is the fused engine on CPUs if it is available and
+            supports the sweep. A folder keeps the engine it was created with.
         progress: print a progress line to standard error.
-        extend: run what is new where `out` holds a sweep whose runs are a part of this one's.
-        shard: (I, N) trains every N-th lane block, from the I-th on, with no coordination: N such calls with
-            one `out` make the sweep. Under ``jax.distributed`` it is (process index, process count) by itself.
-        checkpoint_seconds: wall time between checkpoints; saving takes at most 1 % of it, else the interval stretches.
-        checkpoint_steps: save also after so many steps of the longest run.
-        callbacks: functions of a :class:`jthermo.sinks.Update`, called after every record that is made here, such as
-            ``jt.sinks.TensorBoard("logs")``. They change no bit; one that fails is dropped with one warning.
+        extend: if `out` holds a sweep whose runs are a subset of these, train the new runs.
+        shard: (I, N) trains every N-th block of runs, starting from block I, without coordination;
+            N such calls with one `out` complete the sweep. Under ``jax.distributed`` omit it: each
+            process trains the shard (process index, process count).
+        checkpoint_seconds: wall time between checkpoints. If saving would take more than 1 % of the
+            time, the interval grows.
+        checkpoint_steps: save also whenever the longest run has made so many steps.
+        callbacks: functions of a :class:`jthermo.sinks.Update`, called after every new record, such
+            as ``jt.sinks.TensorBoard("logs")``. They cannot change the results. A callback that
+            raises is disabled with a warning.
 
     Returns:
-        Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard: every run that is finished so far.
+        Dims ``run`` and ``record``; see :func:`jthermo.open_results`. From a shard, all runs that
+        are finished so far.
 
     Raises:
-        InputError: a bad argument, a folder that holds another sweep, that another process writes or whose
-            checkpoints are all damaged; nothing is overwritten.
-        StorageError: the disk is full or fails; what is committed is kept.
-        Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, and the same call goes on. A SystemExit
-            with code 75. Signals are watched in the main thread, and only with `out`.
+        InputError: a bad argument; or a folder that holds another sweep, that another process
+            writes to, or whose checkpoints are all damaged. Nothing is overwritten.
+        StorageError: the disk is full or fails. Committed records and checkpoints are kept.
+        Interrupted: SIGTERM, SIGINT or SIGUSR1 arrived and the state was saved; the same call
+            resumes. It is a SystemExit with code 75. Signals are handled only in the main thread
+            and only with `out`.
 
-    Guarantees: on one kind of CPU a run's bits depend on its configuration and its lane width alone, not on the
-    other runs of the grid, their order, the number of devices, processes or shards, the placement or how often it was
-    interrupted.
+    Guarantees: on one kind of device with one version of the software, the bits of a run depend
+    only on its configuration, its lane width and the engine. They do not depend on the other runs
+    of the grid or their order, on the number of devices, processes or shards, on the placement, or
+    on interruptions. Tested on CPUs.
 
     >>> import jthermo as jt
-    >>> sweep = jt.Sweep(model=jt.models.TwoLayer(inputs=4, hidden=4, init="paired_he"), data=jt.data.Gaussian(dim=4),
-    ...                  learning_rate=0.1, num_steps=8, record=jt.Record(steps=(0, 8), observables=jt.activation_rate()))
+    >>> sweep = jt.Sweep(
+    ...     model=jt.models.TwoLayer(inputs=4, hidden=4, init="paired_he"),
+    ...     data=jt.data.Gaussian(dim=4),
+    ...     learning_rate=0.1,
+    ...     num_steps=8,
+    ...     record=jt.Record(steps=(0, 8), observables=jt.activation_rate()),
+    ... )
     >>> jt.run(sweep, progress=False).activation_rate.dims
     ('run', 'record')
     """
@@ -94,14 +108,14 @@ def run(
     engines.check(engine)
     callbacks = as_callbacks(callbacks)
     policy = CheckpointPolicy(checkpoint_seconds, checkpoint_steps)
-    if out is not None and (known := _finished(sweep, Path(out), engine)) is not None:
-        return known
-    # an absent or damaged data set is reported before anything is created
+    if out is not None and (complete := _complete(sweep, Path(out), engine)) is not None:
+        return complete
+    # Load the data first, so that a missing or damaged set is reported before a folder is created.
     for data in {config.data for config in sweep.configs}:
         data.load()
     place = placing.Placement(placement, placing.devices())
-    mine = _shard(shard, out)
-    bar = Progress(show=progress and (shard is not None or mine[0] == 0))
+    own_shard = _shard(shard, out)
+    bar = Progress(show=progress and (shard is not None or own_shard[0] == 0))
     with contextlib.ExitStack() as stack:
         announce = Announcer(sweep, callbacks, bar)
         stack.callback(announce.close)
@@ -109,25 +123,25 @@ def run(
         if out is not None:
             with writing(out):
                 Path(out).mkdir(parents=True, exist_ok=True)
-                held = stack.enter_context(lock.held(Path(out), mine))
+                held = stack.enter_context(lock.held(Path(out), own_shard))
             stop = stack.enter_context(stop_signals.watched())
         programs = step_program.programs(sweep)
         store = Store(
             sweep,
             out,
-            mine,
+            own_shard,
             extend=extend,
             engine=lambda begun_with: engines.settle(engine, begun_with, programs, bar.say),
             widths=lambda engine: widths(sweep, engine),
             say=bar.say,
         )
-        keeper = Keeper(store, mine, bar, stop, held, policy)
+        keeper = Keeper(store, own_shard, bar, stop, held, policy)
         saved = keeper.saved()
-        waiting = _unfinished(store, keeper, mine, place, saved, bar)
+        waiting = _unfinished(store, keeper, own_shard, place, saved, bar)
         bar.begin(sum(c.num_runs for c in waiting), sum(c.run_steps for c in waiting))
         _train(waiting, store, keeper, place, saved, announce, bar)
         bar.finish(keeper.total_seconds)
-        return _finish(store, mine, shard is None and mine[1] > 1)
+        return _finish(store, own_shard, together=shard is None and own_shard[1] > 1)
 
 
 def _unfinished(
@@ -138,7 +152,7 @@ def _unfinished(
     saved: Mapping[tuple[str, int], Saved],
     bar: Progress,
 ) -> collections.deque[Cohort]:
-    """The runs of this shard without records, in cohorts that fit into memory."""
+    """The runs of this shard that have no records yet, in cohorts that fit into memory."""
     progress = {
         (key, seed): saved[key, seed].progress if (key, seed) in saved else (0, 0)
         for key, seed in store.sweep.runs - store.done
@@ -150,7 +164,7 @@ def _unfinished(
         waiting.extend(fitting(cohort, place))
     if len(waiting) > len(planned):
         bar.say(
-            f"the sweep does not fit into memory at once: it is trained in {len(waiting)} rounds"
+            f"the sweep does not fit into memory at once; it is trained in {len(waiting)} rounds"
         )
     return waiting
 
@@ -164,7 +178,7 @@ def _train(
     announce: Announcer,
     bar: Progress,
 ) -> None:
-    """Train every cohort and commit its records; one that the device has no room for is halved once."""
+    """Train every cohort and commit its records; halve a cohort once if the device refuses it."""
     halved: set[str] = set()
     while waiting:
         began, cohort = time.monotonic(), waiting.popleft()
@@ -177,7 +191,8 @@ def _train(
             if "RESOURCE_EXHAUSTED" not in str(error) or cohort.name in halved or len(halves) < 2:
                 raise
             bar.say(
-                f"the device has no room for {cohort.num_runs:,} runs at once: they are trained in two rounds"
+                f"the device has no memory for {cohort.num_runs:,} runs at once; "
+                "they are trained in two rounds"
             )
             waiting.extendleft(reversed(halves))
             halved |= {half.name for half in halves}
@@ -191,8 +206,8 @@ def _train(
         store.add(cohort.name, part, attrs)
 
 
-def _finished(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
-    """The results of a folder that holds all of this sweep, sound; None where there is anything to do."""
+def _complete(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
+    """The results of a folder that holds all records of this sweep, undamaged; else None."""
     with contextlib.suppress(InputError):
         ds = open_results(out)
         if (
@@ -205,19 +220,19 @@ def _finished(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
 
 
 def _shard(shard: Any, out: Any) -> tuple[int, int]:
-    """(I, N) as given, or this process among those of jax.distributed."""
+    """The argument `shard`, checked; by default this process among those of jax.distributed."""
     index, count = jax.process_index(), jax.process_count()
     if shard is None and count > 1:
         if out is None:
             raise InputError(
-                "out", out, "several processes need one results folder that all of them see"
+                "out", out, "several processes need a results folder; give one that all can access"
             )
         return index, count
     if shard is None:
         return 0, 1
     if count > 1:
         raise InputError(
-            "shard", shard, "jax.distributed shares the runs out by itself; leave it away"
+            "shard", shard, "jax.distributed already assigns runs to processes; omit `shard`"
         )
     try:
         i, n = (int(part) for part in shard)
@@ -228,12 +243,12 @@ def _shard(shard: Any, out: Any) -> tuple[int, int]:
     if not 0 <= i < n:
         raise InputError("shard", shard, "give (I, N) with 0 ≤ I < N, on the command line I/N")
     if out is None:
-        raise InputError("out", out, "a shard needs a results folder that the others share")
+        raise InputError("out", out, "a shard needs a results folder; give the same to all shards")
     return i, n
 
 
 def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
-    """The dataset; of several processes the first one writes one manifest for all, and all wait for it."""
+    """The dataset of the sweep; `together`, the first process first joins the manifests of all."""
     if together:
         from jax.experimental import multihost_utils
 
@@ -244,15 +259,15 @@ def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
     store.refresh()
     ds = store.dataset()
     if store.directory is not None and ds.attrs["complete"] and shard[0] == 0:
-        # left by an earlier layout of the runs
+        # Remove the checkpoints of cohorts that another layout of shards or devices had formed.
         for folder in (store.directory / CHECKPOINTS).glob("*-of-*/*"):
-            if f"{folder.name}.npz" not in store.parts:
+            if record_name(folder.name) not in store.parts:
                 shutil.rmtree(folder, ignore_errors=True)
     return ds
 
 
 def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
-    """What a result was made with: versions, device, placement, engine, precision, lane width, commit."""
+    """Provenance of the records of a cohort, for the attributes of the dataset."""
     return {
         "device": place.devices[0].device_kind,
         "num_devices": len(place.devices),

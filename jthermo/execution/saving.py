@@ -1,4 +1,4 @@
-"""What happens between two pieces of work: checkpoints are saved, stop signals obeyed, the lock renewed."""
+"""While a cohort trains: checkpoints are saved, stop signals obeyed, the lock renewed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ from jthermo.execution.cohorts import Cohort
 from jthermo.execution.progress import Progress
 from jthermo.execution.train_cohort import Saved
 from jthermo.results.atomic import writing
-from jthermo.results.layout import CHECKPOINTS, shard_name
+from jthermo.results.layout import CHECKPOINTS, record_name, shard_name
 from jthermo.results.writing import Store
 
 
 class Keeper:
-    """Saves when it is due, stops when a signal asks for it, and shows other hosts that this process lives.
+    """Saves checkpoints when they are due, stops after a signal, and keeps the lock fresh.
 
     Args:
-        store: where records go; without a folder nothing is saved.
+        store: the records; without a folder no checkpoint is saved.
         shard: (I, N).
         bar: prints lines.
-        stop: whether a signal has asked to stop.
+        stop: the stop signal received so far, if any.
         held: the lock of the folder.
         policy: when to save.
+
+    Attributes:
+        seconds: time spent on saving the present cohort.
+        total_seconds: time spent on saving all cohorts.
     """
 
     def __init__(
@@ -49,30 +53,37 @@ class Keeper:
         self._checkpoints: Any = None
 
     def saved(self) -> dict[tuple[str, int], Saved]:
-        """Where runs were left, by this shard or by one of another layout, the most advanced first."""
+        """The most advanced checkpoint of each unfinished run, as a map from (key, seed).
+
+        Checkpoints of another layout of shards count too; those of the other shards of this layout
+        do not, since these may be running.
+        """
         if self._folder is None or not self._folder.is_dir():
             return {}
         own = shard_name(self._shard)
-        found: dict[tuple[str, int], Saved] = {}
+        latest: dict[tuple[str, int], Saved] = {}
         for folder in sorted(self._folder.glob("*-of-*/*")):
             layout = folder.parent.name
-            # a shard beside this one
-            living = layout != own and layout.rpartition("-")[2] == str(self._shard[1])
-            if living or f"{folder.name}.npz" in self._store.parts:
+            sibling = layout != own and layout.rpartition("-")[2] == str(self._shard[1])
+            if sibling or record_name(folder.name) in self._store.parts:
                 continue
             with contextlib.closing(self._open(folder)) as checkpoints:
                 rows = checkpoints.restore()
             for i in range(0 if rows is None else len(rows["seed"])):
-                run, here = (str(rows["key"][i]), int(rows["seed"][i])), Saved(rows, i)
-                if run not in found or found[run].progress < here.progress:
-                    found[run] = here
-        return found
+                run, candidate = (str(rows["key"][i]), int(rows["seed"][i])), Saved(rows, i)
+                if run not in latest or latest[run].progress < candidate.progress:
+                    latest[run] = candidate
+        return latest
 
     @contextlib.contextmanager
     def keeping(
         self, cohort: Cohort
     ) -> Iterator[Callable[[int, Callable[[], dict[str, np.ndarray]]], None]]:
-        """Keep the checkpoints of a cohort while it is trained."""
+        """Save checkpoints of a cohort while it is trained.
+
+        Yields:
+            The function `tend` of :func:`jthermo.execution.train_cohort.train_cohort`.
+        """
         self.seconds = 0.0
         if self._folder is None:
             yield lambda step, rows: None
@@ -98,15 +109,18 @@ class Keeper:
             self._checkpoints.close()
 
     def heed(self, save: Callable[[], None] = lambda: None, where: str = "") -> None:
-        """Stop where a signal has asked for it, once what there is has been saved."""
-        if self._stop is not None and (asked := self._stop.signal) is not None:
+        """If a stop signal has arrived, call `save` and raise Interrupted.
+
+        Args:
+            save: saves the present state.
+            where: put after the signal's name in the message, such as ``" at step 40"``.
+        """
+        if self._stop is not None and (received := self._stop.signal) is not None:
             save()
-            raise Interrupted(
-                f"{asked.name}{where}: saved; the same command again goes on from there"
-            )
+            raise Interrupted(f"{received.name}{where}: saved; give the same command to resume")
 
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Save the end of a cohort, its parameters with it, before its records are committed."""
+        """Save the last state of a cohort, which has its trained parameters, and wait for it."""
         if self._folder is not None:
             self._save(dict(rows), wait=True)
 
@@ -119,7 +133,7 @@ class Keeper:
         self.total_seconds += time.monotonic() - began
 
     def _open(self, folder: Any) -> Any:
-        # imported here, since Orbax takes a second to import
+        # Orbax takes a second to import, and a sweep in memory does not need it.
         from jthermo.execution.checkpoint import Checkpoints
 
         process = (jax.process_index(), jax.process_count())

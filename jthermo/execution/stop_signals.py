@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 as a request to save and stop; a second one stops at once."""
+"""Handle SIGTERM, SIGINT and SIGUSR1: the first asks to save and stop, a second stops at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Request:
-    """Whether a signal has asked to stop; the runner looks at it between all its phases."""
+    """The stop signal received so far, or None; training checks it between pieces of work."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -21,9 +21,9 @@ class Request:
 
 @contextlib.contextmanager
 def watched() -> Iterator[Request]:
-    """Take note of the signals while a sweep runs, and give the old handlers back after it.
+    """Catch the signals while a sweep runs, then restore the previous handlers.
 
-    Outside the main thread, where Python allows no handlers, nothing is caught.
+    Outside the main thread nothing is caught, since Python allows no signal handlers there.
     """
     request = Request()
     if threading.current_thread() is not threading.main_thread():
@@ -32,7 +32,7 @@ def watched() -> Iterator[Request]:
     before = {number: signal.getsignal(number) for number in CAUGHT}
 
     def note(number: int, frame: FrameType | None) -> None:
-        # asked twice: the default is to die
+        # Second signal: restore the default action, which ends the process, and send it again.
         if request.signal is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""What a cohort's programs need, measured on the devices at hand with a few blocks: memory a block, seconds a step."""
+"""Measure a cohort with a few blocks on this machine: memory per block and steps per second."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ from jthermo.execution import memory
 from jthermo.execution import placement as placing
 from jthermo.execution.cohorts import Cohort
 
+# Least duration in seconds of the timed burst of updates.
 BURST_SECONDS = 0.5
-# blocks a device in the programs that stand for longer ones; with one block XLA drops the loop
+# Bound on the steps of a burst, for nets so small that a burst would otherwise never end.
+BURST_STEPS = 2**20
+# Blocks per device in the two programs from which memory is extrapolated linearly. With one block
+# XLA would drop the loop over blocks.
 SAMPLE = (2, 4)
-
-# times the state; a program holds it twice, besides the temporaries of a block on each device
+# If this many times the bytes of the state fit into memory, the cohort is trained at once without
+# measuring it. A program holds the state twice and the temporaries of one block per device.
 ROOMY = 8
 
 
 class Line(NamedTuple):
-    """Peak bytes of a program on one device, as a straight line in the blocks it holds."""
+    """Peak memory of a program on one device: fixed + per_block · blocks, in bytes."""
 
     fixed: int
-    each: int
+    per_block: int
 
 
 class Measured(NamedTuple):
-    """A cohort on one device.
+    """Measurements of a cohort on one device.
 
     Attributes:
-        compile_seconds: to compile its programs once.
-        lines: peak memory of its programs.
-        rate: lane-steps a second of one device; None where no burst was timed.
-        record_seconds: of one device for the first record of a lane, at which every observable is due; None likewise.
+        compile_seconds: time to compile the programs once.
+        lines: peak memory of each program.
+        rate: lane-steps per second of one device; None if no burst was timed.
+        record_seconds: seconds per lane of the first record, which has every observable; None if no
+            burst was timed.
     """
 
     compile_seconds: float
@@ -44,24 +49,25 @@ class Measured(NamedTuple):
     record_seconds: float | None
 
     def peak(self, blocks: int) -> int:
-        """Peak bytes of a device that holds so many blocks at once."""
-        return max(line.fixed + line.each * blocks for line in self.lines)
+        """Peak memory in bytes of a device that holds so many blocks at once."""
+        return max(line.fixed + line.per_block * blocks for line in self.lines)
 
     def rounds(self, blocks: int, limit: int | None) -> int:
-        """In how many rounds so many blocks of a device are trained so that each fits into `limit` bytes."""
-        return max(memory.rounds(line.each, blocks, limit, line.fixed) for line in self.lines)
+        """Number of rounds in which a device has to train so many blocks in `limit` bytes."""
+        return max(memory.rounds(line.per_block, blocks, limit, line.fixed) for line in self.lines)
 
 
 def measure(
     cohort: Cohort, place: placing.Placement, blocks: int, *, burst: bool = True
 ) -> Measured:
-    """Compile a cohort's programs without placing its runs, and time a burst of updates.
+    """Compile the programs of a cohort and, with `burst`, time a few of its blocks.
 
     Args:
         cohort: the runs.
-        place: the devices at hand.
-        blocks: blocks each device will hold; up to the sample's size they are compiled as they are, beyond it
-            memory is a straight line through the sample, since every array has one row a block.
+        place: the devices of this machine.
+        blocks: number of blocks per device in the sweep. Up to the size of the sample, a program
+            for exactly these is compiled. Beyond it memory is extrapolated linearly from the
+            sample, since every array has one row per block.
         burst: whether to train a few blocks for about half a second.
     """
     small, large = SAMPLE if blocks > max(SAMPLE) else (max(1, blocks),) * 2
@@ -80,20 +86,20 @@ def measure(
         else:
             runs, states, clock = _shapes(cohort, place, initializer, small)
             least = memory.peak(call.advance.compiled(runs, states, clock, clock).jitted)
-            each = max(1, most - least) // (large - small)
-            line = Line(max(0, most - each * large), each)
-        # one block's, whatever their number
+            per_block = max(1, most - least) // (large - small)
+            line = Line(max(0, most - per_block * large), per_block)
+        # The temporaries of a record are those of one block, whatever the number of blocks.
         held = memory.temporary(observe.jitted)
-        watching = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
+        recording = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
         timed = _timed(cohort, place, large, init, advance, observe) if burst else (None, None)
-    return Measured(spent, (line, watching), *timed)
+    return Measured(spent, (line, recording), *timed)
 
 
 def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
-    """The cohort in as many parts as its memory asks for, each of which fits the devices."""
+    """Divide a cohort into as few parts as possible that each fit into the devices' memory."""
     limit, count = memory.limit(place.devices), len(place.devices)
     if limit is None or ROOMY * cohort.state_bytes < limit * count:
-        # far from the limit: not worth the compilations that measure it
+        # Far below the limit: skip the compilations that measure the need.
         return [cohort]
     blocks = -(-len(cohort.blocks) // count)
     return cohort.split(measure(cohort, place, blocks, burst=False).rounds(blocks, limit))
@@ -102,7 +108,7 @@ def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
 def _shapes(
     cohort: Cohort, place: placing.Placement, initializer: Any, blocks: int
 ) -> tuple[Any, Any, Any]:
-    """Runs, states and clock of so many blocks a device, without their bytes."""
+    """Shapes of runs, states and clock for so many blocks per device."""
     count = blocks * len(place.devices)
     runs = jax.eval_shape(lambda: _placed(cohort, place, count))
     clock = jax.eval_shape(lambda: place.put(np.zeros(count, np.int32)))
@@ -112,27 +118,30 @@ def _shapes(
 def _timed(
     cohort: Cohort, place: placing.Placement, blocks: int, init: Any, advance: Any, observe: Any
 ) -> tuple[float, float]:
-    """Lane-steps a second of one device, over bursts that grow until one is long enough; seconds of a lane's record."""
+    """Lane-steps per second of one device, and seconds per record of a lane.
+
+    Bursts grow fourfold until one lasts BURST_SECONDS.
+    """
     count = blocks * len(place.devices)
     zero, runs = np.zeros(count, np.int32), _placed(cohort, place, count)
     states, length, spent = init(runs), 1, 0.0
-    while spent < BURST_SECONDS and length < 2**20:
+    while spent < BURST_SECONDS and length < BURST_STEPS:
         length *= 4
         began = time.monotonic()
         states = jax.block_until_ready(
             advance(runs, states, place.put(zero), place.put(zero + np.int32(length)))
         )
         spent = time.monotonic() - began
-    lanes, watched = blocks * cohort.width, 0.0
-    # the first call also loads the program
+    lanes, recording = blocks * cohort.width, 0.0
+    # The first call also loads the program, so the second one counts.
     for _ in range(2):
         began = time.monotonic()
         jax.block_until_ready(observe(runs, states, place.put(zero), place.put(zero)))
-        watched = time.monotonic() - began
-    return length * lanes / spent, watched / lanes
+        recording = time.monotonic() - began
+    return length * lanes / spent, recording / lanes
 
 
 def _placed(cohort: Cohort, place: placing.Placement, count: int) -> step_program.Run:
-    """So many blocks of the cohort on the devices, repeated where it has fewer."""
+    """The first `count` blocks of the cohort on the devices, repeated if it has fewer."""
     lanes = cohort.blocks[np.arange(count) % len(cohort.blocks)]
     return place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))

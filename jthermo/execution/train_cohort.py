@@ -1,4 +1,4 @@
-"""A cohort on its devices, from the progress its runs have made to its last record; may be left and taken up anywhere."""
+"""Train a cohort on its devices from its saved progress to its last record: the loop over steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from jthermo.execution import placement as placing
 from jthermo.execution.cohorts import Cohort
 from jthermo.execution.progress import Progress
 
-# a call to the devices lasts about this long, so that the host stays in charge
+# Target duration in seconds of one call to the devices. Between calls the host saves, checks for
+# signals and prints, so this bounds how long a signal waits.
 PIECE_SECONDS = 1.0
-# of the arrays of a checkpoint
+# Prefixes of the arrays of a checkpoint.
 STATE, RECORD = "state/", "record/"
 Rows = Mapping[str, np.ndarray]
 Tend = Callable[[int, Callable[[], dict[str, np.ndarray]]], None]
@@ -25,14 +26,14 @@ OnRecord = Callable[[np.ndarray, np.ndarray, Rows], None]
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a run was left: a row of a checkpoint."""
+    """The saved state of a run: one row of a checkpoint."""
 
     rows: Rows
     row: int
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Steps trained and records made."""
+        """(steps trained, records taken)."""
         return int(self.rows["steps"][self.row]), int(self.rows["records"][self.row])
 
 
@@ -47,32 +48,32 @@ def train_cohort(
     """Train a cohort to its last step.
 
     Args:
-        cohort: its runs, each at its progress.
+        cohort: the runs, with the progress of each.
         place: the devices.
-        bar: is told how far it is.
-        saved: where the runs that have begun were left.
-        tend: called after every piece of work with the longest run's step and a function that gives the cohort's rows
-            as they are: the place to save or to stop.
-        on_record: called after every record with the configuration and the step of each run that made it, and what was
-            recorded.
+        bar: the progress line.
+        saved: the saved states of the runs that have begun, by (key, seed).
+        tend: called after every piece of work with the step of the longest run and a function that
+            returns the present rows of the cohort. It may save them, and may raise to stop.
+        on_record: called after every record with the configuration key (R,) and the step (R,) of
+            the runs that were recorded, and their values (R, …) by variable.
 
     Returns:
-        The rows of the finished cohort: state, progress and records.
+        The rows of the finished cohort, one per run: key, seed, progress, state and records.
     """
     lanes, real, steps = cohort.deal(len(place.devices))
     call = placing.programs(cohort.program, place)
-    began = cohort.progress[lanes[:, 0]]
-    now, made = began[:, 0].astype(np.int32), began[:, 1].copy()
+    start = cohort.progress[lanes[:, 0]]
+    now, taken = start[:, 0].astype(np.int32), start[:, 1].copy()
     records = _blank_records(cohort, saved)
     pace = _Pace()
     with placing.pinned():
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
         states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
-        if (now > 0).any() or (made > 0).any():
+        if (now > 0).any() or (taken > 0).any():
             states = place.put(_restored(cohort, place.get(states), lanes, saved))
 
         def rows() -> dict[str, np.ndarray]:
-            return _rows(cohort, place.get(states), lanes, real, now, made, records)
+            return _rows(cohort, place.get(states), lanes, real, now, taken, records)
 
         tend(int(now.max()), rows)
         for k in range(steps.shape[1]):
@@ -86,7 +87,7 @@ def train_cohort(
                 bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
                 now = until
                 tend(int(now.max()), rows)
-            due = (made <= k) & (steps[:, k] >= 0)
+            due = (taken <= k) & (steps[:, k] >= 0)
             if due.any():
                 number = np.full(len(lanes), k, np.int32)
                 values = place.get(call.observe(runs, states, *place.tell(now, number)))
@@ -96,14 +97,14 @@ def train_cohort(
                     records[name][mine, k] = value
                 bar.diverged[cohort.name] = int((real & ~values["finite"]).sum())
                 on_record(cohort.key[mine], cohort.steps[mine, k], recorded)
-            made = np.maximum(made, k + 1)
+            taken = np.maximum(taken, k + 1)
             if due.any():
                 tend(int(now.max()), rows)
     return rows()
 
 
 def _blank_records(cohort: Cohort, saved: Mapping[tuple[str, int], Saved]) -> dict[str, np.ndarray]:
-    """Every variable as (R, K, …), NaN or False where there is no record yet."""
+    """Arrays (R, K, …) by variable: saved records, then NaN or False for those still to come."""
     records = {}
     for name, like in cohort.record_shapes.items():
         shape = (*cohort.steps.shape, *like.shape)
@@ -113,25 +114,25 @@ def _blank_records(cohort: Cohort, saved: Mapping[tuple[str, int], Saved]) -> di
             records[name].fill(np.nan)
     for i, run in enumerate(cohort.members):
         if run in saved:
-            found = saved[run]
+            checkpoint = saved[run]
             for name, value in records.items():
-                there = found.rows[RECORD + name][found.row]
-                value[i, : len(there)] = there[: value.shape[1]]
+                earlier = checkpoint.rows[RECORD + name][checkpoint.row]
+                value[i, : len(earlier)] = earlier[: value.shape[1]]
     return records
 
 
 def _restored(
     cohort: Cohort, states: Any, lanes: np.ndarray, saved: Mapping[tuple[str, int], Saved]
 ) -> Any:
-    """Fresh states (blocks, W, …) with those of the runs that have begun in their place."""
+    """`states` (blocks, W, …) with the saved states of the runs that have begun put in."""
     leaves, tree = jax.tree.flatten(states)
     leaves = [np.array(leaf) for leaf in leaves]
     members = cohort.members
     for block, width in np.ndindex(*lanes.shape):
-        found = saved.get(members[lanes[block, width]])
-        if found is not None:
+        checkpoint = saved.get(members[lanes[block, width]])
+        if checkpoint is not None:
             for number, leaf in enumerate(leaves):
-                leaf[block, width] = found.rows[f"{STATE}{number:03d}"][found.row]
+                leaf[block, width] = checkpoint.rows[f"{STATE}{number:03d}"][checkpoint.row]
     return jax.tree.unflatten(tree, leaves)
 
 
@@ -141,37 +142,37 @@ def _rows(
     lanes: np.ndarray,
     real: np.ndarray,
     now: np.ndarray,
-    made: np.ndarray,
+    taken: np.ndarray,
     records: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """A row per run: who it is, its progress, its state and its records."""
+    """The arrays of a checkpoint, one row per run: key, seed, progress, state and records."""
     number, run = cohort.num_runs, lanes[real]
-    found = {
+    rows = {
         "key": cohort.key,
         "seed": cohort.runs.seed.astype(np.int64),
         "steps": np.zeros(number, np.int64),
         "records": np.zeros(number, np.int64),
     }
-    for name, by_block in (("steps", now), ("records", made)):
-        found[name][run] = np.broadcast_to(by_block[:, None], lanes.shape)[real]
+    for name, by_block in (("steps", now), ("records", taken)):
+        rows[name][run] = np.broadcast_to(by_block[:, None], lanes.shape)[real]
     for i, leaf in enumerate(jax.tree.leaves(states)):
-        found[f"{STATE}{i:03d}"] = np.empty((number, *leaf.shape[2:]), leaf.dtype)
-        found[f"{STATE}{i:03d}"][run] = leaf[real]
-    return found | {RECORD + name: value.copy() for name, value in records.items()}
+        rows[f"{STATE}{i:03d}"] = np.empty((number, *leaf.shape[2:]), leaf.dtype)
+        rows[f"{STATE}{i:03d}"][run] = leaf[real]
+    return rows | {RECORD + name: value.copy() for name, value in records.items()}
 
 
 class _Pace:
-    """How many steps a call to the devices may take, so that it lasts about PIECE_SECONDS. It changes no bit."""
+    """Chooses the steps per call to the devices so that a call lasts about PIECE_SECONDS."""
 
     def __init__(self) -> None:
         self.limit, self.calls = 16, 0
 
     def until(self, now: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Where each block's next call ends."""
+        """The step at which the next call ends, per block."""
         return np.minimum(target, now + self.limit).astype(np.int32)
 
     def took(self, steps: int, seconds: float) -> None:
-        """Learn from a call; the first one compiled, so it says nothing."""
+        """Adapt to the duration of a call; the first call is ignored, since it compiles."""
         self.calls += 1
         if self.calls > 1:
             self.limit = int(np.clip(steps / max(seconds, 1e-6) * PIECE_SECONDS, 1, 8 * self.limit))

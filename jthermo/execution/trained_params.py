@@ -1,4 +1,4 @@
-"""Trained parameters, read back from the checkpoint that ends a run."""
+"""Read the trained parameters of a run from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from jthermo.engines import run_state, step_program
 from jthermo.errors import InputError
 from jthermo.execution.checkpoint import newest
 from jthermo.execution.train_cohort import STATE
-from jthermo.results.layout import CHECKPOINTS
-from jthermo.results.reading import open_results
+from jthermo.results.layout import CHECKPOINTS, record_name
+from jthermo.results.reading import open_results, read_manifests
 from jthermo.sweep.sweep import Sweep
 
 
 def open_params(directory: str | Path, run: int) -> Any:
-    """The parameters of one finished run.
+    """The trained parameters of one finished run.
 
     Args:
         directory: a results folder.
-        run: the run's place along the dim ``run`` of :func:`jthermo.open_results`.
+        run: index of the run along the dim ``run`` of :func:`jthermo.open_results`.
 
     Returns:
-        The model's parameter tree, NumPy arrays.
+        The model's parameter tree of NumPy arrays.
 
     Raises:
-        InputError: no such run, or it is not finished.
+        InputError: there is no such run, or its checkpoint was removed.
     """
     ds = open_results(directory)
     if not 0 <= run < ds.sizes["run"]:
@@ -48,12 +48,16 @@ def open_params(directory: str | Path, run: int) -> Any:
     shapes, tree = jax.tree.flatten(
         jax.eval_shape(lambda: run_state.init(config.model, program.optimizer, one))
     )
+    committed = {name for m in read_manifests(Path(directory)) for name in m["parts"]}
     for folder in (Path(directory) / CHECKPOINTS).glob("*-of-*/*"):
-        rows = newest(folder)
+        # Another layout of shards may have left checkpoints of a run that was trained further here.
+        rows = newest(folder) if record_name(folder.name) in committed else None
         if rows is None:
             continue
-        found = np.flatnonzero((rows["key"] == key) & (rows["seed"] == at["seed"]))
-        if len(found):
-            leaves = [rows[f"{STATE}{i:03d}"][found[0]] for i in range(len(shapes))]
+        matches = np.flatnonzero((rows["key"] == key) & (rows["seed"] == at["seed"]))
+        if len(matches):
+            leaves = [rows[f"{STATE}{i:03d}"][matches[0]] for i in range(len(shapes))]
             return jax.tree.unflatten(tree, leaves).params
-    raise InputError("run", run, "has no checkpoint; its folder checkpoints/ was removed")
+    raise InputError(
+        "run", run, "has no intact checkpoint; train the sweep again in another folder"
+    )

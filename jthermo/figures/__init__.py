@@ -1,4 +1,4 @@
-"""Figures: Matplotlib panels, and the pages of `jthermo explore` and `jthermo report`. No JAX here."""
+"""Matplotlib panels, and the pages of `jthermo explore` and `jthermo report`. No JAX here."""
 
 from jthermo.figures.colours import CATEGORIES, colours
 from jthermo.figures.panels import (

@@ -1,4 +1,4 @@
-"""Colours of curves and pages, in one place."""
+"""All colours of curves and pages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-# Okabe & Ito (2008) without yellow; in this order the first ones are the farthest apart
+# Colours for unordered categories: Okabe & Ito (2008) without yellow. The first few are the easiest
+# to tell apart.
 CATEGORIES = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#009E73")
 
 
-# The part of viridis that shows on light and on dark paper, from its dark end (0) to its light end (1).
+# The range of viridis, from its dark end (0) to its light end (1), that is legible on a white page
+# and on a dark page.
 SEQUENCE = {"light": (0.0, 0.82), "dark": (0.3, 1.0)}
-# Colours of pages by role. Verdicts have hues of Okabe and Ito and a sign besides.
+# Page colours by role. Verdicts use hues of Okabe and Ito; the pages show a sign as well.
 PAGE_ROLES = {
     "light": {
         "paper": "#ffffff",
@@ -40,7 +42,8 @@ PAGE_ROLES = {
     },
 }
 
-# From linear sRGB to the responses of the cones, and from their cube roots to lightness and hue: Ottosson (2020).
+# The two matrices of OKLab (Ottosson 2020). LMS maps linear sRGB to cone responses, and OKLAB maps
+# their cube roots to lightness and two hue axes.
 LMS = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -58,20 +61,28 @@ OKLAB = np.array(
 
 
 def on_dark(colour: str) -> str:
-    """The colour that does on a dark page what this one does on a white one: same hue, lightness turned round (OKLab)."""
+    """The counterpart of a colour for dark pages: same hue, inverted lightness (OKLab)."""
     from matplotlib.colors import to_hex, to_rgb
 
     rgb = np.array(to_rgb(colour))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     lightness, *hue = OKLAB @ np.cbrt(LMS @ linear)
-    turned = np.interp(lightness, (0, 0.8, 1), (0.95, 0.62, 0.2))
-    linear = np.linalg.solve(LMS, np.linalg.solve(OKLAB, [turned, *hue]) ** 3).clip(0, 1)
+    # black (0) becomes 0.95, white (1) becomes 0.2
+    inverted = np.interp(lightness, (0, 0.8, 1), (0.95, 0.62, 0.2))
+    linear = np.linalg.solve(LMS, np.linalg.solve(OKLAB, [inverted, *hue]) ** 3).clip(0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return to_hex((srgb[0], srgb[1], srgb[2]))
 
 
 def colours(number: int) -> list[Any]:
-    """A dark-to-light sequence that colour-blind readers can order."""
+    """RGBA colours from dark to light, which colour-blind readers can also put in order.
+
+    Args:
+        number: how many.
+
+    >>> [tuple(round(float(x), 2) for x in rgba) for rgba in colours(2)]
+    [(0.27, 0.0, 0.33, 1.0), (0.53, 0.83, 0.29, 1.0)]
+    """
     from matplotlib import colormaps
 
     return [colormaps["viridis"](x) for x in np.linspace(*SEQUENCE["light"], max(number, 2))][
@@ -80,17 +91,17 @@ def colours(number: int) -> list[Any]:
 
 
 def page_shades(number: int) -> dict[str, list[str]]:
-    """The sequence of :func:`colours` as hex, for light and for dark paper."""
+    """The sequence of :func:`colours` as hex, for light and for dark pages."""
     from bokeh.palettes import Viridis256
 
     return {
-        paper: [Viridis256[round(255 * x)] for x in np.linspace(*ends, max(number, 2))][:number]
-        for paper, ends in SEQUENCE.items()
+        scheme: [Viridis256[round(255 * x)] for x in np.linspace(*ends, max(number, 2))][:number]
+        for scheme, ends in SEQUENCE.items()
     }
 
 
 def page_css() -> str:
-    """The roles as CSS variables that follow the reader's colour scheme."""
+    """The page colours as CSS variables that follow the reader's light or dark scheme."""
     light, dark = (
         "".join(f"--{role}: {colour}; " for role, colour in PAGE_ROLES[scheme].items())
         for scheme in ("light", "dark")

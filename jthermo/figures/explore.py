@@ -1,7 +1,7 @@
-"""The page on which one moves the exponents by hand and sees whether the curves of a sweep fall on one. No JAX here.
+"""The page of `jthermo explore`: sliders for the exponents that rescale the curves. No JAX here.
 
-What it draws are the curves that the fit used, and the quality beside them is the objective that the fit minimised,
-evaluated in the browser (``pages/explore.js``) at whatever exponents the sliders say.
+The page draws the curves that the fit used. The loss below each slider is the objective that the
+fit minimised; the browser (``pages/explore.js``) evaluates it at the exponents of the sliders.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 
     from jthermo.collapse.read import Condition
 
-# single curves drawn at a time: more are a blot, and the browser would stutter
+# Most single curves drawn for one observable: more cannot be told apart and slow the browser down.
 MOST_RUNS = 300
-# recorded values of single curves on one page, 1 MB of it …
+# Most recorded values of single curves on one page: about 1 MB.
 MOST_NUMBERS = 200_000
-# … and together with what the objectives need, so that a page stays below 5 MB
+# Most numbers on one page, those of the objectives included, so that it stays below 5 MB.
 MOST_IN_ALL = 600_000
-# an observable with more numbers a record, such as one for each unit, has to be asked for
+# An observable with more numbers per record, such as one per unit, is shown only if it is named.
 MOST_COLUMNS = 8
-# a slider goes from −3 to 3, further where the fit does
+# A slider covers exponents from −3 to 3, or more if the fitted exponent lies outside.
 REACH = 3.0
+# The clocks to choose from: the exponent of each control.
 CLOCKS: dict[str, dict[str, float]] = {
     "t": {},
     "η t": {"learning_rate": 1.0},
@@ -50,8 +51,8 @@ CLOCKS: dict[str, dict[str, float]] = {
 }
 
 
-class Offered(NamedTuple):
-    """What may be fitted: an observable, the choice of the axes that are no controls, its curves, the controls."""
+class Candidate(NamedTuple):
+    """An observable to fit for one combination of the other axes: its curves and controls."""
 
     label: str
     choice: str
@@ -61,7 +62,7 @@ class Offered(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """One observable, for one combination of the choices that the controls leave open, with its fit."""
+    """One observable for one combination of the axes that are not controls, with its fit."""
 
     label: str
     choice: str
@@ -69,7 +70,7 @@ class View:
 
     @property
     def num_runs(self) -> int:
-        """Curves that the fit used."""
+        """Number of curves that the fit used."""
         return sum(len(condition.values) for condition in self.fit.curves.conditions)
 
 
@@ -84,23 +85,29 @@ def explore(
     window: tuple[float, float] | None = None,
     title: str = "Explore the collapse",
 ) -> str:
-    """Write a page with a slider for the exponent p of every control in τ = t·Π controlᵖ; it needs no network.
+    """Write a page with a slider for the exponent p of every control in τ = t·Π controlᵖ.
+
+    The page works without a network connection.
 
     Args:
         data: results, or a tidy table.
-        path: the HTML file.
-        controls: the controls; those of them that take several values get a slider.
-        value: observables to choose from, the columns of a table; all those of the results where none is named.
+        path: the HTML file to write.
+        controls: the controls; each one with several values gets a slider.
+        value: observables to choose from on the page; for a table, names of its columns. By default
+            all observables of the results.
         time: name of t.
-        replicate: name of what tells replicates apart; None when each curve was recorded once.
-        window: (low, high) times to use, all by default.
+        replicate: name of the column that numbers the replicates; None if each curve was recorded
+            once.
+        window: (low, high), the times to use; all by default.
         title: heading of the page.
 
     Returns:
-        What is on the page and what is not, in lines.
+        A description of the page: a line with the number of curves, and a line for each observable
+        that was omitted, with the reason.
 
     Raises:
-        InputError: a name is not there, no control takes several values, or nothing can be fitted, with the reasons.
+        InputError: an unknown name, no control with several values, or no observable that can be
+            fitted.
 
     Example:
         >>> import numpy as np, pandas as pd, tempfile
@@ -109,26 +116,27 @@ def explore(
         ...     {"dose": c, "plate": s, "hours": t, "alive": 1 / (1 + t * c) + 0.01 * rng.normal()}
         ...     for c in (0.5, 1.0, 2.0) for s in range(4) for t in np.geomspace(1, 100, 20)])
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     print(explore(table, f"{folder}/page.html", ["dose"], value=["alive"], time="hours", replicate="plate"))
+        ...     print(explore(table, f"{folder}/page.html", ["dose"], value=["alive"],
+        ...                   time="hours", replicate="plate"))
         1 collapse of 12 curves; all 12 single curves are drawn
     """
     from bokeh.embed import json_item
 
-    controls, value = ((given,) if isinstance(given, str) else given for given in (controls, value))
-    offered, refused = _offered(data, controls, value)
+    controls, value = ((names,) if isinstance(names, str) else names for names in (controls, value))
+    candidates, omitted = _candidates(data, controls, value)
     views = []
-    for label, choice, curves, asked in offered:
+    for label, choice, curves, several in candidates:
         try:
             fit = fit_collapse(
-                curves, asked, value=label, time=time, replicate=replicate, window=window
+                curves, several, value=label, time=time, replicate=replicate, window=window
             )
         except InputError as error:
-            refused.append(f"no {label}{choice and f' for {choice}'}: {error}")
+            omitted.append(f"{label}{choice and f' for {choice}'} is omitted: {error}")
         else:
             views.append(View(label, choice, fit))
     if not views:
         raise InputError(
-            "value", ", ".join(value) or "all", "none can be fitted: " + "; ".join(refused)
+            "value", ", ".join(value) or "all", "nothing can be fitted: " + "; ".join(omitted)
         )
     needed = sum(
         len(block) * (len(block) + 1) // 2
@@ -137,16 +145,16 @@ def explore(
     )
     room = min(MOST_NUMBERS, max(MOST_IN_ALL - needed, 0))
     most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
-    said = [_said(views, most), *refused]
+    lines = [_count_line(views, most), *omitted]
     curves = views[0].fit.curves
-    named = [{"name": name, "symbol": SYMBOL.get(name, name)} for name in curves.controls]
+    symbols = [{"name": name, "symbol": SYMBOL.get(name, name)} for name in curves.controls]
     clocks = {
         name: powers for name, powers in CLOCKS.items() if set(powers) <= set(curves.controls)
     }
     content = {
         "time": "t" if curves.time == "step" else curves.time,
         "replicate": replicate or "curve",
-        "controls": named,
+        "controls": symbols,
         "clocks": clocks,
         "views": [_content(view, most) for view in views],
         "plots": {
@@ -161,8 +169,8 @@ def explore(
         labels=list(dict.fromkeys(view.label for view in views)),
         choices=list(dict.fromkeys(view.choice for view in views)),
         clocks=clocks,
-        controls=named,
-        said=said,
+        controls=symbols,
+        lines=lines,
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
         library=plots.library(),
     )
@@ -170,73 +178,75 @@ def explore(
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
-def _offered(
+def _candidates(
     data: xr.Dataset | pd.DataFrame, controls: Sequence[str], value: Sequence[str]
-) -> tuple[list[Offered], list[str]]:
-    """Every observable, for every combination of the axes of results that are no controls, and what is left out."""
+) -> tuple[list[Candidate], list[str]]:
+    """Every observable for every combination of the other axes, and a line for each omitted one."""
     import xarray as xr
 
-    there = [
+    known = [
         str(name) for name in (data.variables if isinstance(data, xr.Dataset) else data.columns)
     ]
     for field, names in (("controls", controls), ("value", value)):
         for name in names:
-            if name not in there:
-                raise InputError(field, name, f"is not there; there are {', '.join(there)}")
+            if name not in known:
+                raise InputError(field, name, f"is not in the data; choose from {', '.join(known)}")
     several = [name for name in controls if len(np.unique(data[name])) > 1]
     if not several:
         raise InputError(
-            "controls", tuple(controls), "none takes several values, so there is nothing to move"
+            "controls", tuple(controls), "none has several values; name one that varies in the data"
         )
     if isinstance(data, xr.Dataset):
         return _of_results(data, several, value)
     if not value:
-        raise InputError("value", "", f"name the columns to draw; there are {', '.join(there)}")
-    return [Offered(name, "", data, several) for name in value], []
+        raise InputError("value", "", f"name the columns to draw; the table has {', '.join(known)}")
+    return [Candidate(name, "", data, several) for name in value], []
 
 
 def _of_results(
     ds: xr.Dataset, controls: Sequence[str], value: Sequence[str]
-) -> tuple[list[Offered], list[str]]:
+) -> tuple[list[Candidate], list[str]]:
+    """The candidates of a results dataset; see :func:`_candidates`."""
     kept = [*controls, *(a for a in axes_of(ds) if a == "seed")]
-    offered, refused = [], []
+    candidates, omitted = [], []
     for name in value or [str(v) for v in ds.data_vars if v != "finite"]:
         parts = columns(ds[name])
         if len(parts) > MOST_COLUMNS and not value:
-            refused.append(f"no {name}: it has {len(parts)} numbers a record; name it to see them")
+            numbers = f"it has {len(parts)} numbers per record"
+            omitted.append(f"{name} is omitted: {numbers}; name it to include it")
             continue
         for label, part in parts.items():
             for choice, runs in choices(ds.assign({label: part}), kept):
                 words = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
-                offered.append(Offered(label, words, runs[label], controls))
-    return offered, refused
+                candidates.append(Candidate(label, words, runs[label], controls))
+    return candidates, omitted
 
 
 def _longest(view: View) -> int:
     return max(len(condition.log_time) for condition in view.fit.curves.conditions)
 
 
-def _said(views: Sequence[View], most: int) -> str:
-    """How many curves there are and how many of them are drawn."""
+def _count_line(views: Sequence[View], most: int) -> str:
+    """The numbers of collapses, of curves and of single curves drawn, in words."""
     number, largest = len(views), max(views, key=lambda view: view.num_runs)
     drawn = sum(len(_sample(c, largest.fit, most)) for c in largest.fit.curves.conditions)
     means = f"{number} collapse{'s' if number > 1 else ''} of {largest.num_runs:,} curves"
     if drawn == largest.num_runs:
         return f"{means}; all {drawn:,} single curves are drawn"
-    return f"{means}; all are in the means, a sample of {drawn:,} single curves is drawn"
+    return f"{means}; the means use all, and a sample of {drawn:,} single curves is drawn"
 
 
 def _sample(condition: Condition, fit: CollapseFit, most: int) -> np.ndarray:
-    """Rows of a condition to draw, spread evenly over its replicates."""
+    """Rows of a condition to draw, evenly spaced among its replicates."""
     number, share = len(condition.values), max(most // len(fit.curves.conditions), 1)
     return np.unique(np.linspace(0, number - 1, min(number, share)).round().astype(int))
 
 
 def _content(view: View, most: int) -> dict[str, Any]:
-    """What the page needs to know of a view; arrays as base64 of little-endian numbers."""
+    """A view as JSON for the page; arrays are base64 of little-endian numbers."""
     fit, curves = view.fit, view.fit.curves
     logs = np.array([c.log_controls for c in curves.conditions])
     centred = logs - logs.mean(axis=0)
@@ -270,6 +280,7 @@ def _content(view: View, most: int) -> dict[str, Any]:
 def _condition(
     condition: Condition, fit: CollapseFit, centred: np.ndarray, rows: np.ndarray
 ) -> dict[str, Any]:
+    """One setting of the controls as JSON: its mean, standard error and the single curves drawn."""
     values = condition.values
     count = np.isfinite(values).sum(axis=0)
     mean = np.nanmean(values, axis=0)
@@ -289,7 +300,7 @@ def _condition(
 
 
 def _objective(fit: CollapseFit) -> dict[str, Any]:
-    """The fit's model in numbers: binned means, their whitener, knots, stiffness, and the objective at its best."""
+    """The fit's model as JSON: binned means, whitener, spline stiffness, objective at the fit."""
     model = rounded(fit.likelihood)
     means = model.means
     triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
@@ -307,20 +318,20 @@ def _objective(fit: CollapseFit) -> dict[str, Any]:
 
 
 def rounded(model: CurveLikelihood) -> CurveLikelihood:
-    """The model with its whitener in single precision: half the page, and the objective keeps six digits."""
+    """The model with its whitener in single precision: half the size, and six correct digits."""
     blocks = tuple(block.astype(np.float32).astype(float) for block in model.whiten.blocks)
     return replace(model, whiten=Whitener(blocks))
 
 
 def _verdict(fit: CollapseFit) -> str:
-    """One sentence on whether the curves are one at the fitted exponents."""
+    """Whether the curves coincide at the fitted exponents, in words."""
     words = {
         True: "the curves agree within their noise",
         False: "the curves differ by more than their noise",
-        None: "it cannot be said whether the curves agree",
+        None: "it cannot be decided whether the curves agree",
     }
-    beyond = f"beyond it they differ by {100 * fit.misfit:.2g} % of their range"
-    return f"At the fit {words[fit.collapsed]} (p = {fit.p_value:.2g}); {beyond}."
+    beyond = f"Beyond noise they differ by {100 * fit.misfit:.2g} % of their range"
+    return f"At the fitted exponents {words[fit.collapsed]} (p = {fit.p_value:.2g}). {beyond}."
 
 
 def _packed(values: np.ndarray, kind: str) -> str:

@@ -1,7 +1,8 @@
-"""Figures from results. No JAX here.
+"""Matplotlib panels and figures of results: curves, clocks, collapses, heatmaps. No JAX here.
 
-A panel is a function that takes ``ax=`` and returns the Axes, its own where none are given; a whole figure (`clocks`,
-`collapses`) is made of them. Means have standard-error bands, and a control has one colour per value.
+A panel function draws into the Axes given as ``ax=``, or into a new figure, and returns the Axes.
+`clocks` and `collapses` put several panels into one figure. Means have bands of one standard error,
+and each value of a control has its own colour.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
     from jthermo.collapse import CollapseFit
 
-    # One combination of the open choices, its runs and their fit: what jthermo.paper.claims.fit_choices gives.
+    # One combination of the choices that the paper leaves open, its runs and their fit, as
+    # jthermo.paper.claims.fit_choices returns them.
     Chosen = tuple[Mapping[str, Any], xr.Dataset, CollapseFit]
 
-# The values at which the paper's rescaled clocks agree with t.
+# The reference value c₀ of each control: at it the rescaled clock t·(c/c₀)^p equals t.
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}
 
 
@@ -37,14 +39,17 @@ def curves(
     power: float = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean ± standard error over the seeds for each value of a control, against t·(c/c₀)^power on a log axis.
+    """Mean ± standard error over seeds for each value of a control, against t·(c/c₀)^power.
 
     Args:
         ds: results in which only `by` and the seed vary.
-        variable: what to draw.
+        variable: the recorded variable.
         by: the control c, a coordinate of the runs.
-        power: of the clock.
-        ax: where to draw; a column-wide figure of its own where it is None.
+        power: exponent of c in the clock; the clock has a logarithmic axis.
+        ax: axes to draw into; None makes a new figure, one column wide.
+
+    Raises:
+        InputError: `by` is not an axis of the results, or something else varies too.
     """
     _refuse_mixed(ds, by)
     ax = _axes(ax)
@@ -64,11 +69,11 @@ def band(
     """A line with a band of ± `error` in its colour.
 
     Args:
-        x: abscissae.
-        mean: ordinates.
-        error: half the height of the band.
-        ax: where to draw; a figure of its own where it is None.
-        **line: of the line: ``color``, ``label`` …
+        x: abscissae, (K,).
+        mean: ordinates, (K,).
+        error: half the height of the band, (K,).
+        ax: axes to draw into; None makes a new figure.
+        **line: properties of the line, such as ``color`` and ``label``.
     """
     ax = _axes(ax)
     (drawn,) = ax.plot(x, mean, **line)
@@ -77,14 +82,14 @@ def band(
 
 
 def theory(x: Any, y: Any, *, ax: Axes | None = None, label: str = "theory", **line: Any) -> Axes:
-    """A prediction over the data: dashed and black.
+    """A predicted curve as a dashed black line, drawn over the data.
 
     Args:
-        x: abscissae.
-        y: what the theory says there.
-        ax: where the data are; a figure of its own where it is None.
-        label: for the legend.
-        **line: other than dashed, black and 0.9 pt wide.
+        x: abscissae, (K,).
+        y: the prediction at `x`, (K,).
+        ax: axes of the data; None makes a new figure.
+        label: text in the legend.
+        **line: properties of the line that replace dashed, black and 0.9 pt.
     """
     ax = _axes(ax)
     ax.plot(x, y, label=label, **{"color": "black", "ls": "--", "lw": 0.9, "zorder": 3, **line})
@@ -92,13 +97,23 @@ def theory(x: Any, y: Any, *, ax: Axes | None = None, label: str = "theory", **l
 
 
 def collapse(fit: CollapseFit, *, ax: Axes | None = None) -> Axes:
-    """The means on the fitted clock τ, over the common curve with its band: :meth:`jthermo.collapse.CollapseFit.plot`."""
+    """The means and their common curve against τ, in jthermo's style.
+
+    Args:
+        fit: the fit; see :meth:`jthermo.collapse.CollapseFit.plot`.
+        ax: axes to draw into; None makes a new figure.
+    """
     with style():
         return fit.plot(_axes(ax))
 
 
 def residuals(fit: CollapseFit, *, ax: Axes | None = None) -> Axes:
-    """The means minus the common curve against τ: :meth:`jthermo.collapse.CollapseFit.plot_residuals`."""
+    """The means minus their common curve against τ, in jthermo's style.
+
+    Args:
+        fit: the fit; see :meth:`jthermo.collapse.CollapseFit.plot_residuals`.
+        ax: axes to draw into; None makes a new figure.
+    """
     with style():
         return fit.plot_residuals(_axes(ax))
 
@@ -111,14 +126,19 @@ def clocks(
     powers: Sequence[float] = (0, 1, 2),
     ylabel: str = "",
 ) -> Figure:
-    """A figure of :func:`curves`, a panel for each clock t·(c/c₀)^p: if the claim holds, the curves meet on its clock.
+    """A figure with one panel of :func:`curves` for each clock t·(c/c₀)^p.
+
+    The curves coincide in the panel whose p is their scaling exponent.
 
     Args:
         ds: results in which only `by` and the seed vary.
-        variable: what to draw.
+        variable: the recorded variable.
         by: the control c, a coordinate of the runs.
         powers: p of each panel.
-        ylabel: label of the shared vertical axis; the variable's long name where empty.
+        ylabel: label of the shared vertical axis; by default the variable's long name.
+
+    Raises:
+        InputError: `by` is not an axis of the results, or something else varies too.
     """
     with style():
         fig, axes = _row(len(powers))
@@ -126,32 +146,36 @@ def clocks(
             curves(ds, variable, by=by, power=power, ax=ax)
         axes[0].set_ylabel(ylabel or ds[variable].attrs.get("long_name", variable))
         axes[0].legend()
-    # what it shows
+    # the report reads from the label which variable the figure shows
     fig.set_label(variable)
     return fig
 
 
 def collapses(chosen: Sequence[Chosen], *, ylabel: str = "", share: bool = True) -> Figure:
-    """A figure of :func:`curves`, a panel for each choice, on the clock that fits best, its exponent and interval above.
+    """A figure with one panel of :func:`curves` per fit, each on its best-fitting clock.
+
+    The title of a panel gives the exponent, its interval and the misfit.
 
     Args:
-        chosen: fits of one variable on one control, as :func:`jthermo.paper.claims.fit_choices` makes them.
-        ylabel: label of the vertical axis; the variable's long name where empty.
-        share: one vertical axis for all panels.
+        chosen: fits of one variable on one control, as returned by
+            :func:`jthermo.paper.claims.fit_choices`.
+        ylabel: label of the vertical axis; by default the variable's long name.
+        share: whether all panels share one vertical axis.
     """
     with style():
         fig, axes = _row(len(chosen), share=share)
         for ax, (choice, runs, fit) in zip(axes, chosen, strict=True):
             ((control, exponent),) = fit.exponents.items()
-            # the curves as they are where no exponent is known
+            # without an identified exponent the curves are drawn against t
             known = np.isfinite(exponent.value)
             curves(
                 runs, fit.curves.value, by=control, power=exponent.value if known else 0.0, ax=ax
             )
             name = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
-            found = f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]\nmisfit {100 * fit.misfit:.1f} %"
+            interval = f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
+            numbers = f"{interval}\nmisfit {100 * fit.misfit:.1f} %"
             ax.set_title(
-                f"{name}\n{found if known else 'no exponent identified'}".lstrip(), fontsize=7
+                f"{name}\n{numbers if known else 'no exponent identified'}".lstrip(), fontsize=7
             )
         axes[0].set_ylabel(
             ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value)
@@ -170,15 +194,17 @@ def heatmap(
     target: float,
     names: Mapping[str, str] | None = None,
 ) -> Axes:
-    """The exponent of every fit over two choices: a cell for each pair, its colour the distance from a claimed exponent.
+    """A table of fitted exponents over two choices, coloured by their distance from a claimed one.
 
     Args:
-        ax: where to draw.
-        chosen: fits of one variable on one control, one for each pair, as :func:`jthermo.paper.claims.fit_choices` makes them.
+        ax: axes to draw into.
+        chosen: fits of one variable on one control, one for each pair of choices, as returned by
+            :func:`jthermo.paper.claims.fit_choices`.
         x: the choice along the horizontal axis.
         y: the choice along the vertical axis.
-        target: the claimed exponent; it is white, one more or less is the darkest.
-        names: values of the choices in other words.
+        target: the claimed exponent. It is white; exponents 1 above or below have the darkest
+            colours.
+        names: labels for values of the choices; a value without one labels itself.
     """
     import matplotlib.pyplot as plt
 
@@ -188,16 +214,17 @@ def heatmap(
     value = np.full((len(rows), len(columns)), np.nan)
     with plt.rc_context(STYLE):
         for choice, _, fit in chosen:
-            ((found),) = fit.exponents.values()
+            (exponent,) = fit.exponents.values()
             row, column = rows.index(str(choice[y])), columns.index(str(choice[x]))
-            value[row, column] = found.value
-            known = np.isfinite(found.value)
+            value[row, column] = exponent.value
+            known = np.isfinite(exponent.value)
             text = (
-                f"{found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]"
+                f"{exponent.value:.2f}\n[{exponent.low:.2f}, {exponent.high:.2f}]"
                 if known
                 else "not\nidentifiable"
             )
-            dark = known and abs(found.value - target) > 0.65
+            # white text on the dark cells, far from the target
+            dark = known and abs(exponent.value - target) > 0.65
             middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
             ax.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **middle)
         ax.pcolormesh(
@@ -213,7 +240,15 @@ def heatmap(
 
 
 def mean_curve(runs: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps t > 0 with the mean over finite runs and its standard error; the runs share their recorded steps."""
+    """The mean of a variable over the finite runs, and its standard error, at each step t > 0.
+
+    Args:
+        runs: results whose runs share their recorded steps.
+        variable: the recorded variable.
+
+    Returns:
+        Steps, means and standard errors, each (K,); records without a finite run are left out.
+    """
     step = runs.step.values[0]
     value = np.where(runs.finite.values, runs[variable].values, np.nan)[:, step > 0]
     count = np.isfinite(value).sum(0)
@@ -224,7 +259,7 @@ def mean_curve(runs: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray,
 
 
 def _axes(ax: Axes | None) -> Axes:
-    """The given axes, or those of a new column-wide figure."""
+    """The given axes, or those of a new figure, one column wide."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -234,7 +269,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _row(number: int, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of `number` panels side by side, no wider than a page."""
+    """A new figure of `number` panels side by side, at most one page wide."""
     import matplotlib.pyplot as plt
 
     width = max(COLUMN, min(PAGE, PAGE * number / 3))
@@ -255,7 +290,7 @@ def _clock_label(by: str, power: float) -> str:
 def _refuse_mixed(ds: xr.Dataset, by: str) -> None:
     if by not in ds.coords:
         raise InputError(
-            "by", by, f"is no swept axis; the results have {', '.join(str(c) for c in ds.coords)}"
+            "by", by, f"is not a swept axis; choose one of {', '.join(str(c) for c in ds.coords)}"
         )
     for name, coordinate in ds.coords.items():
         if (
@@ -266,5 +301,5 @@ def _refuse_mixed(ds: xr.Dataset, by: str) -> None:
             raise InputError(
                 "ds",
                 f"{name} with several values",
-                f"pick one first: ds.isel(run=ds[{name!r}].values == ...)",
+                f"select one value first: ds.isel(run=ds[{name!r}].values == ...)",
             )

@@ -1,26 +1,28 @@
-"""The empty Bokeh figures that ``explore.js`` fills, and Bokeh's script. Bokeh is imported when one is made."""
+"""Empty Bokeh figures for the explore page, which ``explore.js`` fills, and the BokehJS script."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# log likelihood lost where the axis of the quality begins
+# Log likelihood lost at the lower end of its logarithmic axis; smaller losses are drawn here.
 LEAST = 0.1
-# px left of the quality's axis, so that the slider above it has the same scale
+# Pixels to the left of the loss plot, so that it lines up with the slider above it.
 GUTTER = 62
-TOOLTIP = """<div style="margin: -5px; padding: 6px 10px; color: var(--ink); background: var(--panel)">@text<br>
-$snap_y{%.4g} at $snap_x{%.4g}</div>"""
+TOOLTIP = (
+    '<div style="margin: -5px; padding: 6px 10px; color: var(--ink); background: var(--panel)">'
+    "@text<br>\n$snap_y{%.4g} at $snap_x{%.4g}</div>"
+)
 
 
 def library() -> str:
-    """BokehJS, without what follows it: a level of logging, which it would say on the console."""
+    """The text of BokehJS, without the log-level line of Bokeh, which prints to the console."""
     from bokeh.resources import Resources
 
     return Resources(mode="inline", components=["bokeh"]).js_raw[0]
 
 
 def curves() -> Any:
-    """Means with bands of a standard error over single curves; a logarithmic and a linear axis each way."""
+    """Means with standard-error bands over single curves; axes are logarithmic or linear."""
     from bokeh.models import HoverTool, LinearAxis, LogAxis, Range1d
     from bokeh.plotting import figure
 
@@ -59,7 +61,7 @@ def curves() -> Any:
 
 
 def quality() -> Any:
-    """The log likelihood lost along one exponent, with the fitted value, its interval, and where the slider stands."""
+    """Log likelihood lost against one exponent, with the fit, its interval and the slider."""
     from bokeh.models import BoxAnnotation, Range1d, Span
     from bokeh.plotting import figure
 

@@ -1,4 +1,4 @@
-"""The look of all figures: sizes, fonts, symbols."""
+"""The style of all figures: sizes, fonts, symbols."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from jthermo.figures.colours import CATEGORIES
 
-# widths in inches, of one column and of two
+# Width in inches of one journal column and of two.
 COLUMN, PAGE = 3.4, 7.0
 
 
@@ -39,19 +39,22 @@ STYLE: dict[Any, Any] = {
     "ytick.minor.size": 1.6,
     "legend.frameon": False,
     "legend.handlelength": 1.2,
-    # letters stay letters
+    # embed TrueType fonts, so that text stays text
     "pdf.fonttype": 42,
-    # one figure, one file
+    # fixed element ids: the same figure gives the same file
     "svg.hashsalt": "jthermo",
 }
 
-
+# Symbols of controls in labels and legends.
 SYMBOL = {"learning_rate": "η", "batch_size": "B", "data.redraw": "p"}
 
 
 def style() -> AbstractContextManager[None]:
-    """The house's matplotlib settings, for a ``with``: a journal column of 3.4 in, 8 pt, colours that colour-blind readers
-    tell apart. ``jt.figures.COLUMN`` and ``PAGE`` are the widths of one column and two.
+    """A context manager with jthermo's Matplotlib settings.
+
+    Figures are one journal column (3.4 in) wide, text has 8 pt, and colour-blind readers can tell
+    the colours apart. ``jt.figures.COLUMN`` and ``jt.figures.PAGE`` are the widths of one column
+    and of two, in inches.
 
     >>> import matplotlib.pyplot as plt, jthermo as jt
     >>> with jt.figures.style():

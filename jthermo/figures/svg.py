@@ -1,4 +1,4 @@
-"""Figures as files: SVG for pages, and PNG, PDF or SVG on disk."""
+"""Figures as files: PNG, PDF or SVG on disk, and SVG for HTML pages."""
 
 from __future__ import annotations
 
@@ -18,22 +18,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# a point in a page: text of 8 points is 13 pixels high
+# Pixels per point in a page: text of 8 points becomes 13 pixels high.
 PIXELS = 1.6
-
-
+# No dates or versions in a file, so that the same figure gives the same bytes.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save(
     made: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
-    """Write figures, whole or not at all, and close them.
+    """Write figures to files and close them.
 
     Args:
         made: figures by name.
-        folder: where to.
-        formats: ``"png"``, ``"pdf"`` and ``"svg"``.
+        folder: the folder to write to; it is created if needed.
+        formats: any of ``"png"``, ``"pdf"`` and ``"svg"``.
+
+    Returns:
+        The paths written, ``folder/name.format``.
+
+    Raises:
+        InputError: an unknown format, or a folder that cannot be written.
+
+    Guarantees:
+        A file is written completely or not at all.
     """
     import matplotlib.pyplot as plt
 
@@ -54,11 +62,16 @@ def save(
 
 
 def svg(fig: Figure, name: str) -> bytes:
-    """A figure as SVG that can stand in a page or alone: text as text, darker or lighter with the reader's scheme.
+    """A figure as SVG, for use inside an HTML page or alone.
+
+    Text stays text, and the colours follow the reader's light or dark scheme.
 
     Args:
-        fig: the figure, which stays open.
-        name: what the figure is, for those who hear it read.
+        fig: the figure; it stays open.
+        name: a description for screen readers.
+
+    Returns:
+        The SVG as UTF-8.
     """
     import matplotlib.pyplot as plt
 
@@ -70,27 +83,27 @@ def svg(fig: Figure, name: str) -> bytes:
     text = body.getvalue().decode()
     head, text = "<svg", text[text.index("<svg") + 4 :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    # ids of paths that are drawn several times, and of clips
+    # keep only the ids that are referenced: repeated paths and clips
     used = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
     text = re.sub(
         r'(width|height)="([\d.]+)pt"',
-        lambda found: f'{found[1]}="{float(found[2]) * PIXELS:.0f}"',
+        lambda match: f'{match[1]}="{float(match[2]) * PIXELS:.0f}"',
         text,
     )
     places = re.compile(r'(?<= )(?:d|x|y|width|height|transform|viewBox)="[^"]*"')
-    # a tenth of a point is not seen
-    text = places.sub(lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), text)
+    # one decimal, a tenth of a point, is enough on a screen
+    text = places.sub(lambda match: re.sub(r"(\.\d)\d+", r"\1", match[0]), text)
     text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
     text = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1)", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
     shades = dict.fromkeys(["000000", "ffffff", *re.findall(r"var\(--c(\w+)\)", text)])
-    # a colour has one name wherever it stands, so that figures in one page agree
+    # the variable is named after the colour, so several figures in one page can share it
     light, dark = ("".join(f"--c{c}:{shade(f'#{c}')};" for c in shades) for shade in (str, on_dark))
     scheme = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     head += (
         f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif"'
-        # a page's own paper, where it has one
+        # the background of the page, if it defines one
         ' style="fill: var(--c000000); background: var(--paper, var(--cffffff))"'
     )
     return f"{head}{text.replace('<defs>', scheme + '<defs>', 1)}".encode()

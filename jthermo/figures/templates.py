@@ -1,4 +1,4 @@
-"""Pages that stand alone: one HTML file with its style, figures and scripts inside, and one look for all of them."""
+"""Renders HTML pages: each is one file with its style, figures and scripts inside."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from jthermo.figures.colours import page_css
 
 
 def render(template: str, *, title: str, **values: Any) -> str:
-    """A page from a template beside this file, which extends ``page.html`` and so has the style of ``style.css``.
+    """Render a template of ``figures/pages/``, with the colours and ``style.css`` included.
 
-    Every value is escaped; a template says ``|safe`` where markup that jthermo made itself goes in as it is.
+    Values are escaped, except where a template marks them as ``|safe``: markup made by jthermo.
 
     Args:
-        template: its file name.
-        title: of the page.
-        values: what the template names; a name that it misses is an error.
+        template: file name of the template, which extends ``page.html``.
+        title: title of the page.
+        values: variables of the template; a missing one is an error.
 
     >>> "<title>a &lt; b</title>" in render("page.html", title="a < b")
     True

@@ -1,4 +1,4 @@
-"""Networks as values: the paper's nets, and any flax module in their place."""
+"""The networks: the paper's nets, their initialisations, and the wrapper for flax modules."""
 
 from jthermo.models.cnn import CNN
 from jthermo.models.init import INITS

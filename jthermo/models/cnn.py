@@ -1,4 +1,4 @@
-"""Convolutional ReLU nets: the paper's 6-layer CNN by default."""
+"""Convolutional ReLU nets; the default is the paper's 6-layer CNN."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from jthermo.models.deep_net import DeepModule, DeepNet, check_deep_net, widths
 
 
 class CNN(DeepNet):
-    """Convolutional ReLU net: blocks of 3 × 3 convolutions with zero padding and a 2 × 2 max pool, then dense layers.
+    """Convolutional ReLU net: blocks of 3 × 3 convolutions and a 2 × 2 max pool, then dense layers.
 
-    Parameters: ``conv_0/kernel`` (9 · channels, width) with rows over (row, column, channel) of the window,
-    ``conv_0/bias`` …, ``hidden_0/kernel`` …, ``output/kernel``, ``output/bias``. The defaults are the 6-layer net of
-    Fig. 2 bottom.
+    The convolutions have zero padding. Parameters: ``conv_0/kernel`` (9 · channels, width), whose
+    rows run over (row, column, channel) of the window, ``conv_0/bias`` …, ``hidden_0/kernel`` …,
+    ``output/kernel``, ``output/bias``. The defaults are the 6-layer net of Fig. 2 bottom.
 
     Args:
-        input_shape: (rows, columns, channels) of a picture.
-        channels: the widths of the convolutions of each block.
+        input_shape: (rows, columns, channels) of an image.
+        channels: for each block, the widths of its convolutions.
         hidden: widths of the dense hidden layers.
         outputs: 1 for the logistic loss, C for softmax.
         bias: whether every layer has a bias.
         init: as for :class:`MLP`, with fan_in = 9 · channels for a convolution.
+
+    Raises:
+        InputError: an argument has the wrong type or range, or the image is too small for the
+            number of pools.
 
     >>> import jax
     >>> model = CNN(input_shape=(8, 8, 1), channels=((2,), (3,)), hidden=(5,), outputs=10)
@@ -45,16 +49,19 @@ class CNN(DeepNet):
             raise InputError("model.input_shape", shape, "give (rows, columns, channels)")
         if isinstance(channels, str) or not isinstance(channels, Sequence):
             raise InputError(
-                "model.channels", channels, "give the widths of each block: ((16, 16), (32, 32))"
+                "model.channels",
+                channels,
+                "give a tuple of widths per block, as in ((16, 16), (32, 32))",
             )
         blocks = tuple(widths("model.channels", block) for block in channels)
         if min(shape[:2]) < 2 ** len(blocks):
             raise InputError(
                 "model.channels",
                 blocks,
-                f"halves the picture {len(blocks)} times; {shape[:2]} is too small for that",
+                f"{len(blocks)} blocks halve the image {len(blocks)} times, for which "
+                f"{shape[0]} × {shape[1]} pixels are too few; give fewer blocks",
             )
         outputs = check_deep_net(hidden, outputs, bias, init)
         module = DeepModule(shape, blocks, hidden, outputs, bias, init)
-        given: dict[str, Any] = {"input_shape": shape, "channels": blocks, "hidden": hidden}
-        super().__init__(module, shape, {**given, "outputs": outputs, "bias": bias, "init": init})
+        layers: dict[str, Any] = {"input_shape": shape, "channels": blocks, "hidden": hidden}
+        super().__init__(module, shape, {**layers, "outputs": outputs, "bias": bias, "init": init})

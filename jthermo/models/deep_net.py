@@ -1,4 +1,4 @@
-"""What MLP and CNN share: the flax module, its checks, and a compiled step that ignores the init."""
+"""The flax module of MLP and CNN: the order of the layers and the ReLU between them; checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from jthermo.models.model import Model
 
 
 class DeepModule(nn.Module):
-    """Blocks of 3 × 3 convolutions that end in a 2 × 2 max pool, then dense layers; ReLU after all but the last."""
+    """Blocks of 3 × 3 convolutions, each followed by a 2 × 2 max pool, then dense layers.
+
+    A ReLU follows every convolution and every dense layer but the last.
+    """
 
     input_shape: tuple[int, ...]
     channels: tuple[tuple[int, ...], ...]
@@ -27,7 +30,7 @@ class DeepModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Outputs (…,) for one output and (…, outputs) for several, of one example or a batch."""
+        """Outputs of an example or a batch: (…,) for a net with one output, else (…, outputs)."""
         batch = x.shape[: x.ndim - _example_ndim(x.shape, math.prod(self.input_shape))]
         h, index = x.reshape(*batch, *self.input_shape), 0
         for block in self.channels:
@@ -57,15 +60,15 @@ class DeepModule(nn.Module):
 
 
 class DeepNet(Model):
-    """What the deep nets share: identity at the default init for compiled updates."""
+    """Base class of MLP and CNN."""
 
     def step_model(self) -> Model:
-        """The same net at the default init: compiled update and observables don't depend on it."""
+        """The same net with the default init, on which neither update nor observables depend."""
         return type(self)(**{**self.arguments, "init": "torch"})
 
 
 def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) -> int:
-    """The number of outputs, once init, bias and hidden widths have been checked."""
+    """Check init, bias, hidden widths and outputs; returns the number of outputs as an int."""
     if init not in INITS:
         raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
     if not isinstance(bias, bool):
@@ -74,21 +77,23 @@ def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) 
         raise InputError(
             "model.hidden",
             hidden,
-            "paired_he copies the last hidden units in pairs; end in an even number",
+            "paired_he needs an even number of units in the last hidden layer",
         )
     return whole_number("model.outputs", outputs)
 
 
-def widths(field: str, given: Any) -> tuple[int, ...]:
-    """A tuple of positive whole numbers, or an error that names the field."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise InputError(field, given, "give a tuple of positive whole numbers, such as (100, 100)")
-    return tuple(whole_number(field, width) for width in given)
+def widths(field: str, value: Any) -> tuple[int, ...]:
+    """`value` as a tuple of positive whole numbers; otherwise an InputError for `field`."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InputError(field, value, "give a tuple of positive whole numbers, such as (100, 100)")
+    return tuple(whole_number(field, width) for width in value)
 
 
 def _example_ndim(shape: tuple[int, ...], size: int) -> int:
-    """How many of the last axes make up one example of `size` numbers."""
+    """How many of the last axes of `shape` form one example of `size` numbers."""
     ndim = next((k for k in range(1, len(shape) + 1) if math.prod(shape[-k:]) == size), None)
     if ndim is None:
-        raise InputError("x", shape, f"holds no examples of {size} numbers")
+        raise InputError(
+            "x", shape, f"is no shape of an example or batch with {size} numbers per example"
+        )
     return ndim

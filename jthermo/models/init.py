@@ -1,4 +1,4 @@
-"""Initialisations by name: torch, he, unit and paired_he."""
+"""The initialisations of the networks by name: torch, he, unit and paired_he."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Init = Callable[[Array, tuple[int, ...]], Array]
 
 
 def kernel_init(scheme: str, fan_in: int, place: str) -> Init:
-    """The kernel's initializer: see :class:`jthermo.models.MLP`.
+    """The initializer of a kernel of MLP or CNN; :class:`jthermo.models.MLP` has the formulas.
 
     Args:
         scheme: one of INITS.
-        fan_in: inputs of a unit.
+        fan_in: number of inputs per unit.
         place: ``"hidden"``, ``"last_hidden"`` or ``"output"``.
     """
     if scheme == "torch":
@@ -29,7 +29,7 @@ def kernel_init(scheme: str, fan_in: int, place: str) -> Init:
     normal = _normal(math.sqrt(variance))
     if scheme != "paired_he" or place == "hidden":
         return normal
-    # units twice, with opposite output weights
+    # the second half of the units copies the first, and its output weights have the opposite sign
     axis, sign = (1, 1.0) if place == "last_hidden" else (0, -1.0)
 
     def paired(key: Array, shape: tuple[int, ...]) -> Array:
@@ -41,7 +41,7 @@ def kernel_init(scheme: str, fan_in: int, place: str) -> Init:
 
 
 def bias_init(scheme: str, fan_in: int) -> Init:
-    """The bias' initializer: U(±1/√fan_in) for ``"torch"``, else zero."""
+    """The initializer of a bias: U(±1/√fan_in) for ``"torch"``, else zero."""
     return _uniform(fan_in**-0.5) if scheme == "torch" else _normal(0.0)
 
 
@@ -60,7 +60,7 @@ def _normal(scale: float) -> Init:
 
 
 def two_layer_initializers(scheme: str, inputs: int, hidden: int) -> tuple[Init, Init, Init]:
-    """The initializers of W, b and V of :class:`jthermo.models.TwoLayer`: a draw of unit scale times the scheme's scale."""
+    """The initializers of W, b and V; :class:`jthermo.models.TwoLayer` has the formulas."""
     w_scale, b_scale, v_scale = {
         "torch": (inputs**-0.5, inputs**-0.5, hidden**-0.5),
         "he": ((2 / inputs) ** 0.5, 0.0, hidden**-0.5),

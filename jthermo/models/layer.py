@@ -1,7 +1,8 @@
-"""One layer of a deep net, dense or convolutional, and how it is initialised.
+"""One linear layer, dense or convolutional, up to its pre-activation; and the max pool.
 
-A convolution is a matrix product with its patches laid out side by side ("im2col"): XLA's own convolution is several
-times slower inside a loop on a CPU, and becomes a grouped one where runs with different weights are vectorised.
+A convolution is computed as a matrix product with the image patches ("im2col"). XLA's own
+convolution is several times slower inside a loop on a CPU, and vectorising it over runs with
+different weights turns it into a grouped convolution.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from jthermo.models.init import Init
 
 
 class Layer(nn.Module):
-    """a = W·patch(x) + b: a dense layer where `size` is None, else a convolution with stride 1 and zero padding.
+    """a = W·patch(x) + b: a dense layer, or a convolution with stride 1 and zero padding.
 
-    Parameters: kernel (fan_in, features) and bias (features,); a patch runs over rows, columns and channels.
+    Parameters: kernel (fan_in, features), whose fan_in runs over rows, columns and channels of the
+    patch, and bias (features,).
 
     Attributes:
-        features: outputs, per position for a convolution.
+        features: number of outputs; of a convolution, per position.
         size: side of the convolution's window, odd; None for a dense layer.
-        bias: whether b is there.
-        kernel_init: draws the kernel.
-        bias_init: draws the bias.
-        hidden: whether a nonlinearity follows; then a is shown to observables.
+        bias: whether the layer has a bias b.
+        kernel_init: initializer of the kernel.
+        bias_init: initializer of the bias.
+        hidden: whether a nonlinearity follows; then a is sown for observables.
     """
 
     features: int
@@ -36,22 +38,26 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Pre-activations (…, features) of inputs (…, fan_in) or pictures (M, rows, columns, channels)."""
+        """Pre-activations (…, features) of inputs (…, fan_in) or images (…, rows, columns, C)."""
         h = self.unfold(x)
         a = h @ self.param("kernel", self.kernel_init, (h.shape[-1], self.features))
         if self.bias:
-            a = a + self.param("bias", self.bias_init, (self.features,))
+            bias = self.param("bias", self.bias_init, (self.features,))
+            a = a + jnp.expand_dims(bias, tuple(range(a.ndim - 1)))
         if self.hidden:
             self.sow("preactivations", "a", a)
         return a
 
     def unfold(self, x: Array) -> Array:
-        """What the kernel multiplies: x itself, or its patches."""
+        """The factor of the kernel: x itself, or its patches."""
         return x if self.size is None else patches(x, self.size)
 
 
 def patches(x: Array, size: int) -> Array:
-    """The size × size neighbourhood of each pixel: (M, rows, columns, C) → (M, rows, columns, size² C)."""
+    """The size × size windows around each pixel, (…, rows, columns, C) → (…, rows, columns, s² C).
+
+    Here s = `size`, and pixels outside the image are zero.
+    """
     rows, columns = x.shape[-3:-1]
     near = size // 2
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(near, near), (near, near), (0, 0)])

@@ -1,4 +1,4 @@
-"""Deep nets: fully connected of any depth and width, and convolutional; softmax or binary by the number of outputs."""
+"""Fully connected ReLU nets of any depth and width."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from jthermo.models.deep_net import DeepModule, DeepNet, check_deep_net, widths
 
 
 class MLP(DeepNet):
-    """Fully connected ReLU net: h^l = relu(W^l h^(l−1) + b^l), outputs W^n h^(n−1) + b^n (App. A.5).
+    """Fully connected ReLU net: h^l = relu(W^l h^(l−1) + b^l), f = W^n h^(n−1) + b^n (App. A.5).
 
-    Parameters: ``hidden_0/kernel`` (inputs, width), ``hidden_0/bias`` …, ``output/kernel``, ``output/bias``. A picture
-    of `inputs` numbers is flattened.
+    Parameters: ``hidden_0/kernel`` (inputs, width), ``hidden_0/bias`` …, ``output/kernel``,
+    ``output/bias``. An image of `inputs` numbers is flattened.
 
     Args:
         inputs: d, the number of components of x.
         hidden: widths of the hidden layers; the paper's 6-layer net has ``(100,) * 5``.
         outputs: 1 for the logistic loss, C for softmax.
-        bias: whether every layer, the last one too, has a bias.
-        init: ``"torch"`` W, b ~ U(±1/√fan_in); ``"he"`` W ~ N(0, 2/fan_in), of the output N(0, 1/fan_in), b = 0;
-            ``"unit"`` W ~ N(0, 1/fan_in), of the output N(0, 1), b = 0; ``"paired_he"`` He with the units of the last
-            hidden layer twice and opposite output weights, so that f = 0.
+        bias: whether every layer, including the output layer, has a bias.
+        init: ``"torch"``: W, b ~ U(±1/√fan_in). ``"he"``: W ~ N(0, 2/fan_in), output layer
+            N(0, 1/fan_in), b = 0. ``"unit"``: W ~ N(0, 1/fan_in), output layer N(0, 1), b = 0.
+            ``"paired_he"``: as ``"he"``, but each unit of the last hidden layer appears twice, with
+            opposite output weights, so that f = 0.
+
+    Raises:
+        InputError: an argument has the wrong type or range.
 
     >>> import jax
     >>> model = MLP(inputs=4, hidden=(3, 2))
@@ -42,14 +46,14 @@ class MLP(DeepNet):
         inputs, hidden = whole_number("model.inputs", inputs), widths("model.hidden", hidden)
         outputs = check_deep_net(hidden, outputs, bias, init)
         module = DeepModule((inputs,), (), hidden, outputs, bias, init)
-        given = {"inputs": inputs, "hidden": hidden, "outputs": outputs, "bias": bias, "init": init}
-        super().__init__(module, (inputs,), given)
+        arguments = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
+        super().__init__(module, (inputs,), {**arguments, "bias": bias, "init": init})
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers in the parameters, the first one first."""
+        """Names of the layers in the parameter tree, from the first to the last."""
         return (*(f"hidden_{i}" for i in range(len(self.arguments["hidden"]))), "output")
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether examples of this shape fit; pictures are flattened."""
+        """Whether the net accepts examples of this shape; images are flattened."""
         return math.prod(shape) == self.input_shape[0]

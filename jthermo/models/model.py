@@ -1,7 +1,7 @@
-"""Networks as values: constructor arguments and the flax module they describe; one call for an example or a batch.
+"""The base class of models, and the wrapper of the user's own flax modules.
 
-A module makes its pre-activations known to observables by ``self.sow("preactivations", name, a)``; a user's own
-flax module can do the same. The name may be left at ``"a"``: the layer then goes by the module's path.
+A module shows its pre-activations to observables by ``self.sow("preactivations", name, a)``. Under
+the name ``"a"``, the layer is called by the module's path instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Model:
     Args:
         module: the flax module.
         input_shape: shape of one example.
-        arguments: the constructor arguments of the subclass; they make the identity.
+        arguments: the constructor arguments of the subclass; models are equal when they are.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class Model:
         self.module, self.input_shape, self.arguments = module, input_shape, dict(arguments)
 
     def init(self, key: Array) -> Any:
-        """Fresh parameters (a pytree of float32) from a key; empty for a fixed function."""
+        """Initial parameters (a pytree of float32) from a key; empty for a fixed function."""
         return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32)).get(
             "params", {}
         )
 
     def apply(self, params: Any, x: Array) -> Array:
-        """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""
+        """Outputs: () or (C,) of an example, (M,) or (M, C) of a batch; no C for one output."""
         return jnp.asarray(self.module.apply({"params": params}, x))
 
     def preactivations(self, params: Any, x: Array) -> dict[str, Array]:
-        """Pre-activations by layer for a batch `x`, in the order in which the layers are called."""
+        """Pre-activations of a batch `x` by layer name, in the order in which layers are called."""
         _, sown = self.module.apply({"params": params}, x, mutable=["preactivations"])
         flat = traverse_util.flatten_dict(sown.get("preactivations", {}))
         names = [
@@ -53,21 +53,21 @@ class Model:
         return {name: leaf[-1] for name, leaf in zip(names, flat.values(), strict=True)}
 
     def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether examples of this shape fit."""
+        """Whether the model accepts examples of this shape."""
         return tuple(shape) == self.input_shape
 
     @property
     def shapes(self) -> Any:
-        """The parameters' shapes and dtypes, without making them."""
+        """Shapes and dtypes of the parameters, without computing them."""
         return _shapes(self)
 
     @property
     def num_outputs(self) -> int:
-        """Outputs per example."""
+        """Number of outputs per example."""
         return _num_outputs(self)
 
     def step_model(self) -> Model:
-        """The model as the update sees it: equal for models that differ only in how they are initialised."""
+        """The model for the compiled update: equal for models that differ only in their init."""
         return self
 
     def __repr__(self) -> str:
@@ -83,11 +83,14 @@ class Model:
 
 
 class Flax(Model):
-    """Any flax (linen) module as a model; ``jt.Sweep(model=MyModule(...))`` wraps it so by itself.
+    """Any flax (linen) module as a model; ``jt.Sweep(model=MyModule(...))`` wraps it automatically.
 
     Args:
         module: maps a batch ``(M, *input_shape)`` to outputs (M,), (M, 1) or (M, C).
         input_shape: shape of one example.
+
+    >>> Flax(nn.Dense(2), input_shape=(3,)).num_outputs
+    2
     """
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -96,17 +99,17 @@ class Flax(Model):
         )
 
     def apply(self, params: Any, x: Array) -> Array:
-        """Outputs: () for one example and (M,) for a batch where the net has one output, else (C,) and (M, C)."""
+        """Outputs: () or (C,) of an example, (M,) or (M, C) of a batch; no C for one output."""
         single = x.ndim == len(self.input_shape)
         out = jnp.asarray(self.module.apply({"params": params}, x[None] if single else x))
         out = out[..., 0] if out.ndim == 2 and out.shape[-1] == 1 else out
         return out[0] if single else out
 
 
-# by value: equal models are traced once
+# The cache's key is the model's value, so that equal models are traced once.
 @functools.lru_cache(maxsize=256)
 def _shapes(model: Model) -> Any:
-    # nothing is computed, no device is touched
+    # eval_shape computes nothing and uses no device
     return jax.eval_shape(lambda: model.init(jax.random.key(0)))
 
 
@@ -118,13 +121,17 @@ def _num_outputs(model: Model) -> int:
 
 
 def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
-    """A :class:`Model`, from a model or a flax module."""
+    """A model or a flax module as a :class:`Model` for examples of `input_shape`.
+
+    Raises:
+        InputError: it is neither, it isn't hashable, or it fails on such examples.
+    """
     if isinstance(model, Model):
         if not model.takes(input_shape):
             raise InputError(
                 "model.inputs",
                 model.input_shape,
-                f"the data have examples of shape {input_shape}; make them equal",
+                f"the data have examples of shape {input_shape}; make the two equal",
             )
         return model
     if isinstance(model, nn.Module):
@@ -133,14 +140,14 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
             hash(wrapped)
         except TypeError:
             raise InputError(
-                "model", model, "has a list or a dict as a field; give a tuple, which can't change"
+                "model", model, "isn't hashable: it has a list or a dict as a field; use a tuple"
             ) from None
         try:
-            # traced once here, so that a module that does not fit is refused where it was given
+            # tracing the module here raises the error where the user passed the module
             wrapped.num_outputs  # noqa: B018
         except Exception as error:
             raise InputError(
-                "model", model, f"can't take examples of shape {input_shape}: {error}"
+                "model", model, f"fails on examples of shape {input_shape}: {error}"
             ) from None
         return wrapped
     raise InputError(

@@ -1,8 +1,9 @@
-"""What every linear layer of a net saw on the way forward and feels on the way back: its inputs h and its δ = ∂L/∂a.
+"""Per-example gradients from the inputs h and output gradients δ = ∂L/∂a of every linear layer.
 
-For a = W·h + b the gradient of one example is Σ_t h_t δ_tᵀ, with t over the positions of a convolution, so δ and h
-give every per-sample gradient without one backward pass per example. It holds for flax's ``Dense`` and ``Conv`` and for
-the layers of :mod:`jthermo.models`, each called once; a net with any other parameter has no tape.
+For a = W·h + b the gradient of one example is Σ_t h_t δ_tᵀ, with t over the positions of a
+convolution. So one backward pass over the batch gives the gradients of all its examples. This
+holds for flax's ``Dense`` and ``Conv`` and for the layers of :mod:`jthermo.models`, each called
+once; :func:`covers` says whether all parameters of a net are in such layers.
 """
 
 from __future__ import annotations
@@ -17,44 +18,45 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
+from jaxtyping import Float
 
 from jthermo.models import Model
 from jthermo.models.layer import Layer
 
-Deltas = tuple[Array, ...]
+Deltas = tuple[Float[Array, "m _ _"], ...]
 
 
 class Seen(NamedTuple):
-    """A layer's part of the tape, for a batch of M examples.
+    """The inputs of one layer for a batch of M examples.
 
     Attributes:
-        path: the module's path in the parameter tree.
-        inputs: h, (M, T, fan_in), T positions; 1 for a dense layer of one vector.
+        path: the layer's path in the parameter tree.
+        inputs: h, (M, T, fan_in), with T positions; T = 1 for a dense layer applied to a vector.
     """
 
     path: tuple[str, ...]
-    inputs: Array
+    inputs: Float[Array, "m t fan_in"]
 
 
 class Tape(NamedTuple):
-    """One forward pass over a batch.
+    """Per-layer inputs h of one batch, and the function that gives the output gradients δ.
 
     Attributes:
         outputs: f, (M,) or (M, C).
         layers: the layers in the order in which they were called.
-        pull_back: cotangents of the outputs → δ of every layer, (M, T, features).
+        pull_back: maps cotangents of the outputs to the δ of every layer, (M, T, features) each.
     """
 
-    outputs: Array
+    outputs: Float[Array, " m *c"]
     layers: tuple[Seen, ...]
     pull_back: Callable[[Array], Deltas]
 
 
-def record(model: Model, params: Any, x: Array) -> Tape:
-    """Run a batch forward and keep what the layers saw."""
+def record(model: Model, params: Any, x: Float[Array, "m ..."]) -> Tape:
+    """Run a batch forward and keep the inputs of every linear layer."""
     shapes = _shapes(model, params, x)
 
-    def forward(shifts: Deltas) -> tuple[Array, tuple[Array, ...]]:
+    def forward(shifts: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         seen: list[Array] = []
 
         def keep(layer: nn.Module, h: Array, a: Array) -> Array:
@@ -80,7 +82,7 @@ def record(model: Model, params: Any, x: Array) -> Tape:
 
 @functools.lru_cache(maxsize=256)
 def covers(model: Model) -> bool:
-    """Whether the tape holds every parameter of a model, each in one layer that is called once."""
+    """Whether every parameter of a model is in a linear layer that is called exactly once."""
     try:
         shapes = _shapes(
             model, model.shapes, jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
@@ -88,44 +90,48 @@ def covers(model: Model) -> bool:
     except NotImplementedError:
         return False
     paths = [path for path, _ in shapes]
-    found = {(*path, name) for path in paths for name in ("kernel", "bias")}
+    covered = {(*path, name) for path in paths for name in ("kernel", "bias")}
     leaves = (
         set(traverse_util.flatten_dict(model.shapes)) if isinstance(model.shapes, dict) else {None}
     )
     batched = all(shape[0] == 2 for _, shape in shapes)
-    return bool(paths) and batched and len(set(paths)) == len(paths) and leaves <= found
+    return bool(paths) and batched and len(set(paths)) == len(paths) and leaves <= covered
 
 
 def convolves(model: Model) -> bool:
-    """Whether some layer of a model that the tape covers has more than one position."""
+    """Whether some layer of a model has more than one position; the model must be covered."""
     x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
     return any(math.prod(shape[1:-1]) > 1 for _, shape in _shapes(model, model.shapes, x))
 
 
-def squared_norms(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, ...], Array]:
-    """|g_i|² of every kernel and bias, (M,): |h|²|δ|² and |δ|² where there is one position."""
-    made = {}
+def squared_norms(
+    tape: Tape, deltas: Deltas, model: Model
+) -> dict[tuple[str, ...], Float[Array, " m"]]:
+    """|g_i|² of every kernel and bias, (M,): |h|²|δ|² and |δ|² for a single position."""
+    norms = {}
     for layer, delta in zip(tape.layers, deltas, strict=True):
         kernel, bias = _squares(layer.inputs, delta)
-        made[*layer.path, "kernel"], made[*layer.path, "bias"] = kernel, bias
-    return {path: made[path] for path in traverse_util.flatten_dict(model.shapes)}
+        norms[*layer.path, "kernel"], norms[*layer.path, "bias"] = kernel, bias
+    return {path: norms[path] for path in traverse_util.flatten_dict(model.shapes)}
 
 
-def sums(tape: Tape, deltas: Deltas, model: Model) -> dict[tuple[str, ...], tuple[Array, Array]]:
+def sums(
+    tape: Tape, deltas: Deltas, model: Model
+) -> dict[tuple[str, ...], tuple[Float[Array, " ..."], Float[Array, ""]]]:
     """(Σ_i g_i, Σ_i |g_i|²) of every kernel and bias."""
-    made = {}
+    moments = {}
     for layer, delta in zip(tape.layers, deltas, strict=True):
         h = layer.inputs
         if h.shape[1] == 1:
             total = h[:, 0].T @ delta[:, 0]
             kernel, bias = (s.sum() for s in _squares(h, delta))
         else:
-            each = _gradients(h, delta)
-            total, kernel = each.sum(0), jnp.square(each).sum()
+            gradients = _gradients(h, delta)
+            total, kernel = gradients.sum(0), jnp.square(gradients).sum()
             bias = jnp.square(delta.sum(1)).sum()
-        made[*layer.path, "kernel"] = total, kernel
-        made[*layer.path, "bias"] = delta.sum((0, 1)), bias
-    return {path: made[path] for path in traverse_util.flatten_dict(model.shapes)}
+        moments[*layer.path, "kernel"] = total, kernel
+        moments[*layer.path, "bias"] = delta.sum((0, 1)), bias
+    return {path: moments[path] for path in traverse_util.flatten_dict(model.shapes)}
 
 
 def _squares(h: Array, delta: Array) -> tuple[Array, Array]:
@@ -144,9 +150,9 @@ def _gradients(h: Array, delta: Array) -> Array:
 def _run(
     model: Model, params: Any, x: Array, on_call: Callable[[nn.Module, Array, Array], Array]
 ) -> Array:
-    """The outputs, with `on_call(layer, its inputs, a)` in place of the pre-activations a of every linear layer."""
+    """The outputs, with the a of every linear layer replaced by `on_call(layer, inputs, a)`."""
 
-    def watch(call: Callable[..., Array], args: Any, kwargs: Any, context: Any) -> Array:
+    def watch(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         a = call(*args, **kwargs)
         linear = context.method_name == "__call__" and type(context.module) in (
             Layer,
@@ -160,20 +166,20 @@ def _run(
 
 
 def _shapes(model: Model, params: Any, x: Any) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Path and shape of the pre-activations of every linear layer, in the order of their calls."""
-    found: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    """Path and pre-activation shape of every linear layer, in the order of the calls."""
+    shapes: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
 
     def note(layer: nn.Module, h: Array, a: Array) -> Array:
         _unfold(layer, h)
-        found.append((layer.path, a.shape))
+        shapes.append((layer.path, a.shape))
         return a
 
     jax.eval_shape(lambda params, x: _run(model, params, x, note), params, x)
-    return found
+    return shapes
 
 
 def _unfold(layer: nn.Module, h: Array) -> Array:
-    """What the kernel multiplies, with the fan-in last; the order within it doesn't matter to a norm."""
+    """The factor of the kernel, with the fan-in last; norms don't depend on the order within it."""
     if isinstance(layer, Layer):
         return layer.unfold(h)
     if isinstance(layer, nn.Dense):
@@ -187,7 +193,10 @@ def _unfold(layer: nn.Module, h: Array) -> Array:
         and whole
         and all(d in (None, 1) for d in (layer.input_dilation, layer.kernel_dilation))
     ):
-        raise NotImplementedError(f"no patches for {layer}")
+        raise NotImplementedError(
+            f"no per-example gradients for {layer}: only 2-dimensional convolutions with SAME or "
+            "VALID padding and without dilation, groups or mask"
+        )
     assert isinstance(size, Sequence)
     assert isinstance(padding, str)
     steps = layer.strides or 1

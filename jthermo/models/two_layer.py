@@ -1,8 +1,9 @@
-"""The paper's two-layer net (Sec. 4), with its four inits."""
+"""The paper's two-layer net (Sec. 4)."""
 
 from __future__ import annotations
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from jthermo.errors import InputError, whole_number
@@ -11,7 +12,7 @@ from jthermo.models.model import Model
 
 
 class TwoLayerModule(nn.Module):
-    """f(x) = Σ_i V_i relu(Σ_j W_ij x_j + b_i), the paper's two-layer net (Sec. 4)."""
+    """The flax module of :class:`TwoLayer`."""
 
     inputs: int
     hidden: int
@@ -20,12 +21,13 @@ class TwoLayerModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Outputs for one example (inputs,) or a batch (M, inputs)."""
+        """Outputs, () or (M,), of one example (inputs,) or a batch (M, inputs)."""
         init_w, init_b, init_v = two_layer_initializers(self.scheme, self.inputs, self.hidden)
         w = self.param("W", init_w, (self.hidden, self.inputs))
         a = x @ w.T
         if self.bias:
-            a = a + self.param("b", init_b, (self.hidden,))
+            b = self.param("b", init_b, (self.hidden,))
+            a = a + jnp.expand_dims(b, tuple(range(a.ndim - 1)))
         self.sow("preactivations", "hidden", a)
         return nn.relu(a) @ self.param("V", init_v, (self.hidden,))
 
@@ -38,9 +40,14 @@ class TwoLayer(Model):
     Args:
         inputs: d, the dimension of x.
         hidden: N, the number of hidden units.
-        bias: the paper's first family has b; the second has none and x ≥ 0.
-        init: ``"torch"`` W, b ~ U(±1/√d), V ~ U(±1/√N); ``"he"`` W ~ N(0, 2/d), b = 0, V ~ N(0, 1/N); ``"unit"``
-            W ~ N(0, 1/d), b = 0, V ~ N(0, 1); ``"paired_he"`` He units copied with opposite V, so that f = 0.
+        bias: whether there is a bias b. The paper's first family has one; the second has none, and
+            x ≥ 0.
+        init: ``"torch"``: W, b ~ U(±1/√d), V ~ U(±1/√N). ``"he"``: W ~ N(0, 2/d), b = 0,
+            V ~ N(0, 1/N). ``"unit"``: W ~ N(0, 1/d), b = 0, V ~ N(0, 1). ``"paired_he"``: as
+            ``"he"``, but each unit appears twice, with opposite V, so that f = 0.
+
+    Raises:
+        InputError: an argument has the wrong type or range; `hidden` is odd with ``"paired_he"``.
 
     >>> import jax
     >>> model = TwoLayer(inputs=3, hidden=4, init="paired_he")
@@ -59,14 +66,14 @@ class TwoLayer(Model):
             raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
         if init == "paired_he" and hidden % 2:
             raise InputError(
-                "model.hidden", hidden, "paired_he copies units in pairs; give an even number"
+                "model.hidden", hidden, "paired_he needs an even number of hidden units"
             )
         if not isinstance(bias, bool):
             raise InputError("model.bias", bias, "use True or False")
         module = TwoLayerModule(inputs, hidden, bias, init)
-        given = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
-        super().__init__(module, (inputs,), given)
+        arguments = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
+        super().__init__(module, (inputs,), arguments)
 
     def step_model(self) -> Model:
-        """The same net at the default init: compiled update and observables don't depend on it."""
+        """The same net with the default init, on which neither update nor observables depend."""
         return TwoLayer(**{**self.arguments, "init": "torch"})

@@ -1,4 +1,4 @@
-"""What is measured at a record; every observable is a small value, and any function ``(model, params, probe)`` is one."""
+"""The recorded quantities; your own function ``(model, params, probe)`` is an observable too."""
 
 from jthermo.observables.activation import (
     ActivationRate,

@@ -1,4 +1,4 @@
-"""Which units fire: activation rates, exact where there is a closed form, else over the probe."""
+"""Activation rates of hidden units, in closed form if there is one, otherwise over the probe."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import ArrayLike, Float, Real
 
 from jthermo.data import Gaussian
 from jthermo.errors import InputError
@@ -28,7 +29,7 @@ class ActivationRate(Observable):
             )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """``activation_rate``, or ``activation_rate_probe`` with its standard error ``…_se`` where a probe is used."""
+        """``activation_rate`` or ``activation_rate_probe``; from a probe also its ``…_se``."""
         if self._exact(model, data):
             return {
                 "activation_rate": Variable(
@@ -42,17 +43,17 @@ class ActivationRate(Observable):
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """The closed form needs Gaussian inputs and the two-layer net."""
+        """Refuse the closed form for other nets and data, and models without pre-activations."""
         if self.method == "closed_form" and not _gaussian_two_layer(model, data):
             raise InputError(
                 "activation_rate.method",
                 self.method,
-                "the closed form Φ(b/‖W‖) holds for a TwoLayer net on Gaussian data; use method='probe'",
+                "the closed form Φ(b/‖W‖) holds only for TwoLayer on Gaussian data; use 'probe'",
             )
         needs_preactivations(model, "activation_rate")
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """The rate, and its standard error where a probe is used."""
+        """The rate; from a probe also its standard error."""
         name, *se = self.variables(model, probe.data)
         if not se:
             return {name: unit_rates(params, probe.data.scale).mean()}
@@ -79,11 +80,11 @@ class UnitActivation(Observable):
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """Needs pre-activations."""
+        """Refuse a model without pre-activations."""
         needs_preactivations(model, "unit_activation")
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """Closed form where there is one, else the probe."""
+        """The rates in closed form if there is one, otherwise over the probe."""
         if _gaussian_two_layer(model, probe.data):
             return {"unit_activation": unit_rates(params, probe.data.scale)}
         active = [
@@ -95,12 +96,16 @@ class UnitActivation(Observable):
 def activation_rate(method: str = "auto") -> ActivationRate:
     """Activation rate: mean over hidden units and inputs of 1[pre-activation > 0] (Eq. 14).
 
-    For the two-layer net on x ~ N(0, s² I) it is exact, mean_i Φ(b_i / (s ‖W_i‖)); else it is the mean over the
-    probe, recorded with its standard error over the probe's examples.
+    For the two-layer net on x ~ N(0, s² I) the rate is exact, mean_i Φ(b_i / (s ‖W_i‖)). Otherwise
+    it is the mean over the probe, recorded with its standard error over the probe's examples.
 
     Args:
-        method: ``"auto"`` takes the closed form where there is one; ``"closed_form"``; ``"probe"`` records
-            ``activation_rate_probe`` and ``activation_rate_probe_se`` so that both can stand side by side.
+        method: ``"auto"`` uses the closed form if there is one; ``"closed_form"`` requires it.
+            ``"probe"`` always uses the probe and records ``activation_rate_probe`` and
+            ``activation_rate_probe_se``, so one sweep can record both estimates.
+
+    Raises:
+        InputError: unknown `method`, or no closed form for the sweep's model and data.
 
     >>> activation_rate()
     ActivationRate(method='auto')
@@ -109,7 +114,7 @@ def activation_rate(method: str = "auto") -> ActivationRate:
 
 
 def unit_activation() -> UnitActivation:
-    """Activation rate of each hidden unit, over the dim ``unit`` (all layers after one another).
+    """Activation rate of each hidden unit, over the dim ``unit``: the units of all layers in order.
 
     >>> unit_activation()
     UnitActivation()
@@ -117,8 +122,22 @@ def unit_activation() -> UnitActivation:
     return UnitActivation()
 
 
-def unit_rates(params: Any, scale: Array | float = 1.0) -> Array:
-    """Φ(b/(s‖W‖)) of each unit of the two-layer net for x ~ N(0, s² I), (hidden,); a unit with W = 0 is on iff b > 0."""
+def unit_rates(params: Any, scale: Real[ArrayLike, ""] = 1.0) -> Float[Array, " hidden"]:
+    """Activation rates Φ(b/(s‖W‖)) of the units of the two-layer net for x ~ N(0, s² I).
+
+    A unit with W = 0 has rate 1 if b > 0, otherwise 0.
+
+    Args:
+        params: W (hidden, d) and, unless the net has no bias, b (hidden,).
+        scale: s.
+
+    Returns:
+        (hidden,) rates.
+
+    >>> import jax.numpy as jnp
+    >>> unit_rates({"W": jnp.eye(2), "b": jnp.array([0.0, 10.0])}).tolist()
+    [0.5, 1.0]
+    """
     width = scale * norm(params["W"])
     bias = params.get("b", jnp.zeros_like(width))
     rate = jax.scipy.special.ndtr(bias / jnp.where(width > 0, width, 1.0))
@@ -130,6 +149,6 @@ def _gaussian_two_layer(model: Model, data: Any) -> bool:
 
 
 def _active_fraction(model: Model, params: Any, x: Array) -> Array:
-    """Fraction of active hidden units per example, (M,), every unit of every layer with the same weight."""
+    """Fraction of active hidden units per example, (M,), with equal weight for each unit."""
     active = [(a > 0).reshape(x.shape[0], -1) for a in model.preactivations(params, x).values()]
     return jnp.concatenate(active, axis=1).astype(jnp.float32).mean(1)

@@ -1,4 +1,4 @@
-"""What a traced program does, counted: its arithmetic with loops multiplied out, and the primitives it is made of."""
+"""The cost of an observable: operations of its traced program. Nothing is recorded here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from jax.extend import core as jex
 
 
 def operations(jaxpr: Any) -> float:
-    """Floating-point operations of a jaxpr: 2mnk for a matrix product, one for each number that anything else makes.
+    """Floating-point operations of a jaxpr.
 
-    A loop counts as often as it turns where that is known, else once; of several branches the dearest counts. Linear
-    algebra beyond products (an eigenvalue problem, say) counts as what it returns.
+    A matrix product counts 2mnk operations; any other operation, also an eigenvalue problem, counts
+    one per number that it returns. A loop counts once per iteration if the number of iterations is
+    known, otherwise once. Of several branches the most expensive one counts.
 
     >>> import jax, jax.numpy as jnp
     >>> product = jax.make_jaxpr(jnp.dot)(jnp.ones((2, 3)), jnp.ones((3, 4)))
@@ -23,12 +24,12 @@ def operations(jaxpr: Any) -> float:
 
 
 def primitives(jaxpr: Any) -> set[str]:
-    """Names of all primitives of a jaxpr, those inside its loops and branches too."""
+    """Names of all primitives of a jaxpr, also those inside its loops and branches."""
     return {name for eqn in jaxpr.eqns for name in (eqn.primitive.name, *_inside(eqn))}
 
 
 def largest(jaxpr: Any) -> int:
-    """Elements of the largest array that a jaxpr makes, inside its loops and branches too.
+    """Number of elements of the largest array of a jaxpr, also inside its loops and branches.
 
     >>> import jax, jax.numpy as jnp
     >>> largest(jax.make_jaxpr(lambda x: (x[:, None] * x).sum())(jnp.ones(5)).jaxpr)
@@ -45,7 +46,7 @@ def _inside(eqn: Any) -> set[str]:
 
 def _of_equation(eqn: Any) -> float:
     inner = [operations(sub) for sub in jex.jaxprs_in_params(eqn.params)]
-    made = sum(math.prod(v.aval.shape) for v in eqn.outvars)
+    num_returned = sum(math.prod(v.aval.shape) for v in eqn.outvars)
     name = eqn.primitive.name
     if name == "cond":
         return max(inner)
@@ -53,10 +54,10 @@ def _of_equation(eqn: Any) -> float:
         return eqn.params.get("length", 1) * sum(inner)
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
-        return 2.0 * made * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+        return 2.0 * num_returned * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
     if name == "conv_general_dilated":
         kernel, features = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec[0]
-        return 2.0 * made * math.prod(kernel) / kernel[features]
+        return 2.0 * num_returned * math.prod(kernel) / kernel[features]
     if name.startswith(("reduce", "arg")):
         return math.prod(eqn.invars[0].aval.shape)
-    return made
+    return num_returned

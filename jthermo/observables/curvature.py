@@ -1,4 +1,4 @@
-"""Curvature of the loss: the trace of the Hessian, its bound by sparsity and weights, eigenvalues, and stability."""
+"""Curvature of the loss: trace of the Hessian, its bound, top eigenvalues, and κ = η tr K / B."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS = ("exact", "hutchinson")
 
 @dataclass(frozen=True)
 class Kappa(Observable):
-    """κ = η tr K / B, how close to instability a run is; see :func:`kappa`."""
+    """κ = η tr K / B, which approaches 1 near instability; see :func:`kappa`."""
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``kappa``."""
@@ -48,7 +48,9 @@ class HessianTrace(Observable):
             )
         if whole_number("hessian_trace.num_probes", self.num_probes) < 2:
             raise InputError(
-                "hessian_trace.num_probes", self.num_probes, "a standard error needs at least 2"
+                "hessian_trace.num_probes",
+                self.num_probes,
+                "give at least 2, since the standard error is their scatter",
             )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -72,10 +74,10 @@ class HessianTrace(Observable):
         names = tuple(self.variables(model, probe.data))
         if self.method == "exact":
             return {names[0]: _trace(model, params, probe)}
-        found = curvature_estimators.hutchinson(
+        estimate = curvature_estimators.hutchinson(
             model, params, probe.x, probe.y, probe.loss, probe.key, self.num_probes
         )
-        return dict(zip(names, found, strict=True))
+        return dict(zip(names, estimate, strict=True))
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,16 @@ class TraceBound(Observable):
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """A chain of dense layers with a logistic or softmax loss."""
+        """Refuse nets that are not a chain of dense layers, and the squared loss."""
         if not isinstance(model, TwoLayer | MLP):
             raise InputError(
                 "trace_bound",
                 model,
-                "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP",
+                "the bound of A.5 needs a chain of dense layers: use TwoLayer or MLP",
             )
         if loss == "squared":
             raise InputError(
-                "trace_bound", loss, "the bound is for the logistic and softmax losses"
+                "trace_bound", loss, "the bound holds for the logistic and softmax losses only"
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -124,30 +126,32 @@ class TopEigenvalues(Observable):
             raise InputError(
                 "top_eigenvalues.num_matvecs",
                 self.num_matvecs,
-                f"needs at least {number}, one for each",
+                f"give at least {number}, one Hessian product per eigenvalue",
             )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``hessian_eigenvalue`` over the dim ``eigenvalue``."""
-        words = (
+        long_name = (
             f"largest eigenvalues of the Hessian over the probe, {self.num_matvecs} Lanczos steps"
         )
-        return {"hessian_eigenvalue": Variable(words, dims=("eigenvalue",))}
+        return {"hessian_eigenvalue": Variable(long_name, dims=("eigenvalue",))}
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """(number,), the largest first; NaN where the net has fewer parameters."""
-        found = curvature_estimators.top_eigenvalues(
+        """Eigenvalues (number,), the largest first; NaN if the net has fewer parameters."""
+        eigenvalues = curvature_estimators.top_eigenvalues(
             model, params, probe.x, probe.y, probe.loss, probe.key, self.number, self.num_matvecs
         )
         return {
             "hessian_eigenvalue": jnp.pad(
-                found, (0, self.number - len(found)), constant_values=jnp.nan
+                eigenvalues, (0, self.number - len(eigenvalues)), constant_values=jnp.nan
             )
         }
 
 
 def kappa() -> Kappa:
     """κ = η tr K / B with tr K = E[p(1−p) |∇f|²], the Gauss–Newton trace over the probe.
+
+    SGD becomes unstable as κ approaches 1.
 
     >>> kappa()
     Kappa()
@@ -159,9 +163,13 @@ def hessian_trace(method: str = "exact", num_probes: int = 16) -> HessianTrace:
     """Tr H of the loss over the probe (A.5).
 
     Args:
-        method: ``"exact"``: tr K = mean_μ Σ_y p_y |∇L_y|², which is tr H for ReLU nets almost everywhere;
-            ``"hutchinson"``: vᵀHv over random signs v with its standard error, for any model.
-        num_probes: number of sign vectors.
+        method: ``"exact"`` records tr K = mean_μ Σ_y p_y |∇L_y|², which equals tr H for ReLU nets
+            almost everywhere. ``"hutchinson"`` records the mean of vᵀHv over random sign vectors v
+            and its standard error, for any model.
+        num_probes: number of sign vectors, at least 2.
+
+    Raises:
+        InputError: unknown `method`, or fewer than 2 sign vectors.
 
     >>> hessian_trace()
     HessianTrace(method='exact', num_probes=16)
@@ -170,9 +178,10 @@ def hessian_trace(method: str = "exact", num_probes: int = 16) -> HessianTrace:
 
 
 def trace_bound() -> TraceBound:
-    """The bound of tr H by activation and weight norms (A.5), and its ratio to the trace.
+    """Bound on tr H by activation and weight norms (A.5), and its ratio to the trace.
 
-    The formula is in :func:`jthermo.theory.hessian.trace_bound`.
+    :func:`jthermo.theory.hessian.trace_bound` states the formula. The bound needs a `TwoLayer` or
+    `MLP` net with the logistic or the softmax loss; a sweep with others is refused.
 
     >>> trace_bound()
     TraceBound()
@@ -184,8 +193,11 @@ def top_eigenvalues(number: int = 1, num_matvecs: int = 20) -> TopEigenvalues:
     """The largest eigenvalues of the Hessian of the loss over the probe, by Lanczos.
 
     Args:
-        number: how many; the dim ``eigenvalue``, the largest first.
-        num_matvecs: Hessian products.
+        number: number of eigenvalues, the dim ``eigenvalue``; the largest comes first.
+        num_matvecs: number of Hessian products, at least `number`.
+
+    Raises:
+        InputError: `number` is below 1, or `num_matvecs` is below `number`.
 
     >>> top_eigenvalues(3)
     TopEigenvalues(number=3, num_matvecs=20)

@@ -1,4 +1,4 @@
-"""Estimators of curvature from Hessian-vector products: Hutchinson's trace and Lanczos eigenvalues."""
+"""Estimators of curvature from Hessian products: Hutchinson's trace and Lanczos eigenvalues."""
 
 from __future__ import annotations
 
@@ -10,34 +10,51 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import eigh_tridiagonal
+from jaxtyping import Float, PRNGKeyArray, Real
 
 from jthermo.update_rule import losses
 
+# Examples per chunk of a Hessian product; it bounds the memory.
 HESSIAN_CHUNK = 16
-
-
-# of the largest diagonal element, in float32
+# The Krylov space is exhausted where an off-diagonal element is below this fraction of the largest
+# diagonal element, in float32.
 EXHAUSTED = 1e-5
 
 
 def hutchinson(
-    model: Any, params: Any, x: Array, y: Array, loss: str, key: Array, num_probes: int = 16
-) -> tuple[Array, Array]:
-    """Tr H ≈ mean of vᵀHv over random signs v, with its standard error, for any model and the Hessian itself.
+    model: Any,
+    params: Any,
+    x: Float[Array, "m ..."],
+    y: Real[Array, "m ..."],
+    loss: str,
+    key: PRNGKeyArray,
+    num_probes: int = 16,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Tr H ≈ mean of vᵀHv over random sign vectors v, with its standard error, for any model.
+
+    H is the Hessian itself, not the Gauss–Newton matrix, of the mean loss over these examples.
 
     Args:
-        model: anything with ``apply(params, x) -> outputs``.
+        model: any object with ``apply(params, x) -> outputs``.
         params: parameters of one network.
         x: inputs, (M, …).
-        y: class indices, (M,).
+        y: class indices, (M,), or real targets, (M,) or (M, C).
         loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: draws the signs.
-        num_probes: K ≥ 2 vectors; the relative error falls as 1/√K.
+        key: JAX random key of the sign vectors.
+        num_probes: K ≥ 2 vectors; the relative error decreases as 1/√K.
 
     Returns:
-        () estimate and () standard error, both of the Hessian of the mean loss over these examples.
+        () estimate and () standard error.
 
     Source: Hutchinson 1990, doi:10.1080/03610919008812866.
+
+    >>> import jax, jthermo as jt
+    >>> model = jt.models.MLP(3, hidden=(4,))
+    >>> params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (8, 3))
+    >>> y = jnp.array([0, 1] * 4)
+    >>> trace, error = hutchinson(model, params, x, y, "bce", jax.random.key(2))
+    >>> trace.shape, bool(error > 0)
+    ((), True)
     """
     product, size = _hessian_product(model, params, x, y, loss)
 
@@ -45,54 +62,66 @@ def hutchinson(
         v = jax.random.rademacher(k, (size,), dtype=jnp.float32)
         return v @ product(v)
 
-    found = jax.lax.map(one, jax.random.split(key, num_probes))
-    return found.mean(), found.std(ddof=1) / jnp.sqrt(jnp.float32(num_probes))
+    products = jax.lax.map(one, jax.random.split(key, num_probes))
+    return products.mean(), products.std(ddof=1) / jnp.sqrt(jnp.float32(num_probes))
 
 
 def top_eigenvalues(
     model: Any,
     params: Any,
-    x: Array,
-    y: Array,
+    x: Float[Array, "m ..."],
+    y: Real[Array, "m ..."],
     loss: str,
-    key: Array,
+    key: PRNGKeyArray,
     number: int = 1,
     num_matvecs: int = 20,
-) -> Array:
-    """The largest eigenvalues of the Hessian of the mean loss, by Lanczos with full reorthogonalisation (matfree).
+) -> Float[Array, " k"]:
+    """The largest eigenvalues of the Hessian of the mean loss over these examples, by Lanczos.
+
+    Lanczos runs with full reorthogonalisation (matfree). It does not overestimate the largest
+    eigenvalues, and the largest converge first.
 
     Args:
-        model: anything with ``apply(params, x) -> outputs``.
+        model: any object with ``apply(params, x) -> outputs``.
         params: parameters of one network.
         x: inputs, (M, …).
-        y: class indices, (M,).
+        y: class indices, (M,), or real targets, (M,) or (M, C).
         loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: draws the starting vector.
-        number: how many.
-        num_matvecs: Hessian products; no eigenvalue is overestimated, and the first ones converge first.
+        key: JAX random key of the starting vector.
+        number: number of eigenvalues.
+        num_matvecs: number of Hessian products.
 
     Returns:
-        (number,) eigenvalues, the largest first; NaN past the dimension of the Krylov space.
+        (number,) eigenvalues, the largest first; fewer if the net has fewer parameters. Those past
+        the dimension of the Krylov space are NaN.
+
+    >>> import jax, jthermo as jt
+    >>> model = jt.models.MLP(3, hidden=(4,))
+    >>> params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (8, 3))
+    >>> y = jnp.array([0, 1] * 4)
+    >>> top_eigenvalues(model, params, x, y, "bce", jax.random.key(2), number=2).shape
+    (2,)
     """
     from matfree import decomp
 
     product, size = _hessian_product(model, params, x, y, loss)
     steps = min(num_matvecs, size)
     lanczos = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
-    diagonal, beside = lanczos(product, jax.random.normal(key, (size,))).J_small
-    # where the Krylov space is exhausted the next vector is rounding error: what follows is cut off
-    sound = jnp.cumprod(jnp.abs(beside) > EXHAUSTED * jnp.abs(diagonal).max())
+    diagonal, off_diagonal = lanczos(product, jax.random.normal(key, (size,))).J_small
+    # Once the Krylov space is exhausted, the next vector is rounding error: drop it and all later
+    # vectors.
+    sound = jnp.cumprod(jnp.abs(off_diagonal) > EXHAUSTED * jnp.abs(diagonal).max())
     kept = jnp.concatenate([jnp.ones(1), sound])
-    diagonal, beside = jnp.where(kept > 0, diagonal, diagonal.min()), beside * sound
-    # by bisection, not LAPACK: jaxlib's batched LAPACK can wait for ever on the thread pool it runs in
-    values = eigh_tridiagonal(diagonal, beside, eigvals_only=True)[::-1][:number]
+    diagonal, off_diagonal = jnp.where(kept > 0, diagonal, diagonal.min()), off_diagonal * sound
+    # Bisection instead of LAPACK: jaxlib's batched LAPACK can deadlock on its own thread pool.
+    values = eigh_tridiagonal(diagonal, off_diagonal, eigvals_only=True)[::-1][:number]
     return jnp.where(jnp.arange(len(values)) < kept.sum(), values, jnp.nan)
 
 
 def _hessian_product(
     model: Any, params: Any, x: Array, y: Array, loss: str
 ) -> tuple[Callable[[Array], Array], int]:
-    """V → H v for flat vectors, and their length; the loss is averaged chunk by chunk."""
+    """The map v → H v for flat vectors, and their length; it sums over chunks of examples."""
     flat, unflatten = ravel_pytree(params)
 
     def mean_loss(theta: Array, x: Array, y: Array) -> Array:

@@ -1,8 +1,9 @@
-"""Per-sample gradients: their first two moments over a batch, and what follows for the noise of SGD (tr Σ1).
+"""Moments of per-example gradients over a batch, tr Σ1 among them (public as ``jt.gradients``).
 
-The reference is ``jax.vmap(jax.grad)`` over chunks of examples. Where every parameter belongs to a dense or
-convolutional layer, ``jthermo.tape`` gives the same sums from one backward pass over the batch. Memory is that of one
-chunk and one gradient, whatever the number of examples.
+The reference implementation is ``jax.vmap(jax.grad)`` over chunks of examples. If every parameter
+belongs to a dense or convolutional layer, :mod:`jthermo.models.per_example` gives the same sums
+from one backward pass over the batch. The memory is that of one chunk and one gradient, independent
+of the number of examples.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
+from jaxtyping import Float, Real
 
 from jthermo.errors import InputError
 from jthermo.models import Model, per_example
 from jthermo.update_rule import losses
 
 METHODS = ("auto", "tape", "vmap")
-# examples at once; larger chunks were no faster on a CPU
+# Examples per chunk; it bounds the memory. Larger chunks were no faster on a CPU.
 CHUNK = {"dense": 256, "convolution": 8, "vmap": 16}
 Path = tuple[str, ...]
 
@@ -35,7 +37,7 @@ Path = tuple[str, ...]
 )
 @dataclass(frozen=True)
 class GradientMoments:
-    """First and second moment of the per-sample gradient g of groups of parameters, over M examples.
+    """First and second moment of the per-example gradient g over M examples, by parameter group.
 
     Attributes:
         num_samples: M.
@@ -46,69 +48,78 @@ class GradientMoments:
 
     num_samples: int
     sizes: tuple[int, ...]
-    mean_square: Array
-    square_mean: Array
+    mean_square: Float[Array, "*groups"]
+    square_mean: Float[Array, "*groups"]
 
     @property
     def total(self) -> GradientMoments:
-        """All parameters as one group, with scalars."""
+        """The moments of all parameters as one group; its arrays are ()."""
         return GradientMoments(
             self.num_samples, (sum(self.sizes),), self.mean_square.sum(), self.square_mean.sum()
         )
 
     @property
-    def trace(self) -> Array:
+    def trace(self) -> Float[Array, "*groups"]:
         """Tr Σ1 of each group, unbiased: (Σ_i |g_i|² − M |ḡ|²)/(M − 1)."""
         return (self.mean_square - self.square_mean) * (self.num_samples / (self.num_samples - 1))
 
     @property
-    def signal(self) -> Array:
-        """|G|² of each group, unbiased for the squared norm of the mean gradient: |ḡ|² − tr Σ1/M. It may be negative."""
+    def signal(self) -> Float[Array, "*groups"]:
+        """|G|² of each group, an unbiased estimate of the squared norm of the mean gradient.
+
+        |G|² = |ḡ|² − tr Σ1/M, which may be negative.
+        """
         return self.square_mean - self.trace / self.num_samples
 
 
 def moments(
     model: Model,
     params: Any,
-    x: Array,
-    y: Array,
+    x: Float[Array, "m ..."],
+    y: Real[Array, "m ..."],
     loss: str,
     *,
     by: str = "layer",
     method: str = "auto",
 ) -> GradientMoments:
-    """Moments of the per-sample gradient ∇L(f(x_i), y_i) over a batch, by groups of parameters.
+    """Moments of the per-example gradient ∇L(f(x_i), y_i) over a batch, by groups of parameters.
 
     Args:
         model: a ``jt.models`` value.
         params: parameters of one network.
         x: inputs, (M, …) with M ≥ 2.
-        y: class indices, (M,).
+        y: class indices, (M,), or real targets, (M,) or (M, C).
         loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
         by: ``"layer"`` or ``"parameter"``; see :func:`groups`.
-        method: ``"tape"``, ``"vmap"``, or ``"auto"``: the tape where it covers the model.
+        method: ``"tape"`` uses one backward pass over the batch, ``"vmap"`` one per example.
+            ``"auto"`` uses the tape if it covers the model.
+
+    Raises:
+        InputError: unknown `method` or `by`, fewer than two examples, or a model that the tape does
+            not cover with ``method="tape"``.
 
     >>> import jax, jthermo as jt
     >>> model = jt.models.MLP(3, hidden=(4,))
     >>> params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (6, 3))
-    >>> made = moments(model, params, x, jax.numpy.array([0, 1, 0, 1, 1, 0]), "bce")
-    >>> made.sizes, bool(made.total.trace > 0)
+    >>> gradient = moments(model, params, x, jax.numpy.array([0, 1, 0, 1, 1, 0]), "bce")
+    >>> gradient.sizes, bool(gradient.total.trace > 0)
     ((16, 5), True)
     """
     if method not in METHODS:
         raise InputError("method", method, f"use one of {', '.join(METHODS)}")
     if x.shape[0] < 2:
-        raise InputError("x", x.shape, "a variance needs at least two examples")
+        raise InputError("x", x.shape, "give at least two examples, since a variance needs two")
     taped = per_example.covers(model) if method == "auto" else method == "tape"
     if taped and not per_example.covers(model):
         raise InputError(
             "method",
             method,
-            f"{model!r} has parameters outside dense and convolutional layers that are called once; use 'vmap'",
+            f"{model!r} has parameters outside dense and convolutional layers, or a layer that is "
+            "called twice; use 'vmap'",
         )
     kind = ("convolution" if per_example.convolves(model) else "dense") if taped else "vmap"
-    each = _tape_sums(model, params, loss) if taped else _vmap_sums(model, params, loss)
-    total = _over_chunks(each, x, y, min(CHUNK[kind], x.shape[0]))
+    sums = _tape_sums(model, params, loss) if taped else _vmap_sums(model, params, loss)
+    total = _over_chunks(sums, x, y, min(CHUNK[kind], x.shape[0]))
     members, count = groups(model, by), x.shape[0]
     return GradientMoments(
         count,
@@ -124,33 +135,41 @@ def moments(
 
 
 def groups(model: Model, by: str) -> dict[str, list[Path]]:
-    """Parameters of a model in named groups, numbers within names in their natural order.
+    """Paths of a model's parameters by name of their group, ``hidden_2`` before ``hidden_10``.
 
     Args:
         model: the model.
-        by: ``"parameter"``: each on its own, ``hidden_0/kernel``; ``"layer"``: those of one module together,
-            ``hidden_0``, and those that the outermost module holds on their own.
+        by: ``"parameter"`` puts each parameter into its own group, such as ``hidden_0/kernel``.
+            ``"layer"`` groups the parameters of one module, such as ``hidden_0``; a parameter
+            of the outermost module is its own group.
+
+    Raises:
+        InputError: unknown `by`.
+
+    >>> import jthermo as jt
+    >>> list(groups(jt.models.MLP(3, hidden=(4,)), "layer"))
+    ['hidden_0', 'output']
     """
     if by not in ("layer", "parameter"):
         raise InputError("by", by, "use 'layer' or 'parameter'")
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for path in sorted(traverse_util.flatten_dict(model.shapes), key=_natural):
-        found.setdefault("/".join((path[:-1] or path) if by == "layer" else path), []).append(path)
-    return found
+        paths.setdefault("/".join((path[:-1] or path) if by == "layer" else path), []).append(path)
+    return paths
 
 
-# (Σ_i g_i, Σ_i |g_i|²) by parameter
+# (Σ_i g_i, Σ_i |g_i|²) by path of the parameter.
 Sums = dict[Path, tuple[Array, Array]]
 
 
 def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
     def sums(x: Array, y: Array, weight: Array) -> Sums:
-        made = per_example.record(model, params, x)
-        residual = losses.prediction(loss, made.outputs) - losses.targets(
+        tape = per_example.record(model, params, x)
+        residual = losses.prediction(loss, tape.outputs) - losses.targets(
             loss, y, model.num_outputs
         )
         weight = weight.reshape(-1, *(1,) * (residual.ndim - 1))
-        return per_example.sums(made, made.pull_back(residual * weight), model)
+        return per_example.sums(tape, tape.pull_back(residual * weight), model)
 
     return sums
 
@@ -161,29 +180,29 @@ def _vmap_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, 
         return weight * losses.value(loss, model.apply(params, x[None]), target)[0]
 
     def sums(x: Array, y: Array, weight: Array) -> Sums:
-        each = jax.vmap(jax.grad(one), in_axes=(None, 0, 0, 0))(params, x, y, weight)
-        flat = traverse_util.flatten_dict(each)
+        gradients = jax.vmap(jax.grad(one), in_axes=(None, 0, 0, 0))(params, x, y, weight)
+        flat = traverse_util.flatten_dict(gradients)
         return {path: (g.sum(0), jnp.square(g).sum()) for path, g in flat.items()}
 
     return sums
 
 
 def _over_chunks(
-    each: Callable[[Array, Array, Array], Sums], x: Array, y: Array, chunk: int
+    sums: Callable[[Array, Array, Array], Sums], x: Array, y: Array, chunk: int
 ) -> Sums:
-    """Sums over all examples, `chunk` at a time; the last chunk is filled with examples of weight zero."""
+    """Sums over all examples in chunks; the last chunk is padded with examples of weight 0."""
     count, missing = len(x), -len(x) % chunk
     if count == chunk:
-        return each(x, y, jnp.ones(count, jnp.float32))
+        return sums(x, y, jnp.ones(count, jnp.float32))
     x, y = (jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) if missing else a for a in (x, y))
     x, y = (a.reshape(-1, chunk, *a.shape[1:]) for a in (x, y))
     starts = jnp.arange(len(x)) * chunk
 
     def add(total: Sums, part: Any) -> tuple[Sums, None]:
         weight = (part[2] + jnp.arange(chunk) < count).astype(jnp.float32)
-        return jax.tree.map(jnp.add, total, each(part[0], part[1], weight)), None
+        return jax.tree.map(jnp.add, total, sums(part[0], part[1], weight)), None
 
-    shapes = jax.eval_shape(each, x[0], y[0], jnp.ones(chunk, jnp.float32))
+    shapes = jax.eval_shape(sums, x[0], y[0], jnp.ones(chunk, jnp.float32))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.scan(add, zero, (x, y, starts))[0]
 
@@ -193,7 +212,7 @@ def _size(model: Model, path: Path) -> int:
 
 
 def _natural(path: Path) -> list[tuple[Any, ...]]:
-    """``hidden_2`` before ``hidden_10``."""
+    """Sorting key that puts ``hidden_2`` before ``hidden_10``."""
     return [
         tuple((int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", p)) for p in path
     ]

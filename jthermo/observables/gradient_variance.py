@@ -1,4 +1,4 @@
-"""The noise of the gradient: variance over examples, noise scale and signal-to-noise (THEORY of Sec. 3: Σ1/B)."""
+"""The observable ``gradient_variance()``: tr Σ1/P, noise scale and signal-to-noise (Sec. 3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jthermo.observables.observable import Observable, Probe, Variable
 
 @dataclass(frozen=True)
 class GradientVariance(Observable):
-    """tr Σ1 / P and what follows from it; see :func:`gradient_variance`."""
+    """tr Σ1 / P, the noise scale and the signal-to-noise ratio; see :func:`gradient_variance`."""
 
     by: str = "layer"
     method: str = "auto"
@@ -31,42 +31,43 @@ class GradientVariance(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The total, its parts, the noise scale and the signal-to-noise ratio."""
         names = ", ".join(gradient_moments.groups(model, self.by))
-        each, dims = f"over the parameters of each {self.by}: {names}", (self.by,)
+        parts, dims = f"over the parameters of each {self.by}: {names}", (self.by,)
         return {
             "gradient_variance": Variable(
                 "tr Σ1 / P: variance of the per-sample gradient, mean over all parameters"
             ),
-            f"gradient_variance_{self.by}": Variable(f"the same {each}", dims=dims),
+            f"gradient_variance_{self.by}": Variable(f"the same {parts}", dims=dims),
             "gradient_signal": Variable("|G|²: squared norm of the mean gradient, unbiased"),
             "gradient_snr": Variable("|G|² / tr Σ1, the gradient's signal-to-noise ratio at B = 1"),
-            f"gradient_snr_{self.by}": Variable(f"the same {each}", dims=dims),
+            f"gradient_snr_{self.by}": Variable(f"the same {parts}", dims=dims),
             "noise_scale": Variable(
                 "tr Σ1 / |G|²; NaN where the probe does not resolve |G|²", units="examples"
             ),
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """The tape has to cover the model where it is asked for."""
+        """With ``method="tape"``, refuse a model that the tape does not cover."""
         if self.method == "tape" and not per_example.covers(model):
             raise InputError(
                 "gradient_variance.method",
                 self.method,
-                f"{model!r} has parameters outside dense and convolutional layers; use 'auto' or 'vmap'",
+                f"{model!r} has parameters outside dense and convolutional layers, or a layer that "
+                "is called twice; use 'auto' or 'vmap'",
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Unbiased estimates over the probe."""
-        found = gradient_moments.moments(
+        gradient = gradient_moments.moments(
             model, params, probe.x, probe.y, probe.loss, by=self.by, method=self.method
         )
-        total, sizes = found.total, jnp.array(found.sizes, jnp.float32)
+        total, sizes = gradient.total, jnp.array(gradient.sizes, jnp.float32)
         resolved = total.signal > 0
         return {
             "gradient_variance": total.trace / total.sizes[0],
-            f"gradient_variance_{self.by}": found.trace / sizes,
+            f"gradient_variance_{self.by}": gradient.trace / sizes,
             "gradient_signal": total.signal,
             "gradient_snr": total.signal / total.trace,
-            f"gradient_snr_{self.by}": found.signal / found.trace,
+            f"gradient_snr_{self.by}": gradient.signal / gradient.trace,
             "noise_scale": jnp.where(
                 resolved, total.trace / jnp.where(resolved, total.signal, 1.0), jnp.nan
             ),
@@ -74,17 +75,27 @@ class GradientVariance(Observable):
 
 
 def gradient_variance(by: str = "layer", method: str = "auto") -> GradientVariance:
-    """Tr Σ1 / P, the "average gradient variance" of Fig. 2: Σ1 = Cov(∇L) over examples, P parameters.
+    """Tr Σ1 / P, the "average gradient variance" of Fig. 2.
 
-    Recorded: ``gradient_variance`` and its parts over the dim ``layer`` (or ``parameter``), unbiased with M − 1 in the
-    denominator; ``gradient_signal`` |G|² = |ḡ|² − tr Σ1/M; ``gradient_snr`` |G|²/tr Σ1, total and per part;
-    ``noise_scale`` tr Σ1/|G|² (McCandlish et al. 2018, arXiv 1812.06162), the B at which noise and signal are equal.
-    A noise scale is a ratio with a small denominator: average ``gradient_snr`` instead, which is its inverse.
+    Σ1 = Cov(∇L) over examples, and P is the number of parameters. The observable records these
+    variables over M probe examples:
+
+    - ``gradient_variance``: tr Σ1 / P with M − 1 in the denominator, and the same per layer (or
+      parameter) as ``gradient_variance_layer``
+    - ``gradient_signal``: |G|² = |ḡ|² − tr Σ1/M
+    - ``gradient_snr``: |G|²/tr Σ1, and the same per layer as ``gradient_snr_layer``
+    - ``noise_scale``: tr Σ1/|G|² (McCandlish et al. 2018, arXiv 1812.06162), the B at which noise
+      and signal are equal. Its denominator can be small, so average its inverse ``gradient_snr``.
 
     Args:
-        by: ``"layer"``: the parameters of one module together; ``"parameter"``: each kernel and bias.
-        method: ``"auto"`` takes |δ|²(|h|² + 1) and its like for convolutions where every parameter belongs to such a
-            layer, else ``jax.vmap(jax.grad)`` over chunks; ``"tape"`` or ``"vmap"`` insists on one of them.
+        by: ``"layer"`` groups the parameters of one module; ``"parameter"`` separates each kernel
+            and bias.
+        method: ``"auto"`` computes |δ|²(|h|² + 1), or the equivalent for convolutions, if every
+            parameter belongs to such a layer, otherwise ``jax.vmap(jax.grad)`` over chunks.
+            ``"tape"`` requires the first, ``"vmap"`` the second.
+
+    Raises:
+        InputError: unknown `by` or `method`, or a model that the tape does not cover.
 
     >>> gradient_variance()
     GradientVariance(by='layer', method='auto')

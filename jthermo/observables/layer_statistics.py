@@ -1,4 +1,4 @@
-"""Activation statistics layer by layer: rate, dead, vanished and identical units, effective rank."""
+"""Activation statistics per layer: rate, dead, vanished and identical units, effective rank."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations
 
-# of the layer's root mean square activation
+# A unit has vanished if its rms activation is below this fraction of the layer's rms activation.
 VANISHED = 0.01
-# cosine between the activations of two units over the probe
+# Two units are identical if the cosine between their activations over the probe is above this.
 IDENTICAL = 0.999
 NAMES = {
     "layer_activation": "fraction of active units",
     "layer_dead": "fraction of units that no example of the probe activates",
-    "layer_vanished": f"fraction of units whose rms activation is below {VANISHED:g} of the layer's",
-    "layer_identical": f"fraction of units whose activations have a cosine above {IDENTICAL:g} with an earlier unit's",
-    "layer_rank": "effective rank (Σλ)²/Σλ² of the activations, λ the eigenvalues of their second moments",
+    "layer_vanished": (
+        f"fraction of units whose rms activation is below {VANISHED:g} of the layer's"
+    ),
+    "layer_identical": (
+        f"fraction of units whose activations have a cosine above {IDENTICAL:g} with an earlier "
+        "unit's"
+    ),
+    "layer_rank": (
+        "effective rank (Σλ)²/Σλ² of the activations, λ the eigenvalues of their second moments"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class LayerStatistics(Observable):
-    """What the hidden units of each layer do over the probe; see :func:`layer_statistics`."""
+    """Activation statistics of each hidden layer over the probe; see :func:`layer_statistics`."""
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """Five variables over the dim ``hidden_layer``."""
@@ -39,25 +47,35 @@ class LayerStatistics(Observable):
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """Needs pre-activations."""
+        """Refuse a model without pre-activations."""
         needs_preactivations(model, "layer_statistics")
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Each statistic for every layer."""
         layers = model.preactivations(params, probe.x).values()
-        each = jnp.stack([statistics(a.reshape(-1, a.shape[-1])) for a in layers])
-        return dict(zip(NAMES, each.T, strict=True))
+        rows = jnp.stack([statistics(a.reshape(-1, a.shape[-1])) for a in layers])
+        return dict(zip(NAMES, rows.T, strict=True))
 
 
-def statistics(a: Array) -> Array:
-    """Rate, dead, vanished, identical and effective rank (5,) of one layer's pre-activations (samples, units)."""
+def statistics(a: Float[Array, "samples units"]) -> Float[Array, " statistics"]:
+    """Statistics of one layer, in the order of `NAMES`.
+
+    Args:
+        a: pre-activations, (samples, units).
+
+    Returns:
+        (5,) activation rate, fractions of dead, vanished and identical units, effective rank.
+
+    >>> statistics(jnp.array([[1.0, -1.0], [1.0, -1.0]])).tolist()
+    [0.5, 0.5, 0.5, 0.0, 1.0]
+    """
     h = jnp.maximum(a, 0)
     moments = h.T @ h / len(h)
     square = jnp.diag(moments)
     norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     cosine = moments / norm[:, None] / norm[None, :]
     earlier = jnp.tril(jnp.ones_like(moments), -1) > 0
-    # Σλ² of a symmetric matrix
+    # Σλ² of a symmetric matrix is the sum of its squared elements
     total = jnp.square(moments).sum()
     return jnp.stack(
         [
@@ -71,10 +89,14 @@ def statistics(a: Array) -> Array:
 
 
 def layer_statistics() -> LayerStatistics:
-    """Activation statistics over the dim ``hidden_layer``, with ``layer_activation``, ``layer_dead``, ``layer_vanished``,
-    ``layer_identical`` and ``layer_rank``. A unit of a convolution is a channel, over all examples and pixels.
+    """Activation statistics per hidden layer, over the dim ``hidden_layer``.
 
-    Source: vanished and identical units as in Chen et al. 2023, arXiv 2306.04251, by activations in place of weights.
+    They are recorded as ``layer_activation``, ``layer_dead``, ``layer_vanished``,
+    ``layer_identical`` and ``layer_rank``. A unit of a convolution is a channel, over all examples
+    and pixels.
+
+    Source: Chen et al. 2023, arXiv 2306.04251, for vanished and identical units, which are defined
+    there by weights and here by activations.
 
     >>> layer_statistics()
     LayerStatistics()

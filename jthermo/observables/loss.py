@@ -1,4 +1,4 @@
-"""How far training is: loss, accuracy, residuals and parameter norms."""
+"""Loss, accuracy and mean squared residual."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _OnSplit(Observable):
             raise InputError("split", self.split, "use 'probe' or 'test'")
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """The test split has to be there."""
+        """Refuse ``split="test"`` for data without a test split."""
         if self.split == "test" and not data.has_test:
             raise InputError(
-                "split", self.split, f"{data!r} has no test split; use the probe, which is fresh"
+                "split", self.split, f"{data!r} has no test split; use 'probe', which is fresh data"
             )
 
     def _examples(self, probe: Probe) -> tuple[Array, Array]:
@@ -37,10 +37,11 @@ class _OnSplit(Observable):
         assert probe.test is not None
         return probe.test
 
-    def _named(self, name: str, words: str, units: str = "1") -> dict[str, Variable]:
+    def _named(self, name: str, definition: str, units: str = "1") -> dict[str, Variable]:
         test = self.split == "test"
         where = "fresh examples of the test split" if test else "the probe"
-        return {f"test_{name}" if test else name: Variable(f"{words} over {where}", units=units)}
+        label = Variable(f"{definition} over {where}", units=units)
+        return {f"test_{name}" if test else name: label}
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class Accuracy(_OnSplit):
         return self._named("accuracy", "fraction of examples whose class is predicted")
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """Labels have to be classes."""
+        """Refuse data whose labels are real numbers."""
         super().check(model, data, loss)
         if getattr(data, "num_targets", None):
             raise InputError(
                 "record.observables",
                 "accuracy",
-                "the labels are real numbers, not classes; use loss",
+                "the labels are real numbers, not classes; use jt.loss() instead",
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -109,10 +110,15 @@ class MeanSquaredResidual(Observable):
 
 
 def loss(split: str = "probe") -> Loss:
-    """Mean loss, in nats for the logistic and softmax losses; ``loss`` over the probe, ``test_loss`` over the test split.
+    """Mean loss, in nats for the logistic and softmax losses.
 
     Args:
-        split: ``"probe"``: fresh examples of a synthetic source, of the training split of a held set; ``"test"``.
+        split: ``"probe"`` records ``loss`` over the probe: fresh examples of a synthetic source, or
+            examples of the training split of a finite data set. ``"test"`` records ``test_loss``
+            over the test split.
+
+    Raises:
+        InputError: unknown `split`, or data without a test split.
 
     >>> loss("test")
     Loss(split='test')
@@ -121,10 +127,16 @@ def loss(split: str = "probe") -> Loss:
 
 
 def accuracy(split: str = "probe") -> Accuracy:
-    """Fraction of examples whose class is predicted: the largest output, or the sign of the only one.
+    """Fraction of examples whose class is predicted.
+
+    The predicted class is the largest output, or the sign of the only output; with the squared loss
+    a single output is compared with ½.
 
     Args:
         split: ``"probe"`` or ``"test"``, as for :func:`loss`.
+
+    Raises:
+        InputError: unknown `split`, data without a test split, or labels that are real numbers.
 
     >>> accuracy()
     Accuracy(split='probe')

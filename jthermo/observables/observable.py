@@ -1,8 +1,9 @@
-"""What is measured at a record: one small value per observable, written for one run; the sweep maps it over runs.
+"""Base class of observables, the probe they measure on, and your own functions as observables.
 
-An observable is a function ``(model, params, probe) -> array`` (or a dict of arrays by variable name). A user's own
-plain function is one too: its name becomes the variable's name. The probe is drawn from a stream of its own, anew at
-each record, and never touches the training stream.
+An observable maps ``(model, params, probe)`` of one run to a dict of arrays by variable name; it is
+vectorised over runs elsewhere. A plain function that returns one array is an observable too: its
+name becomes the variable's name. The probe is drawn afresh at each record from its own random
+stream, so observables do not affect training.
 """
 
 from __future__ import annotations
@@ -16,45 +17,49 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int, Real
 
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.observables import cost
 
+# JAX primitives that call LAPACK on a CPU.
 LAPACK = {
-    "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr",
-    "qr", "schur", "svd", "triangular_solve", "tridiagonal", "tridiagonal_solve",
-}  # fmt: skip  # JAX's primitives that become LAPACK on a CPU
+    "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg",
+    "householder_product", "lu", "ormqr", "qr", "schur", "svd", "triangular_solve", "tridiagonal",
+    "tridiagonal_solve",
+}  # fmt: skip
 
 
 class Probe(NamedTuple):
-    """What an observable may look at besides the parameters of its run.
+    """Examples and settings of a run that an observable can use, in addition to the parameters.
 
     Attributes:
-        x: fresh inputs, (M, ...): from the distribution of a synthetic source, from the training split of a held set.
-        y: their labels, (M,) class indices; or real targets, (M,) or (M, C).
+        x: fresh inputs, (M, …): drawn from the distribution of a synthetic source, or from the
+            training split of a finite data set.
+        y: labels of x: class indices, (M,), or real targets, (M,) or (M, C).
         data: the data source.
         loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
-        learning_rate: η of the run.
+        learning_rate: η of the run, ().
         batch_size: B of the run.
-        test: fresh x and y of the test split, None where the source has none.
-        key: for estimators that draw numbers, new at each record.
-        record: () which record this is, from 0.
+        test: fresh x and y of the test split; None if the source has no test split.
+        key: JAX random key for estimators that draw numbers, new at each record.
+        record: index of the record, (), from 0.
     """
 
-    x: Array
-    y: Array
+    x: Float[Array, "m ..."]
+    y: Int[Array, " m"] | Float[Array, " m"] | Float[Array, "m c"]
     data: Any
     loss: str
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
     batch_size: int
-    test: tuple[Array, Array] | None = None
+    test: tuple[Float[Array, "m ..."], Real[Array, "m ..."]] | None = None
     key: Any = None
-    record: Any = 0
+    record: Int[Array, ""] | int = 0
 
 
 class Variable(NamedTuple):
-    """How a recorded variable is labelled: its definition in words, its unit and its dims beyond (run, record)."""
+    """Label of a recorded variable: definition in words, unit, and dims after (run, record)."""
 
     long_name: str
     units: str = "1"
@@ -62,28 +67,28 @@ class Variable(NamedTuple):
 
 
 class Observable(abc.ABC):
-    """Base of the built-in observables."""
+    """Base class of the built-in observables."""
 
     @abc.abstractmethod
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """The variables it records for a model and a data source."""
+        """The variables that the observable records for this model and data source, by name."""
 
     @abc.abstractmethod
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """Its variables for one run."""
+        """Values of the variables for one run, by name."""
 
     def check(self, model: Model, data: Any, loss: str) -> None:  # noqa: B027
-        """Raise an InputError where it makes no sense for this model, data source or loss."""
+        """Raise an InputError if the observable is undefined for this model, data or loss."""
 
     @property
     def period(self) -> int:
-        """n, where it is measured at every n-th record."""
+        """The number n if the observable is measured at every n-th record."""
         return 1
 
     def cost(self, model: Model, data: Any, probe_size: int, loss: str = "bce") -> float:
-        """What a record at which it is due costs, in gradients of one example; divided by B it is in steps.
+        """Cost of one measurement, in gradients of one example; divide by B for training steps.
 
-        Arithmetic counted in its traced program.
+        The cost is the number of floating-point operations in the traced program.
         """
         return _cost(self, model, data, probe_size, loss)
 
@@ -93,40 +98,41 @@ class Custom(Observable):
     """A user's function ``(model, params, probe) -> array`` as an observable.
 
     Args:
-        fn: the function, written for one run; its name becomes the variable's name.
+        fn: the function for one run; its name becomes the variable's name.
     """
 
     fn: Callable[[Model, Any, Probe], Array]
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """The function's name, with one dim per axis of what it returns."""
+        """One variable with the function's name and one dim per axis of the returned array."""
         name = self.fn.__name__
-        words = (self.fn.__doc__ or name).strip().partition("\n")[0]
+        long_name = (self.fn.__doc__ or name).strip().partition("\n")[0]
         measure, shapes = _on_shapes(self, model, data, 2, "bce")
         rank = jax.eval_shape(measure, *shapes)[name].ndim
-        return {name: Variable(words, dims=tuple(f"{name}_{i}" for i in range(rank)))}
+        return {name: Variable(long_name, dims=tuple(f"{name}_{i}" for i in range(rank)))}
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """The function has to run on this model and return one array."""
+        """Refuse a function that fails on this model or does not return one array."""
         try:
             self.variables(model, data)
         except Exception as error:
             raise InputError(
                 "record.observables",
                 self.fn,
-                f"fails on this model: {type(error).__name__}: {error}",
+                f"this function fails on the sweep's model: {type(error).__name__}: {error}",
             ) from None
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """What the function returns, under its name."""
+        """The returned array by the function's name."""
         return {self.fn.__name__: _lane_by_lane(lambda: jnp.asarray(self.fn(model, params, probe)))}
 
 
 def _lane_by_lane(measure: Callable[[], Array]) -> Array:
-    """``measure()``, whose linear algebra on a CPU runs over the lanes of a vmap one after another.
+    """``measure()``; if it calls LAPACK on a CPU, the lanes of a vmap run one after another.
 
-    jaxlib's batched LAPACK waits for tasks that it puts into the thread pool it runs in: with as many programs as
-    threads it waits for ever. One matrix at a time it is computed where it is.
+    jaxlib's batched LAPACK submits tasks to the thread pool in which it runs itself and waits for
+    them. If there are as many programs as threads, it deadlocks. A single matrix is factorised in
+    the calling thread, without such tasks.
     """
     closed = jax.make_jaxpr(measure)()
     if jax.default_backend() != "cpu" or not LAPACK & cost.primitives(closed.jaxpr):
@@ -145,14 +151,16 @@ def _cost(observable: Observable, model: Model, data: Any, size: int, loss: str)
         outputs, pull_back = jax.vjp(lambda p: model.apply(p, x), params)
         return pull_back(outputs)
 
-    made, unit = (cost.operations(jax.make_jaxpr(f)(*shapes).jaxpr) for f in (measure, gradient))
-    return made / (unit / size)
+    measured, gradients = (
+        cost.operations(jax.make_jaxpr(f)(*shapes).jaxpr) for f in (measure, gradient)
+    )
+    return measured / (gradients / size)
 
 
 def _on_shapes(
     observable: Observable, model: Model, data: Any, size: int, loss: str
 ) -> tuple[Callable[..., dict[str, Array]], tuple[Any, ...]]:
-    """An observable as a function of parameters, x and y, and their shapes for a probe of so many examples."""
+    """The observable as a function of (params, x, y), and their shapes for a probe of `size`."""
 
     def measure(params: Any, x: Array, y: Array) -> dict[str, Array]:
         test = (x, y) if data.has_test else None
@@ -164,41 +172,53 @@ def _on_shapes(
 
 
 def as_observable(obj: Any) -> Observable:
-    """An observable, from one or from a user's function."""
+    """An :class:`Observable`, from an observable or from a function ``(model, params, probe)``.
+
+    Raises:
+        InputError: `obj` is neither, or a built-in function that has not been called.
+    """
     if isinstance(obj, Observable):
         return obj
     if callable(obj) and not isinstance(obj, type) and hasattr(obj, "__name__"):
         if obj.__module__.startswith(__name__.rpartition(".")[0]):
-            raise InputError("record.observables", obj.__name__, f"call it: jt.{obj.__name__}(...)")
+            raise InputError(
+                "record.observables", obj.__name__, f"call the function: jt.{obj.__name__}(...)"
+            )
         return Custom(obj)
     raise InputError(
         "record.observables",
         obj,
-        "give observables such as jt.activation_rate() or a function (model, params, probe)",
+        "give observables such as jt.activation_rate(), or functions (model, params, probe)",
     )
 
 
-def norm(x: Array) -> Array:
-    """√Σ x² over the last axis, without overflow on the way: a run about to diverge has parameters of 10²⁰ and more."""
+def norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    """√Σ x² over the last axis, without overflow of x².
+
+    A run that is about to diverge has parameters above 10²⁰, whose squares overflow float32.
+
+    >>> float(norm(jnp.array([3e30, 4e30])) / 1e30)
+    5.0
+    """
     largest = jnp.abs(x).max(-1, keepdims=True)
     unit = jnp.where(largest > 0, largest, 1.0)
     return unit[..., 0] * jnp.sqrt(jnp.square(x / unit).sum(-1))
 
 
 def needs_preactivations(model: Model, name: str) -> None:
-    """Refuse an observable of hidden units for a model that shows none."""
+    """Raise an InputError if the model has no pre-activations for the observable `name`."""
     x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
     if not jax.eval_shape(model.preactivations, model.shapes, x):
         raise InputError(
             "record.observables",
             name,
-            f"{model!r} shows no pre-activations; in the flax module call "
+            f"{model!r} records no pre-activations; in the flax module, call "
             'self.sow("preactivations", "name", a) before each nonlinearity',
         )
 
 
-def named(params: Any) -> dict[str, Array]:
-    """Leaves of a parameter tree by path, ``"Dense_0/kernel"``."""
+def named(params: Any) -> dict[str, Any]:
+    """Leaves of a parameter tree by path, such as ``"Dense_0/kernel"``."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {
         "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf

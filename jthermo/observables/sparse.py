@@ -1,4 +1,4 @@
-"""Expensive observables at fewer records."""
+"""An observable at every n-th record only, for expensive ones."""
 
 from __future__ import annotations
 
@@ -27,36 +27,43 @@ class Sparse(Observable):
 
     @property
     def period(self) -> int:
-        """Every n-th record."""
+        """The period n."""
         return self.every
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """Those of the observable."""
+        """The variables of the observable."""
         return self.observable.variables(model, data)
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """As the observable."""
+        """Refuse what the observable refuses."""
         self.observable.check(model, data, loss)
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """The observable where it is due, else NaN. All lanes share the record's number, so nothing else is computed."""
+        """The observable at every n-th record, otherwise NaN.
+
+        All lanes share the index of the record, so vmap keeps the branch and a skipped record costs
+        nothing.
+        """
 
         def measure() -> dict[str, Array]:
-            found = self.observable(model, params, probe)
-            return {k: jnp.asarray(v, jnp.float32) for k, v in found.items()}
+            values = self.observable(model, params, probe)
+            return {k: jnp.asarray(v, jnp.float32) for k, v in values.items()}
 
         empty = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), jax.eval_shape(measure))
         return jax.lax.cond(probe.record % self.every == 0, measure, lambda: empty)
 
 
 def sparse(observable: Any, every: int) -> Sparse:
-    """An observable at the records 0, n, 2n … of the schedule and NaN at the others, where it costs nothing.
+    """An observable at the records 0, n, 2n, … only; the other records are NaN and cost nothing.
 
     Drop the empty records before a fit: ``ds.hessian_trace.dropna("record", how="all")``.
 
     Args:
-        observable: any observable, or a user's function.
+        observable: any observable, or a function of your own.
         every: n.
+
+    Raises:
+        InputError: `every` is not a whole number of at least 1.
 
     >>> from jthermo.observables import hessian_trace
     >>> sparse(hessian_trace(), every=10)

@@ -19,7 +19,7 @@ class WeightNorm(Observable):
     parameter: str
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """``weight_norm_<parameter>``, with slashes of a nested name as underscores."""
+        """``weight_norm_<parameter>``, with underscores for the slashes of a nested name."""
         return {
             f"weight_norm_{self.parameter.replace('/', '_')}": Variable(
                 f"Frobenius norm of {self.parameter}"
@@ -27,11 +27,13 @@ class WeightNorm(Observable):
         }
 
     def check(self, model: Model, data: Any, loss: str) -> None:
-        """The parameter has to exist."""
+        """Refuse a model without this parameter."""
         names = list(named(model.shapes))
         if self.parameter not in names:
             raise InputError(
-                "weight_norm", self.parameter, f"{model!r} has the parameters {', '.join(names)}"
+                "weight_norm",
+                self.parameter,
+                f"give a parameter of {model!r}: {', '.join(names)}",
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -44,7 +46,10 @@ def weight_norm(parameter: str) -> WeightNorm:
     """‖θ‖ = √Σ θ² of one parameter; ``weight_norm("V")`` is recorded as ``weight_norm_V``.
 
     Args:
-        parameter: its name; nested ones by path, ``"Dense_0/kernel"``.
+        parameter: name of the parameter; for a nested one its path, such as ``"Dense_0/kernel"``.
+
+    Raises:
+        InputError: the sweep's model has no such parameter.
 
     >>> weight_norm("V")
     WeightNorm(parameter='V')

@@ -1,1 +1,1 @@
-"""The paper: its claims, their verdicts, the experiments that reproduce its figures, and the report."""
+"""The paper's claims and their verdicts, the experiments that test them, and the report."""

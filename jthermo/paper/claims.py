@@ -1,4 +1,4 @@
-"""Claims of the paper and the verdicts that fits put on them: one row per claim, experiment and unstated choice. No JAX."""
+"""The paper's claims C1 to C13, and the fits that test those on exponents. No JAX."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from jthermo.collapse import CollapseFit
 
+# The claims by id, in the words of claims.json and the report.
 CLAIMS = {
     "C1": "the activation rate falls, faster with larger η, also on the clock ηt",
     "C2": "the activation rate collapses on η²t",
@@ -28,7 +29,8 @@ CLAIMS = {
     "C7": "the gradient variance of the 6-layer CNN on Fashion-MNIST collapses on η²t",
     "C8": "on CIFAR-10 with 300 hidden units, the activation rate falls and collapses on η²t/B",
     "C9": "the force is strongest early, ∝ s² = E(p−y)²",
-    "C10": "of two learning rates at equal training error, the larger has the smaller activation rate and ‖V‖",
+    "C10": "of two learning rates at equal training error, "
+    "the larger has the smaller activation rate and ‖V‖",
     "C11": "Eq. 10, Eq. 11, A.4 and ψ as printed give the flow",
     "C12": "Properties 4.1 and 4.2: h_v, h_w and h_b never fall in V², b and, for x ≥ 0, W",
     "C13": "a smaller activation rate and weight norm give a smaller bound on the Hessian trace",
@@ -37,14 +39,20 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim on how a curve scales with one control: value = F(t·c^p).
+    """A claim on how a recorded variable scales with one control c: value = F(t·c^p).
 
     Args:
-        id: its row in `CLAIMS`, ``"C2"``.
+        id: its key in `CLAIMS`, such as ``"C2"``.
         variable: the recorded variable.
         control: c.
-        exponent: the paper's p; None where it only says that p is larger than `above`.
-        above: the p that the claim has to exceed.
+        exponent: the paper's p; None if the paper only gives a bound.
+        above: the paper's lower bound on p, if it gives no exponent.
+
+    Raises:
+        InputError: an unknown id, or not exactly one of `exponent` and `above`.
+
+    >>> Claim("C2", "activation_rate", "learning_rate", exponent=2).exponent
+    2
     """
 
     id: str
@@ -57,11 +65,11 @@ class Claim:
         if self.id not in CLAIMS:
             raise InputError("claim", self.id, f"use one of {', '.join(CLAIMS)}")
         if (self.exponent is None) == (self.above is None):
-            raise InputError("claim", self.id, "give either exponent= or above=")
+            raise InputError("claim", self.id, "give either exponent= or above=, and not both")
 
 
 class Chosen(NamedTuple):
-    """One combination of the choices that the paper leaves open, its runs and their fit."""
+    """One combination of the choices that the paper leaves open, with its runs and their fit."""
 
     choice: dict[str, Any]
     runs: xr.Dataset
@@ -71,23 +79,24 @@ class Chosen(NamedTuple):
 def fit_choices(
     ds: xr.Dataset, variable: str, controls: Sequence[str], **options: Any
 ) -> list[Chosen]:
-    """The collapse of a variable on some controls, for every combination of the other swept axes.
+    """Fit the collapse of a variable for every combination of the other swept axes.
 
     Args:
         ds: results.
         variable: the recorded variable.
         controls: the controls that get an exponent.
         options: further arguments of :func:`jthermo.fit_collapse`.
+
+    Returns:
+        One fit per combination of the axes that are neither a control nor the seed.
     """
-    # here, since it takes SciPy, which the tables and the messages do without
+    # imported here because it loads SciPy, which tables and messages do not need
     from jthermo.collapse import fit_collapse
 
-    found = []
-    for choice, runs in choices(ds, [*controls, "seed"]):
-        found.append(
-            Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options))
-        )
-    return found
+    return [
+        Chosen(choice, runs, fit_collapse(runs[variable], controls=tuple(controls), **options))
+        for choice, runs in choices(ds, [*controls, "seed"])
+    ]
 
 
 def fit_claims(
@@ -95,12 +104,13 @@ def fit_claims(
     claims: Sequence[Claim],
     windows: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[tuple[str, str], list[Chosen]]:
-    """Every fit that some claims need, by (variable, control).
+    """All fits that the claims need, by (variable, control).
 
     Args:
         ds: results.
         claims: the claims.
-        windows: parts of the clock η²t/B, by name; each is fitted by itself and is one more choice.
+        windows: (low, high) parts of the clock η²t/B by name. Each part is fitted separately, and
+            its name is added to the choices as ``"window"``.
     """
     keys = dict.fromkeys((c.variable, c.control) for c in claims)
     if windows is None:
@@ -109,18 +119,18 @@ def fit_claims(
         }
     clock = tau(ds)
     fits: dict[tuple[str, str], list[Chosen]] = {key: [] for key in keys}
-    for (variable, control), made in fits.items():
+    for (variable, control), chosen in fits.items():
         for name, (low, high) in windows.items():
             part = ds.assign_coords(step=ds.step.where((clock >= low) & (clock <= high), -1))
             for choice, runs, fit in fit_choices(part, variable, (control,)):
-                made.append(Chosen({**choice, "window": name}, runs, fit))
+                chosen.append(Chosen({**choice, "window": name}, runs, fit))
     return fits
 
 
 def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
-    """The row of a claim for one choice: exponent, interval, misfit, p-value, numbers of runs, verdict and why."""
+    """The row of claims.json for a claim and one fit: numbers, verdict and reason."""
     runs, fit = chosen.runs, chosen.fit
-    found = fit.exponents[claim.control]
+    exponent = fit.exponents[claim.control]
     first, last = _ends(runs, claim.variable)
     row = {
         "choice": chosen.choice,
@@ -130,7 +140,11 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
         "claimed": f"{claim.exponent:g}" if claim.exponent is not None else f"> {claim.above:g}",
         **{
             k: v if np.isfinite(v) else None
-            for k, v in (("exponent", found.value), ("low", found.low), ("high", found.high))
+            for k, v in (
+                ("exponent", exponent.value),
+                ("low", exponent.low),
+                ("high", exponent.high),
+            )
         },
         "misfit": fit.misfit,
         "p_value": fit.p_value,
@@ -146,23 +160,24 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
 
 
 def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:
-    """Mean over finite runs at the first and at the last record of each."""
-    values, there = runs[variable].values, runs.step.values >= 0
-    run, last = np.arange(len(values)), values.shape[1] - 1 - there[:, ::-1].argmax(1)
-    return float(np.nanmean(values[run, there.argmax(1)])), float(np.nanmean(values[run, last]))
+    """Means over the finite runs at their first and at their last record."""
+    values, recorded = runs[variable].values, runs.step.values >= 0
+    run, last = np.arange(len(values)), values.shape[1] - 1 - recorded[:, ::-1].argmax(1)
+    first = recorded.argmax(1)
+    return float(np.nanmean(values[run, first])), float(np.nanmean(values[run, last]))
 
 
 def rows(
     claims: Sequence[Claim],
     fits: Mapping[tuple[str, str], list[Chosen]],
-    found: Sequence[Evidence] = (),
+    evidence: Sequence[Evidence] = (),
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of an experiment by claim: those of its fits, then its other evidence."""
-    made: dict[str, list[dict[str, Any]]] = {}
+    """The rows of an experiment by claim id: first those of its fits, then its other evidence."""
+    by_claim: dict[str, list[dict[str, Any]]] = {}
     for claim in claims:
-        made.setdefault(claim.id, []).extend(
-            judge(claim, c) for c in fits[claim.variable, claim.control]
+        by_claim.setdefault(claim.id, []).extend(
+            judge(claim, chosen) for chosen in fits[claim.variable, claim.control]
         )
-    for piece in found:
-        made.setdefault(piece.claim, []).append(piece.row())
-    return made
+    for piece in evidence:
+        by_claim.setdefault(piece.claim, []).append(piece.row())
+    return by_claim

@@ -1,4 +1,4 @@
-"""The file claims.json: what every experiment found, by claim."""
+"""The file claims.json: the rows of every experiment by claim, and the verdict on each claim."""
 
 from __future__ import annotations
 
@@ -11,43 +11,62 @@ from jthermo.paper.claims import CLAIMS
 from jthermo.paper.verdicts import overall
 from jthermo.results.atomic import write_whole
 
+# For each kind of rows that an experiment has, the key of a claim's entry that holds them.
+PLACES = {"rows": "experiments", "sensitivity": "sensitivity"}
+# What stays out of the file: rows are split by claim, and digests belong to the results folder.
+NOT_COMMON = ("rows", "sensitivity", "code", "records")
 
-def update(path: Path, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-    """Put what an experiment has found into ``claims.json``, in place of what it found earlier.
 
-    Who finds the same again changes nothing: ``made``, when and on what it was found, is that of the first time, and the
-    digests of records and code stay with the records.
+def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the rows of one experiment in ``claims.json`` and renew the verdicts.
+
+    If the experiment has the same rows as before, its entry is left unchanged, including when and
+    with what it was made. An experiment without its data (``not_run``) keeps the rows that another
+    machine computed.
 
     Args:
-        path: the file.
+        path: the file; it is created if needed.
         name: the experiment.
-        made: its command, its rows by claim, and what else is to be known of it; with ``not_run``, why it has no rows,
-            those that it has from a machine that could run it stay.
+        findings: its rows by claim and everything else known about it, such as its command. For an
+            experiment that could not run, ``not_run`` holds the reason.
+
+    Returns:
+        The new content of the file.
     """
     known = json.loads(path.read_text()) if path.exists() else {}
-    common = {k: v for k, v in made.items() if k not in ("rows", "sensitivity", "code", "records")}
-    common["figures"] = list(made.get("figures", ()))
-    for part, place in (("rows", "experiments"), ("sensitivity", "sensitivity")):
-        rows = made.get(part, {})
-        for claim in dict.fromkeys([*known, *rows]):
-            entry = known.setdefault(claim, {"text": CLAIMS[claim], "experiments": {}})
-            there = entry.get(place, {}).get(name)
-            if "not_run" in made and (there or {}).get("rows"):
-                continue
-            if claim in rows:
-                new = {**common, "rows": rows[claim]}
-                if there is None or _found(there) != _found(new):
-                    made_by = entry.get(place, {}) | {name: new}
-                    # whatever was run first
-                    entry[place] = dict(sorted(made_by.items()))
-            elif there:
-                del entry[place][name]
-            entry["verdict"] = overall(entry)
+    for part, place in PLACES.items():
+        entries = _by_claim(findings, part)
+        for claim in dict.fromkeys([*known, *entries]):
+            known.setdefault(claim, {"text": CLAIMS[claim], "experiments": {}})
+            _replace(known[claim], place, name, entries.get(claim), keep="not_run" in findings)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
     return known
 
 
-def _found(entry: Mapping[str, Any]) -> str:
-    """What an experiment found, without when and on what, so that it can be compared."""
+def _by_claim(findings: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """An experiment's entry for each claim that it has rows for."""
+    common = {key: value for key, value in findings.items() if key not in NOT_COMMON}
+    common["figures"] = list(findings.get("figures", ()))
+    return {claim: {**common, "rows": rows} for claim, rows in findings.get(part, {}).items()}
+
+
+def _replace(
+    claim: dict[str, Any], place: str, name: str, new: dict[str, Any] | None, keep: bool
+) -> None:
+    """Replace one experiment's entry of a claim, or remove it (None), and renew the verdict."""
+    old = claim.get(place, {}).get(name)
+    if keep and old and old.get("rows"):
+        return
+    if new is None:
+        if old:
+            del claim[place][name]
+    elif old is None or _comparable(old) != _comparable(new):
+        # sorted, so that the order in which experiments run does not show
+        claim[place] = dict(sorted({**claim.get(place, {}), name: new}.items()))
+    claim["verdict"] = overall(claim)
+
+
+def _comparable(entry: Mapping[str, Any]) -> str:
+    """An entry without when and on what machine it was made, as text."""
     return json.dumps({**entry, "made": None}, sort_keys=True)

@@ -12,44 +12,47 @@ from jthermo.results.atomic import write_between
 
 
 def _measured_line(row: Mapping[str, Any]) -> str:
-    """A row of evidence in words."""
+    """A row of evidence as a line of text."""
     choice = " ".join(str(v) for v in row["choice"].values())
     return (
-        f"{row['quantity']:<52} {choice:<8} {row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        f"{row['quantity']:<52} {choice:<8} "
+        f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
         f"  paper {row['claimed']:<7} {row['verdict']}"
     )
 
 
 def _measured_table(known: Mapping[str, Any]) -> str:
-    """The evidence in ``claims.json`` as a Markdown table, empty where there is none."""
+    """The evidence in ``claims.json`` as a Markdown table; empty if there is none."""
     lines = [
         "| claim | experiment | quantity | choice | paper | measured [95 %] | seeds | verdict |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in known.items():
-        for experiment, found in entry["experiments"].items():
-            for row in (r for r in found["rows"] if "quantity" in r):
+        for experiment, result in entry["experiments"].items():
+            for row in (r for r in result["rows"] if "quantity" in r):
                 choice = (
                     ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in row["choice"].items())
                     or "–"
                 )
                 lines.append(
                     f"| {name} | {experiment} | {row['quantity']} | {choice} | {row['claimed']} "
-                    f"| {row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] | {row['num_seeds'] or '–'} "
+                    f"| {row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}] "
+                    f"| {row['num_seeds'] or '–'} "
                     f"| **{row['verdict']}** |"
                 )
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def table(known: Mapping[str, Any]) -> str:
-    """The claims as a Markdown table."""
+    """The verdict on each claim as a Markdown list, and all fits and evidence as tables."""
     lines = [
-        "| claim | experiment | choice | paper | exponent [95 %] | misfit | start → end | seeds | verdict |",
+        "| claim | experiment | choice | paper | exponent [95 %] | misfit | start → end | seeds "
+        "| verdict |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in known.items():
-        for experiment, found in entry["experiments"].items():
-            for row in (r for r in found["rows"] if "exponent" in r):
+        for experiment, result in entry["experiments"].items():
+            for row in (r for r in result["rows"] if "exponent" in r):
                 choice = (
                     ", ".join(f"{k.partition('.')[2] or k} {v}" for k, v in row["choice"].items())
                     or "–"
@@ -57,7 +60,8 @@ def table(known: Mapping[str, Any]) -> str:
                 exponent = interval(row)
                 lines.append(
                     f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
-                    f"| {100 * row['misfit']:.1f} % | {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
+                    f"| {100 * row['misfit']:.1f} % "
+                    f"| {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
                     f"| **{row['verdict']}**: {row['why']} |"
                 )
     summary = [
@@ -67,42 +71,44 @@ def table(known: Mapping[str, Any]) -> str:
 
 
 def summary(known: Mapping[str, Any]) -> str:
-    """The verdicts in words with the exponent and interval of every choice, for a terminal."""
+    """The verdict on each claim, and a line for each of its rows, for a terminal."""
     lines = []
     for name, entry in known.items():
         lines.append(f"{name}  {entry['text']}: {entry['verdict']}")
-        for experiment, found in entry["experiments"].items():
-            for row in found["rows"]:
-                told = _measured_line(row) if "quantity" in row else _case_line(row)
-                lines.append(f"      {experiment:<11} {told}")
+        for experiment, result in entry["experiments"].items():
+            for row in result["rows"]:
+                text = _measured_line(row) if "quantity" in row else _exponent_line(row)
+                lines.append(f"      {experiment:<11} {text}")
     return "\n".join(lines)
 
 
 def line(claim: str, row: Mapping[str, Any]) -> str:
-    """A row with its claim in words, for a terminal."""
+    """A row and its claim as a line of text, for a terminal."""
     if "quantity" in row:
         return f"{claim:<3} {_measured_line(row)}"
-    return f"{claim:<3} {row['variable']:<16} {_case_line(row)} ({row['why']})"
+    return f"{claim:<3} {row['variable']:<16} {_exponent_line(row)} ({row['why']})"
 
 
-def _case_line(row: Mapping[str, Any]) -> str:
+def _exponent_line(row: Mapping[str, Any]) -> str:
+    """A fitted exponent as a line of text."""
     symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(row["control"], row["control"])
     choice = " ".join(str(v) for v in row["choice"].values())
-    return f"{choice:<10} exponent of {symbol}: {interval(row)}  paper {row['claimed']:<4} {row['verdict']}"
+    fitted = f"exponent of {symbol}: {interval(row)}"
+    return f"{choice:<10} {fitted}  paper {row['claimed']:<4} {row['verdict']}"
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """The exponent of a row with its interval, as it is printed wherever it is."""
+    """The exponent of a row with its interval, as tables, terminal and report print it."""
     if None in (row["exponent"], row["low"], row["high"]):
         return "not identifiable"
     return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def verdict_table(known: Mapping[str, Any]) -> str:
-    """A Markdown row for each claim: the verdict and the exponent at each init."""
+    """A Markdown table with one row per claim: its verdicts and the range of its exponents."""
     lines = ["| | the paper claims | verdict | exponents or evidence |", "|---|---|---|---|"]
     for name, entry in known.items():
-        rows = [row for found in entry["experiments"].values() for row in found["rows"]]
+        rows = [row for result in entry["experiments"].values() for row in result["rows"]]
         fits = [
             (row["claimed"], row["exponent"]) for row in rows if row.get("exponent") is not None
         ]
@@ -118,21 +124,21 @@ def verdict_table(known: Mapping[str, Any]) -> str:
 
 
 def reach(fits: Sequence[tuple[str, float]]) -> str:
-    """From which exponent to which the fits go, for each exponent that the paper claims.
+    """The smallest and largest fitted exponent for each exponent that the paper claims.
 
     >>> reach([("2", 1.6), ("2", 1.9), ("-1", -0.7)])
     '1.60 … 1.90 (paper 2) and -0.70 (paper -1)'
     """
-    told = []
+    ranges = []
     for claimed in dict.fromkeys(c for c, _ in fits):
-        found = [exponent for c, exponent in fits if c == claimed]
-        ends = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(found), max(found))))
-        told.append(f"{ends} (paper {claimed})")
-    return " and ".join(told)
+        exponents = [exponent for c, exponent in fits if c == claimed]
+        ends = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(exponents), max(exponents))))
+        ranges.append(f"{ends} (paper {claimed})")
+    return " and ".join(ranges)
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One verdict where all rows agree, else how many have which."""
+    """The verdict of the rows if they all agree, else the number of rows with each verdict."""
     count = Counter(row["verdict"] for row in rows)
     if len(count) == 1:
         return f"**{next(iter(count))}**"
@@ -142,6 +148,15 @@ def counted(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_tables(claims: Path, page: Path) -> None:
-    """Put tables of ``claims.json`` between their markers on a page: "claims" with a row per fit, "verdicts" per claim."""
+    """Write the tables of ``claims.json`` into a page, between its markers.
+
+    Args:
+        claims: the path of ``claims.json``.
+        page: a Markdown page with ``<!-- claims:begin -->`` and ``<!-- claims:end -->`` for the
+            table with one row per fit, or the same with ``verdicts`` for one row per claim.
+
+    Raises:
+        InputError: the page has neither pair of markers.
+    """
     known = json.loads(claims.read_text())
     write_between(page, {"claims": table(known), "verdicts": verdict_table(known)})

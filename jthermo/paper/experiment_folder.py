@@ -1,8 +1,8 @@
-"""What an experiment found, as JSON beside the records it was found in, and worth no more than they are. No JAX.
+"""An experiment's own claims.json and figures, stored in its results folder. No JAX.
 
-``<out>/<name>-<scale>/`` holds the records, as every results folder does, ``claims.json`` with the rows of this
-experiment alone, and its figures as SVG. The JSON names the digest of the records and of each figure: when the records
-are gone or changed, it says nothing.
+``<out>/<name>-<scale>/`` is a results folder with records. It also holds ``claims.json``, with the
+rows of this experiment alone, and its figures as SVG. The JSON contains the digests of the records
+and of each figure, and is ignored once the records are gone or changed.
 """
 
 from __future__ import annotations
@@ -18,72 +18,73 @@ from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import MANIFESTS, SWEEP
 from jthermo.results.reading import read_json, read_manifests, read_record
 
+# The names of the file and of the subfolder.
 FINDING, FIGURES = "claims.json", "figures"
 
 
-def write(folder: Path, found: Mapping[str, Any], drawn: Mapping[str, bytes]) -> dict[str, Any]:
-    """Write what was found in the records of a folder.
+def write(
+    folder: Path, findings: Mapping[str, Any], figures: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Write the findings and figures of an experiment into its results folder.
 
     Args:
         folder: the results folder.
-        found: experiment, scale, rows by claim and what else is to be known.
-        drawn: its figures by name, as SVG.
+        findings: experiment, scale, rows by claim, and everything else known about it.
+        figures: its figures as SVG, by name.
 
     Returns:
-        What was written: `found` with the digests of the records and the figures.
+        The JSON written: `findings` with the digests of the records and of the figures.
     """
-    made = {
-        **found,
+    written = {
+        **findings,
         "records": digest(folder),
-        "figures": {k: _sha256(v) for k, v in drawn.items()},
+        "figures": {name: _sha256(body) for name, body in figures.items()},
     }
-    draw(folder, drawn)
+    draw(folder, figures)
     with writing(folder):
-        write_whole(folder / FINDING, (json.dumps(made, indent=1) + "\n").encode())
-    return made
+        write_whole(folder / FINDING, (json.dumps(written, indent=1) + "\n").encode())
+    return written
 
 
-def draw(folder: Path, drawn: Mapping[str, bytes]) -> None:
-    """Write figures, SVG by name, below a folder."""
+def draw(folder: Path, figures: Mapping[str, bytes]) -> None:
+    """Write figures, SVG by name, into the subfolder ``figures`` of a folder."""
     with writing(folder):
         (folder / FIGURES).mkdir(exist_ok=True)
-        for name, body in drawn.items():
+        for name, body in figures.items():
             write_whole(folder / FIGURES / f"{name}.svg", body)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What was found in the records of a folder.
+    """The findings of an experiment from its results folder.
 
     Raises:
-        InputError: nothing was, or the records are not those it was found in.
+        InputError: there are none, or the records have changed since they were computed.
     """
     if not (folder / FINDING).exists():
-        there = (
-            "has records but no verdicts on them"
-            if list(folder.glob(MANIFESTS))
-            else "holds no records"
+        missing = (
+            "has records but no verdicts" if list(folder.glob(MANIFESTS)) else "holds no records"
         )
-        raise InputError("directory", str(folder), there)
-    found = read_json(folder / FINDING)
-    if digest(folder) != found.get("records"):
+        raise InputError("directory", str(folder), missing)
+    findings = read_json(folder / FINDING)
+    if digest(folder) != findings.get("records"):
         raise InputError(
-            "directory", str(folder), "holds other records than its verdicts were found in"
+            "directory", str(folder), "has records that changed after its verdicts were computed"
         )
-    return found
+    return findings
 
 
-def figure(folder: Path, found: Mapping[str, Any], name: str) -> str | None:
-    """One of its figures as SVG, None where it is not the one that was drawn."""
+def figure(folder: Path, findings: Mapping[str, Any], name: str) -> str | None:
+    """A figure of an experiment as SVG; None if it is missing or was changed."""
     path = folder / FIGURES / f"{name}.svg"
     body = path.read_bytes() if path.exists() else b""
-    return body.decode() if _sha256(body) == found["figures"][name] else None
+    return body.decode() if _sha256(body) == findings["figures"][name] else None
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the sweep and the names and digests of the record files, each of which is checked; empty for no records.
+    """SHA-256 of the sweep and of the names and digests of the record files; empty for no records.
 
     Raises:
-        InputError: one of them is missing or was altered.
+        InputError: a record file is missing or does not match its digest.
     """
     parts = {
         k: sha256 for manifest in read_manifests(folder) for k, sha256 in manifest["parts"].items()
@@ -95,7 +96,7 @@ def digest(folder: Path) -> str:
 
 
 def description(folder: Path) -> dict[str, Any] | None:
-    """The sweep of a folder as plain JSON, None where what it holds is no sweep."""
+    """The sweep of a results folder as plain JSON; None if the folder holds no sweep."""
     return read_json(folder / SWEEP)["sweep"] if (folder / SWEEP).exists() else None
 
 

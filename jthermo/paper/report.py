@@ -1,6 +1,7 @@
-"""The replication report: one page that says, claim by claim, what was found, in what, how surely and how to do it again.
+"""The replication report: an HTML page with verdicts, fits, figures and commands for each claim.
 
-Only what experiments found in records that are still there is told; the rest is "not run", with the command that runs it.
+It covers the experiments whose records are in the results folder and unchanged. All others are
+listed as "not run", with the command that runs them.
 """
 
 from __future__ import annotations
@@ -16,59 +17,68 @@ from typing import Any
 
 from jthermo.errors import InputError
 from jthermo.figures import templates
-from jthermo.paper import claims, claims_tables, experiment_folder, verdicts
-from jthermo.paper.reproduce import SCALES, experiments, load, sweep_of, tested
+from jthermo.paper import claims, claims_json, claims_tables, experiment_folder, verdicts
+from jthermo.paper.reproduce import (
+    SCALES,
+    description,
+    experiments,
+    load,
+    sweep_of,
+    tested,
+)
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.reading import read_json
 
+# The sign of each verdict on the page.
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}
 UNSUPPORTED, NOT_RUN = "unsupported", "not run"
-# an interval is drawn as far as this from the paper's exponent
+# Intervals are cut off at this distance from the paper's exponent when they are drawn.
 REACH = 2.5
+# Short names of swept axes in the tables.
 FIELDS = {"learning_rate": "η", "batch_size": "B", "model.init": "init", "data.num_samples": "data"}
 
 
 @dataclass
 class Experiment:
-    """What the page says about an experiment: found or not run, and in either case how to do it again."""
+    """An experiment on the page: its findings, or why it has none, and the command that runs it."""
 
     name: str
     module: ModuleType
     command: str
     scale: str = ""
-    # it is not run
+    # the reason why it is "not run"
     why: str = ""
-    found: Mapping[str, Any] | None = None
+    findings: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
-    # markup by name
+    # SVG by name
     figures: dict[str, str] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
-        """What it is, in a sentence."""
-        return (self.module.__doc__ or "").strip()
+        """Its description: the docstring of its file."""
+        return description(self.module)
 
     @property
     def title(self) -> str:
-        """The first sentence of it."""
+        """The first paragraph of its description."""
         return self.about.partition("\n\n")[0]
 
     @property
     def tested(self) -> tuple[str, ...]:
-        """The claims it is counted for; none for a study of what their exponents depend on."""
+        """The claims it counts towards; none if it studies what their exponents depend on."""
         return () if hasattr(self.module, "WINDOWS") else tested(self.module)
 
     @property
     def parts(self) -> list[tuple[str, str]]:
-        """The sweep in words: each field as the expression that makes it."""
+        """The sweep as (field, Python expression)."""
         return described(self.sweep) if self.sweep else []
 
     @property
     def sweep_json(self) -> str:
-        """The sweep as JSON, its lists on one line each."""
+        """The sweep as indented JSON, with each list on one line."""
         text = json.dumps(self.sweep, indent=1, ensure_ascii=False)
-        return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
+        return re.sub(r"\[[^\[\]{}]*\]", lambda match: " ".join(match[0].split()), text)
 
 
 def report(
@@ -76,160 +86,183 @@ def report(
     out: str | Path = "results/report.html",
     published: bool = False,
 ) -> dict[str, list[str]]:
-    """Write the replication report: one HTML file that needs no other and no network.
+    """Write the replication report: one HTML file that works without a network connection.
 
     Args:
         results: the folder that ``jthermo reproduce`` wrote into.
-        out: the page.
-        published: tell what ``claims.json`` says that others found, in place of what was found in the records here.
+        out: the HTML file to write.
+        published: report the published ``claims.json`` instead of the records in `results`.
 
     Returns:
-        The names of the experiments that are told of (``"found"``) and of those that are not run (``"not run"``).
+        The names of the experiments with findings (``"found"``) and without (``"not run"``).
 
     Raises:
-        InputError: there is no such folder, nothing is published there, or the page can't be written.
+        InputError: `results` is not a folder, has no ``claims.json`` to publish, or the page cannot
+            be written.
     """
     if not Path(results).is_dir():
-        raise InputError("results", str(results), "is no folder; run `jthermo reproduce all` first")
-    told, path = (_published if published else _own)(Path(results)), Path(out)
+        raise InputError(
+            "results", str(results), "is not a folder; run `jthermo reproduce all` first"
+        )
+    listed, path = (_published if published else _own)(Path(results)), Path(out)
     page = templates.render(
         "report.html",
         title="jthermo: what survives of the paper's claims",
-        **_page(told, published),
+        **_page(listed, published),
     )
     with writing(path.parent):
         write_whole(path, page.encode())
     names: dict[str, list[str]] = {"found": [], NOT_RUN: []}
-    for each in told:
-        names["found" if each.found else NOT_RUN].append(each.name)
+    for experiment in listed:
+        names["found" if experiment.findings else NOT_RUN].append(experiment.name)
     return names
 
 
 def _own(results: Path) -> list[Experiment]:
-    """Every experiment with what was found in the records here, at the largest scale that has been run."""
-    told = []
+    """Every experiment with its findings from the results folder, at the largest scale run."""
+    listed = []
     for name in experiments():
-        made = Experiment(name, module := load(name), f"jthermo reproduce {name}")
+        experiment = Experiment(name, module := load(name), f"jthermo reproduce {name}")
         for scale in SCALES:
             folder = results / f"{name}-{scale}"
             try:
-                found = experiment_folder.read(folder)
+                findings = experiment_folder.read(folder)
             except InputError as error:
-                made.why = made.why or f"{folder} {error.remedy}"
+                experiment.why = experiment.why or f"{folder} {error.remedy}"
                 continue
-            drawn = {
-                each: experiment_folder.figure(folder, found, each) for each in found["figures"]
+            svgs = {
+                figure: experiment_folder.figure(folder, findings, figure)
+                for figure in findings["figures"]
             }
-            figures = {each: svg for each, svg in drawn.items() if svg is not None}
-            sweep = experiment_folder.description(folder)
-            made = Experiment(name, module, found["command"], scale, "", found, sweep, figures)
-        told.append(made)
-    return told
+            figures = {figure: svg for figure, svg in svgs.items() if svg is not None}
+            experiment = Experiment(
+                name,
+                module,
+                findings["command"],
+                scale,
+                findings=findings,
+                sweep=experiment_folder.description(folder),
+                figures=figures,
+            )
+        listed.append(experiment)
+    return listed
 
 
 def _published(results: Path) -> list[Experiment]:
-    """Every experiment with what ``claims.json`` says of it."""
+    """Every experiment with its findings from the published ``claims.json``."""
     path = results / experiment_folder.FINDING
     if not path.exists():
         raise InputError(
             "results",
             str(results),
-            f"has no {experiment_folder.FINDING}; give the results folder of a checkout",
+            f"has no {experiment_folder.FINDING}; give the results folder of a clone of jthermo",
         )
     known = read_json(path)
-    told = []
-    for name in experiments():
-        module = load(name)
-        found: dict[str, Any] = {"rows": {}, "sensitivity": {}, "made": {}}
-        for claim, entry in known.items():
-            for place, part in (("experiments", "rows"), ("sensitivity", "sensitivity")):
-                if made := entry.get(place, {}).get(name):
-                    found = {**made, "rows": found["rows"], "sensitivity": found["sensitivity"]}
-                    found[part][claim] = made["rows"]
-        drawn = {
-            each: results / experiment_folder.FIGURES / f"{each}.svg"
-            for each in found.get("figures", [name])
-        }
-        figures = {each: svg.read_text() for each, svg in drawn.items() if svg.exists()}
-        beyond = not tested(module) and not hasattr(module, "WINDOWS")
-        # it has no claims that could be published, but a figure
-        if beyond and figures:
-            told.append(
-                Experiment(name, module, f"jthermo reproduce {name}", found=found, figures=figures)
-            )
-            continue
-        if not any([*found["rows"].values(), *found["sensitivity"].values()]):
-            why = found.get("not_run", "nothing is published on it")
-            told.append(Experiment(name, module, f"jthermo reproduce {name}", why=why))
-            continue
-        scale = found["command"].rpartition(" ")[2]
-        sweep = None
-        if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == found["sweep_id"]:
-            sweep = json.loads(now.to_json())
-        told.append(Experiment(name, module, found["command"], scale, "", found, sweep, figures))
-    return told
+    return [_published_experiment(name, known, results) for name in experiments()]
 
 
-def _page(told: Sequence[Experiment], published: bool) -> dict[str, Any]:
-    """What the template needs."""
-    found = [each for each in told if each.found]
-    # the claim under which a figure stands
+def _published_experiment(name: str, known: Mapping[str, Any], results: Path) -> Experiment:
+    """One experiment with its findings from the content of ``claims.json``."""
+    module, command = load(name), f"jthermo reproduce {name}"
+    findings: dict[str, Any] = {"rows": {}, "sensitivity": {}, "made": {}}
+    for claim, entry in known.items():
+        for part, place in claims_json.PLACES.items():
+            if result := entry.get(place, {}).get(name):
+                parts = {key: findings[key] for key in claims_json.PLACES}
+                parts[part][claim] = result["rows"]
+                findings = {**result, **parts}
+    paths = {
+        figure: results / experiment_folder.FIGURES / f"{figure}.svg"
+        for figure in findings.get("figures", [name])
+    }
+    figures = {figure: path.read_text() for figure, path in paths.items() if path.exists()}
+    beyond = not tested(module) and not hasattr(module, "WINDOWS")
+    if beyond and figures:
+        # it tests no claim, so claims.json does not mention it, but its figure is published
+        return Experiment(name, module, command, findings=findings, figures=figures)
+    if not any([*findings["rows"].values(), *findings["sensitivity"].values()]):
+        why = findings.get("not_run", "It has no published results")
+        return Experiment(name, module, command, why=why)
+    scale = findings["command"].rpartition(" ")[2]
+    sweep = None
+    if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == findings["sweep_id"]:
+        sweep = json.loads(now.to_json())
+    return Experiment(
+        name,
+        module,
+        findings["command"],
+        scale,
+        findings=findings,
+        sweep=sweep,
+        figures=figures,
+    )
+
+
+def _page(listed: Sequence[Experiment], published: bool) -> dict[str, Any]:
+    """The variables of the template."""
+    reported = [experiment for experiment in listed if experiment.findings]
+    # for each figure, the claim under which it is shown
     shown: dict[str, str] = {}
-    sections = [_claim(claim, told, shown) for claim in claims.CLAIMS]
-    studies = [each for each in told if hasattr(each.module, "WINDOWS")]
-    beyond = [each for each in told if not each.tested and each not in studies]
+    sections = [_claim(claim, listed, shown) for claim in claims.CLAIMS]
+    studies = [experiment for experiment in listed if hasattr(experiment.module, "WINDOWS")]
+    beyond = [e for e in listed if not e.tested and e not in studies]
+    made = [_made(experiment) for experiment in reported]
     return {
         "published": published,
         "claims": sections,
         "counts": _counts(sections),
         "signs": SIGNS,
-        "sensitivity": [_sensitivity(each) for each in studies],
+        "sensitivity": [_sensitivity(experiment) for experiment in studies],
         "beyond": beyond,
-        "found": found,
+        "reported": reported,
         "tolerance": 100 * verdicts.TOLERANCE,
         "misfit": 100 * verdicts.MISFIT,
         "sigmas": SIGMAS,
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "versions": sorted(
-            {f"{k} {v}" for e in found for k, v in _made(e).get("versions", {}).items()}
+            {f"{name} {version}" for m in made for name, version in m.get("versions", {}).items()}
         ),
-        "devices": sorted(
-            {f"{m['num_devices']} × {m['device']}" for e in found if (m := _made(e))}
-        ),
+        "devices": sorted({f"{m['num_devices']} × {m['device']}" for m in made if m}),
     }
 
 
-def _made(told: Experiment) -> Mapping[str, Any]:
-    return (told.found or {}).get("made", {})
+def _made(experiment: Experiment) -> Mapping[str, Any]:
+    """When and with what an experiment was run; empty if unknown."""
+    return (experiment.findings or {}).get("made", {})
 
 
-def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dict[str, Any]:
-    """A claim with its experiments, their rows as they are printed, and the figures that stand under it."""
+def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> dict[str, Any]:
+    """A claim for the template: its experiments, their rows as printed, and its figures."""
     parts: list[dict[str, Any]] = []
     rows, absent = [], []
     before: dict[str, list[str]] = {}
-    for each in told:
-        if claim not in each.tested:
+    for experiment in listed:
+        if claim not in experiment.tested:
             continue
-        if each.found is None:
-            absent.append(each)
+        if experiment.findings is None:
+            absent.append(experiment)
             continue
-        made = [_row(row) for row in each.found["rows"].get(claim, [])]
-        rows += made
-        about = {row.get("variable") for row in each.found["rows"].get(claim, [])}
-        all_about = {row.get("variable") for other in each.found["rows"].values() for row in other}
-        shows = each.found.get("shows", {})
-        names = [n for n in each.figures if shows.get(n) in about or shows.get(n) not in all_about]
+        by_claim, shows = experiment.findings["rows"], experiment.findings.get("shows", {})
+        printed = [_row(row) for row in by_claim.get(claim, [])]
+        rows += printed
+        # a figure belongs to the claims on the variable it shows, or to all if none is on it
+        variables = {row.get("variable") for row in by_claim.get(claim, [])}
+        all_variables = {row.get("variable") for others in by_claim.values() for row in others}
+        names = [
+            name
+            for name in experiment.figures
+            if shows.get(name) in variables or shows.get(name) not in all_variables
+        ]
         new = [name for name in names if shown.setdefault(name, claim) == claim]
         for name in (name for name in names if name not in new):
             before.setdefault(shown[name], []).append(name)
-        parts.append({"told": each, "rows": made, "new": new})
+        parts.append({"experiment": experiment, "rows": printed, "new": new})
     tables = []
     for control in dict.fromkeys(row["control"] for row in rows if "control" in row):
         fits = [row for row in rows if row.get("control") == control]
         _draw_intervals(fits)
         lines = [
-            (part["told"], [row for row in part["rows"] if row.get("control") == control])
+            (part["experiment"], [row for row in part["rows"] if row.get("control") == control])
             for part in parts
         ]
         axis = next((row["axis"] for row in fits if "axis" in row), None)
@@ -245,47 +278,48 @@ def _claim(claim: str, told: Iterable[Experiment], shown: dict[str, str]) -> dic
         "before": before,
         "rows": rows,
         "count": {verdict: number for verdict, number in count.items() if number},
-        # of exponents, one for each control
+        # of fitted exponents, one table per control
         "tables": tables,
         "span": _span(rows),
     }
 
 
 def _counts(sections: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many claims hold wherever they were tested, where some of it does, nowhere, and how many were not."""
-    made = {REPRODUCED: 0, "reproduced in part": 0, NOT_REPRODUCED: 0, UNDECIDED: 0, NOT_RUN: 0}
+    """The number of claims that are reproduced in all rows, in some, in none, and so on."""
+    counts = {REPRODUCED: 0, "reproduced in part": 0, NOT_REPRODUCED: 0, UNDECIDED: 0, NOT_RUN: 0}
     for section in sections:
         verdicts = set(section["count"])
         one = next(iter(verdicts)) if len(verdicts) == 1 else ""
         part = "reproduced in part" if REPRODUCED in verdicts else NOT_REPRODUCED
-        made[NOT_RUN if not verdicts else one if one in made else part] += 1
-    return {name: number for name, number in made.items() if number}
+        counts[NOT_RUN if not verdicts else one if one in counts else part] += 1
+    return {name: number for name, number in counts.items() if number}
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as it is printed; one whose numbers do not give its verdict is printed as unsupported."""
-    right = verdicts.supported(row)
-    made: dict[str, Any] = {
-        "verdict": row["verdict"] if right else UNSUPPORTED,
-        "why": row["why"]
-        if right
-        else f"it says {row.get('verdict')}, which its own numbers do not give",
-        "choice": ", ".join(f"{FIELDS.get(k, k)} {_value(k, v)}" for k, v in row["choice"].items()),
+    """A row as it is printed; "unsupported" if the verdict does not follow from its numbers."""
+    supported = verdicts.supported(row)
+    stated = (
+        f"the stated verdict, {row.get('verdict')}, does not follow from the numbers of the row"
+    )
+    common: dict[str, Any] = {
+        "verdict": row["verdict"] if supported else UNSUPPORTED,
+        "why": row["why"] if supported else stated,
+        "choice": ", ".join(f"{_field(k)} {_value(k, v)}" for k, v in row["choice"].items()),
         "claimed": row["claimed"],
         "seeds": row["num_seeds"] or "–",
     }
     if "quantity" in row:
         number = f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
-        return {**made, "quantity": row["quantity"], "number": number}
+        return {**common, "quantity": row["quantity"], "number": number}
     low, high = row["low"], row["high"]
     known = row["exponent"] is not None and low is not None and high is not None
     return {
-        **made,
+        **common,
         "number": claims_tables.interval(row),
         "numbers": (row["exponent"], low, high) if known else None,
         "claimed_exponent": float(row["claimed"].removeprefix("> ")),
         "variable": row["variable"],
-        "control": FIELDS.get(row["control"], row["control"]),
+        "control": _field(row["control"]),
         "misfit": f"{100 * row['misfit']:.1f} %",
         "p_value": f"{row['p_value']:.2g}",
         "ends": f"{row['first']:.3g} → {row['last']:.3g}",
@@ -295,7 +329,10 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
-    """Where each interval, its middle and the claimed range lie on one axis for all rows of a table, in per cent."""
+    """Add to each row of a table where its interval and the claimed range lie on a shared axis.
+
+    Places are in per cent of the width of the axis.
+    """
     if not (numbers := [n for row in rows if row["numbers"] for n in row["numbers"]]):
         return
     target = rows[0]["claimed_exponent"]
@@ -320,7 +357,7 @@ def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _span(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The exponents of a claim in one phrase."""
+    """The range of the exponents of a claim, or the number of its measured values."""
     if rows and "quantity" in rows[0]:
         return f"{len(rows)} measured values"
     return claims_tables.reach(
@@ -328,10 +365,11 @@ def _span(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _sensitivity(told: Experiment) -> dict[str, Any]:
-    """For each claim a table of exponents: the choices down, the windows across."""
+def _sensitivity(study: Experiment) -> dict[str, Any]:
+    """A table of exponents for each claim: a row per choice, a column per window."""
     tables = []
-    for claim, rows in (told.found or {}).get("sensitivity", {}).items():
+    findings = study.findings or {}
+    for claim, rows in findings.get("sensitivity", {}).items():
         windows = list(dict.fromkeys(row["choice"]["window"] for row in rows))
         cells: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in rows:
@@ -339,7 +377,7 @@ def _sensitivity(told: Experiment) -> dict[str, Any]:
             cells.setdefault(tuple(_value(k, v) for k, v in choice.items()), {})[
                 row["choice"]["window"]
             ] = _row(row)
-        axes = [FIELDS.get(k, k) for k in rows[0]["choice"] if k != "window"]
+        axes = [_field(k) for k in rows[0]["choice"] if k != "window"]
         tables.append(
             {
                 "claim": claim,
@@ -349,20 +387,26 @@ def _sensitivity(told: Experiment) -> dict[str, Any]:
                 "cells": cells,
             }
         )
-    return {"told": told, "tables": tables, "windows": (told.found or {}).get("windows", {})}
+    return {"experiment": study, "tables": tables, "windows": findings.get("windows", {})}
+
+
+def _field(name: str) -> str:
+    """The short name of a swept axis."""
+    return FIELDS.get(name, name.rpartition(".")[2])
 
 
 def _value(name: str, value: Any) -> str:
-    """A chosen value in words; data without a number of samples are drawn afresh at each step."""
+    """The value of a choice in words; "fresh" means new examples at each step."""
     if name == "data.num_samples":
         return "fresh" if str(value) == "None" else f"n = {value}"
     return str(value)
 
 
 def described(sweep: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A sweep as (field, the expression that makes it), with what is None or empty left away.
+    """A sweep as (field, Python expression), without the fields that are None, False or empty.
 
-    >>> described({"model": {"type": "jthermo.models:TwoLayer", "inputs": 10}, "seed": [0, 1, 2], "points": []})
+    >>> model = {"type": "jthermo.models:TwoLayer", "inputs": 10}
+    >>> described({"model": model, "seed": [0, 1, 2], "points": []})
     [('model', 'TwoLayer(inputs=10)'), ('seed', '0 … 2, 3 values')]
     """
     return [
@@ -373,7 +417,7 @@ def described(sweep: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _expression(value: Any) -> str:
-    """A value of ``sweep.json`` as Python would write it."""
+    """A value of ``sweep.json`` as a Python expression."""
     if isinstance(value, Mapping):
         inner = {k: v for k, v in value.items() if k not in ("type", "function") and v is not None}
         if not (name := value.get("type") or value.get("function")):

@@ -1,4 +1,4 @@
-"""An experiment from its name to its figures: sweep, fits, verdicts. The experiments travel with the package."""
+"""Runs an experiment, or all of them, from its sweep to its fits, verdicts and figures."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCALES = ("small", "paper")
-# names of the files loaded here; one may be loaded again
+# Module names of the files loaded here: these may be loaded again, other imported names may not.
 _LOADED: set[str] = set()
 
 
 def experiments() -> dict[str, Path]:
-    """Every experiment by name: those beside the package in a checkout, else those in the installed wheel."""
+    """The file of each experiment by name, from ``experiments/`` in a clone or from the wheel."""
     package = Path(__file__).parents[1]
     folder = next(
         f for f in (package.parent / "experiments", package / "_experiments") if f.is_dir()
@@ -44,15 +44,18 @@ def experiments() -> dict[str, Path]:
 
 
 def load(target: str) -> ModuleType:
-    """An experiment by name, or any Python file that defines SWEEP."""
+    """Import an experiment by name, or any Python file that defines SWEEP.
+
+    Raises:
+        InputError: no such experiment or file, a file that fails or defines no SWEEP, or a file
+            with the name of an installed module.
+    """
     known = experiments()
     path = known.get(target, Path(target))
     if path.suffix != ".py" or not path.is_file():
-        raise InputError(
-            "experiment", target, f"is neither a Python file nor one of {', '.join(known)}"
-        )
-    taken = path.stem in sys.modules and path.stem not in _LOADED
-    if taken or path.stem in sys.stdlib_module_names:
+        raise InputError("experiment", target, f"give a Python file or one of {', '.join(known)}")
+    clash = path.stem in sys.modules and path.stem not in _LOADED
+    if clash or path.stem in sys.stdlib_module_names:
         raise InputError(
             "experiment", str(path), "has the name of an installed module; rename the file"
         )
@@ -70,40 +73,50 @@ def load(target: str) -> ModuleType:
 def reproduce(
     name: str, scale: str = "small", out: str | Path = "results", progress: bool = True
 ) -> xr.Dataset:
-    """Run an experiment, fit what it claims and draw its figures; what is done already is not done again.
+    """Run an experiment, fit the exponents that it tests, and draw its figures.
 
-    An experiment is a file with ``SWEEP`` (and ``SMALL``, its changes for two cores), or with ``run(scale)`` where
-    no networks are trained; with ``FIT``, the exponents it puts to the test (in each of its ``WINDOWS``, parts of the
-    clock, where it asks what the exponents depend on); with ``judge(ds)``, evidence of another kind, on its ``CLAIMS``;
-    and with ``figure(ds, fits)``.
+    An experiment that is done is not repeated: the findings in its folder must come from the same
+    code and from records that are unchanged.
 
-    Records and what was found in them go to ``<out>/<name>-<scale>/``, figures to ``<out>/figures/`` and verdicts also into
-    ``<out>/claims.json``, which joins those of all experiments. Done is what was found by this very code in records
-    that are still there.
+    An experiment is a Python file with these names:
+
+    - ``SWEEP``, and ``SMALL``, the changes to it for two cores; or ``run(scale)`` if the experiment
+      trains no networks.
+    - ``FIT``, the claims on exponents that it tests; with ``WINDOWS``, parts of the clock, each
+      claim is fitted in every part.
+    - ``judge(ds)``, which returns other evidence, on the claims in ``CLAIMS``.
+    - ``figure(ds, fits)``, which returns its figures by name.
+
+    Records and findings go to ``<out>/<name>-<scale>/``, and figures to ``<out>/figures/``. The
+    rows are also added to ``<out>/claims.json``, which holds those of all experiments.
 
     Args:
         name: an experiment, such as ``"fig3_4"``; ``jthermo list`` shows them all.
-        scale: ``"small"`` for two cores and minutes, ``"paper"`` for the full number of seeds.
-        out: where results go.
-        progress: print what is happening.
+        scale: ``"small"`` takes minutes on two cores, ``"paper"`` has the full number of seeds.
+        out: the folder for all results.
+        progress: whether to print progress and results.
 
     Returns:
         The results of the sweep.
+
+    Raises:
+        InputError: an unknown experiment or scale.
+        MissingData: its data set is not available on this machine.
     """
     _check(name, scale)
     say = print if progress else lambda *_: None
-    say(f"{name}: {load(name).__doc__}")
-    ds, found, done = _reproduce(name, scale, Path(out), progress)
-    for figure in found["figures"]:
+    say(f"{name}: {description(load(name))}")
+    ds, findings, before = _reproduce(name, scale, Path(out), progress)
+    for figure in findings["figures"]:
         say(f"  figure {Path(out) / experiment_folder.FIGURES / figure}.svg")
     for part in ("rows", "sensitivity"):
-        for claim, rows in found[part].items():
+        for claim, rows in findings[part].items():
             for row in rows:
                 say("  " + claims_tables.line(claim, row))
-    seconds = found["made"]["wall_seconds"]
+    folder, seconds = Path(out) / f"{name}-{scale}", findings["made"]["wall_seconds"]
     say(
-        f"  done on {found['made']['date']}; remove its folder to do it again"
-        if done
+        f"  already done on {findings['made']['date']}; to run it again, remove {folder}"
+        if before
         else f"  {seconds:.0f} s"
     )
     return ds
@@ -112,7 +125,7 @@ def reproduce(
 def _reproduce(
     name: str, scale: str, out: Path, progress: bool
 ) -> tuple[xr.Dataset, dict[str, Any], bool]:
-    """Results, what was found in them, and whether that was there already."""
+    """The results, the findings, and whether the experiment was done before."""
     from jthermo import figures
     from jthermo.execution.runner import run
 
@@ -121,13 +134,13 @@ def _reproduce(
         out.mkdir(parents=True, exist_ok=True)
     path = out / experiment_folder.FINDING
     sweep = _sweep(module, scale) if hasattr(module, "SWEEP") else None
-    if found := done(name, scale, out):
-        claims_json.update(path, name, found)
-        return read_dataset(folder) if sweep is None else open_results(folder), found, True
+    if findings := done(name, scale, out):
+        claims_json.update(path, name, findings)
+        return read_dataset(folder) if sweep is None else open_results(folder), findings, True
     about = {
         "experiment": name,
         "scale": scale,
-        "about": (module.__doc__ or "").strip(),
+        "about": description(module),
         "command": f"jthermo reproduce {name} --scale {scale}",
         **_identity(name, scale),
     }
@@ -136,26 +149,26 @@ def _reproduce(
     except MissingData as error:
         missing: dict[str, list[Any]] = {claim: [] for claim in tested(module)}
         claims_json.update(
-            path, name, {**about, "rows": missing, "not_run": f"{error.value} is not at hand"}
+            path, name, {**about, "rows": missing, "not_run": f"{error.value} is not available"}
         )
         raise
     if sweep is None:
         write_dataset(folder, ds)
-    # here: absent data are told of before it is loaded
+    # imported late, so that missing data are reported without loading it first
     import matplotlib.pyplot as plt
 
     trained = time.monotonic()
     windows, fit = getattr(module, "WINDOWS", None), getattr(module, "FIT", ())
     fits = claims.fit_claims(ds, fit, windows)
     rows = claims.rows(fit, fits, module.judge(ds) if hasattr(module, "judge") else ())
-    made = module.figure(ds, fits)
-    drawn = {name: figures.svg(fig, name) for name, fig in made.items()}
-    shows = {name: str(fig.get_label()) for name, fig in made.items()}
-    for fig in made.values():
+    drawn = module.figure(ds, fits)
+    svgs = {name: figures.svg(fig, name) for name, fig in drawn.items()}
+    shows = {name: str(fig.get_label()) for name, fig in drawn.items()}
+    for fig in drawn.values():
         plt.close(fig)
-    experiment_folder.draw(out, drawn)
+    experiment_folder.draw(out, svgs)
     seconds = ds.attrs.get("wall_seconds", trained - began) + time.monotonic() - trained
-    found = {
+    findings = {
         **about,
         "made": _made(ds, seconds),
         "rows": {} if windows else rows,
@@ -163,26 +176,26 @@ def _reproduce(
         "windows": windows or {},
         "shows": shows,
     }
-    found = experiment_folder.write(folder, found, drawn)
-    claims_json.update(path, name, found)
-    return ds, found, False
+    findings = experiment_folder.write(folder, findings, svgs)
+    claims_json.update(path, name, findings)
+    return ds, findings, False
 
 
 def done(name: str, scale: str, out: str | Path = "results") -> dict[str, Any] | None:
-    """What an experiment has found, if this very code found it in records that are still there; else None."""
+    """The findings of an experiment if code and records are unchanged since, else None."""
     with contextlib.suppress(InputError):
-        found = experiment_folder.read(Path(out) / f"{name}-{scale}")
+        findings = experiment_folder.read(Path(out) / f"{name}-{scale}")
         drawn = all(
             (Path(out) / experiment_folder.FIGURES / f"{figure}.svg").exists()
-            for figure in found["figures"]
+            for figure in findings["figures"]
         )
-        if drawn and _identity(name, scale).items() <= found.items():
-            return found
+        if drawn and _identity(name, scale).items() <= findings.items():
+            return findings
     return None
 
 
 def _identity(name: str, scale: str) -> dict[str, str]:
-    """What decides what an experiment finds: its sweep, its file and this package."""
+    """The sweep's id and a digest of the code, on which the findings of an experiment depend."""
     package = Path(__file__).parents[1]
     files = [f for f in sorted(package.rglob("*")) if f.suffix in (".py", ".cc", ".h")]
     code = hashlib.sha256(
@@ -192,15 +205,25 @@ def _identity(name: str, scale: str) -> dict[str, str]:
     return {"sweep_id": _sweep(module, scale).id if hasattr(module, "SWEEP") else "", "code": code}
 
 
+def description(module: ModuleType) -> str:
+    """The docstring of an experiment, with each paragraph on one line.
+
+    >>> description(load("fig9_10"))[:60]
+    'Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) fo'
+    """
+    paragraphs = (module.__doc__ or "").strip().split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 def tested(module: ModuleType) -> tuple[str, ...]:
-    """The claims that an experiment puts to the test."""
+    """The ids of the claims that an experiment tests."""
     return tuple(
         dict.fromkeys([*(c.id for c in getattr(module, "FIT", ())), *getattr(module, "CLAIMS", ())])
     )
 
 
 def _made(ds: xr.Dataset, seconds: float) -> dict[str, Any]:
-    """When, how long, with what and how many."""
+    """Date, duration, versions, devices and the numbers of runs, as JSON."""
     import jax
 
     from jthermo.results.provenance import versions
@@ -221,7 +244,14 @@ def _made(ds: xr.Dataset, seconds: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an experiment ended: ``"done"``, ``"done before"``, ``"not run"``, its data being absent, or ``"failed"``."""
+    """How an experiment ended.
+
+    Attributes:
+        name: the experiment.
+        state: ``"done"``, ``"done before"``, ``"not run"`` (its data are missing) or ``"failed"``.
+        why: its verdicts, or the message of the error.
+        error: the error, if there was one.
+    """
 
     name: str
     state: str
@@ -232,27 +262,31 @@ class Outcome:
 def reproduce_all(
     scale: str = "small", out: str | Path = "results", progress: bool = True
 ) -> tuple[Outcome, ...]:
-    """Every experiment, one after the other; what is done is skipped, and one that fails does not stop the others.
+    """Run all experiments in turn; skip those that are done, and continue after a failure.
 
-    It says first how long that will take: at small scale from what each took when ``<out>/claims.json`` was written, at
-    paper scale from a plan of each sweep on this machine; and then as it goes, at the pace seen so far.
+    It first prints a forecast of the time. At small scale this is the time that each experiment
+    took when ``<out>/claims.json`` was written, at paper scale the plan of each sweep on this
+    machine. The forecast is then updated with the pace so far.
 
     Args:
         scale: ``"small"`` or ``"paper"``.
-        out: where results go.
-        progress: print what is happening.
+        out: the folder for all results.
+        progress: whether to print progress.
 
     Returns:
-        How each one ended. A full disk and a signal end them all; the same call goes on.
+        How each experiment ended.
+
+    Raises:
+        StorageError: the disk is full or failing; the same call continues later.
+        Interrupted: a signal stopped the run; the same call continues later.
     """
     _check("", scale)
     say = print if progress else lambda *_: None
     names = tuple(experiments())
     known = {name: done(name, scale, out) for name in names}
     todo = [name for name in names if known[name] is None]
-    say(
-        f"{len(names)} experiments at {scale} scale: {len(names) - len(todo)} done before, {len(todo)} to do"
-    )
+    counts = f"{len(names) - len(todo)} done before, {len(todo)} to do"
+    say(f"{len(names)} experiments at {scale} scale: {counts}")
     expected = _planned(todo, say) if scale == "paper" else _last_time(scale, Path(out))
     clock, outcomes = TimeLeft({name: expected.get(name) for name in todo}), []
     say(f"forecast: {clock}")
@@ -262,10 +296,10 @@ def reproduce_all(
         if name in todo:
             say(f"[{todo.index(name) + 1}/{len(todo)}] {name}: {clock}")
         try:
-            _, found, before = _reproduce(name, scale, Path(out), progress)
+            _, findings, before = _reproduce(name, scale, Path(out), progress)
             state = "done before" if before else "done"
             why = claims_tables.counted(
-                [row for rows in found["rows"].values() for row in rows]
+                [row for rows in findings["rows"].values() for row in rows]
             ).replace("**", "")
         except StorageError:
             raise
@@ -282,17 +316,17 @@ def reproduce_all(
 
 
 def _planned(names: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
-    """Seconds of each sweep by its plan on this machine."""
+    """Seconds that each sweep will take, from its plan on this machine."""
     from jthermo.execution.forecast import duration, plan
 
     seconds = {}
     for name in names:
         if hasattr(load(name), "SWEEP"):
-            # its data are absent; its turn will say so
+            # if its data are missing, running it will report that
             with contextlib.suppress(InputError):
-                if (made := plan(sweep_of(name))).total_seconds is not None:
-                    seconds[name] = made.total_seconds + (made.compile_seconds or 0.0)
-                    say(f"{name:<14} {made.num_runs:>6,} runs  about {duration(seconds[name])}")
+                if (planned := plan(sweep_of(name))).total_seconds is not None:
+                    seconds[name] = planned.total_seconds + (planned.compile_seconds or 0.0)
+                    say(f"{name:<14} {planned.num_runs:>6,} runs  about {duration(seconds[name])}")
     return seconds
 
 
@@ -300,16 +334,28 @@ def _last_time(scale: str, out: Path) -> dict[str, float]:
     """Seconds that each experiment took when ``claims.json`` was written."""
     path = out / experiment_folder.FINDING
     joined = read_json(path) if path.exists() else {}
-    found = [item for entry in joined.values() for item in entry["experiments"].items()]
+    results = [item for entry in joined.values() for item in entry["experiments"].items()]
     return {
-        name: made["made"]["wall_seconds"]
-        for name, made in found
-        if "made" in made and made.get("scale") == scale
+        name: result["made"]["wall_seconds"]
+        for name, result in results
+        if "made" in result and result.get("scale") == scale
     }
 
 
 def sweep_of(target: str, scale: str = "paper", **changes: Any) -> Any:
-    """The sweep of an experiment or file, with fields changed."""
+    """The sweep of an experiment or file, with fields changed.
+
+    Args:
+        target: an experiment or a Python file.
+        scale: ``"small"`` applies the file's SMALL.
+        changes: further fields to change; nested ones by dotted name.
+
+    Raises:
+        InputError: there is no such sweep, or a change is invalid.
+
+    >>> sweep_of("fig3_4", "small", batch_size=2).num_runs
+    768
+    """
     module = load(target)
     if not hasattr(module, "SWEEP"):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Verdicts: the rules that turn exponents, intervals and measured values into reproduced, not reproduced or undecided."""
+"""The rules for verdicts: when an exponent or a measured number counts as reproduced."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import numpy as np
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 
-# A fitted exponent is reproduced where its whole interval lies within this share of the paper's exponent.
+# A fitted exponent is reproduced if its interval lies within this share of the paper's exponent.
 TOLERANCE = 0.15
-# Curves that do not collapse still count as collapsed where they miss each other by less than this share of their range.
+# Curves whose collapse is rejected still count as collapsed if their misfit, as a share of their
+# range, is at most this.
 MISFIT = 0.05
 # Half the width of a 95 % interval of a normal estimate, in standard errors.
 NORMAL = 1.96
-# A measured number agrees with a claimed one within so many standard errors, plus the stated tolerance.
+# A measured number agrees with a claimed one within this many standard errors plus its tolerance.
 SIGMAS = 3
 
 
 def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The verdict on a row of ``claims.json`` and why, from its numbers alone."""
+    """The verdict on a row of ``claims.json`` and its reason, computed from the row's numbers."""
     return _measured_verdict(row) if "quantity" in row else _exponent_verdict(row)
 
 
 def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The verdict on a measured number."""
+    """The verdict on a measured number, and its reason."""
     value, low, high, target = (float(row[k]) for k in ("value", "low", "high", "target"))
     if row["relation"] == "=":
         error = (high - low) / 2 / NORMAL
@@ -40,18 +41,18 @@ def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The verdicts in one line: each quantity once, by its name up to the first comma, whatever the choices.
+    """The verdicts in one line, by quantity: its name up to the first comma, over all choices.
 
-    >>> rows = [{"quantity": "drift, J/ρ", "verdict": REPRODUCED}, {"quantity": "drift, J/ρ", "verdict": UNDECIDED}]
-    >>> _overall_of_measured([*rows, {"quantity": "ψ", "verdict": NOT_REPRODUCED}])
+    >>> drift = [{"quantity": "drift, J/ρ", "verdict": v} for v in (REPRODUCED, UNDECIDED)]
+    >>> _overall_of_measured([*drift, {"quantity": "ψ", "verdict": NOT_REPRODUCED}])
     'not reproduced for ψ; reproduced for drift (1 of 2); undecided for drift (1 of 2)'
     """
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for row in rows:
-        count = found.setdefault(row["quantity"].partition(",")[0], {})
+        count = counts.setdefault(row["quantity"].partition(",")[0], {})
         count[row["verdict"]] = count.get(row["verdict"], 0) + 1
     cases: dict[str, list[str]] = {}
-    for name, count in found.items():
+    for name, count in counts.items():
         for verdict, number in count.items():
             part = f" ({number} of {sum(count.values())})" if len(count) > 1 else ""
             cases.setdefault(verdict, []).append(name + part)
@@ -61,7 +62,7 @@ def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The verdict on a fitted exponent."""
+    """The verdict on a fitted exponent, and its reason."""
     low, high = (e if row[k] is None else row[k] for k, e in (("low", -np.inf), ("high", np.inf)))
     bound = float(row["claimed"].removeprefix("> "))
     if not row["last"] < row["first"]:
@@ -86,7 +87,7 @@ def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def supported(row: Mapping[str, Any]) -> bool:
-    """Whether the verdict in a row is the one that its own numbers give; False also where they are missing or at odds."""
+    """Whether the numbers of a row give its verdict; False if any are missing or inconsistent."""
     try:
         fitted = "quantity" not in row and None not in (row["exponent"], row["low"])
         inside = not fitted or row["low"] <= row["exponent"] <= row["high"]
@@ -96,25 +97,25 @@ def supported(row: Mapping[str, Any]) -> bool:
 
 
 def overall(entry: Mapping[str, Any]) -> str:
-    """The verdict over every row of a claim, naming the choice that it depends on."""
+    """The verdict over all rows of a claim, with the choices that it depends on."""
     rows = [
         (name, row)
         for name, experiment in entry["experiments"].items()
         for row in experiment["rows"]
     ]
-    found = {row["verdict"] for _, row in rows}
-    if not found:
+    verdicts = {row["verdict"] for _, row in rows}
+    if not verdicts:
         return (
             "; ".join(f"{n} not run: {e['not_run']}" for n, e in entry["experiments"].items())
             or "not run"
         )
-    if len(found) == 1:
-        return found.pop()
+    if len(verdicts) == 1:
+        return verdicts.pop()
     if any("quantity" in row for _, row in rows):
         return _overall_of_measured([row for _, row in rows])
     groups = {
         v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v)
-        for v in sorted(found)
+        for v in sorted(verdicts)
     }
     several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
     return f"depends on an unstated choice: {several}"

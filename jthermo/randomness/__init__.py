@@ -1,1 +1,1 @@
-"""Random numbers: threefry, and every random stream of a run."""
+"""Random numbers: the threefry generator, and every random stream with its role number."""

@@ -1,9 +1,9 @@
-"""Every random stream of the project: which key each random number is drawn from.
+"""Every random stream of the project: the key from which each random number is drawn.
 
-The key of a number is ``fold_in(fold_in(fold_in(key(seed), role), stream), step)``. `seed` is the run's seed; `role`
-says what the number is for; `stream` is a hash of the run's settings; `step` counts updates or records. So no key and
-no iterator is part of a run's state, and adding runs to a sweep changes no other run. The integers of this file are
-part of every result: never renumber them.
+The key of a number is ``fold_in(fold_in(fold_in(key(seed), role), stream), step)``. `seed` is the
+run's seed, `role` the purpose of the number, `stream` a hash of the run's settings, and `step` the
+number of updates so far. So a run's state contains no key and no iterator, and adding runs to a
+sweep changes no other run. The integers of this file are part of every result: never change them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEY_IMPL = threefry.IMPL
 
 @unique
 class Role(IntEnum):
-    """What a random number of a run is for."""
+    """The purpose of a random number; permanent, since it is folded into the key."""
 
     INIT = 0
     BATCH = 1
@@ -32,16 +32,16 @@ class Role(IntEnum):
     ESTIMATE = 6
 
 
-# Below the key of a data set, a number stands for an example: its index in the training split, its index plus
-# TEST_SPLIT in the test split. TEACHER is the index of no example.
+# Numbers folded into the key of a data set: the index of a training example, the index of a test
+# example plus TEST_SPLIT, or TEACHER for the teacher's parameters. No example has this index.
 TEST_SPLIT = 2**31
 TEACHER = 2**32 - 1
-# Below the key of a draw, for the data set or teacher of a draw that belongs to no run.
+# Folded into the key of a draw outside any run, for its data set or teacher. `two_keys` uses 0, 1.
 _OWN_DATASET = 2
 
 
 class Seeded(Protocol):
-    """Anything with the seed and the stream number of a run, uint32 each."""
+    """Anything with a run's seed and stream number, both uint32."""
 
     @property
     def seed(self) -> Array:
@@ -53,7 +53,7 @@ class Seeded(Protocol):
 
 
 class Streams(NamedTuple):
-    """The keys of a run that every step folds its number into; runs of one seed share `dataset`."""
+    """A run's keys, into which each step folds its number; runs of one seed share `dataset`."""
 
     batch: Array
     noise: Array
@@ -61,7 +61,7 @@ class Streams(NamedTuple):
 
 
 class RecordKeys(NamedTuple):
-    """The keys of one record of a run: for the probe, for the test examples, and for random estimators."""
+    """The keys of one record of a run: of the probe, the test examples and random estimators."""
 
     probe: Array
     test: Array
@@ -90,17 +90,17 @@ def dataset_key(run: Seeded) -> Array:
 
 
 def batch_key(keys: Streams, step: Array) -> Array:
-    """The key of the examples of a step, or of their indices in a finite set."""
+    """The key of a step's examples, or of their indices in a finite set."""
     return jax.random.fold_in(keys.batch, step)
 
 
 def step_labels_key(keys: Streams, step: Array) -> Array:
-    """The key of the labels that are drawn anew at a step."""
+    """The key of the labels that are redrawn at a step."""
     return jax.random.fold_in(batch_key(keys, step), 1)
 
 
 def noise_key(keys: Streams, step: Array) -> Array:
-    """The key of the noise control of a step."""
+    """The key of the random residuals of a step, for noise controls that draw them."""
     return jax.random.fold_in(keys.noise, step)
 
 
@@ -110,7 +110,7 @@ def epoch_key(keys: Streams, epoch: Array) -> Array:
 
 
 def example_key(dataset: Array, index: Array) -> Array:
-    """The key of one example of the finite set that `dataset` stands for."""
+    """The key of one example of a finite set, from the key of the set."""
     return jax.random.fold_in(dataset, index)
 
 
@@ -120,12 +120,12 @@ def teacher_key(dataset: Array) -> Array:
 
 
 def two_keys(key: Array) -> tuple[Array, Array]:
-    """Two keys below the key of one draw: of the inputs or indices, and of the labels."""
+    """Two keys derived from the key of one draw: of the inputs or indices, and of the labels."""
     return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
 
 def own_dataset_key(key: Array) -> Array:
-    """The key of the data set or teacher of a draw that belongs to no run."""
+    """The key of the data set or teacher of a draw outside any run."""
     return jax.random.fold_in(key, _OWN_DATASET)
 
 

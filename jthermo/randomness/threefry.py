@@ -1,8 +1,9 @@
-"""Threefry-2x32 with its rounds unrolled: the same bits as ``jax.random``'s default, several times faster on a CPU.
+"""JAX's random generator, Threefry-2x32, with its rounds unrolled, and normal random numbers.
 
-XLA lowers JAX's own threefry on CPUs as a rolled loop that no other work is fused into. This one is plain arithmetic,
-so a draw fuses with what consumes it. The numbers are those of ``jax.random.key(seed, impl="threefry2x32")`` with
-``jax_threefry_partitionable``, which a test holds to the bit.
+On CPUs, XLA lowers JAX's own threefry as a rolled loop, which it can't fuse with other operations.
+This one is plain arithmetic, so a draw fuses with the operations that use it, which is several
+times faster. The bits are those of ``jax.random.key(seed, impl="threefry2x32")`` with
+``jax_threefry_partitionable``; ``tests/randomness/test_threefry.py`` compares them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import numpy as np
 from jax import Array
 from jax.extend.random import define_prng_impl
 
+# Rotation distances in bits of the four rounds of even and of odd groups (Salmon et al. 2011).
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+# The constant in the third word of the key schedule (Salmon et al. 2011, Random123).
 _PARITY = 0x1BD11BDA
-# of the u that normals are made from
+# Lower bound of the uniform u from which `normal` computes, as in jax.random.normal.
 LOWEST = np.nextafter(np.float32(-1), np.float32(0))
-# of erf⁻¹(u)/u in w − 5/2 and in √w − 3, with w = −log(1 − u²) below and above 5
+# Coefficients of Giles' (2010) polynomials for erf⁻¹(u)/u with w = −log(1 − u²), highest power
+# first: in w − 5/2 for w < 5 (_CENTRE) and in √w − 3 for w ≥ 5 (_TAIL).
 _CENTRE = (
     2.81022636e-08,
     3.43273939e-07,
@@ -46,7 +50,7 @@ _TAIL = (
 
 
 def threefry2x32(key: tuple[Array, Array], count: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The 20 rounds of Threefry-2x32 (Salmon et al. 2011, Random123), elementwise over uint32 arrays."""
+    """The 20 rounds of Threefry-2x32 (Salmon et al. 2011, Random123), elementwise on uint32."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     a, b = count[0] + keys[0], count[1] + keys[1]
     for group in range(5):
@@ -59,10 +63,11 @@ def threefry2x32(key: tuple[Array, Array], count: tuple[Array, Array]) -> tuple[
 
 
 def normal(key: Array, shape: tuple[int, ...]) -> Array:
-    """√2 erf⁻¹(u) float32, with the u of ``jax.random.normal`` and Giles' (2010) polynomials.
+    """Standard normals √2 erf⁻¹(u), float32, with the u of ``jax.random.normal``.
 
-    XLA's own erf⁻¹ uses log1p, which its CPU compiler doesn't vectorise: that takes seven times as long. The two agree to
-    rounding, which in the tails is larger in XLA's.
+    erf⁻¹ is Giles' (2010) polynomials. XLA's own uses log1p, which its CPU compiler doesn't
+    vectorise, so it takes seven times as long. The two agree to rounding error, and in the tails
+    XLA's error is the larger one.
 
     >>> import jax
     >>> key = jax.random.key(0)
@@ -73,7 +78,7 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def from_uniform(u: Array) -> Array:
-    """√2 erf⁻¹(u), Giles (2010), float32: standard normal for u uniform on (−1, 1)."""
+    """√2 erf⁻¹(u) by Giles (2010), float32: standard normal for u uniform on (−1, 1)."""
     w = -jnp.log((1 - u) * (1 + u))
     series = jnp.where(w < 5, _polynomial(_CENTRE, w - 2.5), _polynomial(_TAIL, jnp.sqrt(w) - 3))
     return np.float32(np.sqrt(2)) * (series * u)
@@ -87,9 +92,11 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
 
 
 def _counts(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """High and low words of 0, 1, 2 … laid out in `shape`."""
-    if math.prod(shape) >= 2**32:
-        raise NotImplementedError("more than 2**32 numbers from one key")
+    """High and low words of 0, 1, 2 … in an array of `shape`."""
+    if (size := math.prod(shape)) >= 2**32:
+        raise NotImplementedError(
+            f"one key gives fewer than 2**32 random numbers, but {size:,} were requested"
+        )
     low = jnp.zeros(shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):

@@ -1,4 +1,4 @@
-"""Files that are there in full or not at all, and a user's Python file as a module."""
+"""Writes files in full or not at all, and turns disk errors into messages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from jthermo.errors import InputError, StorageError
 
-# room would not help
+# Errors that free disk space does not cure: another folder is needed.
 NEVER = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """Write a file so that it is there in full or not at all, also after a crash or a full disk."""
+    """Write a file in full or not at all, even if the process crashes or the disk is full."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
@@ -27,7 +27,7 @@ def write_whole(path: Path, body: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # the new name has to survive a crash as well
+    # The directory entry has to survive a crash as well.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -35,17 +35,25 @@ def write_whole(path: Path, body: bytes) -> None:
         os.close(folder)
 
 
-def write_between(page: Path, made: Mapping[str, str]) -> None:
-    """Put text between its lines ``<!-- name:begin -->`` and ``<!-- name:end -->`` on a page that has some of the names."""
+def write_between(page: Path, sections: Mapping[str, str]) -> None:
+    """Replace the text between the lines ``<!-- name:begin -->`` and ``<!-- name:end -->``.
+
+    Args:
+        page: the page. Names that have no such lines on it are skipped.
+        sections: the new text by name.
+
+    Raises:
+        InputError: the page has the lines of none of the names.
+    """
     text, written = page.read_text(), False
-    for name, new in made.items():
+    for name, new in sections.items():
         begin, end = _markers(name)
-        before, found, rest = text.partition(begin)
+        before, opened, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
-        if found and closed:
+        if opened and closed:
             text, written = f"{before}{begin}\n{new}\n{end}{after}", True
     if not written:
-        begin, end = _markers(next(iter(made)))
+        begin, end = _markers(next(iter(sections)))
         raise InputError(
             "page", str(page), f"has no lines {begin} and {end}; add them where the text belongs"
         )
@@ -58,7 +66,7 @@ def _markers(name: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def writing(directory: str | Path) -> Iterator[None]:
-    """Errors of the disk as one message: of a disk that may be mended, or of a folder that can't be one."""
+    """Turn an OSError into a StorageError, or into an InputError if freeing space does not help."""
     if Path(directory).is_file():
         raise InputError("out", str(directory), "is a file; give a folder")
     try:
@@ -66,10 +74,10 @@ def writing(directory: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NEVER:
             raise InputError(
-                "out", str(directory), f"can't be written ({error.strerror}); give another folder"
+                "out", str(directory), f"cannot be written ({error.strerror}); give another folder"
             ) from None
         remedy = (
-            f"can't be written ({error.strerror}); what is committed is kept: make room or choose another folder, "
-            "then give the same command again"
+            f"cannot be written ({error.strerror}); committed records and checkpoints are kept. "
+            "Make room or choose another folder, then give the same command again"
         )
         raise StorageError("out", str(directory), remedy) from error

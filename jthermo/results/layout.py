@@ -1,16 +1,24 @@
-"""The format of a results folder: the names of its files. Change the format here.
+"""The format of a results folder: its files, and how a record file is encoded (npz).
 
 ::
 
     sweep.json             the sweep, its runs and the labels of its variables
-    manifest.json          the record files with their SHA-256, and what they were made with; written last
+    manifest.json          SHA-256 of each record file, versions, device; written last
     manifest-I-of-N.json   the same for shard I of N
     records/PART.npz       the records of some runs
-    checkpoints/I-of-N/    the states of runs that are being trained, and of finished ones
-    locks/                 a lock file for each writer
+    checkpoints/I-of-N/    the states of runs in training and of finished runs
+    locks/                 one lock file per writer
 
-A record file that no manifest names does not exist. Rows belong to runs, and a run is (key, seed) in whatever grid.
+A record file that no manifest names is ignored. Each row belongs to a run, which is identified by
+(key, seed) whatever the grid of the sweep.
 """
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
 
 SWEEP = "sweep.json"
 MANIFEST = "manifest.json"
@@ -18,15 +26,34 @@ MANIFESTS = "manifest*.json"
 RECORDS = "records"
 CHECKPOINTS = "checkpoints"
 LOCKS = "locks"
-# The record file of an experiment that is not a sweep.
+RECORD_SUFFIX = ".npz"
+# Record file of an experiment that trains no sweep, written by write_dataset.
 DATASET = "results.nc"
 
 
 def shard_name(shard: tuple[int, int]) -> str:
-    """The name of shard (I, N) in file names: ``"0-of-1"`` for a sweep that is not sharded."""
+    """The part of a file name that stands for shard (I, N); ``"0-of-1"`` without shards."""
     return f"{shard[0]}-of-{shard[1]}"
 
 
 def manifest_name(shard: tuple[int, int]) -> str:
-    """The manifest that shard (I, N) writes."""
+    """The file name of the manifest that shard (I, N) writes."""
     return MANIFEST if shard[1] == 1 else f"manifest-{shard_name(shard)}.json"
+
+
+def record_name(name: str) -> str:
+    """The file name of the record file of a cohort."""
+    return name + RECORD_SUFFIX
+
+
+def encode_records(part: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of a record file, from its arrays by name."""
+    body = io.BytesIO()
+    np.savez(body, allow_pickle=False, **part)
+    return body.getvalue()
+
+
+def decode_records(body: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a record file; no code in it is executed."""
+    with np.load(io.BytesIO(body), allow_pickle=False) as part:
+        return dict(part)

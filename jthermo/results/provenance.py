@@ -1,4 +1,4 @@
-"""What a result was made with: versions and the commit of the working directory."""
+"""Provenance of a result: versions of the software and the Git commit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
+    """Installed versions of the packages that affect a result."""
     return {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
 @functools.cache
 def git_commit() -> str:
-    """The commit of the working directory, empty outside a repository."""
+    """The Git commit of the working directory; empty outside a repository."""
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip()
+    return process.stdout.strip()

@@ -1,9 +1,8 @@
-"""Results as an xarray.Dataset: open a folder, lay the runs on their grid, rescale the clock, export. No JAX here."""
+"""Read a results folder into an xarray.Dataset and check it against its manifests, without JAX."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP
+from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
 from jthermo.results.tables import axes_of, num_diverged
 
 if TYPE_CHECKING:
     import xarray as xr
 
-if TYPE_CHECKING:
-    import xarray as xr
-
+# Long name and unit of the built-in axes.
 _UNITS = {
     "learning_rate": ("learning rate η", "1"),
     "batch_size": ("batch size B", "1"),
@@ -29,24 +26,27 @@ _UNITS = {
 
 
 def open_results(directory: str | Path) -> xr.Dataset:
-    """The recorded runs of a results folder, verified against the digests in its manifest.
+    """Open a results folder, checking every record file against its SHA-256 in the manifest.
 
     Args:
         directory: a folder that ``jt.run`` wrote.
 
     Returns:
-        Dims ``run`` and ``record``. Coordinates on ``run``: every swept axis; ``step`` (run, record) counts updates
-        and is −1 where a run has fewer records than the longest. Variables are NaN there and where ``finite`` is False.
-        Of an unfinished sweep it holds the runs whose records are committed, from every shard that wrote into the
-        folder, and ``attrs["complete"]`` is 0.
+        Dims ``run`` and ``record``. Every swept axis is a coordinate on ``run``. The coordinate
+        ``step`` (run, record) counts updates; it is −1, and variables are NaN, where a run has
+        fewer records than the longest. Variables are also NaN once a run has diverged. For an
+        unfinished sweep, the runs whose records are committed, from all shards in the folder, with
+        ``attrs["complete"] = 0``.
 
     Raises:
-        InputError: no results there, or a record file that is missing or altered.
+        InputError: the folder holds no results, or a record file is missing or altered.
     """
     folder = Path(directory)
     if not (folder / SWEEP).exists():
         raise InputError(
-            "directory", str(directory), "holds no sweep.json; give a folder that jthermo run wrote"
+            "directory",
+            str(directory),
+            "holds no sweep.json; give a folder that `jthermo run` wrote",
         )
     manifests = read_manifests(folder)
     parts = [
@@ -62,7 +62,17 @@ def open_results(directory: str | Path) -> xr.Dataset:
 
 
 def status(directory: str | Path) -> dict[str, str]:
-    """What a results folder holds, in words: finished or not, runs, records, diverged runs, time, device."""
+    """Summary of a results folder: state, runs, records, variables, diverged runs, device, id.
+
+    Args:
+        directory: a folder that ``jt.run`` wrote.
+
+    Returns:
+        Texts by heading, in the order in which ``jthermo status`` prints them.
+
+    Raises:
+        InputError: as :func:`open_results`.
+    """
     ds = open_results(directory)
     axes = ", ".join(f"{len(np.unique(ds[name].values))} {name}" for name in axes_of(ds))
     return {
@@ -73,30 +83,40 @@ def status(directory: str | Path) -> dict[str, str]:
         "records": f"{ds.sizes['record']} up to step {int(ds.step.max()):,}",
         "variables": ", ".join(str(v) for v in ds.data_vars),
         "diverged": str(num_diverged(ds)),
-        "made on": f"{ds.attrs['num_devices']} × {ds.attrs['device']} in {ds.attrs['wall_seconds']:.1f} s",
+        "made on": f"{ds.attrs['num_devices']} × {ds.attrs['device']} "
+        f"in {ds.attrs['wall_seconds']:.1f} s",
         "sweep": ds.attrs["id"],
     }
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a results folder."""
+    """Parse a JSON file of a results folder.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
     try:
         return json.loads(path.read_text())
     except ValueError:
         raise InputError(
             "directory",
             str(path),
-            "is not valid JSON; it was altered, so remove the folder and run again",
+            "is not valid JSON, so it was altered; restore it from a copy, or remove the folder "
+            "and run again",
         ) from None
 
 
 def read_manifests(directory: Path) -> list[dict[str, Any]]:
-    """The manifests of a folder, one for each shard that wrote into it."""
+    """The manifests of a folder, one per shard that wrote into it."""
     return [read_json(path) for path in sorted(directory.glob(MANIFESTS))]
 
 
 def read_record(directory: Path, name: str, digest: str) -> bytes:
-    """A record file that a manifest names, checked against its digest."""
+    """The bytes of a record file, checked against the SHA-256 in its manifest.
+
+    Raises:
+        InputError: the file is missing or altered.
+    """
     path = directory / RECORDS / name
     body = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(body).hexdigest() != digest:
@@ -110,9 +130,8 @@ def read_record(directory: Path, name: str, digest: str) -> bytes:
 
 
 def read_part(directory: Path, name: str, digest: str) -> dict[str, np.ndarray]:
-    """The arrays of a record file that a manifest names."""
-    with np.load(io.BytesIO(read_record(directory, name, digest)), allow_pickle=False) as part:
-        return dict(part)
+    """The arrays of a record file, checked against the SHA-256 in its manifest."""
+    return decode_records(read_record(directory, name, digest))
 
 
 def assemble(
@@ -120,18 +139,26 @@ def assemble(
     parts: Sequence[Mapping[str, np.ndarray]],
     manifests: Sequence[Mapping[str, Any]],
 ) -> xr.Dataset:
-    """One Dataset in the order of the sweep from parts whose runs may differ in records and in sizes of own dims."""
+    """Join record files into one dataset whose runs are in the order of the sweep.
+
+    Args:
+        description: the content of ``sweep.json``.
+        parts: arrays of each record file, with leading axis runs. Parts may differ in the number of
+            records and in the sizes of further dims; shorter ones are padded.
+        manifests: all manifests; their attributes become those of the dataset, and their seconds
+            are added up.
+    """
     import xarray as xr
 
     runs, columns = _columns(description)
-    place = {run: i for i, run in enumerate(runs)}
+    position = {run: i for i, run in enumerate(runs)}
     order = np.concatenate(
         [
-            [place[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)]
+            [position[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)]
             for p in parts
         ]
     ).astype(np.int64)
-    # there is one row for a run, whoever wrote it
+    # Two shards of different layouts may have written the same run: keep one row of it.
     order, rows = np.unique(order, return_index=True)
     coords: dict[str, Any] = {}
     for name, column in columns.items():
@@ -169,7 +196,7 @@ def assemble(
 
 
 def _columns(description: Mapping[str, Any]) -> tuple[list[tuple[str, int]], dict[str, np.ndarray]]:
-    """Every run as (key, seed) in the order of the sweep, and every swept axis as a column over them."""
+    """Every run as (key, seed) in the order of the sweep, and a column of values per swept axis."""
     runs: list[tuple[str, int]] = []
     columns: dict[str, list[Any]] = {name: [] for name in description["axes"]}
     for group in description["runs"]:
@@ -181,7 +208,7 @@ def _columns(description: Mapping[str, Any]) -> tuple[list[tuple[str, int]], dic
 
 
 def _column(values: list[Any]) -> np.ndarray:
-    """A NumPy column; one that mixes None or strings with numbers is written as strings, so that it can be selected by."""
+    """A NumPy column; a mixture of numbers with None or strings becomes strings."""
     numeric = all(isinstance(v, int | float) for v in values)
     return np.array(
         values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values]
@@ -189,7 +216,7 @@ def _column(values: list[Any]) -> np.ndarray:
 
 
 def _absent(part: Mapping[str, np.ndarray], own: int, fill: Any) -> np.ndarray:
-    """A variable that a cohort doesn't record."""
+    """Fill values for a variable that the runs of this part do not record."""
     return np.full((*part["step"].shape, *(1,) * own), fill, np.float32)
 
 
@@ -209,7 +236,7 @@ def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
 
 
 def read_dataset(folder: Path) -> xr.Dataset:
-    """What :func:`jthermo.results.writing.write_dataset` wrote."""
+    """Read the file that :func:`jthermo.results.writing.write_dataset` wrote into `folder`."""
     import xarray as xr
 
     return xr.load_dataset(folder / RECORDS / DATASET, engine="scipy")

@@ -1,16 +1,15 @@
-"""Records as they are written: whole files or none, a digest for each, the manifest last.
+"""Write a results folder (``sweep.json``, records, manifests); refuse or extend an existing one.
 
-A results folder holds ``sweep.json``, ``records/<part>.npz``, ``checkpoints/<part>/`` and a manifest for each shard that
-wrote into it; a manifest names record files with their SHA-256, and a record file that none names doesn't exist. Files
-hold rows of runs, and a run is (key, seed) whatever grid it stands in: shards, processes and an extended
-sweep write into one folder. Reading is :mod:`jthermo.results.reading`.
+Each file is written in full or not at all, and the manifest, which lists the SHA-256 of each record
+file, is written last: a file that no manifest names is ignored. Rows belong to runs, identified by
+(key, seed), so shards, processes and extended sweeps write into one folder. The layout is in
+:mod:`jthermo.results.layout`, reading in :mod:`jthermo.results.reading`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import io
 import itertools
 import json
 import re
@@ -23,7 +22,16 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
-from jthermo.results.layout import DATASET, MANIFEST, MANIFESTS, RECORDS, SWEEP, manifest_name
+from jthermo.results.layout import (
+    DATASET,
+    MANIFEST,
+    MANIFESTS,
+    RECORDS,
+    SWEEP,
+    encode_records,
+    manifest_name,
+    record_name,
+)
 from jthermo.results.reading import assemble, read_json, read_manifests, read_part
 from jthermo.sweep import stable_names
 from jthermo.sweep.json_codec import diff
@@ -35,16 +43,21 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """Where a sweep's records go: a folder, or memory where `directory` is None.
+    """The records of a sweep, in a folder or, without a folder, in memory.
 
     Args:
-        sweep: the sweep; a folder that holds another one is refused.
-        directory: the results folder.
-        shard: (I, N), whose manifest is written.
-        extend: accept a folder whose runs are a part of this sweep's.
-        engine: the engine that trains, from the engine that the folder was begun with, None for a new one.
-        widths: W by key of every configuration, from the engine; kept in a new folder.
+        sweep: the sweep. A folder that holds another sweep is refused.
+        directory: the results folder; None keeps everything in memory.
+        shard: (I, N), the shard whose manifest is written.
+        extend: accept a folder whose runs are a subset of the runs of this sweep.
+        engine: maps the engine that the folder was created with (None for a new folder) to the
+            engine that trains.
+        widths: maps the engine to W by configuration key; stored when a folder is created.
         say: prints a line.
+
+    Raises:
+        InputError: the folder holds another sweep or cannot be written.
+        StorageError: the disk is full or fails.
     """
 
     def __init__(
@@ -63,9 +76,9 @@ class Store:
         self.directory = None if directory is None else Path(directory)
         self._name = manifest_name(shard)
         self.manifest: dict[str, Any] = {"parts": {}, "attrs": {}}
-        # record files by name
+        # Arrays of each record file, by file name.
         self.parts: dict[str, dict[str, np.ndarray]] = {}
-        # W by key of a configuration, where a folder holds it
+        # W by configuration key; empty without a folder.
         self.widths: dict[str, int] = {}
         if self.directory is not None:
             self._open(self.directory, extend, engine)
@@ -78,20 +91,22 @@ class Store:
         return {run for part in self.parts.values() for run in _runs(part)}
 
     def add(self, name: str, part: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
-        """Commit the records of some runs in one piece.
+        """Commit the records of some runs together.
 
         Args:
-            name: of the record file, without its suffix.
+            name: file name of the records, without suffix.
             part: key and seed (R,), step (R, K), and every variable (R, K, …).
-            attrs: what they were made with; those that end in ``_seconds`` are added up.
+            attrs: provenance; values whose name ends in ``_seconds`` are added up over calls.
+
+        Raises:
+            StorageError: the disk is full or fails.
         """
-        name, sha256 = f"{name}.npz", ""
+        name, sha256 = record_name(name), ""
         if self.directory is not None:
-            body = io.BytesIO()
-            np.savez(body, allow_pickle=False, **part)
-            sha256 = hashlib.sha256(body.getvalue()).hexdigest()
+            body = encode_records(part)
+            sha256 = hashlib.sha256(body).hexdigest()
             with writing(self.directory):
-                write_whole(self.directory / RECORDS / name, body.getvalue())
+                write_whole(self.directory / RECORDS / name, body)
         self.parts[name] = dict(part)
         spent = {
             k: v + self.manifest["attrs"].get(k, 0.0)
@@ -107,19 +122,19 @@ class Store:
                 )
 
     def dataset(self) -> xr.Dataset:
-        """Everything recorded so far, by every shard."""
+        """All records known so far, including those of other shards after :meth:`refresh`."""
         manifests = [self.manifest] if self.directory is None else read_manifests(self.directory)
         return assemble(self.description, list(self.parts.values()), manifests)
 
     def refresh(self) -> None:
-        """Read what other shards have committed meanwhile."""
+        """Read the records that other shards have committed in the meantime."""
         if self.directory is not None:
             for name, sha256 in _named(read_manifests(self.directory)).items():
                 if name not in self.parts:
                     self.parts[name] = read_part(self.directory, name, sha256)
 
     def merge_manifests(self) -> None:
-        """Put the manifests of all shards into one."""
+        """Replace the manifests of all shards by a single one."""
         assert self.directory is not None
         manifests = read_manifests(self.directory)
         spent = [{k: v for k, v in m["attrs"].items() if k.endswith("_seconds")} for m in manifests]
@@ -135,15 +150,15 @@ class Store:
             (directory / RECORDS).mkdir(parents=True, exist_ok=True)
             if not (directory / SWEEP).exists():
                 self._describe(directory, engine(None))
-            # of shards that begin at once the last one's counts for all
-            there = read_json(directory / SWEEP)
-            if there["id"] != self.description["id"]:
-                _refuse_unless_extended(directory, there, self.description, extend)
-            self.engine = engine(there.get("engine", "xla"))
+            # If several shards start at once, the file that was written last applies to all.
+            stored = read_json(directory / SWEEP)
+            if stored["id"] != self.description["id"]:
+                _refuse_unless_extended(directory, stored, self.description, extend)
+            self.engine = engine(stored.get("engine", "xla"))
             self.widths = {
-                run["key"]: run["lane_width"] for run in there["runs"] if "lane_width" in run
+                run["key"]: run["lane_width"] for run in stored["runs"] if "lane_width" in run
             }
-            if there["id"] != self.description["id"]:
+            if stored["id"] != self.description["id"]:
                 self._describe(directory, self.engine)
         if (directory / self._name).exists():
             self.manifest = read_json(directory / self._name)
@@ -154,39 +169,43 @@ class Store:
                 self._set_aside(directory, name, error)
 
     def _describe(self, directory: Path, engine: str) -> None:
-        """Write what is settled once: W and the engine decide a run's rounding, so whoever goes on keeps them."""
+        """Write ``sweep.json`` with the engine and W, which affect rounding and must not change."""
         self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
         described = self.description | {"engine": engine, "runs": runs}
         write_whole(directory / SWEEP, json.dumps(described, indent=1).encode())
 
     def _set_aside(self, directory: Path, name: str, error: InputError) -> None:
-        """A damaged record file is kept under another name; its runs are made again from their checkpoint."""
+        """Rename a damaged record file, so that its runs are restored from their checkpoint."""
         path = directory / RECORDS / name
         if path.exists():
             path.rename(path.with_name(f"bad-{name}"))
         self._say(
-            f"records/{name} {error.remedy.partition(';')[0]}; set aside, its runs are restored"
+            f"records/{name} {error.remedy.partition(';')[0]}; "
+            "it is set aside, and its runs are restored from their checkpoint"
         )
         for manifest in directory.glob(MANIFESTS):
-            known = read_json(manifest)
-            if known["parts"].pop(name, None) is not None:
-                write_whole(manifest, json.dumps(known, indent=1).encode())
+            content = read_json(manifest)
+            if content["parts"].pop(name, None) is not None:
+                write_whole(manifest, json.dumps(content, indent=1).encode())
         self.manifest["parts"].pop(name, None)
 
 
 def resumable(directory: str | Path) -> Sweep:
-    """The sweep of a results folder; files of the user that it needs are loaded again.
+    """The sweep of a results folder; Python files of the user that define parts of it are imported.
+
+    Args:
+        directory: a folder that ``jt.run`` wrote.
 
     Raises:
-        InputError: the folder holds no sweep.
+        InputError: the folder holds no sweep, or a user's file is missing.
     """
     path = Path(directory) / SWEEP
     if not path.exists():
         raise InputError(
             "directory",
             str(directory),
-            "holds no sweep.json, so there is nothing to resume; use `jthermo run`",
+            "holds no sweep.json, so there is nothing to resume; start with `jthermo run`",
         )
     description = read_json(path)
     for name, file in description["files"].items():
@@ -195,20 +214,20 @@ def resumable(directory: str | Path) -> Sweep:
                 importlib.import_module(name)
             except ImportError:
                 if not Path(file).is_file():
-                    remedy = f"held the user's own {name} and is gone; put it back"
+                    remedy = f"defined the module {name} of this sweep and is missing; restore it"
                     raise InputError("directory", file, remedy) from None
                 import_file(Path(file), name, "directory")
     return Sweep.from_json(json.dumps(description["sweep"]))
 
 
 def _description(sweep: Sweep) -> dict[str, Any]:
-    """What ``sweep.json`` holds: the sweep, its runs and the labels of its variables; readable without JAX."""
+    """The content of ``sweep.json``, which is enough to read the records without JAX."""
     text = sweep.to_json()
     runs = [
         {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
         for config, group in sweep.groups.items()
     ]
-    own = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
+    files = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
     return {
         "id": sweep.id,
         "law": sweep.law,
@@ -216,12 +235,12 @@ def _description(sweep: Sweep) -> dict[str, Any]:
         "axes": list(sweep.axes),
         "runs": runs,
         "variables": _labels(sweep),
-        "files": {name: file for name, file in own.items() if file},
+        "files": {name: file for name, file in files.items() if file},
     }
 
 
 def _file(module: str) -> str:
-    """Where a module of the user's is; empty for those of installed packages."""
+    """Path of a module that the user wrote; empty for a module of an installed package."""
     file = getattr(stable_names.loaded(module), "__file__", None)
     return (
         ""
@@ -237,36 +256,41 @@ def _spans(seeds: tuple[int, ...]) -> list[list[int]]:
 
 
 def _labels(sweep: Sweep) -> dict[str, list[Any]]:
-    """Long name, units and own dims of every recorded variable."""
-    found: dict[str, list[Any]] = {"finite": ["whether every parameter is finite", "1", []]}
+    """Long name, unit and further dims of every recorded variable."""
+    labels: dict[str, list[Any]] = {"finite": ["whether every parameter is finite", "1", []]}
     for config in sweep.configs:
         for observable in sweep.record.observables:
             for name, label in observable.variables(config.model, config.data).items():
-                found[name] = [label.long_name, label.units, list(label.dims)]
-    return found
+                labels[name] = [label.long_name, label.units, list(label.dims)]
+    return labels
 
 
 def _refuse_unless_extended(
-    directory: Path, there: Mapping[str, Any], wanted: Mapping[str, Any], extend: bool
+    directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], extend: bool
 ) -> None:
-    """Only a sweep that has every run of the old one may take its folder, and only if that is asked for."""
-    changes = "; ".join(diff(there["sweep"], wanted["sweep"])) or "the code of its own functions"
+    """Raise unless `extend` is set and the wanted sweep contains every run of the stored one."""
+    changes = "; ".join(diff(stored["sweep"], wanted["sweep"])) or "the code of your functions"
     old, new = (
         {(g["key"], s) for g in d["runs"] for a, b in g["seeds"] for s in range(a, b)}
-        for d in (there, wanted)
+        for d in (stored, wanted)
     )
     contained = (
-        old <= new and there["law"] == wanted["law"] and set(there["axes"]) == set(wanted["axes"])
+        old <= new and stored["law"] == wanted["law"] and set(stored["axes"]) == set(wanted["axes"])
     )
     if contained and extend:
         return
-    remedy = (
-        f"holds another sweep; it differs in {changes}. Choose another folder, or remove this one"
-    )
     if contained:
-        remedy = f"holds a part of this sweep; it differs in {changes}. Give --extend (extend=True) to run only what is new"
-    elif extend:
-        remedy += "; only a sweep that has every run of the old one extends it"
+        remedy = (
+            f"holds only a part of this sweep; it differs in {changes}. "
+            "Give --extend (extend=True) to train the new runs only"
+        )
+    else:
+        remedy = (
+            f"holds another sweep; it differs in {changes}. "
+            "Choose another folder, or delete this one"
+        )
+        if extend:
+            remedy += ". Only a sweep that contains every run in the folder can extend it"
     raise InputError("out", str(directory), remedy)
 
 
@@ -279,7 +303,7 @@ def _runs(part: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
 
 
 def write_dataset(folder: Path, ds: xr.Dataset) -> None:
-    """The records of an experiment that is no sweep: one NetCDF file, named in a manifest as all records are."""
+    """Write the records of an experiment that trains no sweep: one NetCDF file and its manifest."""
     body = bytes(ds.to_netcdf(engine="scipy"))
     with writing(folder):
         (folder / RECORDS).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The axes of a sweep as a user gives them: each value checked where it is built, none twice."""
+"""Checks the values of a sweep's axes, and of the points of an explicit list of runs."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 from jthermo.errors import InputError, finite_number, whole_number
 
 
-def read_axis(name: str, given: Any, limit: int) -> tuple[Any, ...]:
-    """The values of one axis, each checked, none twice."""
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        given = (given,)
-    if isinstance(given, Sequence | np.ndarray) and len(given) > limit:
+def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
+    """The values of one axis, each of them checked; at most `limit`, all different."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        values = (values,)
+    if isinstance(values, Sequence | np.ndarray) and len(values) > limit:
         raise InputError(
             name,
-            given,
-            f"has {len(given):,} values, over max_runs = {limit:,}; raise max_runs if that is meant",
+            values,
+            f"has {len(values):,} values, more than max_runs = {limit:,}; "
+            "set a larger max_runs if this is intended",
         )
-    made = tuple(_coordinate(name, v) for v in given)
-    # (0, 0.9) means (0.0, 0.9): one kind, one program
-    if any(isinstance(v, float) for v in made):
-        made = tuple(float(v) if type(v) is int else v for v in made)
-    if not made:
-        raise InputError(name, made, "give at least one value")
-    if len(set(made)) < len(made):
-        twice = next(v for v in made if made.count(v) > 1)
-        raise InputError(name, twice, "stands twice; drop the repeat")
-    return made
+    coordinates = tuple(_coordinate(name, v) for v in values)
+    # (0, 0.9) becomes (0.0, 0.9), since an int would be static and need another compilation
+    if any(isinstance(v, float) for v in coordinates):
+        coordinates = tuple(float(v) if type(v) is int else v for v in coordinates)
+    if not coordinates:
+        raise InputError(name, coordinates, "give at least one value")
+    if len(set(coordinates)) < len(coordinates):
+        repeated = next(v for v in coordinates if coordinates.count(v) > 1)
+        raise InputError(name, repeated, "appears twice; remove the repeat")
+    return coordinates
 
 
 def _coordinate(name: str, value: Any) -> Any:
-    """One value on an axis, as a plain Python scalar."""
+    """One checked value of an axis as a plain Python scalar."""
     value = (
         value.item()
         if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
@@ -49,7 +50,7 @@ def _coordinate(name: str, value: Any) -> Any:
 
 
 def read_point(point: Any) -> dict[str, Any]:
-    """One entry of `points`, its values checked."""
+    """One entry of `points` with checked values."""
     if not isinstance(point, Mapping) or not point:
         raise InputError(
             "points", point, "give dicts such as {'learning_rate': 0.1, 'batch_size': 4}"
@@ -57,8 +58,8 @@ def read_point(point: Any) -> dict[str, Any]:
     return {str(k): _coordinate(str(k), v) for k, v in point.items()}
 
 
-def read_list(name: str, given: Any) -> Sequence[Any]:
-    """A list that is no string and no mapping."""
-    if isinstance(given, Mapping | str) or not isinstance(given, Iterable):
-        raise InputError(name, given, "give a list")
-    return tuple(given)
+def read_list(name: str, values: Any) -> Sequence[Any]:
+    """`values` as a tuple; strings and mappings raise an error."""
+    if isinstance(values, Mapping | str) or not isinstance(values, Iterable):
+        raise InputError(name, values, "give a list")
+    return tuple(values)

@@ -1,4 +1,4 @@
-"""What two sweeps must share to give equal results: canonical forms and their digests."""
+"""Sweep ids and stream numbers: the canonical form of spec values, and digests of it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jthermo.sweep.stable_names import reference
 
 
 def canonical(value: Any, *, source: bool = False) -> Any:
-    """`to_plain` without arguments that stand at their default, so that a new default changes no identity.
+    """`to_plain` without arguments at their default, so new arguments with defaults change no id.
 
-    With `source`, classes and functions from outside jthermo, flax and optax carry a digest of their code: an
-    edited user model is another model.
+    With `source`, classes and functions from outside jthermo, flax and optax include a digest of
+    their code, so an edited user model is a different model.
     """
     if isinstance(value, range | tuple | list):
         return [canonical(v, source=source) for v in value]
@@ -29,9 +29,9 @@ def canonical(value: Any, *, source: bool = False) -> Any:
     if is_value(value):
         cls: Any = type(value)
         defaults = value.defaults if hasattr(value, "defaults") else _defaults(cls)
-        # arguments that say where a thing lies, not what it is
-        where = getattr(value, "unidentifying", ())
-        named = {k: v for k, v in arguments(value).items() if k not in where}
+        # arguments such as a path say where data are, not what they are
+        omitted = getattr(value, "unidentifying", ())
+        named = {k: v for k, v in arguments(value).items() if k not in omitted}
         kept = {k: v for k, v in named.items() if k not in defaults or not _same(v, defaults[k])}
         plain = {"type": reference(cls), **canonical(kept, source=source)}
         return plain | _source(cls) if source else plain
@@ -42,13 +42,13 @@ def canonical(value: Any, *, source: bool = False) -> Any:
 
 
 def json_digest(plain: Any) -> str:
-    """SHA-256 of JSON-able data, independent of the order of keys."""
+    """SHA-256 of JSON-serialisable data, independent of the order of keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _source(obj: type | Callable) -> dict[str, str]:
-    """A digest of user code that ignores comments and layout; nothing for library code, which has versions."""
+    """A digest of user code, ignoring comments and layout; empty for library code."""
     if obj.__module__.partition(".")[0] in ("jthermo", "flax", "optax", "builtins"):
         return {}
     closure = getattr(obj, "__closure__", None) or ()
@@ -56,6 +56,6 @@ def _source(obj: type | Callable) -> dict[str, str]:
         cells = [canonical(cell.cell_contents) for cell in closure]
         tree = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(obj))))
     except (OSError, TypeError, SyntaxError, InputError):
-        # no source at hand: the name has to do
+        # without source code, the name alone identifies the object
         return {}
     return {"source": json_digest([tree, cells])[:16]}

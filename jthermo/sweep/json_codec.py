@@ -1,4 +1,4 @@
-"""A sweep as plain JSON and back."""
+"""Converts spec values to plain JSON and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jthermo.sweep.stable_names import RENAMED_ARGUMENTS, dereference, reference
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Field by field, where two sweeps' JSON differ."""
+    """One line per field in which the JSON of two sweeps differs: old value → new value."""
     return [
         f"{k}: {json.dumps(a.get(k))[:120]} → {json.dumps(b.get(k))[:120]}"
         for k in sorted({*a, *b})
@@ -23,7 +23,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def to_plain(value: Any) -> Any:
-    """A spec value as JSON-able dicts, lists and scalars, complete with the defaults that have a name."""
+    """A spec value as dicts, lists and scalars; defaults are written too if they have a name."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -36,7 +36,7 @@ def to_plain(value: Any) -> Any:
         return value.tolist()
     if is_value(value):
         plain = {"type": reference(type(value))}
-        kept = {k: v for k, v in arguments(value).items() if not _made_by_default(value, k, v)}
+        kept = {k: v for k, v in arguments(value).items() if not _is_nameless_default(value, k, v)}
         return plain | {k: to_plain(v) for k, v in kept.items()}
     if callable(value):
         return {"function": reference(value)}
@@ -47,11 +47,11 @@ def to_plain(value: Any) -> Any:
     )
 
 
-def _made_by_default(value: Any, name: str, argument: Any) -> bool:
-    """Whether an argument at its default is a function without an importable name, as flax's initialisers are."""
+def _is_nameless_default(value: Any, name: str, argument: Any) -> bool:
+    """Whether an argument is a default without an importable name, such as flax's initialisers."""
     nameless = callable(argument) and "<" in getattr(argument, "__qualname__", "")
-    made_by: Any = type(value)
-    return nameless and _same(argument, _defaults(made_by).get(name))
+    cls: Any = type(value)
+    return nameless and _same(argument, _defaults(cls).get(name))
 
 
 def from_plain(plain: Any) -> Any:
@@ -61,9 +61,9 @@ def from_plain(plain: Any) -> Any:
     if isinstance(plain, dict):
         if set(plain) == {"function"}:
             return dereference(plain["function"])
-        made = {k: from_plain(v) for k, v in plain.items() if k != "type"}
+        fields = {k: from_plain(v) for k, v in plain.items() if k != "type"}
         if "type" not in plain:
-            return made
+            return fields
         renamed = RENAMED_ARGUMENTS.get(plain["type"], {})
-        return dereference(plain["type"])(**{renamed.get(k, k): v for k, v in made.items()})
+        return dereference(plain["type"])(**{renamed.get(k, k): v for k, v in fields.items()})
     return plain

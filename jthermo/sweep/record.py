@@ -1,4 +1,4 @@
-"""When and what a sweep records."""
+"""`jt.Record`: the steps and observables that a sweep records."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from jthermo.sweep.recorded_steps import Every, LogSteps, as_steps
 
 @dataclass(frozen=True)
 class Record:
-    """When and what to record; a record at step s is the state after s updates.
+    """The steps and observables to record; a record at step s is of the state after s updates.
 
     Args:
         steps: ``jt.log_steps(n)``, ``jt.every(k)`` or an increasing tuple of steps.
-        observables: values such as ``jt.activation_rate()`` or functions ``(model, params, probe) -> array``.
-        probe_size: M, the number of fresh examples an observable may look at.
+        observables: one or several values such as ``jt.activation_rate()``, or functions
+            ``(model, params, probe) -> array``.
+        probe_size: M, the number of examples that observables are estimated from at each record.
+
+    Raises:
+        InputError: the steps aren't increasing, an observable appears twice, or M < 2.
 
     >>> import jthermo as jt
     >>> Record(steps=jt.every(10), observables=jt.activation_rate()).observables
@@ -30,11 +34,11 @@ class Record:
     probe_size: int = 256
 
     def __post_init__(self) -> None:
-        given = self.observables if isinstance(self.observables, Sequence) else (self.observables,)
-        observables = tuple(as_observable(o) for o in given)
+        listed = self.observables if isinstance(self.observables, Sequence) else (self.observables,)
+        observables = tuple(as_observable(o) for o in listed)
         if len(set(observables)) < len(observables):
             raise InputError(
-                "record.observables", observables, "names one observable twice; drop the repeat"
+                "record.observables", observables, "contains an observable twice; remove the repeat"
             )
         object.__setattr__(self, "observables", observables)
         object.__setattr__(self, "steps", as_steps(self.steps))

@@ -1,4 +1,4 @@
-"""When a run ends and when it is recorded: the clock of a run, resolved to whole steps."""
+"""The recorded steps and the length of a run: log-spaced, every k-th, or by the rescaled clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jthermo.errors import InputError, finite_number, is_whole, whole_number
 
 @dataclass(frozen=True)
 class LogSteps:
-    """`n` records: step 0, then log-spaced to the end; see :func:`log_steps`."""
+    """`n` records: step 0, then log-spaced up to the last step; see :func:`log_steps`."""
 
     n: int
 
@@ -26,12 +26,12 @@ class LogSteps:
         """The recorded steps of a run of `num_steps`, strictly increasing."""
         if num_steps < self.n:
             return tuple(range(num_steps + 1))
-        wanted = np.rint(np.geomspace(1, num_steps, self.n - 1)).astype(np.int64)
-        # of two records too, where the spacing has one point
-        wanted[-1] = num_steps
+        rounded = np.rint(np.geomspace(1, num_steps, self.n - 1)).astype(np.int64)
+        # for n = 2, geomspace has a single point, 1
+        rounded[-1] = num_steps
         rank = np.arange(self.n - 1)
-        # at least one step apart where the spacing is below one
-        steps = np.maximum.accumulate(wanted - rank) + rank
+        # move steps up so that consecutive ones differ by at least 1
+        steps = np.maximum.accumulate(rounded - rank) + rank
         return (0, *steps.tolist())
 
 
@@ -50,7 +50,9 @@ class Every:
 
 
 def log_steps(n: int) -> LogSteps:
-    """`n` records: step 0, then n − 1 log-spaced steps from 1 to the end, rounded and kept at least one step apart.
+    """`n` records: step 0, then n − 1 log-spaced steps from 1 to the last, at least 1 apart.
+
+    A run of fewer than n steps records each of them.
 
     >>> log_steps(6).resolve(100)
     (0, 1, 3, 10, 32, 100)
@@ -59,7 +61,7 @@ def log_steps(n: int) -> LogSteps:
 
 
 def every(k: int) -> Every:
-    """Records at step 0, k, 2k … and at the end.
+    """Records at steps 0, k, 2k … and at the last step.
 
     >>> every(40).resolve(100)
     (0, 40, 80, 100)
@@ -68,7 +70,7 @@ def every(k: int) -> Every:
 
 
 def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
-    """A record schedule from what a user gives: a schedule value or any increasing sequence of steps."""
+    """`steps` checked: a schedule value, or any increasing sequence of steps as a tuple."""
     if isinstance(steps, LogSteps | Every):
         return steps
     if not isinstance(steps, Iterable) or isinstance(steps, str):
@@ -77,28 +79,29 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
             steps,
             "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps",
         )
-    given = list(steps)
-    if not given or any(not is_whole(s) or s < 0 for s in given):
+    values = tuple(steps)
+    if not values or any(not is_whole(s) or s < 0 for s in values):
+        raise InputError("record.steps", values, "give one or several whole numbers of at least 0")
+    whole = tuple(int(s) for s in values)
+    if any(b <= a for a, b in itertools.pairwise(whole)):
         raise InputError(
-            "record.steps", tuple(given), "give whole numbers of at least 0, at least one of them"
+            "record.steps", whole, "must be strictly increasing; sort the steps and remove repeats"
         )
-    made = tuple(int(s) for s in given)
-    if any(b <= a for a, b in itertools.pairwise(made)):
-        raise InputError(
-            "record.steps", made, "must be strictly increasing; sort them and drop repeats"
-        )
-    return made
+    return whole
 
 
 @dataclass(frozen=True)
 class RescaledSteps:
-    """Run until t·η^a·B^b = value; the paper's clock has a = 2, b = −1.
+    """Train each run until t·η^a·B^b = value; the paper's clock has a = 2, b = −1.
 
     Args:
-        value: where the rescaled clock stops.
+        value: the value of the rescaled clock at which training ends.
         learning_rate_power: a, the power of η.
         batch_size_power: b, the power of B.
-        at_most: a cap on the number of steps, None for none.
+        at_most: upper limit of the number of steps; None for no limit.
+
+    Raises:
+        InputError: `value` isn't positive, or an argument isn't a number.
 
     >>> RescaledSteps(20.0).resolve(learning_rate=0.05, batch_size=2)
     16000
@@ -119,7 +122,11 @@ class RescaledSteps:
             object.__setattr__(self, "at_most", _steps("num_steps.at_most", self.at_most))
 
     def resolve(self, learning_rate: float, batch_size: int) -> int:
-        """The number of steps of a run: the first whole step at which the clock has reached the value."""
+        """The number of steps of a run: the first at which the clock has reached `value`.
+
+        Raises:
+            InputError: it is 2³¹ − 1 or more.
+        """
         exact = (
             self.value
             * learning_rate**-self.learning_rate_power
@@ -129,20 +136,21 @@ class RescaledSteps:
             raise InputError(
                 "num_steps",
                 self,
-                f"means {exact:.3g} steps at learning_rate = {learning_rate}, "
-                f"batch_size = {batch_size}; lower the value or set at_most",
+                f"gives {exact:.3g} steps at learning_rate = {learning_rate}, "
+                f"batch_size = {batch_size}, more than the limit of {MAX_STEPS}; "
+                "give a smaller value",
             )
-        # 20/0.05² is 8000, not the 8001 of its rounding
+        # a relative tolerance of 10⁻⁹, because 20/0.05² is 8000 but rounds to slightly more
         steps = max(1, math.ceil(exact * (1 - 1e-9)))
         return steps if self.at_most is None else min(steps, self.at_most)
 
 
-# steps are int32 inside the programs
+# Largest number of steps: they are int32 in compiled programs.
 MAX_STEPS = 2**31 - 1
 
 
 def as_num_steps(num_steps: Any) -> int | RescaledSteps:
-    """A run length from what a user gives."""
+    """`num_steps` checked: a ``RescaledSteps``, or a number of steps as an int."""
     return num_steps if isinstance(num_steps, RescaledSteps) else _steps("num_steps", num_steps)
 
 

@@ -1,4 +1,4 @@
-"""One run without its seed: the settings that decide its law, and the number of its random stream."""
+"""All settings of a run except its seed; the number of its random stream follows from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jthermo.update_rule.residual_noise import Noise
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run without its seed: what decides its law. Equal configurations are the same run in any sweep."""
+    """The settings of one run without its seed; equal ones give equal runs in any sweep."""
 
     model: Any
     data: Any
@@ -25,15 +25,15 @@ class RunConfig:
 
     @functools.cached_property
     def stream(self) -> int:
-        """A hash of the configuration, folded into the run's data stream; never its place in the grid."""
+        """A hash of the settings, folded into the run's keys; independent of the sweep's grid."""
         return int(identity.json_digest(identity.canonical(self))[:8], 16)
 
 
 class RunGroup(NamedTuple):
-    """The runs of one configuration, which differ in their seeds alone.
+    """The runs with equal settings, which differ only in their seeds.
 
     Attributes:
-        at: the value of every swept axis but the seed, by name.
+        at: the value of every swept axis except the seed, by name.
         seeds: the seeds, sorted.
     """
 

@@ -1,7 +1,8 @@
-"""Spec values as plain JSON and back, their canonical form, and fields by dotted name.
+"""Constructor arguments of a sweep's parts (model, data, ...): read or replaced by dotted name.
 
-A spec value is anything with constructor arguments: a frozen dataclass, a :class:`jthermo.models.Model`, an
-:class:`jthermo.optimizer.Optimizer` or a flax module. ``arguments`` is the one place that knows how to read them.
+A spec value is anything with constructor arguments: a frozen dataclass, a
+:class:`jthermo.models.Model`, a :class:`jthermo.Optimizer` or a flax module. Only :func:`arguments`
+reads them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from jthermo.errors import InputError
 
-# bookkeeping fields of flax.linen.Module
+# Fields that every flax.linen.Module has in addition to its own.
 _FLAX_OWN = ("parent", "name")
 
 
@@ -38,22 +39,23 @@ def replace(value: Any, /, **changes: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal and of one type, so that 1, 1.0 and True differ."""
     return type(a) is type(b) and a == b
 
 
 @functools.lru_cache(maxsize=256)
 def _defaults(cls: type) -> dict[str, Any]:
+    """The default values of the constructor's arguments, by name."""
     parameters = inspect.signature(cls).parameters.values()
-    found = {p.name: p.default for p in parameters if p.default is not p.empty}
-    # a default_factory shows as a sentinel in the signature
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    # the signature shows a sentinel for a default_factory
     if dataclasses.is_dataclass(cls):
-        made = {
+        defaults |= {
             f.name: f.default_factory()
             for f in dataclasses.fields(cls)
             if callable(f.default_factory)
         }
-        found |= made
-    return found
+    return defaults
 
 
 def get(value: Any, path: str) -> Any:
@@ -71,16 +73,18 @@ def put(value: Any, path: str, new: Any) -> Any:
 
 
 def _argument(value: Any, name: str, path: str) -> Any:
-    have = arguments(value) if is_value(value) else {}
-    if name not in have:
+    """The argument `name` of a spec value; `path` is the dotted name in the error."""
+    fields = arguments(value) if is_value(value) else {}
+    if name not in fields:
         raise InputError(
             "field",
             path,
-            f"{type(value).__name__} has no {name!r}; it has {', '.join(have) or 'no fields'}",
+            f"{type(value).__name__} has no field {name!r}; its fields are "
+            f"{', '.join(fields) or 'none'}",
         )
-    return have[name]
+    return fields[name]
 
 
 def float_fields(value: Any) -> dict[str, float]:
-    """The float arguments of a spec value: those that a program takes as inputs, so that no value of them recompiles."""
+    """The float arguments of a spec value; compiled programs take them as inputs."""
     return {k: v for k, v in arguments(value).items() if isinstance(v, float)}

@@ -1,4 +1,4 @@
-"""The permanent names of classes and functions in ids and JSON, whatever file defines them."""
+"""The permanent names of classes and functions in ids and JSON, independent of their files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from jthermo.errors import InputError
 
-# Every class and function of jthermo that sweep ids, random streams or JSON name: the name written, then where the
-# object is defined today. The written names are permanent: changing one changes ids and random numbers and makes
-# existing results folders unreadable. When code moves, only the right-hand side changes.
+# Every class and function of jthermo whose name enters sweep ids, random streams or JSON: the
+# written name, then the place of its definition. The written names are permanent: changing one
+# changes ids and random numbers and makes existing results folders unreadable. When code moves,
+# only the right-hand side changes.
 STABLE_NAMES = {
     "jthermo.models:Model": "jthermo.models.model:Model",
     "jthermo.models:Flax": "jthermo.models.model:Flax",
@@ -45,7 +46,9 @@ STABLE_NAMES = {
     "jthermo.observables:HessianTrace": "jthermo.observables.curvature:HessianTrace",
     "jthermo.observables:TraceBound": "jthermo.observables.curvature:TraceBound",
     "jthermo.observables:TopEigenvalues": "jthermo.observables.curvature:TopEigenvalues",
-    "jthermo.observables:GradientVariance": "jthermo.observables.gradient_variance:GradientVariance",
+    "jthermo.observables:GradientVariance": (
+        "jthermo.observables.gradient_variance:GradientVariance"
+    ),
     "jthermo.observables:Accuracy": "jthermo.observables.loss:Accuracy",
     "jthermo.observables:Loss": "jthermo.observables.loss:Loss",
     "jthermo.observables:MeanSquaredResidual": "jthermo.observables.loss:MeanSquaredResidual",
@@ -55,7 +58,8 @@ STABLE_NAMES = {
 }
 
 
-# Arguments that had another name when older folders were written, by the written name of their class.
+# Renamed constructor arguments: by the written name of the class, the old name in the JSON of older
+# results folders, then the name today.
 RENAMED_ARGUMENTS = {
     "jthermo.schedule:RescaledSteps": {
         "learning_rate": "learning_rate_power",
@@ -66,7 +70,7 @@ _WRITTEN = {place: name for name, place in STABLE_NAMES.items()}
 
 
 def main_name() -> str:
-    """The name by which the running program can be imported: ``python sweep.py`` and ``import sweep`` mean one thing."""
+    """The module name of the running program: ``sweep`` under ``python sweep.py``."""
     main = sys.modules["__main__"]
     if (spec := getattr(main, "__spec__", None)) is not None:
         return spec.name
@@ -75,12 +79,16 @@ def main_name() -> str:
 
 
 def loaded(module: str) -> ModuleType | None:
-    """A module by that name, where it is loaded."""
+    """The loaded module with this name, or None."""
     return sys.modules.get(module) or (sys.modules["__main__"] if module == main_name() else None)
 
 
 def reference(obj: Any) -> str:
-    """The name of a class or function in ids and JSON: its stable name, else the shortest public ``module:name``."""
+    """The name of a class or function in ids and JSON.
+
+    It is the stable name if there is one, else ``module:name``. The module is the top-level package
+    if that exports the object.
+    """
     module, name = obj.__module__, obj.__qualname__
     if (written := _WRITTEN.get(f"{module}:{name}")) is not None:
         return written

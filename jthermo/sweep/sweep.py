@@ -1,7 +1,7 @@
-"""What is asked: a Sweep is one frozen value, validated where it is built, written as JSON and read back.
+"""`jt.Sweep`: the specification of a sweep, validated when it is constructed.
 
-Its runs are the product of learning_rate × batch_size × seed × every field named in `vary`, or the `points` given,
-crossed with the axes that the points leave open.
+Its runs are the product learning_rate × batch_size × seed × every field named in `vary`. With
+`points`, they are the product of the points and the axes that the points don't name.
 """
 
 from __future__ import annotations
@@ -32,27 +32,31 @@ MAX_RUNS = 100_000
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sweep:
-    """Thousands of small networks: a model and its data over learning rates × batch sizes × seeds.
+    """A model and its data, to be trained for all learning rates × batch sizes × seeds.
 
     Args:
         model: a ``jt.models`` value or any flax module.
-        data: a ``jt.data`` source.
+        data: a ``jt.data`` source, or your own subclass of ``jt.data.Source``.
         learning_rate: η, one or several positive numbers.
-        batch_size: B, one or several positive whole numbers.
-        seed: one or several whole numbers, below 2³². Runs of one seed share their init.
-        num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to run until t·η²/B = 20.
-        record: when and what to record.
-        noise: ``"full"``, ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
+        batch_size: B, one or several positive whole numbers; 1 if omitted.
+        seed: one or several whole numbers below 2³²; 0 if omitted. Runs with the same seed start
+            from the same parameters.
+        num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to train until t·η²/B = 20.
+        record: the steps and observables to record.
+        noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
         optimizer: ``jt.sgd()`` or ``jt.Optimizer(optax_factory, **hyper)``.
-        loss: ``"auto"`` (logistic for one output, softmax for several, squared for real targets), ``"bce"``,
-            ``"softmax"`` or ``"squared"``.
-        vary: further axes by dotted name, ``{"model.hidden": (10, 20), "optimizer.momentum": (0.0, 0.9)}``.
-        points: a list of dicts in place of a product, ``[{"learning_rate": .1, "batch_size": 1}, …]``; crossed
-            with the axes that the points don't name.
-        common_data: True shares the data stream of a seed over all its runs, for paired comparisons.
-        lane_width: W, the number of runs vectorised together; None takes a rule, and :func:`jthermo.plan`
-            says which width that is. It is part of the results' identity, since it decides rounding.
-        max_runs: refuse a larger grid, which is most often a slip.
+        loss: ``"auto"`` (logistic for one output, softmax for several, squared for real-valued
+            targets), ``"bce"``, ``"softmax"`` or ``"squared"``.
+        vary: further axes by dotted name, as in
+            ``{"model.hidden": (10, 20), "optimizer.momentum": (0.0, 0.9)}``.
+        points: a list of dicts instead of a product, as in
+            ``[{"learning_rate": .1, "batch_size": 1}, …]``; all axes that the points don't name are
+            crossed with them.
+        common_data: if True, all runs of a seed train on the same random examples, for paired
+            comparisons.
+        lane_width: W, the number of runs vectorised together. None chooses it by a rule;
+            :func:`jthermo.plan` shows the choice. W affects rounding, so it is part of the id.
+        max_runs: the largest number of runs allowed, as a guard against mistyped axes.
 
     Raises:
         InputError: names the field, the value and the remedy.
@@ -96,7 +100,7 @@ class Sweep:
         if not isinstance(self.data, Source):
             remedy = "give a source such as jt.data.Gaussian(dim=10), or extend jt.data.Source"
             raise InputError("data", self.data, remedy)
-        made = {
+        checked = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
             "lane_width": None
@@ -106,35 +110,33 @@ class Sweep:
             "points": tuple(read_point(p) for p in read_list("points", self.points)),
             "vary": {str(k): v for k, v in dict(self.vary).items()},
         }
-        for name, new in made.items():
+        for name, new in checked.items():
             object.__setattr__(self, name, new)
         self._set_axes()
         for config in self.configs:
             _check(self, config)
 
     def _set_axes(self) -> None:
-        """Read every axis, refusing a huge product before it is made."""
+        """Check every axis, and the number of runs before their product is formed."""
         named = {key for point in self.points for key in point}
         if any(set(p) != named for p in self.points):
-            raise InputError("points", self.points[0], "every point has to name the same fields")
+            raise InputError("points", self.points[0], "every point must name the same fields")
         axes: dict[str, tuple[Any, ...]] = {}
         for name, default in (("learning_rate", None), ("batch_size", 1), ("seed", 0)):
-            given = getattr(self, name)
-            if name in named and given is not None:
-                raise InputError(
-                    name, given, "is given by the points as well; name it in one place"
-                )
+            values = getattr(self, name)
+            if name in named and values is not None:
+                raise InputError(name, values, "is also named by the points; give it in one place")
             if name not in named:
-                if (given := default if given is None else given) is None:
-                    raise InputError(name, given, "give at least one value")
-                axes[name] = read_axis(name, given, self.max_runs)
+                if (values := default if values is None else values) is None:
+                    raise InputError(name, values, "give at least one value")
+                axes[name] = read_axis(name, values, self.max_runs)
                 object.__setattr__(self, name, axes[name])
-        for name, given in self.vary.items():
-            if name in AXES or name in named:
+        for name, values in self.vary.items():
+            if name in named:
+                raise InputError("vary", name, "is also named by the points; give it in one place")
+            if name in AXES:
                 raise InputError(
-                    "vary",
-                    name,
-                    f"is an axis of its own or named by the points; use {name}=(...) in one place",
+                    "vary", name, f"is an argument of Sweep; give Sweep({name}=...) instead"
                 )
             if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
                 raise InputError(
@@ -142,7 +144,7 @@ class Sweep:
                     name,
                     "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
                 )
-            axes[name] = read_axis(name, given, self.max_runs)
+            axes[name] = read_axis(name, values, self.max_runs)
         object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in AXES})
         size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
         if size > self.max_runs:
@@ -151,21 +153,22 @@ class Sweep:
                 "max_runs",
                 self.max_runs,
                 f"the grid has {size:,} runs ({sizes}"
-                f"{f' × {len(self.points)} points' if self.points else ''}); set max_runs={size} if that is meant",
+                f"{f' × {len(self.points)} points' if self.points else ''}); "
+                f"set max_runs={size} if this is intended",
             )
         object.__setattr__(self, "_axes", axes)
 
     @functools.cached_property
     def axes(self) -> tuple[str, ...]:
-        """Names of every swept axis, with learning_rate, batch_size and seed always among them."""
+        """Names of all axes: learning_rate, batch_size, seed, then those of vary and points."""
         named = tuple(self.points[0]) if self.points else ()
         return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
 
     @functools.cached_property
     def groups(self) -> dict[RunConfig, RunGroup]:
-        """The runs of every configuration, in sorted order."""
+        """The runs by their settings without the seed, in sorted order."""
         axes: dict[str, tuple[Any, ...]] = self._axes  # type: ignore[attr-defined]
-        found: dict[tuple[Any, ...], set[int]] = {}
+        seeds_at: dict[tuple[Any, ...], set[int]] = {}
         names = [n for n in self.axes if n != "seed"]
         free: dict[str, tuple[Any, ...]] = {k: v for k, v in axes.items() if k != "seed"}
         for point, rest in itertools.product(
@@ -173,30 +176,32 @@ class Sweep:
         ):
             at = {**dict(zip(free, rest, strict=True)), **point}
             seeds = axes.get("seed") or (at["seed"],)
-            known = found.setdefault(tuple(at[n] for n in names), set())
+            known = seeds_at.setdefault(tuple(at[n] for n in names), set())
             if known & set(seeds):
-                raise InputError("points", point, "stands twice; drop the repeat")
+                raise InputError("points", point, "appears twice; remove the repeat")
             known.update(seeds)
         order = sorted(
-            found,
+            seeds_at,
             key=lambda at: tuple(
                 (str(type(v)), v) if v is not None else ("", 0) for v in reversed(at)
             ),
         )
         groups: dict[RunConfig, RunGroup] = {}
-        for where in order:
-            coordinates = dict(zip(names, where, strict=True))
+        for values in order:
+            coordinates = dict(zip(names, values, strict=True))
             config = self._config(coordinates)
             if config in groups:
                 raise InputError(
-                    "vary", coordinates, f"is the same run as {groups[config].at}; drop one of them"
+                    "vary",
+                    coordinates,
+                    f"gives the same run as {groups[config].at}; remove one of the two",
                 )
-            groups[config] = RunGroup(coordinates, tuple(sorted(found[where])))
+            groups[config] = RunGroup(coordinates, tuple(sorted(seeds_at[values])))
         return groups
 
     @property
     def configs(self) -> tuple[RunConfig, ...]:
-        """Every distinct configuration."""
+        """The settings of all runs without their seeds, each once."""
         return tuple(self.groups)
 
     @functools.cached_property
@@ -205,7 +210,7 @@ class Sweep:
         return sum(len(group.seeds) for group in self.groups.values())
 
     def steps_of(self, config: RunConfig) -> tuple[int, ...]:
-        """The recorded steps of a configuration; the last one is where training may stop."""
+        """The recorded steps of runs with these settings; training may stop after the last."""
         if isinstance(self.num_steps, RescaledSteps):
             total = self.num_steps.resolve(config.learning_rate, config.batch_size)
         else:
@@ -218,57 +223,57 @@ class Sweep:
             raise InputError(
                 "record.steps",
                 steps,
-                f"go beyond the {total} steps of the run; lower them or raise num_steps",
+                f"the run has only {total} steps; give smaller steps or a larger num_steps",
             )
         return kept
 
     def key_of(self, config: RunConfig) -> str:
-        """Sixteen hex digits of what a run is, its seed apart: its configuration and its recorded steps."""
-        what = [identity.canonical(config, source=True), list(self.steps_of(config))]
-        return identity.json_digest(what)[:16]
+        """16 hex digits that identify a run without its seed: its settings and recorded steps."""
+        settings = [identity.canonical(config, source=True), list(self.steps_of(config))]
+        return identity.json_digest(settings)[:16]
 
     @functools.cached_property
     def runs(self) -> frozenset[tuple[str, int]]:
-        """Every run as (key, seed)."""
+        """All runs as (key, seed), with the key of :meth:`key_of`."""
         keys = {self.key_of(config): group.seeds for config, group in self.groups.items()}
         return frozenset((key, seed) for key, seeds in keys.items() for seed in seeds)
 
     @functools.cached_property
     def law(self) -> str:
-        """Sixteen hex digits of what all runs share: what is recorded, from which data, at which lane width."""
-        asked = sorted(
+        """16 hex digits of the settings common to all runs: observables, probe size, W, axes."""
+        observables = sorted(
             json.dumps(identity.canonical(o, source=True), sort_keys=True)
             for o in self.record.observables
         )
         names = sorted(set(self.axes) - set(AXES))
-        shared = [asked, self.record.probe_size, self.common_data, self.lane_width, names]
+        shared = [observables, self.record.probe_size, self.common_data, self.lane_width, names]
         return identity.json_digest(shared)[:16]
 
     @functools.cached_property
     def id(self) -> str:
-        """Sixteen hex digits, equal exactly when the results must be equal: the order of a grid doesn't count."""
+        """16 hex digits, equal exactly if the results must be equal, in any order of the axes."""
         runs = sorted([self.key_of(c), list(group.seeds)] for c, group in self.groups.items())
         return identity.json_digest([runs, self.law])[:16]
 
     def to_json(self) -> str:
-        """The sweep as JSON text, complete with defaults."""
+        """The sweep as JSON text, including all defaults."""
         plain = {k: json_codec.to_plain(v) for k, v in spec_value.arguments(self).items()}
         return json.dumps(plain, indent=2, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Sweep:
-        """The sweep that `to_json` wrote."""
+        """The sweep from the text of :meth:`to_json`."""
         return Sweep(**{k: json_codec.from_plain(v) for k, v in json.loads(text).items()})
 
     def replace(self, **changes: Any) -> Sweep:
-        """A copy with fields changed; dotted names reach inside: ``replace(**{"model.hidden": 20})``."""
-        given = spec_value.arguments(self)
-        # all of them before the copy is validated: some only fit together
+        """A copy with some fields changed, also nested: ``replace(**{"model.hidden": 20})``."""
+        arguments = spec_value.arguments(self)
+        # apply all changes before the copy is validated, since some fit only together
         for path, new in changes.items():
             field, _, rest = path.partition(".")
             spec_value.get(self, field)
-            given[field] = spec_value.put(given[field], rest, new) if rest else new
-        return spec_value.replace(self, **given)
+            arguments[field] = spec_value.put(arguments[field], rest, new) if rest else new
+        return spec_value.replace(self, **arguments)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sweep) and self.id == other.id
@@ -277,7 +282,7 @@ class Sweep:
         return hash(self.id)
 
     def _config(self, at: Mapping[str, Any]) -> RunConfig:
-        """The configuration at a point of the grid."""
+        """The settings of the runs at one point of the grid."""
         parts: dict[str, Any] = {
             k: getattr(self, k) for k in ("model", "data", "noise", "optimizer", "loss")
         }
@@ -288,7 +293,7 @@ class Sweep:
                 nested.setdefault(part, {})[rest] = new
             elif part in parts:
                 parts[part] = new
-        # together, so that fields that must agree can change together
+        # replace the fields of a part at once, since some values are valid only together
         for part, changes in nested.items():
             deep = {k: v for k, v in changes.items() if "." in k}
             shallow = {k: v for k, v in changes.items() if "." not in k}
@@ -311,7 +316,7 @@ class Sweep:
 
 
 def _check(sweep: Sweep, config: RunConfig) -> None:
-    """Refuse what can't run: observables the model lacks, batches larger than the data set, records past the end."""
+    """Check settings that depend on each other: observables, noise, batch size, recorded steps."""
     names: set[str] = set()
     for observable in sweep.record.observables:
         observable.check(config.model, config.data, config.loss)
@@ -320,18 +325,21 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
             raise InputError(
                 "record.observables",
                 observable,
-                f"records {', '.join(new & names)} a second time; drop one",
+                f"records {', '.join(sorted(new & names))}, which another observable records too; "
+                "remove one of the two",
             )
         names |= new
     if isinstance(config.noise, LabelAveraged) and config.data.num_targets:
         raise InputError(
-            "noise", config.noise, "averages class labels, and these are real numbers; use 'full'"
+            "noise",
+            config.noise,
+            "averages class labels, but the data have real-valued targets; use 'full'",
         )
     size = config.data.num_samples
     if size is not None and config.data.sampling == "epochs" and config.batch_size > size:
         raise InputError(
             "batch_size",
             config.batch_size,
-            f"an epoch has {size} examples; lower it or use sampling='replacement'",
+            f"an epoch has only {size} examples; give a smaller batch or sampling='replacement'",
         )
     sweep.steps_of(config)

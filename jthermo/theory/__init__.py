@@ -1,7 +1,8 @@
 """The paper's equations, as printed and as corrected, and the simulations that decide between them.
 
-``walk`` simulates, ``flow`` computes what it should find, ``properties`` checks 4.1 and 4.2, ``drift`` says what
-moves real SGD and ``meanfield`` predicts its curves, ``hessian`` is App. A.5.
+``walk`` simulates the random walk and ``flow`` computes its flow. ``moments`` holds the moments of
+one ReLU unit and ``properties`` checks Properties 4.1 and 4.2. ``drift`` is the label-noise drift
+of real SGD, ``meanfield`` predicts its curves, and ``hessian`` is App. A.5.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a part of the theory when it is first named."""
+    """Import a module of the theory when it is first used."""
     if name not in _MODULES:
         raise AttributeError(
             f"module 'jthermo.theory' has no attribute {name!r}; it has {', '.join(_MODULES)}"

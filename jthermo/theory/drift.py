@@ -1,12 +1,16 @@
-"""What moves b and V in real SGD: the drift by label noise along the valley of minima, F = −(η²/4B) ∇ tr Σ1.
+"""The label-noise drift that moves b and V in real SGD: F = −(η²/4B) ∇ tr Σ1.
 
-Blanc et al. 2020, Damian et al. 2021, Li, Wang & Arora 2022; the same form as the implicit regulariser of Smith et
-al. 2021. Σ1 is the covariance of one example's gradient. With random labels f fluctuates around 0, where
-E(p−y)² = ¼; these fluctuations, not the thermophoresis of (V, b) alone, lower activation rate and norm.
+The drift acts along the valley of minima. Σ1 is the covariance of one example's gradient. With
+random labels f fluctuates around 0, where E(p−y)² = ¼. These fluctuations, not the thermophoresis
+of (V, b) alone, lower the activation rate and the weight norm.
+
+Source: Blanc et al. 2020, Damian et al. 2021, Li, Wang & Arora 2022. The implicit regulariser of
+Smith et al. 2021 has the same form.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jaxtyping import ArrayLike, Float, Real
 from scipy import special
 
 from jthermo.errors import InputError
@@ -24,11 +29,17 @@ METHODS = ("autodiff", "differences")
 
 
 def two_layer(
-    V: Any, b: Any, *, w: Any, dim: int, learning_rate: Any = 1.0, batch_size: Any = 1
-) -> tuple[Array, Array]:
-    """(F_V, F_b) of one unit of the two-layer net at f = 0, for x ~ N(0, I) and random labels.
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"],
+    dim: int,
+    learning_rate: Real[ArrayLike, "*#units"] = 1.0,
+    batch_size: Real[ArrayLike, "*#units"] = 1,
+) -> tuple[Float[Array, "*units"], Float[Array, "*units"]]:
+    """Label-noise drift (F_V, F_b) of one unit of the two-layer net at f = 0.
 
-    From tr Σ1 = ¼ Σ_i [Eσ² + V² ((d+1) Φ − uφ)] with u = b/w:
+    For x ~ N(0, I) and random labels, tr Σ1 = ¼ Σ_i [Eσ² + V² ((d+1) Φ − uφ)] with u = b/w. Hence
 
     - F_V = −(η²/8B) V [(d+1) Φ(u) − u φ(u)]
     - F_b = −(η²/16B) [2 Eσ + V² (d + u²) φ(u)/w]
@@ -42,24 +53,32 @@ def two_layer(
         batch_size: B.
 
     Returns:
-        Change of V and of b per step.
+        Change of V per step and change of b per step.
 
-    >>> [round(float(f), 4) for f in two_layer(0.0, 0.0, w=2**0.5, dim=10)]     # He init, V → 0
+    He init, V → 0:
+
+    >>> [round(float(f), 4) for f in two_layer(0.0, 0.0, w=2**0.5, dim=10)]
     [-0.0, -0.0705]
     """
-    seen = gaussian(b, w=w)
+    relu = gaussian(b, w=w)
     u, V = jnp.asarray(b) / w, jnp.asarray(V)
     unit = jnp.asarray(learning_rate) ** 2 / jnp.asarray(batch_size)
     return (
-        -unit / 8 * V * _input_power(seen.active, u, w * seen.density, dim),
-        -unit / 16 * (2 * seen.sigma + jnp.square(V) * (dim + u**2) * seen.density),
+        -unit / 8 * V * _input_power(relu.active, u, w * relu.density, dim),
+        -unit / 16 * (2 * relu.sigma + jnp.square(V) * (dim + u**2) * relu.density),
     )
 
 
 def two_layer_radial(
-    V: Any, b: Any, *, w: Any, dim: int, learning_rate: Any = 1.0, batch_size: Any = 1
-) -> Array:
-    """F_W·Ŵ = −(η²/16B) [2 w Φ(u) − V² (d + u²) u φ(u)/w], the same drift of the input weights' norm w.
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"],
+    dim: int,
+    learning_rate: Real[ArrayLike, "*#units"] = 1.0,
+    batch_size: Real[ArrayLike, "*#units"] = 1,
+) -> Float[Array, "*units"]:
+    """Label-noise drift of w = ‖W‖: F_W·Ŵ = −(η²/16B) [2 w Φ(u) − V² (d + u²) u φ(u)/w].
 
     Args:
         V: output weight. Arrays broadcast.
@@ -69,24 +88,35 @@ def two_layer_radial(
         learning_rate: η.
         batch_size: B.
 
+    Returns:
+        Change of w per step.
+
     >>> round(float(two_layer_radial(0.0, 0.0, w=2**0.5, dim=10)), 4)
     -0.0884
     """
-    seen = gaussian(b, w=w)
+    relu = gaussian(b, w=w)
     u = jnp.asarray(b) / w
     unit = jnp.asarray(learning_rate) ** 2 / jnp.asarray(batch_size)
-    return -unit / 16 * (2 * w * seen.active - jnp.square(V) * (dim + u**2) * u * seen.density)
+    return -unit / 16 * (2 * w * relu.active - jnp.square(V) * (dim + u**2) * u * relu.density)
 
 
-def valley_rate(tau: Any, rate: float = 0.5) -> np.ndarray:
-    """Activation rate of a unit in the limit η → 0, against τ = η² t/B: no parameter, whatever d, N or ‖W‖.
+def valley_rate(
+    tau: Real[ArrayLike, " times"] | Sequence[float], rate: float = 0.5
+) -> Float[np.ndarray, " times"]:
+    """Activation rate of a unit against τ = η² t/B for η → 0, independent of d, N and ‖W‖.
 
-    Once V fluctuates around 0 with variance η/2B, F gives db/dτ = −Eσ/8 and dw/dτ = −wΦ/8, so that u = b/w obeys
-    du/dτ = −φ(u)/8, solved by erfi(u/√2) = erfi(u₀/√2) − τ/8π.
+    Once V fluctuates around 0 with variance η/2B, F gives db/dτ = −Eσ/8 and dw/dτ = −wΦ/8. Then
+    u = b/w obeys du/dτ = −φ(u)/8, with the solution erfi(u/√2) = erfi(u₀/√2) − τ/8π.
 
     Args:
-        tau: τ ≥ 0.
-        rate: activation rate at τ = 0.
+        tau: τ ≥ 0, (K,).
+        rate: activation rate at τ = 0, between 0 and 1.
+
+    Returns:
+        (K,) activation rates.
+
+    Raises:
+        InputError: `rate` is not between 0 and 1.
 
     >>> valley_rate([0, 1, 10, 100]).round(3).tolist()
     [0.5, 0.48, 0.316, 0.021]
@@ -94,29 +124,35 @@ def valley_rate(tau: Any, rate: float = 0.5) -> np.ndarray:
     if not 0 < rate < 1:
         raise InputError("rate", rate, "give a number between 0 and 1")
     start = special.ndtri(rate)
-    goal = special.erfi(start / np.sqrt(2)) - np.asarray(tau, float) / (8 * np.pi)
-    # Newton from below on a convex function of |u|, after taking the sign out
-    u = np.zeros_like(goal)
+    target = special.erfi(start / np.sqrt(2)) - np.asarray(tau, float) / (8 * np.pi)
+    # Newton's method for |u|. erfi is convex there; the limits keep a step from overshooting.
+    u = np.zeros_like(target)
     for _ in range(60):
         slope = np.sqrt(2 / np.pi) * np.exp(u**2 / 2)
-        u = np.clip(u + np.clip((np.abs(goal) - special.erfi(u / np.sqrt(2))) / slope, -1, 1), 0, 8)
-    return special.ndtr(np.sign(goal) * u)
+        step = (np.abs(target) - special.erfi(u / np.sqrt(2))) / slope
+        u = np.clip(u + np.clip(step, -1, 1), 0, 8)
+    return special.ndtr(np.sign(target) * u)
 
 
 def trace_covariance(
-    model: Any, params: Any, x: Array, y: Array | None = None, *, loss: str = "bce"
-) -> Array:
-    """Tr Σ1, the trace of the covariance of one example's gradient, over given examples.
+    model: Any,
+    params: Any,
+    x: Float[Array, "m ..."],
+    y: Real[Array, " m"] | None = None,
+    *,
+    loss: str = "bce",
+) -> Float[Array, ""]:
+    """Tr Σ1, the trace of the covariance of one example's gradient, estimated from M examples.
 
     Args:
         model: anything with ``apply(params, x) -> outputs`` for one example.
         params: parameters of one network.
         x: inputs, (M, …).
-        y: labels, (M,) class indices; None for random labels, averaged over every class exactly.
+        y: labels, (M,) class indices. None: random labels, as an exact average over the classes.
         loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
 
     Returns:
-        () unbiased over the examples (divided by M − 1).
+        () tr Σ1 with M − 1 in the denominator.
     """
     num_outputs = int(np.prod(jax.eval_shape(model.apply, params, x[0]).shape, dtype=int))
     num_classes = max(2, num_outputs)
@@ -143,36 +179,42 @@ def trace_covariance(
 def force(
     model: Any,
     params: Any,
-    x: Array,
-    y: Array | None = None,
+    x: Float[Array, "m ..."],
+    y: Real[Array, " m"] | None = None,
     *,
-    learning_rate: Any = 1.0,
-    batch_size: Any = 1,
+    learning_rate: Real[ArrayLike, ""] = 1.0,
+    batch_size: Real[ArrayLike, ""] = 1,
     loss: str = "bce",
     method: str = "autodiff",
     width: float = 0.1,
 ) -> Any:
-    """F = −(η²/4B) ∇ tr Σ1 of any model, a tree like its parameters.
+    """F = −(η²/4B) ∇ tr Σ1 of any model, as a pytree like its parameters.
 
-    A ReLU that switches on within the data adds δ(a) to ∇ tr Σ1, the term ∝ φ(u)/w of `two_layer`. Automatic
-    differentiation treats σ' as constant and misses it; differences over a finite width keep it.
+    A ReLU that switches on within the data adds δ(a) to ∇ tr Σ1, the term ∝ φ(u)/w of `two_layer`.
+    Automatic differentiation treats σ' as constant and misses it; finite differences keep it.
 
     Args:
         model: anything with ``apply(params, x) -> outputs`` for one example.
         params: parameters of one network.
         x: inputs, (M, …).
-        y: labels, (M,); None for random labels, averaged over every class exactly.
+        y: labels, (M,) class indices. None: random labels, as an exact average over the classes.
         learning_rate: η.
         batch_size: B.
         loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
-        method: ``"autodiff"``, exact for smooth activations; ``"differences"``, central ones in each parameter, for
-            nets with kinks, at two evaluations a parameter.
-        width: half-width of the differences.
+        method: ``"autodiff"`` is exact for smooth activations. ``"differences"`` takes a central
+            difference in each parameter, for nets with kinks: two evaluations per parameter.
+        width: half-width of the differences, in units of the parameters.
+
+    Returns:
+        Change of the parameters per step.
+
+    Raises:
+        InputError: unknown `method`.
 
     >>> import jax, jthermo as jt
     >>> model = jt.models.TwoLayer(inputs=3, hidden=2, init="paired_he")
-    >>> found = force(model, model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (64, 3)))
-    >>> {name: leaf.shape for name, leaf in found.items()}
+    >>> params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (64, 3))
+    >>> {name: leaf.shape for name, leaf in force(model, params, x).items()}
     {'V': (2,), 'W': (2, 3), 'b': (2,)}
     """
     if method not in METHODS:
@@ -192,6 +234,6 @@ def force(
     return unravel(-(learning_rate**2) / (4 * batch_size) * slope)
 
 
-def _input_power(active: Array, u: Array, height: Array, dim: int) -> Array:
-    """E σ' (|x|² + 1) = (d+1) Φ − uφ: one unit's share of |∇f|² through W and b, over V²."""
+def _input_power(active: Array, u: Any, height: Any, dim: int) -> Array:
+    """E σ' (|x|² + 1) = (d+1) Φ − uφ: one unit's contribution to |∇f|² through W and b, over V²."""
     return (dim + 1) * active - u * height

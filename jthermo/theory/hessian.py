@@ -1,7 +1,8 @@
-"""Curvature of ReLU nets (App. A.5): the trace of the Hessian, exact and estimated, its bound, and the top eigenvalues.
+"""Curvature of ReLU nets (App. A.5): the exact trace of the Hessian, and its bound.
 
-H = K + R with K the Gauss–Newton matrix. For ReLU nets tr R = 0 almost everywhere, convolutions and max pools included,
-so tr H = tr K, which is a sum of squared gradient norms and needs no second derivative.
+H = K + R with K the Gauss–Newton matrix. For ReLU nets, also with convolutions and max pools,
+tr R = 0 almost everywhere. Hence tr H = tr K, a sum of squared gradient norms that needs no second
+derivative. Estimators that hold for any net are in ``observables/curvature_estimators.py``.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jthermo.errors import InputError
 from jthermo.models import MLP, Model, TwoLayer, per_example
 
-# examples at once; bounds the memory
+# Examples per chunk; it bounds the memory.
 CHUNK = {"dense": 256, "convolution": 8, "vjp": 32}
-# weight (out, in) and bias of each layer
+# Weight (out, in) and bias of each layer.
 _Layers = list[tuple[Array, Array | None]]
 
 
-def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
-    """Tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5); exact for ReLU nets almost everywhere.
+def trace(
+    model: Any, params: Any, x: Float[Array, "m ..."], *, loss: str = "auto"
+) -> Float[Array, ""]:
+    """Tr H = tr K, the mean over the batch of Σ_y p_y |∇L_y|² (A.5).
 
-    For one output and the logistic loss this is E[p(1−p) |∇f|²]; for squared error E Σ_k |∇f_k|².
+    Tr H = tr K holds for ReLU nets almost everywhere. For one output and the logistic loss, tr K is
+    E[p(1−p) |∇f|²]; for squared error it is E Σ_k |∇f_k|².
 
     Args:
-        model: a ``jt.models`` value, or anything with ``apply(params, x) -> outputs`` for one example.
+        model: a ``jt.models`` value, or any object with ``apply(params, x) -> outputs`` for one
+            example.
         params: parameters of one network.
         x: inputs, (M, …).
         loss: ``"auto"`` (logistic for one output, softmax for several) or ``"squared"``.
@@ -55,15 +61,20 @@ def trace(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
     return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
 
 
-def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Array:
-    """The bound of tr H by activation and weight norms (A.5), mean over the batch.
+def trace_bound(
+    model: Any, params: Any, x: Float[Array, "m ..."], *, loss: str = "auto"
+) -> Float[Array, ""]:
+    """Bound on tr H by activation and weight norms (A.5), mean over the batch.
 
-    With M^l the mask of active units, ‖M^l W^l‖_F² = Σ_active |W_i|² is the activation rate times the weight norm:
+    With M^l the mask of active units, ‖M^l W^l‖_F² = Σ_active |W_i|² is the activation rate times
+    the weight norm:
 
         tr K ≤ (1 − |p|²) G_(n−1) + ½ Σ_(l<n) G_(l−1) Π_(m>l) ‖W^m M^(m−1)‖_F²
 
-    where G_l = F_l + [layer l+1 has a bias], F_0 = |x|², F_l = (√F_(l−1) ‖M^l W^l‖_F + |M^l b^l|)². For one output and
-    the logistic loss both 1 − |p|² and ½ are p(1 − p). It is loose, the more the deeper the net: report the ratio.
+    where G_l = F_l + [layer l+1 has a bias], F_0 = |x|² and
+    F_l = (√F_(l−1) ‖M^l W^l‖_F + |M^l b^l|)². For one output and the logistic loss, p(1 − p)
+    replaces both 1 − |p|² and ½. The deeper the net, the looser the bound: report its ratio to the
+    trace.
 
     Args:
         model: a ``jt.models.TwoLayer`` or ``jt.models.MLP``.
@@ -75,7 +86,7 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
         () the bound.
 
     Raises:
-        InputError: the net is no chain of dense layers, or the loss is another one.
+        InputError: the net is not a chain of dense layers, or `loss` is not ``"auto"``.
 
     >>> import jax, jthermo as jt
     >>> model = jt.models.MLP(3, hidden=(4, 4), outputs=2)
@@ -85,14 +96,14 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     """
     if loss != "auto":
         raise InputError(
-            "loss", loss, "the bound is for the logistic and softmax losses; use 'auto'"
+            "loss", loss, "the bound holds for the logistic and softmax losses; use 'auto'"
         )
     layers = _chain(model, params)
     a, masks = _masks(layers, x)
     below, above = _masked_squares(layers, masks)
-    # F_(l−1); G_(l−1)
+    # F_(l−1), and the list of G_(l−1)
     reach, reaches = jnp.square(x.reshape(len(x), -1)).sum(1), []
-    # the output layer grows no further
+    # not strict: the output layer has no mask
     for (_, bias), mask, grown in zip(layers, masks, below, strict=False):
         reaches.append(reach + (0.0 if bias is None else 1.0))
         shift = 0.0 if bias is None else jnp.sqrt(mask @ jnp.square(bias))
@@ -110,11 +121,13 @@ def trace_bound(model: Any, params: Any, x: Array, *, loss: str = "auto") -> Arr
     return total.mean()
 
 
-def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
-    """Activation rate times weight norm of each hidden layer, of which the bound of A.5 is made, mean over the batch.
+def layer_factors(
+    model: Any, params: Any, x: Float[Array, "m ..."]
+) -> tuple[Float[Array, " layers"], Float[Array, " layers"]]:
+    """Activation rate times weight norm of each hidden layer, the factors in the bound of A.5.
 
-    ‖M^l W^l‖_F² = Σ_i 1[a_i > 0] |W_i|² over the incoming weights of each unit, ‖W^(l+1) M^l‖_F² over its outgoing ones;
-    with Σ_i rate_i |W_i|² as their mean.
+    ‖M^l W^l‖_F² = Σ_i 1[a_i > 0] |W_i|² sums over the incoming weights of the active units, and
+    ‖W^(l+1) M^l‖_F² over their outgoing weights. The mean over the batch is Σ_i rate_i |W_i|².
 
     Args:
         model: a ``jt.models.TwoLayer`` or ``jt.models.MLP``.
@@ -122,14 +135,15 @@ def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
         x: inputs, (M, …).
 
     Returns:
-        (hidden layers,) of incoming and (hidden layers,) of outgoing weights.
+        The factors of the incoming weights and of the outgoing weights, each (hidden layers,).
 
     Raises:
-        InputError: the net is no chain of dense layers.
+        InputError: the net is not a chain of dense layers.
 
     >>> import jax.numpy as jnp, jthermo as jt
+    >>> model = jt.models.TwoLayer(inputs=1, hidden=2)
     >>> params = {"W": jnp.array([[3.0], [-2.0]]), "b": jnp.zeros(2), "V": jnp.array([5.0, 7.0])}
-    >>> [f.tolist() for f in layer_factors(jt.models.TwoLayer(inputs=1, hidden=2), params, jnp.ones((1, 1)))]
+    >>> [f.tolist() for f in layer_factors(model, params, jnp.ones((1, 1)))]
     [[9.0], [25.0]]
     """
     layers = _chain(model, params)
@@ -138,16 +152,16 @@ def layer_factors(model: Any, params: Any, x: Array) -> tuple[Array, Array]:
 
 
 def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
-    """Σ_y p_y |∇L_y|² of each example, (M,), from one forward pass and one backward pass per class."""
-    made = per_example.record(model, params, x)
-    outputs = made.outputs if made.outputs.ndim == 2 else made.outputs[:, None]
+    """Σ_y p_y |∇L_y|² per example, (M,), by one forward pass and one backward pass per class."""
+    tape = per_example.record(model, params, x)
+    outputs = tape.outputs if tape.outputs.ndim == 2 else tape.outputs[:, None]
     rows = (
-        jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *made.outputs.shape)
+        jax.vmap(lambda f: _rows(f, loss))(outputs).swapaxes(0, 1).reshape(-1, *tape.outputs.shape)
     )
 
     def squares(row: Array) -> Array:
         return sum(
-            per_example.squared_norms(made, made.pull_back(row), model).values(),
+            per_example.squared_norms(tape, tape.pull_back(row), model).values(),
             start=jnp.float32(0),
         )
 
@@ -155,18 +169,18 @@ def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
 
 
 def _rows(outputs: Array, loss: str) -> Array:
-    """Rows of the factor of the loss' curvature in the outputs: S = Σ_y rows_y rows_yᵀ, for one example's (C,)."""
+    """Rows r_y with Σ_y r_y r_yᵀ = ∂²L/∂f² of one example's outputs (C,)."""
     if loss == "squared":
         return jnp.eye(len(outputs))
     if len(outputs) == 1:
         p = jax.nn.sigmoid(outputs)
         return jnp.sqrt(p * (1 - p))[:, None]
     p = jax.nn.softmax(outputs)
-    return jnp.sqrt(p)[:, None] * (p - jnp.eye(len(outputs)))
+    return jnp.sqrt(p)[:, None] * (p[None] - jnp.eye(len(outputs)))
 
 
 def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> Array:
-    """Mean of ``each(x)``, (M,), `chunk` examples at a time and the rest after them."""
+    """Mean of ``each(x)``, (M,), in chunks of `chunk` examples; the remainder comes last."""
     count = len(x)
     if count <= chunk:
         return each(x).mean()
@@ -177,10 +191,10 @@ def _mean_over_chunks(each: Callable[[Array], Array], x: Array, chunk: int) -> A
 
 
 def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
-    """Outputs (M, C), and which units of each hidden layer are active, (M, N) of 0 and 1."""
+    """Outputs (M, C), and for each hidden layer the mask (M, N) of active units, 0 or 1."""
     h, masks = x.reshape(len(x), -1), []
     for weight, bias in layers:
-        a = h @ weight.T + (0.0 if bias is None else bias)
+        a = h @ weight.T + (0.0 if bias is None else bias[None])
         masks.append((a > 0).astype(jnp.float32))
         h = a * masks[-1]
     return a, masks[:-1]
@@ -206,5 +220,5 @@ def _chain(model: Any, params: Any) -> _Layers:
     if isinstance(model, MLP):
         return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
     raise InputError(
-        "model", model, "the bound of A.5 is for a chain of dense layers: TwoLayer or MLP"
+        "model", model, "the bound of A.5 needs a chain of dense layers: use TwoLayer or MLP"
     )

@@ -1,15 +1,16 @@
-"""Mean-field curves of the two-layer net: activation rate, ‖V‖ and b against t, from the initial ensemble alone.
+"""Mean-field curves of the two-layer net from its init alone: activation rate, ‖V‖ and b against t.
 
-Each net keeps W, b and the mean m of V as numbers, and the covariance C of V, which label noise makes fluctuate. For
-x ~ N(0, I) with random labels f(x) is then close to N(0, q) with q = σᵀMσ, M = mmᵀ + C, and per step
+The state of a net is W, b, the mean m of V and the covariance C of V, since label noise makes V
+fluctuate. For x ~ N(0, I) with random labels, f(x) is then close to N(0, q) with q = σᵀMσ and
+M = mmᵀ + C, and per step
 
     m  ←  (1 − ηA) m + F_V                               A = E κ σσᵀ
     C  ←  (1 − ηA) C (1 − ηA) + (η²/B) (S − AMA)         S = E r σσᵀ
     b  ←  b − η E κ σ' (Mσ) + F_b',   W ← W − η E κ σ' (Mσ) xᵀ + F_W'
 
-with κ = E p(1−p) and r = E(p−y)² = ½ − κ over f ~ N(0, q). F is the label-noise drift of :mod:`jthermo.theory.drift`
-at the mean parameters; its primed parts leave out what the noise of V contributes (2 Eσ in F_b), since C brings that
-about by itself. Nothing is fitted.
+with κ = E p(1−p) and r = E(p−y)² = ½ − κ over f ~ N(0, q). F is the label-noise drift of
+:mod:`jthermo.theory.drift` at the mean parameters. The primed components omit the contribution of
+the noise of V (2 Eσ in F_b), which C already contains. No parameter is fitted.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Int, PRNGKeyArray, Real
 
 from jthermo.errors import InputError
 from jthermo.theory import drift
 from jthermo.theory.moments import gaussian
 
 NOISES = ("full", "label_averaged")
-# ηt that one update may cover; the stiffest mode relaxes over ηt ≈ 0.4
+# Largest ηt of one update. The fastest mode of V relaxes over ηt ≈ 0.4.
 LONGEST = 0.05
-# Gauss–Hermite for N(0, 1) with five nodes: the middle one, where p(1−p) = ¼, and two pairs
+# Gauss–Hermite quadrature for N(0, 1) with five nodes: the weight of the middle node, where
+# p(1−p) = ¼, and the nodes and weights of the two pairs.
 _MIDDLE, _NODES, _WEIGHTS = (
     8 / 15,
     (1.355626179974266, 2.856970013872806),
@@ -40,16 +43,23 @@ _MIDDLE, _NODES, _WEIGHTS = (
 
 
 class MeanField(NamedTuple):
-    """One net, or an ensemble with a leading axis: W (N, d), b (N,), the mean of V (N,) and its covariance (N, N)."""
+    """State of one net, or of an ensemble with a leading axis.
 
-    W: Array
-    b: Array
-    mean: Array
-    covariance: Array
+    Attributes:
+        W: (N, d).
+        b: (N,).
+        mean: mean m of V, (N,).
+        covariance: covariance C of V, (N, N).
+    """
+
+    W: Float[Array, "*nets units d"]
+    b: Float[Array, "*nets units"]
+    mean: Float[Array, "*nets units"]
+    covariance: Float[Array, "*nets units units"]
 
 
 class Prediction(NamedTuple):
-    """Mean-field curves at given steps, a row for each net of the ensemble.
+    """Mean-field curves at the requested steps, one row per net of the ensemble.
 
     Attributes:
         step: t, (K,).
@@ -58,62 +68,72 @@ class Prediction(NamedTuple):
         mean_bias: mean over units of b, (nets, K).
     """
 
-    step: np.ndarray
-    activation_rate: np.ndarray
-    squared_norm_V: np.ndarray
-    mean_bias: np.ndarray
+    step: Int[np.ndarray, " k"]
+    activation_rate: Float[np.ndarray, "nets k"]
+    squared_norm_V: Float[np.ndarray, "nets k"]
+    mean_bias: Float[np.ndarray, "nets k"]
 
 
-def mean_bias(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
-    """Mean over hidden units of b; an observable, and what `predict` predicts under this name."""
+def mean_bias(model: Any, params: Mapping[str, Array], probe: Any) -> Float[Array, ""]:
+    """Mean over hidden units of b."""
     return params["b"].mean()
 
 
-def excess_loss(model: Any, params: Mapping[str, Array], probe: Any) -> Array:
-    """Logistic loss above ln 2, its least value under random labels, averaged over them: E log cosh(f/2), in nats."""
+def excess_loss(model: Any, params: Mapping[str, Array], probe: Any) -> Float[Array, ""]:
+    """E log cosh(f/2), in nats: logistic loss averaged over random labels, minus its minimum."""
     half = jnp.abs(model.apply(params, probe.x)) / 2
     return (half + jnp.log1p(jnp.exp(-2 * half)) - jnp.log(2.0)).mean()
 
 
 def predict(
-    params: Mapping[str, Array],
-    steps: Sequence[int],
+    params: Mapping[str, Float[Array, "nets ..."]],
+    steps: Sequence[int] | Real[np.ndarray, " k"],
     *,
     learning_rate: float,
     batch_size: int = 1,
     noise: str = "full",
     num_inputs: int = 256,
-    key: Array | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Prediction:
-    """Curves of two-layer nets with bias on x ~ N(0, I) with random labels, logistic loss, with no fitted parameter.
+    """Mean-field curves of two-layer nets with bias, logistic loss, x ~ N(0, I) and random labels.
 
     Args:
         params: an ensemble of initial parameters, W (nets, N, d), b (nets, N), V (nets, N).
         steps: increasing steps at which to predict.
         learning_rate: η.
         batch_size: B.
-        noise: ``"full"`` or ``"label_averaged"`` (p − ½ for p − y: descent without label noise).
-        num_inputs: number of inputs that stand for the law of x, drawn for each net; too few slow the decay of V.
-        key: JAX random key for them; fixed where None.
+        noise: ``"full"``, or ``"label_averaged"`` for descent without label noise (p − ½ replaces
+            p − y).
+        num_inputs: number of inputs drawn per net to represent the distribution of x. With too few,
+            V decays too slowly.
+        key: JAX random key of these inputs; None for a fixed one.
+
+    Returns:
+        Curves with one row per net.
+
+    Raises:
+        InputError: unknown `noise`, wrong `params`, or steps that do not increase.
+
+    At η² t = 1:
 
     >>> import jax, jthermo as jt
     >>> model = jt.models.TwoLayer(inputs=10, hidden=10, init="he")
     >>> nets = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 8))
-    >>> found = predict(nets, (0, 400), learning_rate=0.05)     # η² t = 1
-    >>> print(f"{found.activation_rate[:, 1].mean():.2f}")
+    >>> curves = predict(nets, (0, 400), learning_rate=0.05)
+    >>> print(f"{curves.activation_rate[:, 1].mean():.2f}")
     0.47
     """
     if noise not in NOISES:
         raise InputError(
-            "noise", noise, f"use one of {', '.join(NOISES)}; without descent V grows with no bound"
+            "noise", noise, f"use one of {', '.join(NOISES)}; without descent V grows without bound"
         )
     if set(params) != {"W", "b", "V"} or params["W"].ndim != 3:
         raise InputError(
-            "params", sorted(params), "give W (nets, N, d), b (nets, N) and V (nets, N)"
+            "params", sorted(params), "give arrays W (nets, N, d), b (nets, N) and V (nets, N)"
         )
     steps = [int(s) for s in steps]
     if not steps or steps[0] < 0 or any(b <= a for a, b in itertools.pairwise(steps)):
-        raise InputError("steps", steps, "give increasing steps of at least 0")
+        raise InputError("steps", steps, "give steps of at least 0 in increasing order")
     nets, _, dim = params["W"].shape
     x = jax.random.normal(
         jax.random.key(0) if key is None else key, (nets, num_inputs, dim), params["W"].dtype
@@ -154,24 +174,24 @@ def _advance(
     def update(x: Array, net: MeanField) -> MeanField:
         W, b, mean, covariance = net
         number, dim = x.shape
-        a = x @ W.T + b
+        a = x @ W.T + b[None]
         on = (a > 0).astype(a.dtype)
         sigma = a * on
         M = jnp.outer(mean, mean) + covariance
         pulled = sigma @ M
         kappa = _slope((pulled * sigma).sum(-1))
-        # E(p−y)², without its label part where labels are averaged
+        # E(p−y)², without the label noise ¼ if labels are averaged
         residual = 0.25 * labels + (0.25 - kappa)
         A = (sigma * kappa[:, None]).T @ sigma / number
         S = (sigma * residual[:, None]).T @ sigma / number
         descent = kappa[:, None] * on * pulled
         time, noise = learning_rate * stride, learning_rate**2 / batch_size * stride
         w = jnp.linalg.norm(W, axis=1)
-        seen = gaussian(b, w=w)
+        relu = gaussian(b, w=w)
         force_V, force_b = drift.two_layer(mean, b, w=w, dim=dim)
         force_w = drift.two_layer_radial(mean, b, w=w, dim=dim)
-        # C does the rest
-        force_b, force_w = force_b + seen.sigma / 8, force_w + w * seen.active / 8
+        # F_b' and F_w': without the contribution of the noise of V, which C contains
+        force_b, force_w = force_b + relu.sigma / 8, force_w + w * relu.active / 8
         calm = jnp.eye(len(w), dtype=M.dtype) - time * A
         moved = calm @ covariance @ calm + noise * (S - A @ M @ A)
         return MeanField(
@@ -187,11 +207,11 @@ def _advance(
 def _slope(q: Array) -> Array:
     """E p(1−p) over f ~ N(0, q)."""
     root = jnp.sqrt(jnp.maximum(q, 0))
-    made = jnp.full_like(q, _MIDDLE / 4)
+    total = jnp.full_like(q, _MIDDLE / 4)
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
         p = jax.nn.sigmoid(node * root)
-        made += 2 * weight * p * (1 - p)
-    return made
+        total += 2 * weight * p * (1 - p)
+    return total
 
 
 @jax.jit

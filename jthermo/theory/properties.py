@@ -1,8 +1,9 @@
-"""Properties 4.1 and 4.2 as predicates, with a search for a counter-example (Sec. 4.2, App. A.1).
+"""Properties 4.1 and 4.2 (monotone second moments) as predicates; counter-examples.
 
-The second moments of ∇f for one unit with a = W·x + b are h_v = E σ(a)², h_w = V² E σ'(a)|x|² and h_b = V² E σ'(a).
-Expectations run over given inputs, so they are exact for the law that puts equal weight on these, whatever it is:
-a counter-example is one, and no sampling error can make or hide it.
+The second moments of ∇f for one unit with a = W·x + b are h_v = E σ(a)², h_w = V² E σ'(a)|x|² and
+h_b = V² E σ'(a). Expectations are means over the inputs that the caller gives, so they are exact
+for the distribution that puts equal weight on these inputs. No sampling error can produce or hide
+a counter-example.
 """
 
 from __future__ import annotations
@@ -15,39 +16,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Float, PRNGKeyArray, Real
 
 from jthermo.errors import InputError
 from jthermo.theory.moments import gaussian
 
 COORDINATES = ("V", "b", "W")
-# a fall by less than this share is rounding
+# A relative decrease below this is attributed to float32 rounding.
 ROUNDING = 1e-6
 
 
 class SecondMoments(NamedTuple):
     """h_v, h_w and h_b of one unit, each ()."""
 
-    h_v: Array
-    h_w: Array
-    h_b: Array
+    h_v: Float[Array, "*units"]
+    h_w: Float[Array, "*units"]
+    h_b: Float[Array, "*units"]
 
 
 @dataclass(frozen=True)
 class Property:
-    """A claim that h_v, h_w and h_b never fall when some coordinate of a unit is raised.
+    """A claim that h_v, h_w and h_b never decrease when a coordinate of a unit is raised.
 
     Args:
-        name: its number in the paper.
-        raised: the coordinates, among V (its modulus), b and W (any component).
-        nonnegative: whether it asks for x ≥ 0.
+        name: number of the property in the paper.
+        raised: coordinates that may be raised: V (its modulus), b or W (any component).
+        nonnegative: whether the property assumes x ≥ 0.
     """
 
     name: str
     raised: tuple[str, ...]
     nonnegative: bool
 
-    def applies(self, x: Any) -> bool:
-        """Whether inputs x meet its hypothesis."""
+    def applies(self, x: Real[ArrayLike, "m d"]) -> bool:
+        """Whether inputs x (M, d) satisfy the property's assumption."""
         return not self.nonnegative or bool((np.asarray(x) >= 0).all())
 
 
@@ -56,15 +58,15 @@ PROPERTY_4_2 = Property("4.2", ("V", "b", "W"), nonnegative=True)
 
 
 class CounterExample(NamedTuple):
-    """A unit whose second moment falls although a coordinate is raised.
+    """A unit for which raising a coordinate decreases a second moment.
 
     Attributes:
-        moment: which of ``"h_v"``, ``"h_w"``, ``"h_b"`` falls.
-        raised: which coordinate, ``"V"``, ``"b"`` or ``"W[j]"``.
-        unit: W (d,), b and V before.
-        by: how far it is raised.
-        before: the second moment before.
-        after: and after.
+        moment: the moment that decreases, ``"h_v"``, ``"h_w"`` or ``"h_b"``.
+        raised: the coordinate, ``"V"``, ``"b"`` or ``"W[j]"``.
+        unit: W (d,), b and V before the raise.
+        by: amount by which the coordinate is raised.
+        before: the second moment before the raise.
+        after: the second moment after the raise.
     """
 
     moment: str
@@ -75,8 +77,15 @@ class CounterExample(NamedTuple):
     after: float
 
 
-def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
-    """h_v = E σ(a)², h_w = V² E σ'(a)|x|², h_b = V² E σ'(a), a = W·x + b.
+def second_moments(
+    W: Real[ArrayLike, " d"],
+    b: Real[ArrayLike, ""],
+    V: Real[ArrayLike, ""],
+    x: Real[ArrayLike, "m d"],
+) -> SecondMoments:
+    """Second moments of ∇f for one unit.
+
+    h_v = E σ(a)², h_w = V² E σ'(a)|x|², h_b = V² E σ'(a), with a = W·x + b.
 
     Args:
         W: input weights of one unit, (d,).
@@ -85,11 +94,12 @@ def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
         x: inputs, (M, d).
 
     >>> import jax.numpy as jnp
-    >>> [float(h) for h in second_moments(jnp.ones(2), 0.0, 2.0, jnp.array([[1.0, 0.0], [-1.0, 0.0]]))]
+    >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> [float(h) for h in second_moments(jnp.ones(2), 0.0, 2.0, x)]
     [0.5, 2.0, 2.0]
     """
     x = jnp.asarray(x)
-    a = (x * W).sum(-1) + b
+    a = (x * jnp.asarray(W)[None]).sum(-1) + b
     active = (a > 0).astype(a.dtype)
     return SecondMoments(
         h_v=jnp.square(jnp.maximum(a, 0)).mean(),
@@ -99,32 +109,48 @@ def second_moments(W: Any, b: Any, V: Any, x: Any) -> SecondMoments:
 
 
 def counter_example(
-    claim: Property, x: Any, *, key: Array, num_trials: int = 10_000, scale: float = 2.0
+    claim: Property,
+    x: Real[ArrayLike, "m d"],
+    *,
+    key: PRNGKeyArray,
+    num_trials: int = 10_000,
+    scale: float = 2.0,
 ) -> CounterExample | None:
-    """Look for a unit that breaks a property on given inputs; None where all trials keep to it.
+    """Search for a unit that violates a property on given inputs.
 
-    Each trial draws a unit, raises one coordinate by a random amount, and compares the three second moments.
+    Each trial draws a unit, raises one coordinate by a random amount, and compares the three second
+    moments before and after.
 
     Args:
         claim: `PROPERTY_4_1` or `PROPERTY_4_2`.
         x: inputs, (M, d).
         key: JAX random key.
-        num_trials: number of units and raises to try.
-        scale: standard deviation of the units' coordinates; raises range over four decades below it.
+        num_trials: number of trials.
+        scale: standard deviation of the units' coordinates. Raises range from 10⁻³ to 10 times
+            `scale`.
+
+    Returns:
+        The largest relative decrease of all trials; None if no moment decreased.
+
+    Raises:
+        InputError: `x` is not a non-empty array (M, d), or `num_trials` is below 1.
+
+    Property 4.2 needs x ≥ 0; for normal x, raising W violates it:
 
     >>> import jax
     >>> x = jax.random.normal(jax.random.key(0), (64, 3))
     >>> counter_example(PROPERTY_4_1, x, key=jax.random.key(1)) is None
     True
-    >>> counter_example(PROPERTY_4_2, x, key=jax.random.key(1)).raised[0]     # x ≥ 0 is needed
+    >>> counter_example(PROPERTY_4_2, x, key=jax.random.key(1)).raised[0]
     'W'
     """
     x = jnp.asarray(x, jnp.result_type(float))
     if x.ndim != 2 or not x.size:
-        raise InputError("x", x.shape, "give inputs as (M, d)")
+        raise InputError("x", x.shape, "give inputs as a non-empty array (M, d)")
     if num_trials < 1:
-        raise InputError("num_trials", num_trials, "give at least 1")
-    # six entries hold one, two or three coordinates equally often: one program serves every claim
+        raise InputError("num_trials", num_trials, "give a whole number of at least 1")
+    # Six entries hold one, two or three coordinates equally often, so every claim has the same
+    # shapes and shares one compiled program.
     table = jnp.array([COORDINATES.index(c) for c in (claim.raised * 6)[:6]])
     units, raises, before, after = _trials(num_trials, table, x, scale, key)
     falls = after < before * (1 - ROUNDING)
@@ -154,7 +180,7 @@ def counter_example(
 def _trials(
     num_trials: int, table: Array, x: Array, scale: float, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array], Array, Array]:
-    """Units, raises and the second moments before and after, (trials, 3)."""
+    """Random units, their raises, and the second moments before and after, (trials, 3)."""
     w_key, b_key, v_key, kind_key, component_key, by_key = jax.random.split(key, 6)
     dim, dtype = x.shape[1], x.dtype
     units = {
@@ -182,10 +208,16 @@ def _trials(
     return units, raises, jax.vmap(moments)(units), jax.vmap(moments)(moved)
 
 
-def slopes_in_bias(V: Any, b: Any, *, w: Any = 1.0, dim: int) -> SecondMoments:
-    """Derivatives of h_v, h_w and h_b in b for x ~ N(0, I), none of them negative (App. A.1).
+def slopes_in_bias(
+    V: Real[ArrayLike, "*#units"],
+    b: Real[ArrayLike, "*#units"],
+    *,
+    w: Real[ArrayLike, "*#units"] = 1.0,
+    dim: int,
+) -> SecondMoments:
+    """Derivatives of h_v, h_w and h_b in b for x ~ N(0, I); none is negative (App. A.1).
 
-    ∂h_v = 2 Eσ, ∂h_w = V² (d − 1 + u²) φ(u)/w, ∂h_b = V² φ(u)/w, with u = b/w.
+    ∂h_v/∂b = 2 Eσ, ∂h_w/∂b = V² (d − 1 + u²) φ(u)/w, ∂h_b/∂b = V² φ(u)/w, with u = b/w.
 
     Args:
         V: output weight. Arrays broadcast.
@@ -196,7 +228,7 @@ def slopes_in_bias(V: Any, b: Any, *, w: Any = 1.0, dim: int) -> SecondMoments:
     >>> [round(float(h), 3) for h in slopes_in_bias(1.0, 0.0, dim=3)]
     [0.798, 0.798, 0.399]
     """
-    seen = gaussian(b, w=w)
+    relu = gaussian(b, w=w)
     u = jnp.asarray(b) / w
-    height = jnp.square(jnp.asarray(V)) * seen.density
-    return SecondMoments(2 * seen.sigma, height * (dim - 1 + u**2), height)
+    height = jnp.square(jnp.asarray(V)) * relu.density
+    return SecondMoments(2 * relu.sigma, height * (dim - 1 + u**2), height)

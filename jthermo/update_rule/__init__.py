@@ -1,1 +1,1 @@
-"""The update rule: losses, the residual that enters it, optimizers and learning-rate schedules."""
+"""The update rule: losses, the residual noise and its controls, optimizers and schedules."""

@@ -1,8 +1,9 @@
-"""Losses of the paper as a value and its derivative with respect to the network's outputs.
+"""The losses bce, softmax and squared: value, targets, and the p for which dL/df = p − y.
 
-Labels are class indices, or real numbers where a teacher or the user's own data give them. The printed pair
-L = y ln p + (1−y) ln(1−p), p = 1/(1+eᶠ) gives Eq. 15 only because two sign slips cancel, and descending it anti-learns;
-here L = softplus(f) − y f with p = 1/(1+e⁻ᶠ), so dL/df = p − y.
+Labels y are class indices, or real-valued targets from a teacher or the user's arrays. The paper
+prints L = y ln p + (1−y) ln(1−p) with p = 1/(1+eᶠ). This pair gives Eq. 15 only because two sign
+errors cancel, and minimising it makes the labels less likely. Here L = softplus(f) − y f and
+p = 1/(1+e⁻ᶠ), so dL/df = p − y.
 """
 
 from __future__ import annotations
@@ -11,44 +12,69 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import Float, Real
 
 from jthermo.errors import InputError
 
 LOSSES = ("bce", "squared", "softmax")
+# Requirements of each loss on model and labels, for the error message.
+_NEEDS = {
+    "bce": "1 output and 2 classes",
+    "softmax": "one output per class",
+    "squared": "one output per class, or 1 output and 2 classes",
+}
 
 
 def resolve(loss: str, outputs: int, num_classes: int, num_targets: int | None = None) -> str:
-    """The loss meant by ``"auto"``: logistic for one output, softmax for several, squared for `num_targets` real labels."""
+    """The loss to use, from a name or ``"auto"``, checked against model outputs and labels.
+
+    Args:
+        loss: one of LOSSES, or ``"auto"``: logistic for one output, softmax for several, squared
+            for real-valued targets.
+        outputs: number of outputs of the model.
+        num_classes: number of classes of the labels.
+        num_targets: number of real-valued targets per example; None for class labels.
+
+    Raises:
+        InputError: the loss is unknown, or doesn't fit the outputs or the labels.
+
+    >>> resolve("auto", outputs=3, num_classes=3)
+    'softmax'
+    """
     if loss not in ("auto", *LOSSES):
         raise InputError("loss", loss, f"use one of {', '.join(('auto', *LOSSES))}")
     if num_targets is not None:
         if loss not in ("auto", "squared"):
-            raise InputError("loss", loss, "the labels are real numbers; use 'squared'")
+            raise InputError("loss", loss, "the labels are real-valued targets; use 'squared'")
         if outputs != num_targets:
             raise InputError(
-                "model",
-                f"{outputs} outputs",
-                f"the labels are {num_targets} real numbers; make them equal",
+                "model.outputs",
+                outputs,
+                f"the data have num_targets = {num_targets}; give the model as many outputs",
             )
         return "squared"
-    found = ("bce" if outputs == 1 else "softmax") if loss == "auto" else loss
-    wanted = {
+    resolved = ("bce" if outputs == 1 else "softmax") if loss == "auto" else loss
+    needed = {
         "bce": 1,
         "softmax": num_classes,
         "squared": outputs if outputs == 1 else num_classes,
-    }[found]
-    if outputs != wanted or (outputs == 1 and num_classes != 2):
+    }[resolved]
+    if outputs != needed or (outputs == 1 and num_classes != 2):
         raise InputError(
             "loss",
             loss,
-            f"{found} needs {wanted if outputs != wanted else 2} outputs or classes, "
-            f"but the model has {outputs} outputs and the data {num_classes} classes",
+            f"{resolved} needs {_NEEDS[resolved]}, but outputs = {outputs} and classes = "
+            f"{num_classes}; change the model's outputs, the data's num_classes or the loss",
         )
-    return found
+    return resolved
 
 
-def targets(loss: str, labels: Array, num_outputs: int) -> Array:
-    """Labels as the loss compares them: (M,) for one output, one-hot (M, C) for several; real labels as they are."""
+def targets(loss: str, labels: Real[Array, "m ..."], num_outputs: int) -> Float[Array, "m ..."]:
+    """Labels as float32 targets of the loss.
+
+    Class labels become (M,) for one output and one-hot (M, C) for several. Real-valued targets,
+    (M,) or (M, C), are returned unchanged.
+    """
     if jnp.issubdtype(labels.dtype, jnp.floating):
         return labels
     one_output = loss == "bce" or num_outputs == 1
@@ -59,8 +85,10 @@ def targets(loss: str, labels: Array, num_outputs: int) -> Array:
     )
 
 
-def value(loss: str, outputs: Array, target: Array) -> Array:
-    """L per example, (M,): softplus(f) − y f; ½(f − y)²; −log softmax."""
+def value(
+    loss: str, outputs: Float[Array, " m *c"], target: Float[Array, " m *c"]
+) -> Float[Array, " m"]:
+    """L per example, (M,): softplus(f) − y f (bce), ½|f − y|² (squared) or −Σ y log softmax(f)."""
     if loss == "bce":
         return jax.nn.softplus(outputs) - target * outputs
     if loss == "softmax":
@@ -69,8 +97,8 @@ def value(loss: str, outputs: Array, target: Array) -> Array:
     return squared if squared.ndim == 1 else squared.sum(-1)
 
 
-def prediction(loss: str, outputs: Array) -> Array:
-    """P with dL/df = p − y: the probability, or f itself for squared error."""
+def prediction(loss: str, outputs: Float[Array, " m *c"]) -> Float[Array, " m *c"]:
+    """The p for which dL/df = p − y: the probability, or f itself for the squared loss."""
     if loss == "bce":
         return jax.nn.sigmoid(outputs)
     return jax.nn.softmax(outputs) if loss == "softmax" else outputs

@@ -1,4 +1,4 @@
-"""Optimizers as values: an optax factory and its hyperparameters; every float of them is traced, never recompiled."""
+"""Optimizers: an optax factory with its hyperparameters as a hashable value, and plain SGD."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ class Optimizer:
     """An optax optimizer as a hashable value; the learning rate comes from the sweep.
 
     Args:
-        fn: an optax factory, or any function ``(learning_rate, **hyper) -> optax.GradientTransformation``.
-        **hyper: its other arguments. Floats can be swept by name (``vary={"optimizer.b1": (0.8, 0.9)}``)
-            without a new compilation; other values are static.
+        fn: an optax factory, or any function
+            ``(learning_rate, **hyper) -> optax.GradientTransformation``.
+        **hyper: the other arguments of `fn`. Floats can be swept by name, as in
+            ``vary={"optimizer.b1": (0.8, 0.9)}``, without another compilation; other values are
+            static.
+
+    Raises:
+        InputError: `fn` isn't callable, rejects its arguments, or branches on a float.
 
     >>> import optax
     >>> Optimizer(optax.adam, b1=0.8)
@@ -39,18 +44,21 @@ class Optimizer:
             self.build(0.1)
             jax.eval_shape(self._one_update, 0.1, self._floats)
         except jax.errors.ConcretizationTypeError:
-            remedy = f"{fn.__name__} branches on a float, but floats are traced; write it as a constant of the function"
+            remedy = (
+                f"{fn.__name__} branches on a float argument, but these are traced by JAX; "
+                "set that value inside the function"
+            )
             raise InputError("optimizer", self, remedy) from None
         except InputError:
             raise
         except (TypeError, ValueError) as error:
             raise InputError(
-                "optimizer", self, f"{fn.__name__} refuses these arguments ({error})"
+                "optimizer", self, f"{fn.__name__} rejects these arguments ({error}); correct them"
             ) from None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Factory and hyperparameters, as the constructor takes them."""
+        """The factory and its hyperparameters: the constructor's arguments by name."""
         return {"fn": self.fn, **self.hyper}
 
     @property
@@ -60,20 +68,20 @@ class Optimizer:
     def build(
         self, learning_rate: Any, traced: Mapping[str, Any] | None = None
     ) -> optax.GradientTransformation:
-        """The optax transformation, with `traced` values in place of the floats they name."""
+        """The optax transformation; `traced` values replace the float hyperparameters they name."""
         return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
 
     def _one_update(self, learning_rate: Any, traced: Mapping[str, Any]) -> Any:
-        """An update of one weight, as a program sees it."""
-        made, weight = self.build(learning_rate, traced), jnp.ones(())
-        return made.update(weight, made.init(weight), weight)[0]
+        """The update of a single weight, traced once to check that the factory can be compiled."""
+        transformation, weight = self.build(learning_rate, traced), jnp.ones(())
+        return transformation.update(weight, transformation.init(weight), weight)[0]
 
     def __repr__(self) -> str:
-        given = {
+        changed = {
             k: v for k, v in self.hyper.items() if k not in self.defaults or v != self.defaults[k]
         }
         name = f"{self.fn.__module__.partition('.')[0]}:{self.fn.__qualname__}"
-        return f"Optimizer({', '.join([name, *(f'{k}={v!r}' for k, v in given.items())])})"
+        return f"Optimizer({', '.join([name, *(f'{k}={v!r}' for k, v in changed.items())])})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Optimizer) and (self.fn, self.hyper) == (other.fn, other.hyper)
@@ -90,15 +98,22 @@ def sgd(
 ) -> Optimizer:
     """θ ← θ − η ∇L, the paper's optimizer; with momentum m: v ← m v + ∇L, θ ← θ − η v.
 
+    Both decay arguments can be swept: ``vary={"optimizer.decay_at": (1e3, 3e3)}``. For another
+    schedule, give ``jt.Optimizer`` a function ``(learning_rate, **hyper)`` that returns an optax
+    optimizer with that schedule.
+
     Args:
-        momentum: m, None for none.
-        nesterov: whether the momentum looks ahead.
-        decay_at: number of updates at the full η; all further ones have η/decay. None never decays.
-        decay: what η is divided by. Both are axes: ``vary={"optimizer.decay_at": (1e3, 3e3)}``. For any other schedule give
-            ``jt.Optimizer`` a function ``(learning_rate, **hyper)`` that hands one to optax.
+        momentum: m; None for plain SGD.
+        nesterov: use Nesterov's momentum.
+        decay_at: number of updates with the full η; all later ones have η/decay. None: no decay.
+        decay: the divisor of η after `decay_at` updates.
+
+    Returns:
+        The optimizer, for ``jt.Sweep(optimizer=…)``.
 
     Raises:
-        InputError: `decay_at` is negative, or 2²⁴ and more, where float32 skips steps; `decay` isn't positive.
+        InputError: `decay_at` is negative or at least 2²⁴, where float32 no longer counts single
+            steps; or `decay` isn't positive.
 
     >>> sgd(momentum=0.9)
     Optimizer(optax:sgd, momentum=0.9)

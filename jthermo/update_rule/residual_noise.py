@@ -1,7 +1,8 @@
-"""How the residual p − y enters the update: the real one, or a control that removes one of its parts (Sec. 3, 5).
+"""``noise=``: the residual p − y of the update, or what replaces it to remove some noise.
 
-``"full"`` is SGD. ``"unbiased"`` replaces p − y by an independent random sign, the noise that the thermophoresis
-argument assumes. ``"label_averaged"`` replaces y by its mean, which removes the label noise and keeps the descent.
+``"full"`` is SGD. ``"unbiased"`` replaces p − y by an independent random sign: the noise that the
+thermophoresis argument assumes. ``"label_averaged"`` replaces y by its mean, which removes the
+label noise and keeps the descent.
 """
 
 from __future__ import annotations
@@ -28,10 +29,18 @@ class Full:
 
 @dataclass(frozen=True)
 class Unbiased:
-    """r = ±scale, a sign drawn anew and independent of x, y and f; for C classes 2·scale·(1/C − one-hot).
+    """r = ±s with a fresh random sign, independent of x, y and f.
+
+    For C classes, r = 2s·(1/C − one-hot of a random class).
 
     Args:
-        scale: s with s² = E(p−y)²; ½ is the value at f = 0.
+        scale: s, where s² stands for E(p−y)²; at f = 0 it is ½.
+
+    Raises:
+        InputError: `scale` isn't positive.
+
+    >>> Unbiased(scale=0.3)
+    Unbiased(scale=0.3)
     """
 
     scale: float = 0.5
@@ -55,7 +64,7 @@ class Unbiased:
 
 @dataclass(frozen=True)
 class LabelAveraged:
-    """r = p − E y: the mean over random labels, ½ for two classes and 1/C for C."""
+    """r = p − E[y], with the mean of random labels: ½ for one output, 1/C for C outputs."""
 
     def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""
@@ -69,7 +78,7 @@ _NAMED = {"full": Full, "unbiased": Unbiased, "label_averaged": LabelAveraged}
 
 
 def as_noise(noise: str | Noise) -> Noise:
-    """A noise value from its name.
+    """The noise value of a name; a noise value is returned unchanged.
 
     >>> as_noise("unbiased")
     Unbiased(scale=0.5)
@@ -80,6 +89,6 @@ def as_noise(noise: str | Noise) -> Noise:
         raise InputError(
             "noise",
             noise,
-            f"use one of {', '.join(_NAMED)} or a value such as jt.noise.Unbiased(scale=0.5)",
+            f"use one of {', '.join(_NAMED)}, or a value such as jt.noise.Unbiased(scale=0.5)",
         )
     return _NAMED[noise]()

@@ -1,4 +1,4 @@
-"""Learning rates that change during training: optimizers with a schedule of η in them."""
+"""Learning-rate schedules, such as a rate that falls once; used as a sweep's optimizer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ def stepped_sgd(
     decay_at: float = 0.0,
     decay: float = 10.0,
 ) -> optax.GradientTransformation:
-    """SGD with η for the first `decay_at` updates and η/decay from then on; see :func:`sgd`."""
+    """SGD with η for the first `decay_at` updates and η/decay afterwards: :func:`jthermo.sgd`."""
     if is_number(decay_at) and not 0 <= decay_at < 2**24:
-        raise InputError("optimizer.decay_at", decay_at, "give a number of steps from 0 to 2²⁴ − 1")
+        raise InputError(
+            "optimizer.decay_at", decay_at, "give a number of updates from 0 to 2²⁴ − 1"
+        )
     if is_number(decay):
         finite_number("optimizer.decay", decay, above=0)
 

@@ -1,15 +1,16 @@
 """jthermo's engines beside what one would write in their place, on this machine, in turns.
 
-Every contestant of a case lives in a process of its own: it compiles, finds a number of steps that takes long enough
-to be timed, then all of them are timed in turns and the median counts. A contestant's time is nanoseconds of wall time
-per step of one run on the whole machine, and of the processors' time, which others on the machine disturb less; the first
-call, which compiles, and the peak memory of the process, libraries included, stand apart.
+Each contestant of a case runs in its own process. It compiles and finds a number of steps that
+takes long enough to be timed; then all contestants are timed in turns, and the median counts. A
+time is nanoseconds of wall time per step of one run on the whole machine, and nanoseconds of
+processor time, which other work on the machine disturbs less. The first call, which compiles, and
+the peak memory of the process, libraries included, are given separately.
 
     python scripts/benchmark                     every case → results/benchmark.json and its tables
-    python scripts/benchmark --missing           go on where that was stopped
-    python scripts/benchmark --only small wide   some cases anew
-    python scripts/benchmark --into README.md docs/speed.md    write tables and figure from the existing JSON
-    python scripts/benchmark --table             … → the terminal
+    python scripts/benchmark --missing           continue a benchmark that was stopped
+    python scripts/benchmark --only small wide   measure some cases again
+    python scripts/benchmark --into README.md docs/speed.md    tables and figure from the JSON
+    python scripts/benchmark --table             tables from the JSON, in the terminal
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import figure
-import measure
-import report
-from cases import CASES, EVERYONE, TORCH
-from contestants import ROOT, taking_part
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo import figures
 from jthermo.results.atomic import write_whole
+from scripts.benchmark import figure, measure, report
+from scripts.benchmark.cases import CASES, EVERYONE, TORCH
+from scripts.benchmark.contestant import ROOT
+from scripts.benchmark.contestants import taking_part
 
 
 def run(cases: list[str], found: dict[str, Any], given: argparse.Namespace) -> list[str]:
@@ -89,7 +90,7 @@ def main() -> None:
             found = json.loads(given.out.read_text())
             if any(found["machine"].get(k) != here[k] for k in ("cpu", "cores", "versions")):
                 parser.error(
-                    f"{given.out} is of another machine or other versions: leave --only and --missing away"
+                    f"{given.out} is from another machine or versions; omit --only and --missing"
                 )
         cases = [c for c in given.only or CASES if not (given.missing and c in found["cases"])]
         if "torch" not in here["versions"] and set(TORCH) - set(given.without):

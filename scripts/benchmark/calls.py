@@ -1,4 +1,4 @@
-"""What is timed call by call: the variance of the gradient, the fit of a collapse, and what a results folder costs."""
+"""Timed call by call: gradient variance, collapse fits, and the cost of a results folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cases import NETS
-from contestants import Contestant, sweep
+from scripts.benchmark.cases import NETS
+from scripts.benchmark.contestant import Contestant, sweep
 
 
 def gradient_variance(way: str, convolutional: int) -> Contestant:
@@ -57,7 +57,7 @@ def gradient_variance(way: str, convolutional: int) -> Contestant:
 
 
 def fit(_: str, seeds: int) -> Contestant:
-    """The collapse of 3 learning rates × 2 batch sizes × so many seeds × 60 records of a planted law."""
+    """A collapse of 3 learning rates × 2 batch sizes × `seeds` seeds × 60 planted records."""
     import numpy as np
     import pandas as pd
 
@@ -100,7 +100,7 @@ def checkpoint(where: str, steps: int) -> Contestant:
 
 
 def resume(way: str, steps: int) -> Contestant:
-    """A short sweep anew, or from a checkpoint, in this process or in one of its own, or as it is when finished."""
+    """A short sweep from the start, from a checkpoint (here or in a new process), or finished."""
     import jthermo as jt
 
     asked, folder = sweep(NETS["small"], steps), Path(tempfile.mkdtemp())

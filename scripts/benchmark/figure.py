@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from cases import NETS
-from report import curves, ratio
 
 from jthermo.figures.style import STYLE
+from scripts.benchmark.cases import NETS
+from scripts.benchmark.report import curves, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Taking turns: every contestant of a case in a process of its own, timed one after the other, again and again."""
+"""Times the contestants of a case in turns, each in its own process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contestants import ROOT, images, made
+from scripts.benchmark.contestant import ROOT, images
+from scripts.benchmark.contestants import contestant
 
 VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 def work(case: str, name: str, seconds: float) -> None:
-    """A contestant's process: say how it is set up, then time one turn for every line that comes in."""
-    it = made(case, name)
+    """A contestant's process: prints its set-up, then times one turn for every line it reads."""
+    it = contestant(case, name)
     it.prepare()
     began = time.perf_counter()
     it.run(it.unit)
@@ -56,7 +57,7 @@ def processors() -> float:
 
 
 def compare(case: str, names: tuple[str, ...], turns: int, seconds: float) -> dict[str, Any]:
-    """The contestants of a case, in turns; each starts when the one before is set up, so that none disturbs another."""
+    """Time the contestants of a case in turns; each is set up before the next one starts."""
     found: dict[str, Any] = {}
     workers: dict[str, subprocess.Popen[str]] = {}
     try:

@@ -1,11 +1,11 @@
-"""The same training in plain JAX: `lax.scan` over `vmap(grad)`, jax.random and optax, as a good user would write it."""
+"""The same training in plain JAX, as a good user would write it: `lax.scan` over `vmap(grad)`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cases import Net
-from contestants import ETA, Contestant, images
+from scripts.benchmark.cases import Net
+from scripts.benchmark.contestant import ETA, Contestant, images
 
 
 def plain_jax(net: Net) -> Contestant:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cases import Net
-from contestants import ETA, Contestant
+from scripts.benchmark.cases import Net
+from scripts.benchmark.contestant import ETA, Contestant
 
 
 def torch_loop(net: Net) -> Contestant:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cases import CALLS, CASES, LIMITS, Net
 
 from jthermo.results.atomic import write_between
+from scripts.benchmark.cases import CALLS, CASES, LIMITS, Net
 
 Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full
@@ -61,20 +61,24 @@ class Bar(NamedTuple):
 def page(found: Found) -> str:
     """The text between the markers of docs/speed.md: all tables and the figure."""
     words = (
-        f"Nanoseconds of wall time per training step of one run at B = 1, on {_where(found)}. The programs take turns, "
-        "and each number is a median. jthermo's time includes recording; the others record nothing. The numbers come "
-        "from [results/benchmark.json](../results/benchmark.json), which `python scripts/benchmark` writes. Its option "
+        f"Nanoseconds of wall time per training step of one run at B = 1, on {_where(found)}. "
+        "The programs take turns, and each number is a median. jthermo's time includes recording; "
+        "the others record nothing. The numbers come from "
+        "[results/benchmark.json](../results/benchmark.json), which `python scripts/benchmark` "
+        "writes. "
+        "Its option "
         "`--table` also prints processor time, compilation time and memory."
     )
     picture = (
-        "![Speed of each program relative to plain JAX, case by case; time against runs, steps and width; memory "
+        "![Speed of each program relative to plain JAX, case by case; time against runs, steps and "
+        "width; memory "
         "against runs.](../results/figures/benchmark.png)"
     )
     return "\n\n".join([summary(found), words, picture, verdicts(found)])
 
 
 def short(found: Found) -> str:
-    """The text between the markers of README.md: the seven rows of the summary, and where they were measured."""
+    """The text between the markers of README.md: seven rows, and where they were measured."""
     words = (
         f"Wall time of one training step of one run at B = 1, on {_where(found)}.\n"
         "[Method, scaling, checkpoints and resume](docs/speed.md)."
@@ -90,7 +94,7 @@ def _where(found: Found) -> str:
 
 
 def write(found: Found, path: Path) -> None:
-    """Fill the markers that a page has: ``<!-- speed:begin -->`` (README.md), ``<!-- benchmark:begin -->`` (docs/speed.md)."""
+    """Fill the markers of a page: ``speed`` in README.md, ``benchmark`` in docs/speed.md."""
     write_between(path, {"speed": short(found), "benchmark": page(found)})
 
 
@@ -110,13 +114,15 @@ def summary(found: Found) -> str:
 def table(found: Found) -> str:
     """Everything, nanoseconds per run-step or per call."""
     lines = [
-        "| case | contestant | wall, ns | lowest … highest | processors, ns | 1st call, s | peak, MB |",
+        "| case | contestant | wall, ns | lowest … highest | processors, ns "
+        "| 1st call, s | peak, MB |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for case, each in found["cases"].items():
         for name, row in each.items():
             span = f"{row['ns_low']:,.4g} … {row['ns_high']:,.4g}"
-            times = f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g} | {row['first_call_seconds']:.2f}"
+            times = f"{row['ns']:,.4g} | {span} | {row['processor_ns']:,.4g}"
+            times += f" | {row['first_call_seconds']:.2f}"
             lines.append(f"| {case} | {name} | {times} | {row['peak_bytes'] / 1e6:,.0f} |")
     return "\n".join(lines)
 
@@ -228,7 +234,8 @@ def _growth(found: Found) -> list[Bar]:
             x, y = curves(found, curve, name)
             line = linear(x[x >= least], y[x >= least])
             of = "steps" if curve == "steps" else "runs"
-            words = f"{what} against {of}{f' from {least}' if least else ''}, {name.removeprefix('jthermo-')}"
+            start = f" from {least}" if least else ""
+            words = f"{what} against {of}{start}, {name.removeprefix('jthermo-')}"
             if line is None:
                 made.append(Bar(words, "not measured", "linear"))
                 continue
@@ -282,7 +289,8 @@ def _calls(found: Found) -> list[Bar]:
     if "resume" in found["cases"]:
         rows = {name: row["ns"] / 1e9 for name, row in found["cases"]["resume"].items()}
         told = (
-            f"{rows['resume']:.2f} s, in a new process {rows['resume-process']:.1f} s; anew {rows['anew']:.2f} s; "
+            f"{rows['resume']:.2f} s, in a new process {rows['resume-process']:.1f} s; "
+            f"from the start {rows['anew']:.2f} s; "
             f"a finished folder opens in {1000 * rows['open']:.0f} ms"
         )
         made.append(Bar("a sweep of 512 runs resumed from a checkpoint and ended", told))
@@ -290,7 +298,7 @@ def _calls(found: Found) -> list[Bar]:
 
 
 def curves(found: Found, what: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A scaling curve of one contestant: runs → ns a step of all, steps → seconds, width → ns, runs → peak bytes."""
+    """A scaling curve: runs → ns per step of all, steps → seconds, width → ns, runs → bytes."""
     x, y = [], []
     for case, rows in found["cases"].items():
         net = CASES.get(case)
@@ -313,7 +321,7 @@ def curves(found: Found, what: str, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def linear(x: np.ndarray, y: np.ndarray) -> Line | None:
-    """The straight line of a curve and how far from straight it is; None for less than three points.
+    """The straight line of a curve and its deviation; None for fewer than three points.
 
     >>> import numpy as np
     >>> linear(np.array([1.0, 2.0, 4.0]), np.array([3.0, 5.0, 9.0])).each

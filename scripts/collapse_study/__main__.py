@@ -4,6 +4,7 @@
 python scripts/collapse_study --draws 20 --salt 1 --families white_3 false_plateau
 python scripts/collapse_study --draws 5 --salt 1 --rivals
 python scripts/collapse_study --draws 40 --salt 1 --powers
+python scripts/collapse_study --draws 4 --salt 1 --perturb
 """
 
 import argparse
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+# Run as a folder, Python puts only this folder on its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo.collapse import fit_collapse
+from scripts.collapse_study import perturb
 from scripts.collapse_study.families import FAMILIES
 from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
 from scripts.collapse_study.rivals import RULES, rival
-from scripts.collapse_study.scoring import ours, score_family, table
+from scripts.collapse_study.scoring import Fitter, ours, score_family, table
 
 ONE_CONTROL = [
     name
@@ -28,41 +31,35 @@ ONE_CONTROL = [
 
 
 def compare(families: list[str], draws: int, salt: int) -> None:
-    """One row a fitter, over the families of one control whose bound is known."""
-    print(f"{'fitter':<12}{'cover':>7}{'worst':>7}{'score':>7}{'rmse':>7}{'crash':>7}{'ms':>7}")
-    for label, fitter in {"jthermo": ours, **{rule: rival(rule) for rule in RULES}}.items():
+    """One row per fitter, over the families of one control whose bound is known."""
+    columns = ("cover", "worst", "score", "rmse", "crash", "ms")
+    print(f"{'fitter':<12}" + "".join(f"{column:>7}" for column in columns))
+    fitters: dict[str, Fitter] = {"jthermo": ours, **{rule: rival(rule) for rule in RULES}}
+    for label, fitter in fitters.items():
         scores = [score_family(name, draws, fitter, salt) for name in families]
         hits = np.mean([hit for s in scores for hit in s.hits])
         worst = min(s.coverage for s in scores if s.hits)
-        score, rmse = (
-            np.nanmedian([getattr(s, n) for s in scores]) for n in ("interval_score", "rmse")
-        )
-        crashes, ms = (
-            sum(s.crashes for s in scores),
-            1000 * np.median([t for s in scores for t in s.seconds]),
-        )
-        print(
-            f"{label:<12}{hits:>7.3f}{worst:>7.2f}{score:>7.2f}{rmse:>7.2f}{crashes:>7}{ms:>7.0f}",
-            flush=True,
-        )
+        score = np.nanmedian([s.interval_score for s in scores])
+        rmse = np.nanmedian([s.rmse for s in scores])
+        crashes = sum(s.crashes for s in scores)
+        ms = 1000 * np.median([t for s in scores for t in s.seconds])
+        numbers = f"{hits:>7.3f}{worst:>7.2f}{score:>7.2f}{rmse:>7.2f}{crashes:>7}{ms:>7.0f}"
+        print(f"{label:<12}{numbers}", flush=True)
 
 
-def powers(draws: int, salt: int) -> None:
-    """Coverage where the power of a correction is fitted, and where the one found is taken as known."""
+def correction_powers(draws: int, salt: int) -> None:
+    """Coverage if the power of a correction is fitted, and if the fitted one is taken as known."""
     sizes = np.array([8.0, 12.0, 16.0, 32.0, 64.0, 128.0])
     hits = dict.fromkeys(("L", "correction_L", "power_L", "power taken as known: L"), 0)
     unbounded = 0
     for draw in range(draws):
         rng = np.random.default_rng([salt, draw])
-        p, w, a = (
-            rng.uniform(-1, 1),
-            rng.uniform(-2, -0.7),
-            rng.choice([-1, 1]) * rng.uniform(0.3, 0.9),
-        )
+        p, w = rng.uniform(-1, 1), rng.uniform(-2, -0.7)
+        a = rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
         log_tau = p * np.log(sizes) + a * (sizes / 8) ** w
         plan = Planted(
             curve=random_curve(rng, log_tau.mean() + 3.5, 7.0),
-            powers=np.ones(1),
+            exponents=np.ones(1),
             log_controls=log_tau[:, None],
             log_times=(np.linspace(0, 7, 50),) * len(sizes),
             num_replicates=(8,) * len(sizes),
@@ -73,41 +70,51 @@ def powers(draws: int, salt: int) -> None:
         nearest = np.abs(np.log(table["shift"].to_numpy())[:, None] - log_tau).argmin(axis=1)
         table["L"] = sizes[nearest]
         fit = fit_collapse(table, ["L"], correction={"L": (-4, -0.25)})
-        known = fit_collapse(table, ["L"], correction={"L": fit.corrections[0].power}).exponents[
-            "L"
-        ]
-        answers = (*fit.exponents.values(), known)
+        known = fit_collapse(table, ["L"], correction={"L": fit.corrections[0].power})
+        answers = (*fit.exponents.values(), known.exponents["L"])
         for name, exponent, truth in zip(hits, answers, (p, a, w, p), strict=True):
             hits[name] += exponent.low <= truth <= exponent.high
         unbounded += "correction_power" in {note.code for note in fit.notes}
-    print({name: float(hit / draws) for name, hit in hits.items()}, "unbounded:", unbounded / draws)
+    shares = {name: float(hit / draws) for name, hit in hits.items()}
+    print(shares, "unbounded:", unbounded / draws)
 
 
 def main() -> None:
-    """Print one row a family and the bars."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=20, help="data sets of each family")
-    parser.add_argument("--salt", type=int, default=1, help="another number, other draws")
-    parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
+    """Print one row per family and the totals."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--draws", type=int, default=20, help="data sets per family")
+    parser.add_argument("--salt", type=int, default=1, help="another number gives other draws")
+    parser.add_argument("--families", nargs="*", choices=list(FAMILIES), help="default: all")
+    parser.add_argument("--rivals", action="store_true", help="compare with the quality S")
+    parser.add_argument("--powers", action="store_true", help="fit the power of a correction")
     parser.add_argument(
-        "--rivals", action="store_true", help="the quality S beside, where there is one control"
+        "--perturb", action="store_true", help="halve and double every setting; resumable"
     )
     parser.add_argument(
-        "--powers", action="store_true", help="coverage with a fitted power of a correction"
+        "--lines",
+        type=Path,
+        default=Path("results/collapse_perturbation.jsonl"),
+        help="file of --perturb, one line per fit",
     )
     args = parser.parse_args()
+    families = args.families or list(FAMILIES)
     if args.powers:
-        powers(args.draws, args.salt)
-        return
-    if args.rivals:
-        compare([name for name in args.families if name in ONE_CONTROL], args.draws, args.salt)
-        return
-    scores = {}
-    for name in args.families:
-        scores[name] = score_family(name, args.draws, salt=args.salt)
-        print(".", end="", flush=True, file=sys.stderr)
-    print(file=sys.stderr)
-    print("\n".join(table(scores)))
+        correction_powers(args.draws, args.salt)
+    elif args.rivals:
+        compare([name for name in families if name in ONE_CONTROL], args.draws, args.salt)
+    elif args.perturb:
+        chosen = args.families or list(perturb.REPRESENTATIVE)
+        perturb.run(args.lines, chosen, args.draws, args.salt)
+        print("\n".join(perturb.table(perturb.read_lines(args.lines))))
+    else:
+        scores = {}
+        for name in families:
+            scores[name] = score_family(name, args.draws, salt=args.salt)
+            print(".", end="", flush=True, file=sys.stderr)
+        print(file=sys.stderr)
+        print("\n".join(table(scores)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The families of data sets that a collapse fitter is scored on: fresh exponents, curves and grids at each draw."""
+"""The families of data sets on which a collapse fitter is scored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from scripts.percolation import simulate as percolation
 
 @dataclass(frozen=True)
 class Draw:
-    """One data set and what is true of it.
+    """One data set and the truth about it.
 
     Attributes:
         table: tidy, with the columns of `controls`, seed, step and value.
+        controls: names of the controls.
         truth: exponents that the data determine.
-        bound: least standard deviation of each, where it is known.
+        bound: least standard deviation of each, if it is known.
         collapses: whether the curves are one.
         hidden: controls whose exponent the data do not determine.
-        corrected: the exponents hold only in the limit; the curves of finite controls deviate.
+        corrected: whether the exponents hold only in a limit, so that the curves deviate.
     """
 
     table: pd.DataFrame
@@ -39,14 +40,14 @@ FAMILIES: dict[str, Family] = {}
 
 
 def family(make: Family) -> Family:
-    """Enter a family under its name."""
+    """Register a family under its name."""
     FAMILIES[make.__name__] = make
     return make
 
 
 def drawn(plan: Planted, rng: np.random.Generator, **facts) -> Draw:
-    """The table of a plan with its truth and bound."""
-    truth = dict(zip(plan.names, plan.powers.tolist(), strict=True))
+    """One data set of a plan with its truth and bound."""
+    truth = dict(zip(plan.names, plan.exponents.tolist(), strict=True))
     bound = dict(zip(plan.names, plan.bound().tolist(), strict=True))
     return Draw(plan.table(rng), plan.names, truth, bound, **facts)
 
@@ -105,7 +106,8 @@ def outliers(rng: np.random.Generator) -> Draw:
     for label in rng.choice(table.seed.unique(), 2, replace=False):
         rows = table.seed == label
         if rng.random() < 0.5:
-            table.loc[rows, "value"] = table.value[rows].iloc[0]  # stuck where it started
+            # stuck where it started
+            table.loc[rows, "value"] = table.value[rows].iloc[0]
             table.loc[rows, "value"] += 0.5 * rng.choice([-1, 1])
         else:
             late = rows & (table.step > np.sqrt(table.step.max()))
@@ -115,7 +117,7 @@ def outliers(rng: np.random.Generator) -> Draw:
 
 @family
 def divergences(rng: np.random.Generator) -> Draw:
-    """A few replicates become infinite, and records are lost here and there."""
+    """A few replicates become infinite, and some records are missing."""
     whole = drawn(plant(rng, replicates=8), rng)
     table = whole.table.copy()
     for label in rng.choice(table.seed.unique(), 3, replace=False):
@@ -163,7 +165,7 @@ def _process(
 
 @family
 def physics_dephasing(rng: np.random.Generator) -> Draw:
-    """Mean cos of the angles of M rotors that diffuse with diffusivity rate²: the clock is t·rate²."""
+    """Mean cos of the angles of M rotors with diffusivity rate²: the clock is t·rate²."""
     rotors = int(rng.integers(100, 600))
 
     def path(clock: np.ndarray) -> np.ndarray:
@@ -205,7 +207,7 @@ def physics_relaxation(rng: np.random.Generator) -> Draw:
 
 @family
 def physics_first_passage(rng: np.random.Generator) -> Draw:
-    """Share of M random walkers on a lattice that have not yet left (−L, L): the clock is t/L²."""
+    """Share of M random walkers that have not yet left (−L, L): the clock is t/L²."""
     walkers, replicates = int(rng.integers(100, 400)), int(rng.choice([3, 5, 8]))
     frames = []
     for k, size in enumerate((8, 12, 18, 27)[: rng.integers(3, 5)]):
@@ -259,7 +261,7 @@ def _bent(name: str, bend: Callable[[Planted, np.random.Generator], Callable]) -
 
 
 def _ramp(plan: Planted) -> np.ndarray:
-    """The conditions from −1 to 1 in the order of their control."""
+    """A number from −1 to 1 per condition that increases with its control."""
     c = plan.log_controls[:, 0]
     return 2 * (c - c.min()) / np.ptp(c) - 1
 
@@ -272,7 +274,7 @@ def _saturating(plan: Planted) -> Callable:
 
 
 def _plateau(plan: Planted, rng: np.random.Generator) -> Callable:
-    """The plateau drifts with the control: its means differ by 5 standard errors from first to last."""
+    """The plateau drifts with the control, by 5 standard errors from first to last."""
     k = len(plan.log_times) // 2
     weight = 1 - plan.curve(plan.log_tau(k))
     weight = weight / weight.sum()
@@ -346,7 +348,7 @@ def hidden_disjoint(rng: np.random.Generator) -> Draw:
     """Each condition records another stretch of the curve, with gaps between."""
     plan = plant(rng, replicates=6)
     number = len(plan.log_times)
-    shift = (plan.log_controls @ plan.powers) - (plan.log_controls @ plan.powers).min()
+    shift = (plan.log_controls @ plan.exponents) - (plan.log_controls @ plan.exponents).min()
     shuffled = np.argsort(plan.log_controls[:, 0])
     width = np.ptp(plan.log_times[0]) / number
     times = tuple(
@@ -364,7 +366,7 @@ def _correction(name: str, bend: Callable[[Planted, np.random.Generator], Callab
     def make(rng: np.random.Generator) -> Draw:
         plan = plant(rng, replicates=int(rng.integers(4, 13)))
         table = replace(plan, bend=bend(plan, rng)).table(rng)
-        truth = dict(zip(plan.names, plan.powers.tolist(), strict=True))
+        truth = dict(zip(plan.names, plan.exponents.tolist(), strict=True))
         return Draw(table, plan.names, truth, {}, collapses=None, corrected=True)
 
     FAMILIES[name] = make

@@ -1,7 +1,8 @@
-"""Data sets with planted exponents: random curves, grids and noise, and the bound no fitter can beat.
+"""Data sets with planted exponents: random curves, grids and noise, and the best possible error.
 
-A replicate is F(log τ) plus a Gaussian process whose covariance is known here, so that the information on the
-exponents with F unknown, the semiparametric Cramér–Rao bound, is a matter of linear algebra.
+A replicate is F(log τ) plus a Gaussian process whose covariance is known here, so that the
+information on the exponents with F unknown, the semiparametric Cramér–Rao bound, is a matter of
+linear algebra.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import pandas as pd
 from jthermo.collapse.spline import Lattice
 
 Curve = Callable[[np.ndarray], np.ndarray]
-RESOLUTION = 24  # lattice cells on the length of one curve which the unknown F may use in the bound
+# Lattice cells per length of one curve that the unknown F may use in the bound. Chosen.
+RESOLUTION = 24
 
 
 def random_curve(rng: np.random.Generator, centre: float, length: float) -> Curve:
@@ -30,17 +32,21 @@ def random_curve(rng: np.random.Generator, centre: float, length: float) -> Curv
         if kind == 0:
             return 1 / (1 + np.exp(-z))
         if kind == 1:
-            return np.exp(-np.exp(np.clip(z, -50, 50)))  # exponential relaxation in t
+            # exponential relaxation in t
+            return np.exp(-np.exp(np.clip(z, -50, 50)))
         if kind == 2:
-            return 0.35 * np.logaddexp(0.0, -z)  # power law into a plateau
+            # a power law that ends in a plateau
+            return 0.35 * np.logaddexp(0.0, -z)
         if kind == 3:
             return np.exp(-0.5 * (z / 1.6) ** 2)
         if kind == 4:
-            return 0.12 * z + 0.4 * np.sin(1.7 * z)  # log-periodic
+            # log-periodic
+            return 0.12 * z + 0.4 * np.sin(1.7 * z)
         if kind == 5:
             return 0.5 * np.tanh(z + 2) + 0.3 * np.tanh(2 * (z - 2))
         if kind == 6:
-            return 1 / (1 + np.exp(-z)) + 0.5 * np.exp(-0.5 * ((z - 2) / 1.2) ** 2)  # overshoot
+            # overshoot
+            return 1 / (1 + np.exp(-z)) + 0.5 * np.exp(-0.5 * ((z - 2) / 1.2) ** 2)
         return 0.3 * z / np.sqrt(1 + 0.15 * z**2)
 
     return lambda u: sign * shape(u)
@@ -48,16 +54,17 @@ def random_curve(rng: np.random.Generator, centre: float, length: float) -> Curv
 
 @dataclass(frozen=True)
 class PlantedNoise:
-    """Covariance of one replicate; every amplitude is a standard deviation in units of the curve's range.
+    """Covariance of one replicate, with standard deviations in units of the curve's range.
 
     Attributes:
-        point: independent from record to record.
-        memory: with correlation exp(−|Δ log t|/reach).
-        offset: constant along the replicate.
-        walk: random walk in log t, at the end of the record.
-        lead: the replicate runs ahead by this much in log t, which is linear in the covariance only.
-        growth: all amplitudes grow by this factor along the record.
-        shared: share of the variance of all but the point noise that a seed keeps at every control.
+        point: amplitude of noise that is independent from record to record.
+        memory: amplitude of noise with correlation exp(−|Δ log t|/reach).
+        reach: correlation length of that noise, in log t.
+        offset: amplitude of a constant along the replicate.
+        walk: amplitude of a random walk in log t, at the end of the record.
+        lead: standard deviation, in log t, of running ahead. Only its linear effect is drawn.
+        growth: factor by which all amplitudes grow along the record.
+        shared: share of all variance except point noise that a seed keeps at every control.
     """
 
     point: float = 0.0
@@ -72,31 +79,44 @@ class PlantedNoise:
 
 @dataclass(frozen=True)
 class Planted:
-    """What is planted: value = F(log t + Σ p log c) + noise, and how it is recorded."""
+    """What is planted: value = F(log t + Σ p log c) + noise, and how it is recorded.
+
+    Attributes:
+        curve: F.
+        exponents: p, (P,).
+        log_controls: log c of each condition, (K, P).
+        log_times: log t of each condition, (T,) each.
+        num_replicates: of each condition.
+        noise: covariance of one replicate.
+        names: of the controls.
+        bend: (k, log τ, F) → values of condition k, for curves that do not collapse.
+    """
 
     curve: Curve
-    powers: np.ndarray  # (P,)
-    log_controls: np.ndarray  # (K, P)
-    log_times: tuple[np.ndarray, ...]  # (T,) of each condition
+    exponents: np.ndarray
+    log_controls: np.ndarray
+    log_times: tuple[np.ndarray, ...]
     num_replicates: tuple[int, ...]
     noise: PlantedNoise
     names: tuple[str, ...]
     bend: Callable[[int, np.ndarray, np.ndarray], np.ndarray] = field(default=lambda k, u, y: y)
 
     def log_tau(self, k: int) -> np.ndarray:
-        return self.log_times[k] + self.log_controls[k] @ self.powers
+        """Log τ of the records of condition k, (T,)."""
+        return self.log_times[k] + self.log_controls[k] @ self.exponents
 
     def slope(self, k: int) -> np.ndarray:
+        """F′ at the records of condition k, (T,)."""
         u = self.log_tau(k)
         return (self.curve(u + 1e-4) - self.curve(u - 1e-4)) / 2e-4
 
     def mean(self, k: int) -> np.ndarray:
-        """The curve of condition k, bent where it is planted not to collapse."""
+        """The values of condition k without noise, (T,)."""
         u = self.log_tau(k)
         return self.bend(k, u, self.curve(u))
 
     def covariance(self, a: int, b: int) -> np.ndarray:
-        """Of one seed's deviations at the conditions a and b, (T_a, T_b); a seed shares only part of it."""
+        """Covariance of one seed's deviations at two conditions, (T_a, T_b)."""
         n = self.noise
         x, y = self.log_times[a], self.log_times[b]
         start, length = x[0], np.ptp(x)
@@ -145,7 +165,7 @@ class Planted:
         return pd.concat(frames, ignore_index=True)
 
     def bound(self) -> np.ndarray:
-        """Least standard deviation of each exponent with F unknown and the noise known, (P,)."""
+        """The least standard deviation of each exponent, with F unknown and known noise, (P,)."""
         number = len(self.log_times)
         centred = self.log_controls - self.log_controls.mean(axis=0)
         gradient = np.concatenate([self.slope(k)[:, None] * centred[k] for k in range(number)])
@@ -171,6 +191,7 @@ class Planted:
 
 
 def _jitter(matrix: np.ndarray) -> np.ndarray:
+    """The matrix plus a diagonal far below the noise, so that it is positive definite."""
     return matrix + (1e-10 * np.trace(matrix) / len(matrix) + 1e-14) * np.eye(len(matrix))
 
 
@@ -183,30 +204,30 @@ def plant(
     steps: str = "log",
     relative: float = 1.0,
 ) -> Planted:
-    """Fresh exponents, levels, curve, records.
+    """Draw exponents, levels, curve and records.
 
     Args:
-        rng: source.
+        rng: source of the draws.
         num_controls: 1 or 2; two make a grid.
-        replicates: everywhere, or a range drawn from for each condition.
+        replicates: of every condition, or a range from which each condition's number is drawn.
         noise: in units of the range; point noise of 1–6 % by default.
-        steps: "log", "linear", or "ragged" (another length and number of records at each condition).
+        steps: "log", "linear", or "ragged" (each condition has its own end and number of records).
         relative: factor on the amplitude of the noise.
     """
     length = rng.uniform(5.0, 9.0)
-    most = 0.45 * length / num_controls  # what the shifts may take from the overlap
-    levels, powers = [], []
+    # The shifts may take this much of a curve's length from its overlap with others.
+    most = 0.45 * length / num_controls
+    levels, exponents = [], []
     for _ in range(num_controls):
         number = int(rng.integers(3, 6)) if num_controls == 1 else int(rng.integers(2, 4))
         gaps = rng.uniform(0.8, 1.25, number - 1) * np.log(rng.uniform(1.5, 4.0))
         level = np.cumsum(np.r_[np.log(rng.choice([0.01, 0.1, 1.0, 16.0])), gaps])
         bound = min(2.5, most / np.ptp(level))
         levels.append(level)
-        powers.append(rng.uniform(-bound, bound))
+        exponents.append(rng.uniform(-bound, bound))
     log_controls = np.stack([g.ravel() for g in np.meshgrid(*levels, indexing="ij")], axis=1)
-    powers = np.array(powers)
-    shift = log_controls @ powers
-    times = []
+    shift = log_controls @ np.array(exponents)
+    times: list[np.ndarray] = []
     for _ in range(len(log_controls)):
         points, end = int(rng.integers(35, 110)), length
         if steps != "ragged" and times:
@@ -227,7 +248,7 @@ def plant(
     )
     return Planted(
         curve=random_curve(rng, centre, length - start),
-        powers=powers,
+        exponents=np.array(exponents),
         log_controls=log_controls,
         log_times=tuple(times),
         num_replicates=tuple(

@@ -1,12 +1,12 @@
-"""What people fit collapses with: the quality S of Houdayer and Hartmann (2004), on which fssa is built.
+"""The usual way to fit a collapse: the quality S of Houdayer and Hartmann (2004), as in fssa.
 
-Every averaged point (x, y ± dy) is compared with the straight line through the two points on either side of it in
-each of the other curves, weighted by their errors:
+Every averaged point (x, y ± dy) is compared with the straight line through the two points on either
+side of it in each of the other curves, weighted by their errors:
 
     S = (1/N) Σ (y − Y)² / (dy² + dY²).
 
-Written anew from the paper, since fssa 0.7.6 does not import on Python 3.11. As S has many minima, each fitter
-starts at the truth, which no user could do. Three rules turn S into a 95 % interval.
+Written anew from the paper, since fssa 0.7.6 does not import on Python 3.11. As S has many minima,
+each fitter starts at the truth, which no user could do. Three rules turn S into a 95 % interval.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ from jthermo.collapse import Exponent, Note
 from scripts.collapse_study.families import Draw
 
 RULES = ("chi2", "fssa", "bootstrap")
+# Quantile of a 95 % interval.
 NORMAL = 1.959964
+# Sets of resampled replicates of the bootstrap. Chosen.
 RESAMPLES = 30
+# Points of each scan for the minimum. Chosen.
 SCAN = 21
-WIDEST = 6.0  # from the minimum, that an interval is followed
-LEAST_ERROR = 0.1  # of the median error: a few replicates that agree by chance, or zero variance, are no certainty
+# An interval is followed up to this distance from the minimum.
+WIDEST = 6.0
+# No error is below this share of the median error: a few replicates may agree by chance. Chosen.
+LEAST_ERROR = 0.1
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The fields of a CollapseFit that are scored; S gives no verdict and no notes."""
+    """The fields of a CollapseFit that are scored. S gives no verdict and no notes."""
 
     exponents: dict[str, Exponent]
     identifiable: dict[str, bool]
@@ -47,7 +52,7 @@ class Curve:
     values: np.ndarray
 
     def averaged(self, pick: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard error of the picked replicates; those of neighbours where there is one only."""
+        """Mean and standard error of the picked replicates, from neighbours if there is one."""
         values = self.values[pick]
         number = np.maximum(np.isfinite(values).sum(axis=0), 1)
         mean = np.nanmean(values, axis=0)
@@ -60,10 +65,11 @@ class Curve:
 
 
 def curves_of(draw: Draw) -> list[Curve]:
-    """One a value of the only control; replicates that diverge are left out."""
+    """One curve per value of the only control, without replicates that diverge."""
     (name,) = draw.controls
     out = []
-    for level, part in draw.table.groupby(name):
+    for level in np.unique(draw.table[name]):
+        part = draw.table[draw.table[name] == level]
         wide = part.pivot_table(index="seed", columns="step", values="value", dropna=False)
         values = wide.to_numpy()
         good = np.isnan(values).mean(axis=1) < 0.05
@@ -73,12 +79,11 @@ def curves_of(draw: Draw) -> list[Curve]:
 
 
 def quality(sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[float, int]:
-    """S and the number N of its terms, of sets (x, y, dy) with x increasing."""
+    """S and the number N of its terms, for sets (x, y, dy) with increasing x."""
     total, terms = 0.0, 0
     for i, (x, y, dy) in enumerate(sets):
-        sums = np.zeros(
-            (5, len(x))
-        )  # of w, w·x, w·y, w·x², w·x·y over the neighbours, x from the point itself
+        # Sums of w, w·x, w·y, w·x², w·x·y over the neighbours, with x relative to the point.
+        sums = np.zeros((5, len(x)))
         for j, (there, height, error) in enumerate(sets):
             if i == j:
                 continue
@@ -114,7 +119,7 @@ def _scores(curves: list[Curve], averages: list[tuple[np.ndarray, np.ndarray]]) 
 
 
 def _minimum(score: Callable, start: float, width: float) -> float:
-    """By scans, each finer: S is rough, and a simplex stops at the first dent."""
+    """The minimum by ever finer scans: S is rough, and a simplex would stop at the first dent."""
     best = start
     while width > 1e-4:
         grid = best + width * np.linspace(-1, 1, SCAN)
@@ -144,9 +149,9 @@ def by_quality(draw: Draw, rule: str) -> Answer:
 
     Args:
         draw: a data set with one control.
-        rule: "chi2": N·S may rise by 1.96², as if it were χ² of independent terms; "fssa": ± 1.96 standard
-            errors, S having twice its least value at one, which is S + 1 where S = 1; "bootstrap": ± 1.96
-            standard deviations over resampled replicates.
+        rule: "chi2": N·S may rise by 1.96², as if it were χ² of independent terms; "fssa": ± 1.96
+            standard errors, S having twice its least value at one, which is S + 1 where S = 1;
+            "bootstrap": ± 1.96 standard deviations over resampled replicates.
     """
     (name,) = draw.controls
     curves = curves_of(draw)

@@ -1,4 +1,4 @@
-"""The score of a fitter on the families: coverage, sharpness against the bound, verdicts, candour, time."""
+"""The score of a fitter on the families: coverage, sharpness, verdicts, admissions, time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from scripts.collapse_study.families import FAMILIES, Draw
 from scripts.collapse_study.rivals import Answer
 
 ALPHA = 0.05
-BEST_SCORE = 4.676  # expected interval score of the exact 95 % interval of a normal with standard deviation 1
+# Expected interval score of the exact 95 % interval of a normal with standard deviation 1.
+BEST_SCORE = 4.676
 
 Fitter = Callable[[Draw], CollapseFit | Answer]
 
@@ -28,20 +29,38 @@ def ours(draw: Draw, settings: Settings = DEFAULT) -> CollapseFit:
 
 @dataclass
 class Score:
-    """What happened to one family."""
+    """What happened to one family.
+
+    Attributes:
+        draws: data sets.
+        hits: per exponent with a truth, whether the interval holds it.
+        scores: interval scores over that of the bound.
+        errors: errors over the bound.
+        p_values: of the verdicts.
+        accepted: verdicts "collapse".
+        refused: verdicts "no collapse".
+        undecided: verdicts "cannot be said".
+        admitted: hidden controls that are called not identifiable.
+        hidden: hidden controls.
+        wrongly_hidden: exponents with a truth that are called not identifiable.
+        silent_misses: intervals that miss without the note drifting_exponent.
+        drifting: fits with that note.
+        crashes: fits that raised an error.
+        seconds: processor time of each fit.
+    """
 
     draws: int = 0
-    hits: list[bool] = field(default_factory=list)  # one for each exponent with a truth
-    scores: list[float] = field(default_factory=list)  # interval score over that of the bound
-    errors: list[float] = field(default_factory=list)  # error over the bound
+    hits: list[bool] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
     p_values: list[float] = field(default_factory=list)
     accepted: int = 0
     refused: int = 0
     undecided: int = 0
-    admitted: int = 0  # hidden controls called not identifiable
+    admitted: int = 0
     hidden: int = 0
-    wrongly_hidden: int = 0  # exponents with a truth called not identifiable
-    silent_misses: int = 0  # intervals that miss without the note drifting_exponent
+    wrongly_hidden: int = 0
+    silent_misses: int = 0
     drifting: int = 0
     crashes: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -63,7 +82,7 @@ class Score:
 
 
 def source(name: str, number: int, salt: int = 0) -> np.random.Generator:
-    """The random stream of one draw: it depends on its name and number only."""
+    """The random stream of one draw. It depends on family, number and salt only."""
     return np.random.default_rng([zlib.crc32(name.encode()), number, salt])
 
 
@@ -85,7 +104,7 @@ def score_family(name: str, draws: int, fitter: Fitter = ours, salt: int = 0) ->
 
 
 def add(score: Score, draw: Draw, fit: CollapseFit | Answer) -> None:
-    """Enter one fit."""
+    """Add one fit to the score."""
     score.p_values.append(fit.p_value)
     score.accepted += fit.collapsed is True
     score.refused += fit.collapsed is False
@@ -96,52 +115,74 @@ def add(score: Score, draw: Draw, fit: CollapseFit | Answer) -> None:
         score.hidden += 1
         score.admitted += not fit.identifiable[name]
     for name, truth in draw.truth.items():
-        found = fit.exponents[name]
-        hit = found.low <= truth <= found.high
+        exponent = fit.exponents[name]
+        hit = exponent.low <= truth <= exponent.high
         score.hits.append(hit)
         score.silent_misses += not hit and not drifting
         if not fit.identifiable[name]:
             score.wrongly_hidden += 1
         elif name in draw.bound:
             bound = draw.bound[name]
-            miss = max(found.low - truth, truth - found.high, 0.0)
-            score.scores.append((found.high - found.low + 2 / ALPHA * miss) / (BEST_SCORE * bound))
-            score.errors.append((found.value - truth) / bound)
+            miss = max(exponent.low - truth, truth - exponent.high, 0.0)
+            width = exponent.high - exponent.low
+            score.scores.append((width + 2 / ALPHA * miss) / (BEST_SCORE * bound))
+            score.errors.append((exponent.value - truth) / bound)
+
+
+def kind(family: str) -> str:
+    """What the verdict on a family should be: "true", "false", "hidden" or "correction"."""
+    first = family.split("_")[0]
+    return first if first in ("false", "hidden", "correction") else "true"
 
 
 def table(scores: dict[str, Score]) -> Iterable[str]:
-    """The scores as lines of text: a row a family, then the bars."""
+    """The scores as lines of text: one row per family, then the totals."""
     yield (
         f"{'family':<22}{'cover':>7}{'score':>7}{'rmse':>7}{'accept':>8}{'refuse':>8}{'?':>4}"
         f"{'admit':>8}{'lost':>6}{'drift':>7}{'silent':>8}{'crash':>7}{'ms':>6}"
     )
     for name, s in scores.items():
         yield (
-            f"{name:<22}{s.coverage:>7.3f}{s.interval_score:>7.2f}{s.rmse:>7.2f}{s.accepted:>8}{s.refused:>8}"
-            f"{s.undecided:>4}{f'{s.admitted}/{s.hidden}':>8}{s.wrongly_hidden:>6}{s.drifting:>7}"
-            f"{s.silent_misses:>8}{s.crashes:>7}{1000 * float(np.median(s.seconds or [0])):>6.0f}"
+            f"{name:<22}{s.coverage:>7.3f}{s.interval_score:>7.2f}{s.rmse:>7.2f}"
+            f"{s.accepted:>8}{s.refused:>8}{s.undecided:>4}{f'{s.admitted}/{s.hidden}':>8}"
+            f"{s.wrongly_hidden:>6}{s.drifting:>7}{s.silent_misses:>8}{s.crashes:>7}"
+            f"{1000 * float(np.median(s.seconds or [0])):>6.0f}"
         )
-    kinds = {n: n.split("_")[0] for n in scores}
-    true = [s for n, s in scores.items() if kinds[n] not in ("false", "hidden", "correction")]
-    false = [s for n, s in scores.items() if kinds[n] == "false"]
-    hits = [h for s in true for h in s.hits]
     yield ""
+    yield from _totals(scores)
+
+
+def _totals(scores: dict[str, Score]) -> Iterable[str]:
+    """The numbers that docs/collapse.md states."""
+    true = [s for name, s in scores.items() if kind(name) == "true"]
+    false = [s for name, s in scores.items() if kind(name) == "false"]
+    corrected = [s for name, s in scores.items() if kind(name) == "correction"]
     if true:
-        yield f"coverage over all     {np.mean(hits):.3f} of {len(hits)}; worst {min(s.coverage for s in true):.3f}"
+        hits = [hit for s in true for hit in s.hits]
+        worst = min(s.coverage for s in true)
         bounded = [s for s in true if s.errors]
-        yield f"interval score        {np.median([s.interval_score for s in bounded]):.3f} × the bound's (median)"
-        yield f"rmse                  {np.median([s.rmse for s in bounded]):.3f} × the bound (median)"
-        yield f"true collapses        {sum(s.accepted for s in true)} of {sum(s.draws for s in true)} accepted"
+        score, rmse = (
+            np.median([getattr(s, name) for s in bounded]) if bounded else math.nan
+            for name in ("interval_score", "rmse")
+        )
         p = np.array([p for s in true for p in s.p_values])
         shares = ", ".join(f"{np.mean(p < a):.4f} < {a}" for a in (0.003, 0.01, 0.05, 0.1, 0.5))
+        yield f"coverage over all     {np.mean(hits):.3f} of {len(hits)}; worst {worst:.3f}"
+        yield f"interval score        {score:.3f} × the bound's (median)"
+        yield f"rmse                  {rmse:.3f} × the bound (median)"
+        yield f"true collapses        {_sum(true, 'accepted')} of {_sum(true, 'draws')} accepted"
         yield f"their p-values        {shares}"
-    yield f"false collapses       {sum(s.refused for s in false)} of {sum(s.draws for s in false)} refused"
-    admitted, hidden = (sum(getattr(s, n) for s in scores.values()) for n in ("admitted", "hidden"))
+    everyone = list(scores.values())
+    admitted, hidden = _sum(everyone, "admitted"), _sum(everyone, "hidden")
+    silent, draws = _sum(corrected, "silent_misses"), _sum(corrected, "draws")
+    yield f"false collapses       {_sum(false, 'refused')} of {_sum(false, 'draws')} refused"
     yield f"hidden controls       {admitted} of {hidden} admitted"
-    corrected = [s for n, s in scores.items() if kinds[n] == "correction"]
-    silent, draws = (sum(getattr(s, n) for s in corrected) for n in ("silent_misses", "draws"))
     yield f"corrections           {silent} silent misses of {draws}"
-    yield f"drift wrongly seen    {sum(s.drifting for s in true)} of {sum(s.draws for s in true)}"
-    yield f"crashes               {sum(s.crashes for s in scores.values())}"
-    seconds = [t for s in scores.values() for t in s.seconds]
+    yield f"drift wrongly seen    {_sum(true, 'drifting')} of {_sum(true, 'draws')}"
+    yield f"crashes               {_sum(everyone, 'crashes')}"
+    seconds = [second for s in everyone for second in s.seconds]
     yield f"median time of a fit  {np.median(seconds):.3f} s"
+
+
+def _sum(scores: list[Score], name: str) -> int:
+    return sum(getattr(s, name) for s in scores)

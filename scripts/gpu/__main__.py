@@ -1,12 +1,12 @@
-"""Everything about jthermo that needs a GPU, in one command of a few minutes: tests, speed, and figures on real images.
+"""Tests and measurements of jthermo on one GPU, in one command that ends in a given time.
 
-Results are one JSON, `gpu.json`, with figures beside it. Each part runs in processes of its own: one that fails is
-recorded with its traceback, and the others go on. A part ends when its share of the time is up.
+The results are one JSON, `gpu.json`. Each part runs in its own processes. If one fails, its error
+is recorded there and the others go on. A part ends when its share of the time is up.
 
-    python scripts/gpu                            tests and speed, then the image figures with the time that is left
+    python scripts/gpu                        tests, speed, then image figures if time is left
     python scripts/gpu --minutes 5 --only tests speed
-    python scripts/gpu --tiny                     a rehearsal with tiny nets on any machine, without a GPU too
-    python scripts/gpu --into docs/speed.md       results/gpu.json → the page's table and figure; measures nothing
+    python scripts/gpu --tiny                 a rehearsal with tiny nets, also without a GPU
+    python scripts/gpu --into docs/speed.md   write table and figure from results/gpu.json
 """
 
 from __future__ import annotations
@@ -40,6 +40,15 @@ SHARES = {
     "tests": 0.45,
     "speed": 0.45,
 }  # of the minutes, at most; the paper's figures take what is left
+# of what is left of the time for speed, at most, in this order
+TURNS = {
+    "jthermo-fused": 0.2,
+    "plain-jax": 0.25,
+    "jthermo-xla": 0.35,
+    "layouts": 0.35,
+    "widths": 0.75,
+    "sweeps": 1.0,
+}
 PAPER = ("fig2_bottom",)
 TAIL = 4000  # characters kept of what a failed process said
 Say = Callable[[str], None]
@@ -180,16 +189,15 @@ def tests(book: Book, budget: float, given: argparse.Namespace, cache: Path) -> 
 
 
 def measure(book: Book, budget: float, given: argparse.Namespace, cache: Path) -> None:
-    """Whole sweeps, every contestant, lane widths and layouts: one process after the other, none beside it."""
+    """Contestants, layouts, lane widths and whole sweeps: one process at a time, alone."""
     ends = time.monotonic() + budget
-    for kind, share in (("jthermo-fused", 0.2), ("plain-jax", 0.25), ("jthermo-xla", 0.35), ("layouts", 0.35),
-                        ("widths", 0.75), ("sweeps", 1.0)):  # fmt: skip
+    for kind, share in TURNS.items():
         worker(book, kind, share * (ends - time.monotonic()), given, cache, prepare=False)
         print(f"{kind}: {len(book.found.get(kind, []))} rows", file=sys.stderr, flush=True)
 
 
 def paper(book: Book, budget: float, given: argparse.Namespace, cache: Path) -> None:
-    """Image figures at the scale of the paper, as `jthermo reproduce` makes them, as far as the time goes."""
+    """Image figures at the paper's scale by `jthermo reproduce`, as far as the time goes."""
     ends = time.monotonic() + budget
     for name in PAPER:
         out = given.out / "paper"

@@ -25,8 +25,20 @@ NETS = {
 }
 CASES = RUNS | NETS
 # first what a table needs most, so that a budget that ends leaves a usable one
-ORDER = ("runs-4096", "runs-65536", "wide", "runs-256", "runs-16", "mlp6", "batch", "runs-16384", "runs-1024",
-         "runs-64", "cnn", "pictures")  # fmt: skip
+ORDER = (
+    "runs-4096",
+    "runs-65536",
+    "wide",
+    "runs-256",
+    "runs-16",
+    "mlp6",
+    "batch",
+    "runs-16384",
+    "runs-1024",
+    "runs-64",
+    "cnn",
+    "pictures",
+)
 NOT_FUSED = ("mlp6", "cnn", "pictures")  # what the kernel for GPUs does not cover
 
 WIDTHS = {
@@ -40,7 +52,13 @@ WIDTHS = {
 
 
 class Layouts(NamedTuple):
-    """Layouts of the fused kernel to be tried for one net: (runs per program, warps, unrolled), at these runs."""
+    """Layouts of the fused kernel to be timed: (runs per program, warps, unrolled).
+
+    Attributes:
+        net: the net.
+        layouts: see :class:`jthermo.engines.fused.pallas.Shape`.
+        runs: numbers of runs; a layout that is unrolled is timed with the last one only.
+    """
 
     net: Net
     layouts: tuple[tuple[int, int, bool], ...]
@@ -87,5 +105,5 @@ def tiny(net: Net) -> Net:
 
 
 def is_pictures(net: Net) -> bool:
-    """Whether a dense net is fed with pictures and has ten outputs, as those of Figures 11 to 14."""
+    """Whether a dense net is trained on pictures with ten classes, as in Figures 11 to 14."""
     return not net.channels and (net.inputs == PICTURES.inputs or net.inputs == 48)

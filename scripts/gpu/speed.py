@@ -1,4 +1,4 @@
-"""Timing on one device: the update of a block by each engine, plain JAX beside it, and whole sweeps by `jt.run`."""
+"""Timing on one device: the updates of each engine, of plain JAX, and whole sweeps by `jt.run`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import nets
 from cases import Net
 
 ETA = 0.01
-PICTURES = 10_000  # of noise, in place of CIFAR-10, which is too large to carry: what is in them costs no time
+# pictures of noise in place of CIFAR-10, which is not at hand everywhere
+PICTURES = 10_000
 TURNS = 3
 
 
@@ -37,7 +38,7 @@ class Timed(NamedTuple):
 
 
 def plain_jax(net: Net) -> Timed:
-    """`lax.scan` of `vmap(grad)`, that of scripts/benchmark; on dense pictures, one of the same kind."""
+    """`lax.scan` of `vmap(grad)`, that of scripts/benchmark or the same for pictures."""
     if nets.is_pictures(net):
         return _plain_pictures(net)
     import plain
@@ -205,7 +206,7 @@ def _plain_pictures(net: Net) -> Timed:
 
 
 def measured(it: Timed, seconds: float, prepare: bool) -> dict[str, Any]:
-    """Nanoseconds per step of one run: the first call apart, then as many steps as last long enough, in turns."""
+    """Nanoseconds per step of one run, without the first call, which compiles."""
     began = time.perf_counter()
     it.run(it.unit)
     row: dict[str, Any] = {
@@ -240,7 +241,7 @@ def measured(it: Timed, seconds: float, prepare: bool) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """Most bytes that this process has held on the device so far; 0 where the device doesn't say."""
+    """Peak bytes of this process on the device so far; 0 where the device doesn't say."""
     import jax
 
     return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
@@ -287,7 +288,8 @@ def work(kind: str, budget: float, seconds: float, prepare: bool, tiny: bool) ->
         if prepare and (
             set(name.values()) & {"cnn", "pictures", "mlp6", "batch"} or kind == "sweeps"
         ):
-            continue  # their matrix products are tuned by timing them, so they are compiled when nothing else runs
+            # XLA tunes their matrix products by timing, so they are compiled when nothing else runs
+            continue
         if time.monotonic() - began > budget:
             print(json.dumps({**name, "skipped": "its time was up"}), flush=True)
             continue
@@ -301,7 +303,7 @@ def work(kind: str, budget: float, seconds: float, prepare: bool, tiny: bool) ->
 
 
 def ceilings() -> dict[str, float]:
-    """What the device does at most here: bytes copied a second, read and written, and float32 products a second."""
+    """Measured limits of the device: bytes copied per second and float32 operations per second."""
     import jax
     import jax.numpy as jnp
 

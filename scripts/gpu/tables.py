@@ -1,4 +1,4 @@
-"""The JSON of a GPU in words: what docs/speed.md says between ``<!-- gpu:begin -->`` and ``<!-- gpu:end -->``."""
+"""The tables of docs/speed.md between ``<!-- gpu:begin -->`` and ``<!-- gpu:end -->``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """__TITLE__
 
 __SHARE__
-Run this with Python on a login node, in the environment the tasks shall use. Run again it goes on from what is saved.
+Run this with Python on a login node, in the environment that the tasks should use. Run it again to
+continue from the checkpoints.
 """
 
 import os
@@ -13,23 +14,25 @@ import submitit
 TASKS = __TASKS__
 COMMAND = __ARGV__
 CACHE = "__CACHE__"
-# SLURM signals every process of a step, but the child is to hear SIGTERM alone, from its parent
+# SLURM sends USR2 to every process of a step. The child ignores it and reacts to SIGTERM alone,
+# which its parent sends.
 QUIET = ["bash", "-c", 'trap "" USR2; exec "$@"', "bash"]
 
 
 class Shard:
-    """Every TASKS-th block of lanes; at a time limit or a preemption it saves and is queued again."""
+    """Trains every TASKS-th block of runs; saves and is requeued at a time limit or preemption."""
 
     def __call__(self, index):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
         self.process = subprocess.Popen([*QUIET, *COMMAND, "--shard", f"{index}/{TASKS}"])
         if code := self.wait():
             raise RuntimeError(
-                f"task {index} of {TASKS} ended with code {code}; 75 means: saved, submit again"
+                f"task {index} of {TASKS} exited with code {code}; after 75 (saved) submit again"
             )
 
     def wait(self):
-        # not Popen.wait, whose lock checkpoint() would wait for: it runs in a signal handler of the same thread
+        # Not Popen.wait: it holds a lock, and checkpoint(), which runs in a signal handler of the
+        # same thread, would wait for that lock forever.
         self.process.returncode = os.waitstatus_to_exitcode(os.waitpid(self.process.pid, 0)[1])
         return self.process.returncode
 
@@ -38,7 +41,8 @@ class Shard:
         self.wait()
         return submitit.helpers.DelayedSubmission(Shard(), index)
 
-    __submitit_checkpoint__ = checkpoint  # its name in newer versions of submitit
+    # the name of this method in newer versions of submitit
+    __submitit_checkpoint__ = checkpoint
 
 
 executor = submitit.AutoExecutor(folder="__NAME__-logs", slurm_max_num_timeout=1000)

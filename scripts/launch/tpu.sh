@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # __TITLE__
-# Asks for a TPU slice, runs on all its hosts, starts again after an interruption (exit code 75), asks for another slice
-# after a preemption, and gives it back at the end. The same file started again goes on from what is saved.
-# __OUT__ has to lie on a disk that every host of the slice and of the next one sees (Filestore, NFS).
+# Requests a TPU slice, trains on all its hosts, starts again after an interruption (exit code 75),
+# requests another slice after a preemption, and deletes the slice at the end. Start the same file again
+# to continue from the checkpoints. __OUT__ must be on a disk that is shared by every host of this slice
+# and of later ones (Filestore, NFS).
 set -uo pipefail
 name=__NAME__
 where=(--zone=__ZONE__)
@@ -24,7 +25,8 @@ export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-__CACHE__}"
 mkdir -p __OUT__ "$JAX_COMPILATION_CACHE_DIR"
 until __COMMAND__ --out __OUT__ --distributed --quiet; do
   code=$?
-  [ "$code" -eq 75 ] || exit "$code" # 75: interrupted and saved, so the same command goes on
+  # 75: interrupted and saved, so the same command continues
+  [ "$code" -eq 75 ] || exit "$code"
 done
 REMOTE
 
@@ -34,7 +36,7 @@ while :; do
     ACTIVE) ;;
     NONE) create || exit 1 ;;
     SUSPENDED) queue delete "$name" --force --quiet ;;
-    FAILED) echo "$name: the request failed; see: gcloud compute tpus queued-resources describe $name ${where[*]}" >&2 && exit 1 ;;
+    FAILED) echo "$name: the request failed; for the reason, run: gcloud compute tpus queued-resources describe $name ${where[*]}" >&2 && exit 1 ;;
     *) echo "$name: ${now:-no state yet}" ;;
   esac
   if [ "$now" != ACTIVE ]; then
@@ -47,7 +49,7 @@ while :; do
   [ "$code" -eq 0 ] && break
   [ "$code" -eq 75 ] && continue
   if [ "$code" -eq 2 ] || [ "$(state)" = ACTIVE ]; then
-    echo "$name ended with code $code and still costs money: gcloud compute tpus queued-resources delete $name --force ${where[*]}" >&2
+    echo "$name exited with code $code and is still charged; to delete it, run: gcloud compute tpus queued-resources delete $name --force ${where[*]}" >&2
     exit "$code"
   fi
 done

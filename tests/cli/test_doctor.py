@@ -1,4 +1,4 @@
-"""The doctor names what is wrong with a machine, and what to do about it."""
+"""`jthermo doctor` names the problems of a machine and their remedies."""
 
 import errno
 import importlib.metadata
@@ -15,7 +15,7 @@ from jthermo.execution import memory, placement
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    """No cluster, no flags of the machine the tests run on."""
+    """Without the cluster variables and flags of the machine that runs the tests."""
     for name in (
         "SLURM_NTASKS_PER_NODE",
         "SLURM_TASKS_PER_NODE",
@@ -38,10 +38,11 @@ def gpus(monkeypatch, count):
     monkeypatch.setattr(placement, "devices", lambda: (types.SimpleNamespace(**kind),) * count)
 
 
-# tasks a node, GPUs of the job, GPUs a task sees: the words, or none where all is well
+# Tasks per node, GPUs of the job and GPUs that a task sees, with a part of the message; None if all
+# is well.
 CASES = {
     "one each": (8, 8, 1, None),
-    "one of eight": (1, 8, 1, "use 1 of 8 GPUs; start one task a GPU with --ntasks-per-node=8"),
+    "one of eight": (1, 8, 1, "use 1 of 8 GPUs; start one task per GPU with --ntasks-per-node=8"),
     "one with eight": (1, 8, 8, "one task sees 8 GPUs"),
     "all share": (4, 4, 4, "4 tasks of this node see all 4 GPUs"),
     "half": (2, 4, 1, "use 2 of 4 GPUs"),
@@ -50,13 +51,13 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_tasks_and_gpus_of_a_node_are_equal_in_number(case, monkeypatch):
-    tasks, given, seen, words = CASES[case]
+    tasks, allocated, seen, words = CASES[case]
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", str(tasks))
-    monkeypatch.setenv("SLURM_GPUS_ON_NODE", str(given))
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", str(allocated))
     gpus(monkeypatch, seen)
-    found = check("tasks")
-    assert found.ok == (words is None)
-    assert (words or "8 on this node for 8 GPUs") in found.text
+    tasks_check = check("tasks")
+    assert tasks_check.ok == (words is None)
+    assert (words or "8 on this node for 8 GPUs") in tasks_check.text
 
 
 def test_slurms_own_count_is_read_where_no_option_was_given(monkeypatch):
@@ -71,16 +72,16 @@ def test_slurms_own_count_is_read_where_no_option_was_given(monkeypatch):
 def test_an_accelerator_without_its_extra_is_named(device, extra, tmp_path, monkeypatch):
     (tmp_path / device).touch()
     monkeypatch.setattr(doctor, "DEV", tmp_path)
-    found = check("devices")
-    assert not found.ok
-    assert extra in found.text
+    devices = check("devices")
+    assert not devices.ok
+    assert extra in devices.text
 
 
 def test_settings_below_jax_that_cost_precision_are_bad_and_jaxs_own_are_named(monkeypatch):
     with jax.default_matmul_precision("bfloat16"):
-        found = check("precision")
-    assert found.ok
-    assert "jax_default_matmul_precision=bfloat16" in found.text
+        precision = check("precision")
+    assert precision.ok
+    assert "jax_default_matmul_precision=bfloat16" in precision.text
     with jax.enable_x64(True):
         assert "jax_enable_x64" in check("precision").text
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
@@ -91,11 +92,11 @@ def test_settings_below_jax_that_cost_precision_are_bad_and_jaxs_own_are_named(m
 
 def test_little_memory_is_bad_and_a_device_says_its_own(monkeypatch):
     gpus(monkeypatch, 1)
-    assert "16 GB a device" in check("memory").text
+    assert "16 GB per device" in check("memory").text
     monkeypatch.setattr(memory, "available", lambda: 10_000_000)
-    found = check("memory")
-    assert not found.ok
-    assert "10 MB free" in found.text
+    free = check("memory")
+    assert not free.ok
+    assert "10 MB free" in free.text
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
@@ -169,6 +170,6 @@ def full(**_):
 def test_a_quota_that_only_writing_finds_is_named(tmp_path, monkeypatch):
     assert check("disk", tmp_path).ok
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", full)
-    found = check("disk", tmp_path)
-    assert not found.ok
-    assert "Disk quota exceeded; make room or choose another folder" in found.text
+    disk = check("disk", tmp_path)
+    assert not disk.ok
+    assert "Disk quota exceeded; make room or choose another folder" in disk.text

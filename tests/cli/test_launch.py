@@ -1,4 +1,4 @@
-"""Jobs for clusters: every one parses, and the shell ones run here against stub commands of the cluster."""
+"""Cluster jobs: all of them parse, and the shell jobs run with stubs of the cluster's commands."""
 
 import ast
 import os
@@ -20,17 +20,21 @@ CLOUD = {
     "slurm": {},
     "slurm-multinode": {},
     "submitit": {},
-    "tpu": {"zone": "us-central1-a", "accelerator": "v5litepod-256", "runtime": "v2-alpha-tpuv5-lite", "setup": "true"},
+    "tpu": {
+        "zone": "us-central1-a", "accelerator": "v5litepod-256",
+        "runtime": "v2-alpha-tpuv5-lite", "setup": "true",
+    },
     "gke": {"image": "ghcr.io/me/jthermo:1", "claim": "results"},
 }  # fmt: skip
 OWN = """
 import jthermo as jt
 
 SWEEP = jt.Sweep(
-    model=jt.models.TwoLayer(inputs=3, hidden=3), data=jt.data.Gaussian(dim=3), learning_rate=(0.1, 0.2), seed=range(4),
-    num_steps=8, lane_width=2, record=jt.Record(steps=(0, 8), observables=jt.activation_rate()))
+    model=jt.models.TwoLayer(inputs=3, hidden=3), data=jt.data.Gaussian(dim=3),
+    learning_rate=(0.1, 0.2), seed=range(4), num_steps=8, lane_width=2,
+    record=jt.Record(steps=(0, 8), observables=jt.activation_rate()))
 """
-# what a signalled jthermo does: it saves, says so, exits 75
+# A stand-in for jthermo: on SIGTERM it saves, prints, and exits with 75.
 STUB = """#!{python}
 import pathlib, signal, sys, time
 def save(*_):
@@ -64,14 +68,14 @@ def rendered(kind, own, **options):
 
 
 def put(folder, name, text):
-    """An executable file."""
+    """Write an executable file."""
     path = folder / name
     path.write_text(text)
     path.chmod(0o755)
 
 
 def cluster(folder, code=0, seconds=0):
-    """Stub srun (runs the command), scontrol (takes notes) and jthermo on PATH, and SLURM's variables."""
+    """Environment with SLURM's variables, and stubs of srun, scontrol and jthermo on the PATH."""
     commands = folder / "bin"
     commands.mkdir(exist_ok=True)
     drop = 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"'
@@ -140,7 +144,7 @@ def test_templates_and_jobs_parse_with_few_and_with_many_options(kind, own):
         assert "jax-cache" in text
 
 
-def test_the_array_has_a_task_for_each_block_and_asks_to_be_told(own):
+def test_the_array_has_a_task_for_each_block_and_asks_for_a_signal(own):
     text = rendered("slurm", own, gpus=1)
     # 2 rates × 4 seeds in blocks of 2 lanes
     assert "--array=0-3" in text
@@ -173,10 +177,10 @@ def test_an_interrupted_step_is_queued_again_and_a_bad_one_is_not(kind, which, o
 def test_the_signal_reaches_python_and_a_cancelled_job_does_not_come_back(all_of_it, own, tmp_path):
     job = start(tmp_path, rendered("slurm", own), cluster(tmp_path, seconds=30))
     step = int(wait_for(tmp_path / "ready"))
-    # scancel and preemption: SLURM ends the shell as well
+    # scancel and preemption: SLURM signals the shell as well
     if all_of_it:
         job.send_signal(signal.SIGTERM)
-    # --signal=TERM@300: the processes of the step alone
+    # --signal=TERM@300: only the processes of the step are signalled
     os.kill(step, signal.SIGTERM)
     assert job.wait(30) == 75
     assert (tmp_path / "saved").read_text() == "yes"
@@ -194,8 +198,9 @@ def test_two_tasks_of_the_array_take_different_shards(own, tmp_path):
 
 def test_two_real_tasks_of_the_array_complete_one_results_folder(own, tmp_path):
     variables = os.environ | cluster(tmp_path)
-    real = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(jt.__file__).parent.parent)!r})\n"
-    put(tmp_path / "bin", "jthermo", real + "from jthermo.cli import main\nmain()\n")
+    path = str(Path(jt.__file__).parent.parent)
+    head = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {path!r})\n"
+    put(tmp_path / "bin", "jthermo", head + "from jthermo.cli import main\nmain()\n")
     text = rendered("slurm", own, tasks=2)
     tasks = [start(tmp_path, text, variables | {"SLURM_ARRAY_TASK_ID": str(i)}) for i in range(2)]
     assert [task.wait(120) for task in tasks] == [0, 0]
@@ -273,11 +278,11 @@ def test_a_submitit_task_saves_when_it_is_told_to_stop(own, tmp_path, monkeypatc
     class Stopped(Exception):
         pass
 
-    def told(*_):
+    def on_alarm(*_):
         wait_for(tmp_path / "ready")
         raise Stopped(task.checkpoint(1))
 
-    before = signal.signal(signal.SIGALRM, told)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(Stopped, match="again"):
@@ -318,7 +323,7 @@ MISTAKES = {
     "no task": (["slurm", "OWN", "--tasks", "0"], "tasks = 0"),
     "time": (["slurm", "OWN", "--time", "tomorrow"], "write HH:MM:SS"),
     "spaces": (["slurm", "OWN", "--partition", "a b"], "without spaces"),
-    "another kind's option": (["slurm", "OWN", "--zone", "here"], "means nothing to slurm"),
+    "another kind's option": (["slurm", "OWN", "--zone", "here"], "has no effect for slurm"),
     "no zone": (["tpu", "OWN"], "zone = None"),
     "no image": (["gke", "OWN"], "image = None"),
     "relative folder": (

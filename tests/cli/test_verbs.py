@@ -1,4 +1,4 @@
-"""The command line as a user types it: what is printed, what is written, exit codes, and no traceback for a mistake."""
+"""The command line as a user types it: output, files, exit codes, no traceback for a mistake."""
 
 import json
 import os
@@ -19,7 +19,8 @@ import jthermo as jt
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=4, hidden=4), data=jt.data.Gaussian(dim=4),
     learning_rate=(0.1, 0.2, 0.4), seed=range(24),
-    num_steps=jt.RescaledSteps(4.0), record=jt.Record(steps=jt.log_steps(40), observables=jt.activation_rate()))
+    num_steps=jt.RescaledSteps(4.0),
+    record=jt.Record(steps=jt.log_steps(40), observables=jt.activation_rate()))
 """
 
 
@@ -58,7 +59,7 @@ def test_run_writes_what_the_python_call_writes(folder):
 def test_a_reader_that_leaves_early_sees_no_traceback():
     read, write = os.pipe()
     os.close(read)
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "jthermo", "list"],
         stdout=write,
         stderr=subprocess.PIPE,
@@ -66,7 +67,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
         check=False,
     )
     os.close(write)
-    assert (said.returncode, said.stderr) == (1, "")
+    assert (process.returncode, process.stderr) == (1, "")
 
 
 def test_overrides_reach_every_field(own, tmp_path, capsys):
@@ -134,8 +135,8 @@ def test_progress_counts_and_forecasts():
 def test_fit_prints_exponents_and_json_says_the_same(folder, capsys):
     text, _, code = call(capsys, "fit", folder)
     assert code == 0
-    (found,) = json.loads(call(capsys, "fit", folder, "--as-json")[0])
-    exponent = found["exponents"]["learning_rate"]
+    (fitted,) = json.loads(call(capsys, "fit", folder, "--as-json")[0])
+    exponent = fitted["exponents"]["learning_rate"]
     assert f"p(learning_rate) = {exponent['value']:.4g}" in text
     direct = jt.fit_collapse(jt.open_results(folder).activation_rate, controls=("learning_rate",))
     assert exponent["value"] == direct.exponents["learning_rate"].value
@@ -194,7 +195,8 @@ def test_doctor_names_the_remedy_for_a_full_or_read_only_disk(tmp_path, monkeypa
 
 def test_claims_are_printed_and_put_into_a_page(tmp_path, capsys):
     row = {
-        "choice": {"model.init": "he"}, "variable": "activation_rate", "control": "learning_rate", "claimed": "2",
+        "choice": {"model.init": "he"}, "variable": "activation_rate",
+        "control": "learning_rate", "claimed": "2",
         "exponent": 1.98, "low": 1.9, "high": 2.06, "misfit": 0.01,
         "p_value": 0.3, "first": 0.5, "last": 0.2, "num_seeds": 8,
         "num_runs": 24, "num_left_out": 0, "verdict": "reproduced", "why": "because",
@@ -215,7 +217,7 @@ MISTAKES = {
     "negative rate": (["run", "OWN", "--learning-rate", "-1"], "learning_rate = -1.0"),
     "seed text": (["run", "OWN", "--seed", "a:b"], "seed = 'a:b'"),
     "no equals": (["run", "OWN", "--set", "model.hidden"], "write NAME=VALUE"),
-    "no such field": (["run", "OWN", "--set", "model.depth=3"], "has no 'depth'"),
+    "no such field": (["run", "OWN", "--set", "model.depth=3"], "has no field 'depth'"),
     "no results": (["fit", "NOWHERE"], "holds no sweep.json"),
     "no variable": (["fit", "FOLDER", "--value", "speed"], "value = 'speed'"),
     "no control": (["fit", "FOLDER", "--controls", "momentum"], "controls = 'momentum'"),
@@ -232,7 +234,7 @@ MISTAKES = {
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
     "report": (
         ["report", "--results", "NOWHERE"],
-        "is no folder; run `jthermo reproduce all` first",
+        "is not a folder; run `jthermo reproduce all` first",
     ),
     "claims": (["claims", "--results", "NOWHERE"], "has no claims.json"),
     "verb": (["train"], "Unrecognized options"),
@@ -278,14 +280,14 @@ def test_explore_writes_a_page_for_a_folder_and_for_a_table(folder, tmp_path, ca
     assert (tmp_path / "own.html").exists()
 
 
-def test_interruption_exits_75_and_says_how_to_go_on(own, tmp_path, capsys, monkeypatch):
+def test_interruption_exits_75_and_says_how_to_continue(own, tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jthermo.execution.runner.run", interrupted)
     _, err, code = call(capsys, "run", own, "--out", tmp_path / "o")
     assert code == 75
-    assert "the same command again goes on" in err
+    assert "run the same command again to continue" in err
 
 
 def test_claims_are_printed_by_name(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Planted truths with fixed seeds: intervals that hold, sharpness, verdicts and candour, each with a control that fails."""
+"""Planted truths: coverage, sharpness, verdicts, admissions; a fitter that always says 2 fails."""
 
 from dataclasses import replace
 from functools import cache
@@ -16,7 +16,8 @@ FALSE = ("false_amplitude", "false_stretch", "false_two_clocks", "false_odd_one"
 CORRECTED = ("correction_clock", "correction_value")
 DRAWS, FEW = 4, 2
 
-scored = cache(score_family)  # a family is fitted once for all that is asked of it
+# A family is fitted once for all tests.
+scored = cache(score_family)
 
 
 @cache
@@ -25,7 +26,7 @@ def some_fit():
 
 
 def always_two(draw):
-    """A fitter that answers 2 ± .1 whatever the data are, and that every collapse holds."""
+    """A fitter that answers 2 ± 0.1 and "collapse" for any data."""
     return replace(
         some_fit(),
         exponents={name: Exponent(2.0, 1.9, 2.1, 0.05) for name in draw.controls},
@@ -41,7 +42,7 @@ def true_scores():
 
 
 def enough_hits(scores):
-    """Whether the intervals hold the truth as often as the binomial law of 95 % allows at one in a thousand."""
+    """Whether the number of hits is above the 0.1 % quantile of the binomial law with 95 %."""
     hits = [hit for score in scores for hit in score.hits]
     return sum(hits) >= stats.binom.ppf(1e-3, len(hits), 0.95)
 

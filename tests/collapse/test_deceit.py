@@ -1,4 +1,4 @@
-"""What deceives a fitter: noise of its own curve's slope, steps that all replicates share, curves that hardly meet."""
+"""What misleads a fitter: slope noise, steps common to all replicates, hardly any overlap."""
 
 from dataclasses import replace
 from itertools import product
@@ -15,7 +15,7 @@ from scripts.collapse_study.scoring import ours, source
 
 
 def test_the_noise_of_the_slope_is_told_from_information():
-    """The information of a curve fitted to noise is too large by what `slope_noise` says."""
+    """The information of a curve fitted to noise is too large by `slope_noise`."""
     sd, rng = 0.6, np.random.default_rng(11)
     rows = []
     for control, seed in product((1.0, 2.0, 4.0), (0, 1)):
@@ -34,26 +34,23 @@ def test_the_noise_of_the_slope_is_told_from_information():
         return known.information(solution)[0][0, 0], known.slope_noise(solution)[0, 0]
 
     def pair(error):
-        """Mean over an error and its opposite, so that what is linear in it cancels."""
+        """Mean over an error and its opposite, so that linear terms cancel."""
         return (seen(true + error)[0] + seen(true - error)[0]) / 2
 
     exact, said = seen(true)
     drawn = np.array([pair(sd * rng.standard_normal(len(true))) for _ in range(100)])
     error = drawn.std() / np.sqrt(len(drawn))
     assert abs(drawn.mean() - exact - said) < 4 * error
-    assert (
-        drawn.mean() - exact > 8 * error
-    )  # without the term the information would be believed too large
+    # Without the term the information would be too large.
+    assert drawn.mean() - exact > 8 * error
 
 
-STAIRCASES = (
-    15,
-    28,
-)  # walkers whose shares fall in steps, since a lattice of 8 sites has its own parity
+# Draws whose shares fall in steps: on a lattice, walkers can leave only at every other step.
+STAIRCASES = (15, 28)
 
 
 def holds(number, settings=DEFAULT):
-    """Whether the interval holds L², and the notes."""
+    """Whether the interval holds the exponent −2, and the codes of the notes."""
     draw = FAMILIES["physics_first_passage"](source("physics_first_passage", number, salt=81))
     fit = ours(draw, settings)
     return fit.exponents["size"].low < -2 < fit.exponents["size"].high, {

@@ -1,4 +1,4 @@
-"""Planted exponents: recovery, intervals, verdict, identifiability, and the result's own words."""
+"""Planted exponents: recovery, intervals, verdict, identifiability, and the text of the result."""
 
 import json
 
@@ -17,16 +17,25 @@ CURVES = {
 
 
 def planted(
-    curve, powers, levels, *, num_replicates=8, sd=0.01, lag=0.0, paired=False, seed=0, num_steps=70
+    curve,
+    exponents,
+    levels,
+    *,
+    num_replicates=8,
+    sd=0.01,
+    lag=0.0,
+    paired=False,
+    seed=0,
+    num_steps=70,
 ):
-    """Curves of Σ power·log control + log t; replicates lead by `lag`, the same everywhere when paired."""
+    """Curves of log t + Σ p·log control; replicates lead by `lag`, at all controls if paired."""
     rng = np.random.default_rng(seed)
     steps = np.geomspace(1, 3e4, num_steps)
     grids = np.meshgrid(*levels.values(), indexing="ij")
     frames = []
     shared = lag * rng.standard_normal(num_replicates)
     for number, setting in enumerate(np.stack([g.ravel() for g in grids], axis=1)):
-        shift = sum(p * np.log(c) for p, c in zip(powers, setting, strict=True))
+        shift = sum(p * np.log(c) for p, c in zip(exponents, setting, strict=True))
         for r in range(num_replicates):
             ahead = shared[r] if paired else lag * rng.standard_normal()
             value = curve(np.log(steps) + shift + ahead) + sd * rng.standard_normal(num_steps)
@@ -77,7 +86,7 @@ def test_nothing_to_fit_still_has_a_verdict():
 
 
 def test_pairing_is_used():
-    """Seeds that run ahead at every control cancel: the interval must narrow many times, and still hold."""
+    """Leads that a seed has at every control cancel: the interval is narrower and still holds."""
     setup = {"levels": {"c": [0.5, 1, 2]}, "lag": 0.2, "sd": 0.005, "num_replicates": 10}
     paired = fit_collapse(planted(CURVES["decay"], [2], paired=True, **setup), ["c"])
     unpaired = fit_collapse(planted(CURVES["decay"], [2], paired=False, **setup), ["c"])
@@ -102,7 +111,8 @@ def test_curves_that_do_not_collapse_are_refused():
 
 def test_controls_that_vary_together_leave_one_combination():
     table = planted(CURVES["decay"], [2], {"eta": [0.5, 1, 2]})
-    table["batch"] = 1 / table.eta**2  # τ = t·eta^p·batch^q knows only p − 2q
+    # τ = t·eta^p·batch^q determines only p − 2q.
+    table["batch"] = 1 / table.eta**2
     fit = fit_collapse(table, ["eta", "batch"])
     assert fit.identifiable == {"eta": False, "batch": False}
     assert np.isnan(fit.exponents["eta"].value)
@@ -125,7 +135,8 @@ def test_one_condition_says_so():
 def test_outlying_replicates_are_left_out_and_told():
     table = planted(CURVES["decay"], [2], {"c": [0.5, 1, 2]}, num_replicates=8)
     clean = fit_collapse(table, ["c"])
-    table.loc[table.seed == 3, "value"] = 1.0  # stuck
+    # stuck
+    table.loc[table.seed == 3, "value"] = 1.0
     fit = fit_collapse(table, ["c"])
     assert [(run.replicate, run.reason) for run in fit.left_out] == [(3, "outlier")]
     assert "outliers" in {note.code for note in fit.notes}

@@ -1,4 +1,4 @@
-"""What goes in: both kinds of data say the same, padding is no divergence, bad input is named."""
+"""Input: tables and arrays give the same fit, padding is no divergence, messages name bad input."""
 
 import subprocess
 import sys
@@ -86,7 +86,8 @@ def test_diverged_runs_are_left_out_whole_and_counted():
     table = long_table()
     late = (table.learning_rate == 0.2) & (table.seed == 3)
     table.loc[late & (table.step > 50), "value"] = np.nan
-    table.loc[late & (table.step <= 50), "value"] += 10.0  # on its way to infinity
+    # On its way to infinity.
+    table.loc[late & (table.step <= 50), "value"] += 10.0
     all_bad = table.learning_rate.eq(0.1) & table.seed.eq(0)
     table.loc[all_bad, "value"] = np.inf
     fit = fit_collapse(table, ["learning_rate"])
@@ -168,7 +169,8 @@ def test_another_setting_that_varies_is_refused():
     same = fit_collapse(
         array.assign_coords({"model.init": ("run", np.full(array.sizes["run"], "he"))})
     )
-    assert same.exponents == fit_collapse(array).exponents
+    # as text, since NaN differs from itself
+    assert str(same.exponents) == str(fit_collapse(array).exponents)
 
 
 def test_another_dimension_and_a_missing_coordinate_are_refused():
@@ -180,5 +182,8 @@ def test_another_dimension_and_a_missing_coordinate_are_refused():
 
 
 def test_jax_is_never_imported():
-    code = "import sys, jthermo.collapse; assert not {'jax', 'matplotlib'} & set(sys.modules), 'heavy import'"
+    code = (
+        "import sys, jthermo.collapse; "
+        "assert not {'jax', 'matplotlib'} & set(sys.modules), 'heavy import'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

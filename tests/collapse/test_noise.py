@@ -1,4 +1,4 @@
-"""The noise model doubts what chance would show and finds what is there; the rivals' S is what its paper says."""
+"""The noise model finds what is there and no more; the rivals' S is that of its paper."""
 
 from dataclasses import replace
 
@@ -47,11 +47,12 @@ def test_a_lead_must_show():
     assert lead_weight(0.0) < 0.5 * lead_weight(0.0, settings=without_prior)
 
 
-SHARE = 0.45  # of lattices that span at the threshold: no share comes near all
+# Share of lattices that span at the threshold: it never comes near 1.
+SHARE = 0.45
 
 
 def counted(names=None):
-    """How far the model is from the exact covariance of a share that goes from 0.45 to none, in units of that."""
+    """Relative distance of the model from the exact covariance of a share from 0.45 to none."""
     x = np.linspace(0, 6, 40)
     curve = 1 - x / 6.5
     slope, where = np.gradient(curve, x), np.zeros(40, int)
@@ -75,7 +76,7 @@ def test_counts_of_a_share_that_starts_below_one():
 
 
 def test_records_at_which_all_replicates_are_equal_tell_no_size_of_the_noise():
-    """Percolation: far from the threshold no lattice spans, and every replicate says 0."""
+    """Percolation: far from the threshold no lattice spans, and every replicate records 0."""
     name = "physics_percolation"
     draws = [
         FAMILIES[name](source(name, n, salt=salt))
@@ -92,7 +93,8 @@ def test_quality_of_exact_lines_is_zero_and_of_shifted_ones_is_not():
     same = [(x, 2 * x, error), (x + 0.013, 2 * (x + 0.013), error)]
     value, terms = quality(same)
     assert value < 1e-20
-    assert terms == 38  # one point at either end has no neighbours
+    # One point at either end has no neighbours.
+    assert terms == 38
     moved = [same[0], (x + 0.1, 2 * x, error)]
     assert quality(moved)[0] > 100
     assert quality([same[0], (x + 5, 2 * x, error)]) == (np.inf, 0)

@@ -1,4 +1,4 @@
-"""Finite-size scaling: the value's own exponent, a leading correction, a textbook model, and what to measure next."""
+"""Finite-size scaling: exponent of the value, corrections, a textbook model, what to measure."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ SIZES = (8.0, 12.0, 16.0, 32.0, 64.0, 128.0)
 
 
 def sized(height, correction, *, power=-1, sizes=(8.0, 16.0, 32.0, 64.0), sd=0.004, seed=0):
-    """Value = L^height·F(t·L^0.75·exp(correction·(L/8)^power)) with eight replicates."""
+    """Value = L^height·F(t·L^0.75·exp(correction·(L/8)^power)), with eight replicates."""
     rng = np.random.default_rng(seed)
     times = np.geomspace(0.3, 300, 40)
     frames = []
@@ -47,7 +47,8 @@ def test_the_value_is_rescaled_where_asked():
         gap = fit.rescaled(condition.values.mean(axis=0), L=size) - np.interp(
             at, fit.log_tau, fit.curve
         )
-        assert np.abs(gap).max() < 0.12  # noise of 0.0014·64^0.7 at most
+        # Noise of 0.0014·64^0.7 at most.
+        assert np.abs(gap).max() < 0.12
     assert "value/L^q against τ = step·L^p" in fit.summary()
     with pytest.raises(InputError, match="rescale = 'M'"):
         fit_collapse(table, ["L"], rescale=["M"])
@@ -81,13 +82,13 @@ def test_the_power_of_a_correction_is_fitted_within_a_range():
     w = fit.exponents["power_L"]
     low, middle, high = fit.profile("power_L", np.array([w.low, w.value, w.high]))
     assert middle == pytest.approx(0.0, abs=1e-3)
-    assert low == pytest.approx(high, abs=0.1)  # both ends lose the same
+    # Both ends lose the same.
+    assert low == pytest.approx(high, abs=0.1)
     assert f"w(L) = {w}" in fit.summary()
     assert fit.to_dict()["corrections"][0]["power"] == fit.corrections[0].power == w.value
     known = fit_collapse(table, ["L"], correction={"L": w.value}).exponents["L"]
-    assert (
-        fit.exponents["L"].standard_error > 1.2 * known.standard_error
-    )  # ŵ taken as known promises too much
+    # Taking ŵ as known makes the interval too narrow.
+    assert fit.exponents["L"].standard_error > 1.2 * known.standard_error
     wrong = fit_collapse(table, ["L"], correction={"L": -3.5})
     assert not wrong.collapsed
     assert "drifting_exponent" in {note.code for note in wrong.notes}
@@ -140,7 +141,8 @@ def test_joint_region_and_profile_agree_with_the_test():
     e = fit.exponents["a"]
     low, middle, high = fit.profile("a", np.array([e.low, e.value, e.high]))
     assert middle == pytest.approx(0.0, abs=1e-6)
-    assert 1.0 < low == pytest.approx(high, rel=0.1)  # 1.92 for a normal with known noise
+    # 1.92 for a normal with known noise.
+    assert 1.0 < low == pytest.approx(high, rel=0.1)
 
 
 def cut(table, low, high):
@@ -179,9 +181,8 @@ def test_records_to_a_later_time_narrow_the_interval_as_predicted():
         found.append(longer.exponents["c"].standard_error / short.exponents["c"].standard_error)
     assert np.mean(predicted) == pytest.approx(np.mean(found), rel=0.15)
     assert np.mean(predicted) < 0.55
-    over = fit_collapse(
-        cut(whole, 1, 6000), ["c"]
-    )  # all conditions are flat by then: later tells nothing
+    # All conditions are flat by then, so later records add nothing.
+    over = fit_collapse(cut(whole, 1, 6000), ["c"])
     assert advised(over)["end"].ratio > 0.98
     all_ = fit_collapse(whole, ["c"])
     assert all_.exponents["c"].standard_error == pytest.approx(
@@ -260,7 +261,8 @@ def test_all_pictures_draw_what_they_say():
     heights = np.concatenate([c.lines[0].get_ydata() for c in residuals.containers])
     assert np.abs(heights).max() < 0.05
     table = planted(CURVES["decay"], [2, -1], {"a": [0.5, 1, 2], "b": [1, 2]}, sd=0.02)
-    table["value"] += 0.03 * np.log2(table.a)  # a level that follows a, not b
+    # A level that follows a, not b.
+    table["value"] += 0.03 * np.log2(table.a)
     bent = fit_collapse(table, ["a", "b"], fixed={"a": 2, "b": -1})
     spread = {}
     for by in ("a", "b"):
@@ -334,9 +336,9 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
         ("ragged.csv",): "can't be read",
         ("junk.parquet",): "can't be read",
         ("table.txt",): "give a .csv or .parquet file",
-        ("good.csv", "--where", "d=1"): "name a column: c, seed",
-        ("good.csv", "--where", "c=9"): "leaves no row; c takes 0.5, 1.0, 2.0",
-        ("good.csv", "--where", "c=x"): "c takes numbers",
+        ("good.csv", "--where", "d=1"): "name one of the columns c, seed",
+        ("good.csv", "--where", "c=9"): "no row has this value; c takes 0.5, 1.0, 2.0",
+        ("good.csv", "--where", "c=x"): "column c holds numbers",
         ("good.csv", "--correction", "c=x"): "write NAME=POWER",
         ("good.csv", "--correction", "c=-2:-1"): "takes four values of c, here are 3",
         ("good.csv", "--rescale", "d"): "rescale = 'd'",

@@ -1,4 +1,4 @@
-"""Image sets and a user's own arrays: read right, refused with a remedy where damaged or absent, never replaced."""
+"""Image sets and the user's arrays: correct content, and an error with a remedy if not readable."""
 
 import contextlib
 import gzip
@@ -24,7 +24,9 @@ from jthermo.errors import InputError, MissingData
 from tests import deep_oracles
 
 DEBIAN = image_files.SYSTEM["fashion_mnist"]
-real = pytest.mark.skipif(not DEBIAN.is_dir(), reason="apt-get install dataset-fashion-mnist")
+needs_debian = pytest.mark.skipif(
+    not DEBIAN.is_dir(), reason="apt-get install dataset-fashion-mnist"
+)
 RECORD = jt.Record(
     steps=(0, 2), observables=(jt.loss(), jt.loss("test"), jt.accuracy("test")), probe_size=8
 )
@@ -32,9 +34,9 @@ RECORD = jt.Record(
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
-    """No environment, no system folder, no network, unless a test says so."""
+    """No environment variable, no system folder and no network, unless a test sets them."""
     monkeypatch.delenv(image_files.ENVIRONMENT, raising=False)
-    monkeypatch.setitem(image_files.SYSTEM, "fashion_mnist", tmp_path / "nothing here")
+    monkeypatch.setitem(image_files.SYSTEM, "fashion_mnist", tmp_path / "absent")
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def unreachable(*_):
@@ -63,7 +65,7 @@ def fashion(tmp_path):
 
 
 def cifar_bodies(kind, sizes=(7,) * 5 + (4,)):
-    """The six batches in the official format, and what is in them."""
+    """The six batches in the published format, and their arrays."""
     rng = np.random.default_rng(1)
     bodies, arrays = {}, {}
     for name, n in zip(cifar10_files.BATCHES, sizes, strict=True):
@@ -72,13 +74,13 @@ def cifar_bodies(kind, sizes=(7,) * 5 + (4,)):
         if kind == "bin":
             bodies[f"{name}.bin"] = np.column_stack([labels.astype(np.uint8), data]).tobytes()
         else:
-            made = {
+            batch = {
                 b"batch_label": name.encode(),
                 b"labels": labels.tolist(),
                 b"data": data,
                 b"filenames": [b"a"] * n,
             }
-            bodies[name] = pickle.dumps(made, protocol=2)
+            bodies[name] = pickle.dumps(batch, protocol=2)
     return bodies, arrays
 
 
@@ -100,22 +102,25 @@ def write_cifar(folder, kind, packed):
     return arrays
 
 
-@real
+@needs_debian
 def test_the_published_fashion_mnist_has_its_known_content_and_constants():
-    made = image_files.load("fashion_mnist", str(DEBIAN), None, pytest.fail)
-    assert {k: v.shape for k, v in made.items()} == {
-        "x": (60_000, 28, 28, 1), "y": (60_000,), "x_test": (10_000, 28, 28, 1), "y_test": (10_000,)
-    }  # fmt: skip
-    assert made["y"][:5].tolist() == [9, 0, 0, 3, 0]
-    assert np.bincount(made["y"]).tolist() == [6000] * 10
+    splits = image_files.load("fashion_mnist", str(DEBIAN), None, pytest.fail)
+    assert {k: v.shape for k, v in splits.items()} == {
+        "x": (60_000, 28, 28, 1),
+        "y": (60_000,),
+        "x_test": (10_000, 28, 28, 1),
+        "y_test": (10_000,),
+    }
+    assert splits["y"][:5].tolist() == [9, 0, 0, 3, 0]
+    assert np.bincount(splits["y"]).tolist() == [6000] * 10
     data = jt.data.FashionMNIST(data_dir=DEBIAN)
-    standardised = np.asarray(data.standardised(made["x"][:20_000]), float)
+    standardised = np.asarray(data.standardised(splits["x"][:20_000]), float)
     assert abs(standardised.mean()) < 0.01
     assert abs(standardised.std() - 1) < 0.01
 
 
-@real
-def test_one_wrong_byte_of_the_published_files_is_refused(tmp_path):
+@needs_debian
+def test_one_wrong_byte_of_the_published_files_is_rejected(tmp_path):
     for name in fashion_mnist_files.FILES:
         body = bytearray(gzip.decompress((DEBIAN / f"{name}.gz").read_bytes()))
         body[-1] = body[-1] ^ 1
@@ -125,18 +130,19 @@ def test_one_wrong_byte_of_the_published_files_is_refused(tmp_path):
     assert len(image_files.load("fashion_mnist", str(tmp_path), False, pytest.fail)["x"]) == 60_000
 
 
-@real
-def test_tensorflow_datasets_builds_from_local_files_and_gives_the_published_order_back(tmp_path):
-    """Its builder, record files and reader, on the first examples of the real files; no TensorFlow is imported."""
+@needs_debian
+def test_tensorflow_datasets_builds_from_local_files_in_the_published_order(tmp_path):
+    """Its builder, record files and reader on the first published examples, without TensorFlow."""
     code = f"""
 import sys; from pathlib import Path; import numpy as np
-from jthermo.data import fashion_mnist_files, tfds
+from jthermo.data import fashion_mnist_files as idx, tfds
 from tests.data.test_images import write_idx
 small = Path({str(tmp_path)!r}) / "small"; small.mkdir()
-for name, n in zip(fashion_mnist_files.FILES, (150, 150, 30, 30)):
-    write_idx(small / name, fashion_mnist_files.read_idx(Path({str(DEBIAN)!r}) / (name + ".gz"))[0][:n])
-made, expected = tfds.load("fashion_mnist", small, small / "cache"), fashion_mnist_files.read_fashion_mnist(small, False)
-assert all((made[k] == expected[k]).all() and len(made[k]) for k in expected)
+for name, n in zip(idx.FILES, (150, 150, 30, 30)):
+    write_idx(small / name, idx.read_idx(Path({str(DEBIAN)!r}) / (name + ".gz"))[0][:n])
+splits = tfds.load("fashion_mnist", small, small / "cache")
+expected = idx.read_fashion_mnist(small, False)
+assert all((splits[k] == expected[k]).all() and len(splits[k]) for k in expected)
 assert list((small / "cache").rglob("*array_record*")) and "tensorflow" not in sys.modules
 """
     done = subprocess.run(
@@ -147,18 +153,18 @@ assert list((small / "cache").rglob("*array_record*")) and "tensorflow" not in s
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", ["bin", "py"])
-def test_every_official_layout_of_cifar10_gives_the_same_arrays(tmp_path, kind, packed):
-    arrays, said = write_cifar(tmp_path, kind, packed), []
-    made = image_files.load("cifar10", str(tmp_path), None, said.append)
+def test_every_published_layout_of_cifar10_gives_the_same_arrays(tmp_path, kind, packed):
+    arrays, notes = write_cifar(tmp_path, kind, packed), []
+    splits = image_files.load("cifar10", str(tmp_path), None, notes.append)
     np.testing.assert_array_equal(
-        made["x"], np.concatenate([arrays[n][0] for n in cifar10_files.BATCHES[:5]])
+        splits["x"], np.concatenate([arrays[n][0] for n in cifar10_files.BATCHES[:5]])
     )
     np.testing.assert_array_equal(
-        made["y"], np.concatenate([arrays[n][1] for n in cifar10_files.BATCHES[:5]])
+        splits["y"], np.concatenate([arrays[n][1] for n in cifar10_files.BATCHES[:5]])
     )
-    np.testing.assert_array_equal(made["x_test"], arrays["test_batch"][0])
-    assert len(said) == 1
-    assert "not the published" in said[0]
+    np.testing.assert_array_equal(splits["x_test"], arrays["test_batch"][0])
+    assert len(notes) == 1
+    assert "can't be verified as the published" in notes[0]
     with pytest.raises(InputError, match="verify=False"):
         image_files.load("cifar10", str(tmp_path), True, pytest.fail)
 
@@ -184,18 +190,18 @@ def damage_fashion(folder, how):
 
 
 FASHION_DAMAGE = {
-    "truncated": "truncated: it holds",
+    "truncated": "bytes of data, but its header announces 40×28×28",
     "truncated gzip": "truncated or damaged",
     "magic": "starts with 89504e47",
     "rank": "1 dimensions",
     "missing": "has no t10k-labels",
-    "label": "label 11; Fashion-MNIST has 0 to 9",
+    "label": "label 11, but Fashion-MNIST has 0 to 9",
     "count": "40 images for 39 labels",
 }
 
 
 @pytest.mark.parametrize("how", FASHION_DAMAGE)
-def test_damaged_idx_files_say_what_is_wrong_with_which(fashion, how):
+def test_errors_of_damaged_idx_files_name_the_file_and_the_damage(fashion, how):
     image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
     damage_fashion(fashion, how)
     with pytest.raises(InputError, match=FASHION_DAMAGE[how]) as caught:
@@ -204,7 +210,7 @@ def test_damaged_idx_files_say_what_is_wrong_with_which(fashion, how):
 
 
 class Evil:
-    """A pickle that would run a command."""
+    """An object whose pickle runs a command when it is loaded."""
 
     def __reduce__(self):
         return os.system, ("exit 7",)
@@ -229,24 +235,25 @@ def damage_cifar(folder, how):
         packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
     else:
         write_cifar(folder, "py", False)
-        made = {"shape": {b"labels": [1], b"data": np.zeros((2, 3072), np.uint8)}, "code": Evil()}[
-            how
-        ]
-        (python / "data_batch_2").write_bytes(pickle.dumps(made))
+        content = {
+            "shape": {b"labels": [1], b"data": np.zeros((2, 3072), np.uint8)},
+            "code": Evil(),
+        }
+        (python / "data_batch_2").write_bytes(pickle.dumps(content[how]))
 
 
 CIFAR_DAMAGE = {
     "missing batch": "has no data_batch_3.bin",
-    "truncated batch": "no multiple of 3073",
-    "label": "label 10; CIFAR-10 has 0 to 9",
+    "truncated batch": "isn't a multiple of 3073",
+    "label": "label 10, but CIFAR-10 has 0 to 9",
     "truncated archive": "truncated or damaged",
-    "shape": r"shape \(2, 3072\) for 1 labels",
-    "code": "asks for posix.system",
+    "shape": r"shape \(2, 3072\) instead of uint8 \(1, 3072\)",
+    "code": "refers to posix.system",
 }
 
 
 @pytest.mark.parametrize("how", CIFAR_DAMAGE)
-def test_damaged_cifar_files_say_what_is_wrong(tmp_path, how):
+def test_errors_of_damaged_cifar_files_name_the_damage(tmp_path, how):
     damage_cifar(tmp_path, how)
     with pytest.raises(InputError, match=CIFAR_DAMAGE[how]):
         image_files.load("cifar10", str(tmp_path), None, lambda _: None)
@@ -262,7 +269,7 @@ def as_nobody():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to change its user")
-def test_a_folder_that_may_not_be_read_is_named(fashion, monkeypatch):
+def test_an_unreadable_folder_is_named(fashion, monkeypatch):
     fashion.chmod(0o700)
     for parent in list(fashion.parents)[:3]:
         parent.chmod(0o755)
@@ -276,7 +283,7 @@ def test_a_folder_that_may_not_be_read_is_named(fashion, monkeypatch):
 
 
 @pytest.mark.parametrize("data", [jt.data.FashionMNIST(), jt.data.CIFAR10()])
-def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_on_nothing_else(
+def test_without_files_and_network_it_fails_at_once_and_names_three_ways_to_get_them(
     data, tmp_path, monkeypatch
 ):
     sweep = jt.Sweep(
@@ -284,7 +291,7 @@ def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_o
         data=data, learning_rate=0.1, num_steps=2, record=RECORD,
     )  # fmt: skip
     out = tmp_path / "o"
-    # told before anything is planned, compiled or written
+    # the error comes before anything is planned, compiled or written
     monkeypatch.setattr("jthermo.execution.runner.cohorts", None)
     with pytest.raises(MissingData) as caught:
         jt.run(sweep, out, progress=False)
@@ -293,21 +300,21 @@ def test_without_files_and_network_it_fails_at_once_with_three_ways_and_trains_o
     assert all(f"({i})" in text for i in (1, 2, 3))
     assert image_files.ENVIRONMENT in text
     assert "can't be reached" in text
-    # counting needs no data
+    # a plan without measurement needs no data
     assert jt.plan(sweep, measure=False).num_runs == 1
 
 
-def test_where_it_looks_first(fashion, monkeypatch, tmp_path):
+def test_the_folders_are_searched_in_order(fashion, monkeypatch, tmp_path):
     assert image_files.find("fashion_mnist", str(fashion)) == fashion
     assert image_files.find("fashion_mnist", str(tmp_path / "fashion")) == fashion
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="none of its files"):
         image_files.find("fashion_mnist", str(empty))
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="isn't a folder"):
         image_files.find("fashion_mnist", str(tmp_path / "absent"))
     monkeypatch.setitem(image_files.SYSTEM, "fashion_mnist", fashion)
-    # holds other sets, so the system's folder is next
+    # it contains no such files, so the system's folder is next
     monkeypatch.setenv(image_files.ENVIRONMENT, str(empty))
     assert image_files.find("fashion_mnist", None) == fashion
     nested = empty / "FashionMNIST" / "raw"
@@ -320,10 +327,10 @@ def small(fashion, **changes):
     return jt.data.FashionMNIST(data_dir=fashion, verify=False, **changes)
 
 
-def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
-    made = image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
+def test_labels_are_real_or_drawn_once_or_redrawn_at_each_use(fashion):
+    splits = image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
     index, dataset = np.array([3, 7, 3]), jax.random.key(1)
-    arrays = {k: jax.numpy.asarray(v) for k, v in made.items()}
+    arrays = {k: jax.numpy.asarray(v) for k, v in splits.items()}
 
     def labels(kind, fresh, **more):
         return np.asarray(
@@ -332,25 +339,25 @@ def test_labels_are_real_or_drawn_once_or_drawn_each_time(fashion):
             ]
         )
 
-    np.testing.assert_array_equal(labels("real", 0), made["y"][index])
-    np.testing.assert_array_equal(labels("real", 0, test=True), made["y_test"][index])
+    np.testing.assert_array_equal(labels("real", 0), splits["y"][index])
+    np.testing.assert_array_equal(labels("real", 0, test=True), splits["y_test"][index])
     assert (labels("random", 0) == labels("random", 5)).all()
     assert labels("random", 0)[0] == labels("random", 0)[2]
     drawn = np.stack([labels("redrawn", i) for i in range(400)])
     assert (drawn[:, 0] != drawn[:, 2]).any()
     assert np.abs(np.bincount(drawn.ravel(), minlength=10) - 120).max() < 5 * np.sqrt(120)
-    everywhere = np.asarray(
+    random = np.asarray(
         small(fashion, labels="random").rows(arrays, np.arange(40), dataset, jax.random.key(0))[1]
     )
-    assert (everywhere != made["y"]).any()
+    assert (random != splits["y"]).any()
     with pytest.raises(InputError, match="10 classes"):
         small(fashion, num_classes=2)
 
 
 def test_batches_and_probes_are_rows_of_their_splits(fashion):
     data = small(fashion)
-    made = image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
-    arrays = {k: jax.numpy.asarray(v) for k, v in made.items()}
+    splits = image_files.load("fashion_mnist", str(fashion), False, pytest.fail)
+    arrays = {k: jax.numpy.asarray(v) for k, v in splits.items()}
 
     def rows(test, samples=None):
         x, _ = small(fashion, num_samples=samples).probe(
@@ -358,7 +365,7 @@ def test_batches_and_probes_are_rows_of_their_splits(fashion):
         )
         pixels = np.rint((np.asarray(x, float) * 0.3530 + 0.2860) * 255).astype(int)
         table = {
-            row.tobytes(): i for i, row in enumerate(made["x_test" if test else "x"].astype(int))
+            row.tobytes(): i for i, row in enumerate(splits["x_test" if test else "x"].astype(int))
         }
         return {table[row.tobytes()] for row in pixels}
 
@@ -366,7 +373,7 @@ def test_batches_and_probes_are_rows_of_their_splits(fashion):
     assert rows(True) == set(range(12))
     assert rows(False, samples=5) == set(range(5))
     assert data.size(arrays) == 40
-    with pytest.raises(InputError, match="there are 40"):
+    with pytest.raises(InputError, match="there are only 40"):
         small(fashion, num_samples=41).size(arrays)
 
 
@@ -393,7 +400,7 @@ def image_sweep(fashion, **changes):
 
 
 @pytest.mark.parametrize(("sampling", "width"), [("replacement", 1), ("epochs", 2)])
-def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
+def test_a_cnn_on_images_gives_the_same_bits_alone_in_pieces_and_on_any_placement(
     fashion, sampling, width, monkeypatch
 ):
     from jthermo.execution import placement, train_cohort
@@ -402,7 +409,7 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
         fashion, data=small(fashion, sampling=sampling), lane_width=None if width == 1 else width
     )
     ds = jt.run(sweep, progress=False)
-    # one by rule
+    # the rule chooses 1 for a CNN
     assert ds.attrs["lane_width"] == width
     assert np.isfinite(ds.test_loss.values).all()
     with monkeypatch.context() as patch:
@@ -414,7 +421,7 @@ def test_a_cnn_on_images_has_the_same_bits_alone_in_pieces_and_on_any_placement(
         )
         np.testing.assert_array_equal(jt.run(sweep, progress=False).flat.values, ds.flat.values)
     if sampling == "epochs":
-        # the rest differs in nothing that is drawn by epochs
+        # the other checks don't depend on the sampling
         return
     alone = jt.run(sweep.replace(learning_rate=0.2, seed=1), progress=False)
     here = (ds.learning_rate.values == 0.2) & (ds.seed.values == 1)
@@ -431,21 +438,24 @@ def test_accuracy_and_loss_of_both_splits_equal_loops_over_the_examples(fashion)
         fashion, learning_rate=0.2, seed=1, num_steps=2,
         record=jt.Record(
             steps=(2,), probe_size=8,
-            observables=(flat, jt.accuracy(), jt.accuracy("test"), jt.loss(), jt.loss("test"), probe_of, labels_of),
+            observables=(
+                flat, jt.accuracy(), jt.accuracy("test"), jt.loss(), jt.loss("test"), probe_of,
+                labels_of,
+            ),
         ),
     )  # fmt: skip
     row = jt.run(sweep, progress=False).isel(run=0, record=0)
-    model, made, at = sweep.model, {}, 0
+    model, params, at = sweep.model, {}, 0
     for layer, parts in sorted(model.shapes.items()):
         for part, like in sorted(parts.items()):
-            made.setdefault(layer, {})[part] = row.flat.values[at : at + like.size].reshape(
+            params.setdefault(layer, {})[part] = row.flat.values[at : at + like.size].reshape(
                 like.shape
             )
             at += like.size
     for i, split in enumerate(("", "test_")):
         right, surprise = 0, 0.0
         for x, y in zip(row.probe_of.values[i], row.labels_of.values[i].astype(int), strict=True):
-            f, _, _ = deep_oracles.forward(made, x, ((2,),))
+            f, _, _ = deep_oracles.forward(params, x, ((2,),))
             right += max(range(10), key=lambda c: f[c]) == y
             surprise += np.log(np.exp(f).sum()) - f[y]
         assert float(row[f"{split}accuracy"]) == right / 8
@@ -465,7 +475,7 @@ def labels_of(model, params, probe):
 def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bits(
     fashion, tmp_path, monkeypatch, capsys
 ):
-    """A real SIGTERM between two pieces of work: exit 75, then `jthermo resume` at the lane width of the rule."""
+    """SIGTERM during training gives exit code 75; `jthermo resume` keeps the lane width."""
     from jthermo.cli import verbs
     from jthermo.execution import placement, train_cohort
 
@@ -483,15 +493,15 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
     programs = placement.programs
 
     def armed(*args):
-        made = programs(*args)
+        compiled = programs(*args)
 
         def advance(*args):
             calls.append(1)
             if len(calls) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return made.advance(*args)
+            return compiled.advance(*args)
 
-        return made._replace(advance=advance)
+        return compiled._replace(advance=advance)
 
     monkeypatch.setattr(placement, "programs", armed)
     with pytest.raises(SystemExit) as stopped:
@@ -511,14 +521,14 @@ def test_a_cnn_on_images_interrupted_at_the_command_line_resumes_to_the_same_bit
 
 
 def plain(fashion):
-    """The sweep with observables that a file can name."""
+    """The image sweep with built-in observables only, so that a file can define it."""
     sweep = image_sweep(fashion)
     return sweep.replace(
         record=jt.Record(steps=(0, 5), observables=sweep.record.observables[1:], probe_size=8)
     )
 
 
-def test_where_the_files_lie_is_no_part_of_the_identity(fashion, tmp_path):
+def test_the_place_of_the_files_is_not_part_of_the_identity(fashion, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     fashion.rename(elsewhere)
     a, b = image_sweep(fashion), image_sweep(elsewhere)
@@ -569,7 +579,7 @@ def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_p
             )
         used = advance.jitted.memory_analysis()
         working.append(used.temp_size_in_bytes)
-        # the set is there, once
+        # the data set is an argument of the program, once
         assert used.argument_size_in_bytes > x.nbytes
         assert used.argument_size_in_bytes < 1.5 * x.nbytes + 20_000
         assert used.alias_size_in_bytes == cohort.state_bytes / len(place.devices)
@@ -579,9 +589,11 @@ def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_p
 def test_a_users_arrays_are_a_source_in_memory_and_as_npz(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {
-        "x": rng.normal(size=(30, 4)), "y": rng.integers(0, 3, 30), "x_test": rng.normal(size=(6, 4)),
+        "x": rng.normal(size=(30, 4)),
+        "y": rng.integers(0, 3, 30),
+        "x_test": rng.normal(size=(6, 4)),
         "y_test": rng.integers(0, 3, 6),
-    }  # fmt: skip
+    }
     np.savez(tmp_path / "mine.npz", **arrays)
     memory, file = jt.data.Arrays(**arrays), jt.data.Arrays(str(tmp_path / "mine.npz"))
     assert memory == file
@@ -590,9 +602,14 @@ def test_a_users_arrays_are_a_source_in_memory_and_as_npz(tmp_path):
 
     def sweep(data):
         return jt.Sweep(
-            model=jt.models.MLP(4, hidden=(5,), outputs=3), data=data, learning_rate=0.5, batch_size=5, seed=range(2),
-            num_steps=200, record=jt.Record(steps=(0, 200), observables=RECORD.observables, probe_size=64),
-        )  # fmt: skip
+            model=jt.models.MLP(4, hidden=(5,), outputs=3),
+            data=data,
+            learning_rate=0.5,
+            batch_size=5,
+            seed=range(2),
+            num_steps=200,
+            record=jt.Record(steps=(0, 200), observables=RECORD.observables, probe_size=64),
+        )
 
     a, b = jt.run(sweep(memory), progress=False), jt.run(sweep(file), progress=False)
     np.testing.assert_array_equal(a.loss.values, b.loss.values)
@@ -603,7 +620,7 @@ def test_a_users_arrays_are_a_source_in_memory_and_as_npz(tmp_path):
         == jt.Sweep.from_json(sweep(memory).to_json())
     )
     np.savez(tmp_path / "mine.npz", **{**arrays, "y": np.roll(arrays["y"], 1)})
-    with pytest.raises(InputError, match="other arrays"):
+    with pytest.raises(InputError, match=r"SHA-256 .* instead of"):
         jt.Sweep.from_json(sweep(file).to_json())
 
 
@@ -623,17 +640,22 @@ def weights(model, params, probe):
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_real_targets_are_regressed_on_as_a_direct_loop_does(outputs):
+def test_regression_on_real_targets_equals_a_direct_loop(outputs):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, outputs))
-    # a batch is all of it
+    # each batch is the whole set
     data = jt.data.Arrays(x, y, x[:4], y[:4], sampling="epochs")
     if outputs == 1:
         assert data == jt.data.Arrays(x, y[:, 0], x[:4], y[:4, 0], sampling="epochs")
     sweep = jt.Sweep(
-        model=Line(outputs), data=data, learning_rate=0.3, batch_size=12, seed=range(2), num_steps=20,
+        model=Line(outputs),
+        data=data,
+        learning_rate=0.3,
+        batch_size=12,
+        seed=range(2),
+        num_steps=20,
         record=jt.Record(steps=(0, 20), observables=(weights, jt.loss(), jt.loss("test"))),
-    )  # fmt: skip
+    )
     assert jt.Sweep.from_json(sweep.to_json()) == sweep
     ds = jt.run(sweep, progress=False)
     for start, end in ds.weights.values:
@@ -653,37 +675,46 @@ def test_real_targets_are_regressed_on_as_a_direct_loop_does(outputs):
 
 def test_loss_and_targets_have_to_agree():
     x, y = np.eye(4), np.array([0.2, 1.5, 0.1, 2.0])
-    given = {
-        "model": Line(1), "data": jt.data.Arrays(x, y), "learning_rate": 0.1, "num_steps": 1,
+    fields = {
+        "model": Line(1),
+        "data": jt.data.Arrays(x, y),
+        "learning_rate": 0.1,
+        "num_steps": 1,
         "record": jt.Record(steps=(1,), observables=jt.loss()),
-    }  # fmt: skip
+    }
     for changes, text in (
-        ({"loss": "bce"}, "the labels are real numbers; use 'squared'"),
-        ({"model": Line(2)}, "the labels are 1 real numbers"),
-        ({"noise": "label_averaged"}, "averages class labels, and these are real numbers"),
+        ({"loss": "bce"}, "the labels are real-valued targets; use 'squared'"),
+        ({"model": Line(2)}, "the data have num_targets = 1"),
+        (
+            {"noise": "label_averaged"},
+            "averages class labels, but the data have real-valued targets",
+        ),
         (
             {"record": jt.Record(steps=(1,), observables=jt.accuracy())},
             "are real numbers, not classes",
         ),
     ):
         with pytest.raises(InputError, match=text):
-            jt.Sweep(**{**given, **changes})
+            jt.Sweep(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("arguments", "text"),
     [
-        ({"x": np.ones((3, 2))}, "together"),
-        ({"x": np.ones(3), "y": np.zeros(3)}, "shape"),
-        ({"x": np.ones((3, 2)), "y": np.zeros(2)}, "3 whole class labels"),
-        ({"x": np.ones((3, 2)), "y": np.array(["a", "b", "c"])}, "or real targets of shape"),
-        ({"x": np.ones((3, 2)), "y": np.array([0.0, 2.0, 1.0])}, "if they are classes"),
-        ({"x": np.ones((3, 2)), "y": np.array([0.5, np.nan, 1])}, "not finite"),
+        ({"x": np.ones((3, 2))}, r"data\.y = None: is missing"),
+        ({"x": np.ones(3), "y": np.zeros(3)}, r"of shape \(n, d\)"),
+        ({"x": np.ones((3, 2)), "y": np.zeros(2)}, "3 integer class labels"),
+        ({"x": np.ones((3, 2)), "y": np.array(["a", "b", "c"])}, "or real-valued targets of shape"),
+        ({"x": np.ones((3, 2)), "y": np.array([0.0, 2.0, 1.0])}, "of whole numbers is ambiguous"),
+        ({"x": np.ones((3, 2)), "y": np.array([0.5, np.nan, 1])}, "contains NaN"),
         (
             {"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "labels": "random"},
-            "is for classes",
+            "applies only to class labels",
         ),
-        ({"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "num_classes": 2}, "is for classes"),
+        (
+            {"x": np.ones((3, 2)), "y": np.array([0.5, 0.1, 1]), "num_classes": 2},
+            "applies only to class labels",
+        ),
         (
             {
                 "x": np.ones((3, 2)),
@@ -691,25 +722,26 @@ def test_loss_and_targets_have_to_agree():
                 "x_test": np.ones((2, 2)),
                 "y_test": [0, 1],
             },
-            "of another kind",
+            "must be like y",
         ),
-        ({"x": np.full((3, 2), np.nan), "y": np.zeros(3, int)}, "not finite"),
-        ({"x": np.ones((3, 2)), "y": np.array([0, -1, 1])}, "no class"),
-        ({"x": np.ones((3, 2)), "y": np.zeros(3, int), "num_samples": 4}, "there are 3"),
-        ({"x": "absent.npz"}, "is no file"),
-        ({"x": __file__}, "no .npz file"),
+        ({"x": np.full((3, 2), np.nan), "y": np.zeros(3, int)}, "contains NaN"),
+        ({"x": np.ones((3, 2)), "y": np.array([0, -1, 1])}, "isn't a class label"),
+        ({"x": np.ones((3, 2)), "y": np.zeros(3, int), "num_samples": 4}, "there are only 3"),
+        ({"x": "absent.npz"}, "there is no such file"),
+        ({"x": __file__}, "isn't an .npz file"),
     ],
 )
-def test_what_is_no_data_set_is_refused(given, text):
+def test_invalid_arrays_are_rejected(arguments, text):
     with pytest.raises(InputError, match=text):
-        jt.data.Arrays(**given)
+        jt.data.Arrays(**arguments)
 
 
 def test_synthetic_sweeps_import_no_tensorflow_datasets_and_the_package_imports_little():
     code = """
 import sys, jthermo as jt
 assert "jax" not in sys.modules
-sweep = jt.Sweep(model=jt.models.MLP(3, hidden=(2,)), data=jt.data.Gaussian(dim=3), learning_rate=.1, num_steps=1,
+sweep = jt.Sweep(model=jt.models.MLP(3, hidden=(2,)), data=jt.data.Gaussian(dim=3),
+                 learning_rate=.1, num_steps=1,
                  record=jt.Record(steps=(0, 1), observables=jt.loss()))
 jt.run(sweep, progress=False)
 assert "tensorflow_datasets" not in sys.modules and "PIL" not in sys.modules
@@ -718,19 +750,26 @@ assert "tensorflow_datasets" not in sys.modules and "PIL" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-def test_the_command_line_ends_with_2_and_the_message(fashion, tmp_path):
+def test_the_command_line_exits_with_code_2_and_the_message(fashion, tmp_path):
     (fashion / fashion_mnist_files.FILES[2]).unlink()
     file = tmp_path / "images.py"
     file.write_text(
         "import jthermo as jt\n"
-        "SWEEP = jt.Sweep(model=jt.models.MLP(784, hidden=(4,), outputs=10), data=jt.data.FashionMNIST(verify=False),\n"
-        "    learning_rate=0.1, num_steps=2, record=jt.Record(steps=(0, 2), observables=jt.loss(), probe_size=4))\n"
+        "SWEEP = jt.Sweep(model=jt.models.MLP(784, hidden=(4,), outputs=10),\n"
+        "    data=jt.data.FashionMNIST(verify=False), learning_rate=0.1, num_steps=2,\n"
+        "    record=jt.Record(steps=(0, 2), observables=jt.loss(), probe_size=4))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", "from jthermo.cli import main; main()", "run", str(file), "--out", str(tmp_path / "o")],
-        capture_output=True, text=True, check=False, env={**os.environ, image_files.ENVIRONMENT: str(fashion)},
+        [
+            *(sys.executable, "-c", "from jthermo.cli import main; main()"),
+            *("run", str(file), "--out", str(tmp_path / "o")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, image_files.ENVIRONMENT: str(fashion)},
         cwd=Path(jt.__file__).parents[1],
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert "has no t10k-images" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Synthetic sources: their laws, and what a finite set shows to a run."""
+"""Synthetic sources: their distributions, finite sets, label noise and teachers."""
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ KEY = jax.random.key(5)
         (jt.data.Sphere(dim=3, radius=2.0), 0, 4 / 3),
     ],
 )
-def test_inputs_have_their_law(data, mean, variance):
+def test_inputs_have_their_distribution(data, mean, variance):
     x, y = map(np.asarray, data.draw(KEY, 20_000))
     assert x.shape == (20_000, 3)
     assert np.mean(x) == pytest.approx(mean, abs=5 * np.sqrt(variance / x.size))
@@ -40,8 +40,8 @@ def test_labels_of_several_classes_are_uniform():
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_a_label_is_drawn_anew_with_its_probability(classes):
-    """p = 0 keeps every label; p changes a share p (1 − 1/C), not p; p = 1 leaves uniform labels that know nothing."""
+def test_a_label_is_redrawn_with_its_probability(classes):
+    """p = 0 keeps labels; p changes a share p (1 − 1/C), not p; p = 1 gives independent labels."""
     number = 20_000
     labels = np.arange(number) % classes
     for p in (0.0, 0.3, 1.0):
@@ -50,7 +50,7 @@ def test_a_label_is_drawn_anew_with_its_probability(classes):
         share, error = np.mean(seen != labels), 0.5 / np.sqrt(number)
         assert abs(share - p * (1 - 1 / classes)) <= 4 * error * (p > 0)
         assert abs(share - p) > 10 * error or p == 0
-        # for p = 1 every cell holds its part
+        # only for p = 1 are old and new labels independent
         table = np.histogram2d(labels, seen, classes)[0]
         assert (np.abs(table - number / classes**2).max() < 5 * np.sqrt(number) / classes) == (
             p == 1
@@ -58,7 +58,7 @@ def test_a_label_is_drawn_anew_with_its_probability(classes):
 
 
 @pytest.mark.parametrize(("p", "number"), [(1.5, 9), (-0.1, 9), (0.2, None)])
-def test_a_redraw_that_makes_no_sense_is_refused(p, number):
+def test_an_invalid_redraw_is_rejected(p, number):
     with pytest.raises(InputError, match=f"data.redraw = {p}"):
         jt.data.Gaussian(dim=1, num_samples=number, redraw=p)
 
@@ -81,7 +81,7 @@ def test_an_epoch_shows_every_example_once_and_epochs_differ():
     assert (orders[0] != orders[1]).any()
 
 
-def test_a_pass_drops_the_examples_that_fill_no_batch():
+def test_an_epoch_drops_the_examples_that_fill_no_batch():
     assert sampling.steps_per_epoch(11, 3) == 3
     order = np.arange(11)
     assert np.asarray(sampling.by_epoch(order, np.int32(3), 3)).tolist() == [0, 1, 2]
@@ -98,7 +98,7 @@ def test_replacement_is_uniform_over_the_set():
 
 
 class Two(nn.Module):
-    """Two real labels of one input."""
+    """A linear net with two outputs."""
 
     @nn.compact
     def __call__(self, x):
@@ -111,20 +111,20 @@ def test_points_of_a_sphere_have_its_radius():
 
 
 def test_a_teacher_is_one_function_for_a_seed_and_another_for_the_next():
-    """Two linear functions of three inputs: four examples give them, and the others obey them."""
+    """The teacher is linear, so a least-squares fit to ten examples predicts all others."""
     data, seeds = jt.data.Teacher(jt.data.Gaussian(dim=3), Two()), jax.random.split(KEY, 2)
     assert data.num_targets == 2
     draw = jax.jit(lambda seed, key: data.of_seed(seed).draw(key, 40))
-    taught = []
+    coefficients = []
     for seed in seeds:
         x, y = map(np.asarray, draw(seed, KEY))
         assert y.shape == (40, 2)
         ones = np.c_[x, np.ones(40)]
-        taught.append(np.linalg.lstsq(ones[:10], y[:10], rcond=None)[0])
-        np.testing.assert_allclose(ones @ taught[-1], y, atol=1e-4)
+        coefficients.append(np.linalg.lstsq(ones[:10], y[:10], rcond=None)[0])
+        np.testing.assert_allclose(ones @ coefficients[-1], y, atol=1e-4)
         later, labels = draw(seed, jax.random.key(9))
-        np.testing.assert_allclose(np.c_[later, np.ones(40)] @ taught[-1], labels, atol=1e-4)
-    assert np.abs(taught[0] - taught[1]).max() > 0.1
+        np.testing.assert_allclose(np.c_[later, np.ones(40)] @ coefficients[-1], labels, atol=1e-4)
+    assert np.abs(coefficients[0] - coefficients[1]).max() > 0.1
 
 
 def test_label_noise_has_its_size_and_is_new_at_each_use():
@@ -139,25 +139,25 @@ def test_label_noise_has_its_size_and_is_new_at_each_use():
     assert abs(np.corrcoef(one.T)[0, 1]) < 4 / np.sqrt(len(one))
 
 
-def test_a_teacher_that_makes_no_sense_is_refused():
+def test_an_invalid_teacher_is_rejected():
     gaussian = jt.data.Gaussian(dim=3)
-    for told, make in {
+    for text, make in {
         "data.inputs = 3: give": lambda: jt.data.Teacher(3, Two()),
         "data.label_noise = -1.0: give": lambda: jt.data.Teacher(gaussian, Two(), label_noise=-1.0),
-        "data.inputs.redraw = 0.5: a teacher": lambda: jt.data.Teacher(
+        "data.inputs.redraw = 0.5: the teacher": lambda: jt.data.Teacher(
             jt.data.Gaussian(dim=3, num_samples=5, redraw=0.5), Two()
         ),
         "model.inputs = .*examples of shape": lambda: jt.data.Teacher(
             gaussian, jt.models.TwoLayer(2, 2)
         ),
-        "2 real numbers; make them equal": lambda: sweep_of(model=jt.models.TwoLayer(3, 4)),
-        "loss = 'softmax': the labels are real": lambda: sweep_of(loss="softmax"),
-        "noise = .*averages class labels": lambda: sweep_of(noise="label_averaged"),
+        "the data have num_targets = 2": lambda: sweep_of(model=jt.models.TwoLayer(3, 4)),
+        "loss = 'softmax': the labels are real-valued": lambda: sweep_of(loss="softmax"),
+        "noise = .*averages class labels, but": lambda: sweep_of(noise="label_averaged"),
         "accuracy.*not classes": lambda: sweep_of(
             record=jt.Record(steps=(3,), observables=jt.accuracy())
         ),
     }.items():
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=text):
             make()
     assert jt.Sweep.from_json(sweep_of().to_json()) == sweep_of()
     assert {c.loss for c in sweep_of().configs} == {"squared"}

@@ -1,7 +1,7 @@
-"""The fused engine: the XLA engine's random bits and law, its own determinism, and what happens where it is missing.
+"""The fused engine: same random bits and law as XLA, its own determinism, and its absence.
 
-Its slow twin is in ``test_train.py`` and its rows of the determinism contract are in ``test_placement.py``, with those
-of the XLA engine.
+Its plain NumPy implementation is in ``test_xla.py``. Its rows of the determinism contract are in
+``execution/test_placement.py``, with those of the XLA engine.
 """
 
 import importlib.util
@@ -126,22 +126,22 @@ def test_a_diverged_run_is_not_finite():
 def test_what_the_fused_engine_lacks_is_said(changes, lacks):
     sweep, said = longer("plain", **changes), []
     programs = step_program.programs(sweep)
-    with pytest.raises(jt.InputError, match=f"fused engine lacks {lacks}.*engine='xla'"):
+    with pytest.raises(jt.InputError, match=f"fused engine does not support {lacks}.*engine='xla'"):
         engines.settle("fused", None, programs, said.append)
     assert not said
     assert engines.settle("auto", None, programs, said.append) == "xla"
     assert len(said) == 1
-    assert said[0].startswith(f"engine: xla, since the fused engine lacks {lacks}")
+    assert said[0].startswith(f"engine: xla, because the fused engine does not support {lacks}")
 
 
 def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
     sweep, wider = longer("plain"), longer("plain", seed=range(3))
     out = tmp_path / "fused"
     jt.run(sweep.replace(seed=(0,)), out, engine="fused", progress=False)
-    with pytest.raises(jt.InputError, match="begun with fused"):
+    with pytest.raises(jt.InputError, match="created with engine 'fused'"):
         jt.run(wider, out, engine="xla", extend=True, progress=False)
     monkeypatch.setattr(fused, "load", unavailable)
-    with pytest.raises(jt.InputError, match=r"begun with it, and here .* no compiler"):
+    with pytest.raises(jt.InputError, match=r"created with this engine, but here .* no compiler"):
         jt.run(wider, out, extend=True, progress=False)
     monkeypatch.undo()
     assert jt.run(wider, out, extend=True, progress=False).attrs["engine"] == "fused"

@@ -146,7 +146,9 @@ def branching(learning_rate, decay=0.9):
 
 
 def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_given():
-    with pytest.raises(jt.InputError, match="branching branches on a float, but floats are traced"):
+    with pytest.raises(
+        jt.InputError, match="branching branches on a float argument, but these are traced"
+    ):
         jt.Optimizer(branching)
 
 
@@ -154,7 +156,7 @@ def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_gi
     "optimizer", [jt.sgd(momentum=0.9), jt.Optimizer(optax.adam), jt.Optimizer(scheduled)], ids=str
 )
 def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_program(optimizer):
-    """An MLP against optax outside of jthermo, on the same batches; three more rates compile nothing."""
+    """An MLP against optax outside of jthermo, on equal batches; new rates compile nothing."""
     model = jt.models.MLP(4, hidden=(5, 3))
     sweep = sweep_of(
         model=model, learning_rate=(0.02, 0.1), seed=3, batch_size=2, optimizer=optimizer
@@ -231,7 +233,7 @@ def test_splitting_the_steps_changes_no_bit(monkeypatch):
 
 
 def test_each_program_compiles_once():
-    """One init, one update and one record per cohort; η, seed, momentum and noise scale recompile nothing."""
+    """One init, update and record per cohort; η, seed, momentum, noise scale compile nothing."""
     compiled = []
 
     def listen(event, seconds, **_):

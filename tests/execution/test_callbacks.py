@@ -1,4 +1,4 @@
-"""Callbacks see what is recorded, change no bit of it, and can't stop a run."""
+"""Callbacks get aggregates of the records, change no bit of the results, and cannot stop a run."""
 
 import logging
 import struct
@@ -15,7 +15,7 @@ from jthermo.errors import InputError
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=4, hidden=6),
     data=jt.data.Gaussian(dim=4),
-    # the second one diverges
+    # Runs at the second learning rate diverge.
     learning_rate=(0.1, 1e6),
     seed=range(5),
     num_steps=40,
@@ -62,40 +62,44 @@ def test_a_callback_sees_the_aggregates_of_the_records_and_changes_no_bit(plain)
     assert {g.finite for g in seen[-1].groups} == {0.0, 1.0}
 
 
-def test_a_callback_that_fails_costs_one_warning_and_no_bit(plain, caplog):
+def test_a_callback_that_raises_is_disabled_with_one_warning_and_changes_no_bit(plain, caplog):
     seen, calls = [], []
 
-    class Broken:
+    class RaisesWhenCalled:
         def __call__(self, update):
             calls.append(update)
             raise OSError("no room")
 
-    class BrokenAtTheEnd:
+    class RaisesWhenClosed:
         def __call__(self, update):
             seen.append(update)
 
         def close(self):
-            raise ValueError("can't close")
+            raise ValueError("cannot close")
 
     with caplog.at_level(logging.WARNING, logger="jthermo"):
-        ds = jt.run(SWEEP, engine="xla", progress=False, callbacks=(Broken(), BrokenAtTheEnd()))
+        callbacks = (RaisesWhenCalled(), RaisesWhenClosed())
+        ds = jt.run(SWEEP, engine="xla", progress=False, callbacks=callbacks)
     assert ds.weight_norm_V.values.tobytes() == plain.weight_norm_V.values.tobytes()
     assert (len(calls), len(seen)) == (1, 3)
     assert [r.getMessage().rpartition("(")[2] for r in caplog.records] == [
         "OSError: no room)",
-        "ValueError: can't close)",
+        "ValueError: cannot close)",
     ]
 
 
-def test_what_is_no_callback_is_refused_before_anything_is_trained():
-    for given, told in ((print, "callbacks=.one,."), ((3,), "give functions")):
-        with pytest.raises(InputError, match=told):
-            jt.run(SWEEP, progress=False, callbacks=given)
+def test_a_bad_callbacks_argument_is_refused():
+    for callbacks, words in (
+        (print, r"is not a sequence; write callbacks=\(function,\)"),
+        ((3,), "3: is not callable; give functions"),
+    ):
+        with pytest.raises(InputError, match=words):
+            jt.run(SWEEP, progress=False, callbacks=callbacks)
 
 
-def test_a_sink_that_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
+def test_a_sink_that_is_not_installed_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match=r"wandb = 'wandb': isn't at hand .*jthermo\[wandb\]"):
+    with pytest.raises(InputError, match=r"wandb = 'wandb': cannot be imported .*jthermo\[wandb\]"):
         Execution(wandb=str(tmp_path)).options()
 
 
@@ -106,14 +110,14 @@ def test_tensorboard_files_hold_the_aggregates(tmp_path):
     seen = []
     (board,) = Execution(tensorboard=str(tmp_path / "board")).options()["callbacks"]
     jt.run(SWEEP, engine="xla", progress=False, callbacks=(board, seen.append))
-    found = {}
+    scalars = {}
     for path in tmp_path.glob("board/*/events*"):
         rest = path.read_bytes()
-        # a record is its length, a checksum of that, the event and a checksum of it
+        # Each record: length (8 bytes), its checksum (4), the event, its checksum (4).
         while rest:
             (length,) = struct.unpack("<Q", rest[:8])
             event, rest = Event.FromString(rest[12 : 12 + length]), rest[16 + length :]
-            found |= {
+            scalars |= {
                 (path.parent.name, v.tag, event.step): v.simple_value for v in event.summary.value
             }
     wanted = {
@@ -124,30 +128,30 @@ def test_tensorboard_files_hold_the_aggregates(tmp_path):
         if np.isfinite(value)
     }
     assert len(wanted) >= 4 * 4
-    for place, value in wanted.items():
-        assert found[place] == pytest.approx(value, rel=1e-6)
-    assert found["learning_rate=1000000.0", "finite", 40] == 0
-    assert found["sweep", "run_steps_per_second", 400] > 0
+    for name, value in wanted.items():
+        assert scalars[name] == pytest.approx(value, rel=1e-6)
+    assert scalars["learning_rate=1000000.0", "finite", 40] == 0
+    assert scalars["sweep", "run_steps_per_second", 400] > 0
 
 
-def test_weights_and_biases_gets_the_aggregates_in_one_run_that_is_ended(monkeypatch, tmp_path):
-    told, rows, ended = [], [], []
+def test_weights_and_biases_gets_the_aggregates_in_one_run_that_is_finished(monkeypatch, tmp_path):
+    settings, rows, exit_codes = [], [], []
 
     class Run:
-        """What the library documents of a run, and nothing else."""
+        """Has only the methods of a run that the library documents."""
 
         def define_metric(self, name, *, step_metric=None):
-            told.append((name, step_metric))
+            settings.append((name, step_metric))
 
         def log(self, data, step=None):
-            assert not ended
+            assert not exit_codes
             rows.append(data)
 
         def finish(self, exit_code=None):
-            ended.append(exit_code)
+            exit_codes.append(exit_code)
 
     def init(*, project=None, dir=None, mode=None):
-        told.append((project, dir, mode))
+        settings.append((project, dir, mode))
         return Run()
 
     fake = types.ModuleType("wandb")
@@ -157,8 +161,8 @@ def test_weights_and_biases_gets_the_aggregates_in_one_run_that_is_ended(monkeyp
     (sink,) = Execution(wandb=str(folder)).options()["callbacks"]
     assert folder.is_dir()
     jt.run(SWEEP, engine="xla", progress=False, callbacks=(sink, seen.append))
-    assert told == [("jthermo", str(folder), "offline"), ("*", "run_steps")]
-    assert ended == [None]
+    assert settings == [("jthermo", str(folder), "offline"), ("*", "run_steps")]
+    assert exit_codes == [None]
     assert [row["run_steps"] for row in rows] == [0, 30, 400]
     for row, update in zip(rows, seen, strict=True):
         for group in update.groups:

@@ -1,4 +1,4 @@
-"""The forecast counts what will be run, and its memory and time grow as they must."""
+"""Forecasts: counts, measured memory and time, other machines, observables, lane width."""
 
 import json
 
@@ -29,23 +29,23 @@ def sweep_of(**changes):
 def test_counts():
     forecast = jt.plan(sweep_of(), measure=False)
     assert forecast.num_runs == 40
-    # one per batch size; rates and seeds are traced
+    # One program per batch size; learning rates and seeds are traced.
     assert forecast.num_programs == 2
-    # ten seeds of each clock fill three blocks of four
+    # Ten seeds with the same clock fill three blocks of four lanes.
     assert forecast.num_lanes == 4 * 3 * 4
-    # t·η²/B = 1
+    # Each run trains until t·η²/B = 1.
     assert forecast.run_steps == 10 * (400 + 100 + 800 + 200)
-    # step, two floats, finite
+    # Bytes of a record: step 8, two float32, finite 1.
     assert forecast.disk_bytes == 40 * 8 * (8 + 4 + 4 + 1)
     assert forecast.seconds is None
     assert "40 in 48 lanes" in str(forecast)
     assert "convolution" not in str(forecast)
 
 
-def test_every_run_has_one_lane_and_padding_is_marked():
+def test_every_run_has_one_lane_and_surplus_lanes_are_marked():
     for cohort in cohorts.cohorts(sweep_of()):
         assert sorted(cohort.blocks[cohort.real]) == list(range(cohort.num_runs))
-        # one clock for a block
+        # All runs of a block have the same recorded steps.
         for lanes in cohort.blocks:
             assert (cohort.steps[lanes] == cohort.steps[lanes[0]]).all()
         for num_devices in (1, 2, 5):
@@ -55,7 +55,7 @@ def test_every_run_has_one_lane_and_padding_is_marked():
             assert (steps[~real.any(1)] == -1).all()
 
 
-def test_width_follows_from_the_cohort_alone():
+def test_lane_width_does_not_depend_on_the_number_of_runs():
     def widths(engine="xla", **changes):
         sweep = sweep_of(lane_width=None, **changes)
         return {c.width for c in cohorts.cohorts(sweep, platform="cpu", engine=engine)}
@@ -77,7 +77,7 @@ def test_measured_memory_and_time_grow_with_the_runs():
     counted = jt.plan(sweep_of(batch_size=1, seed=range(640), lane_width=None), measure=False)
     assert (counted.timed, large.timed) == (False, True)
     assert large.record_seconds > 0
-    # timed together, shared out by what is counted
+    # All observables are timed together; counted costs divide the time among them.
     ratio = [large.record_costs[name] / cost for name, cost in counted.record_costs.items()]
     assert min(ratio) == pytest.approx(max(ratio))
     assert "measured together" in str(large)
@@ -98,7 +98,7 @@ def test_rounds_fit_the_device_and_no_fewer_would():
         memory.rounds(1_000, 4, 900)
 
 
-def test_memory_beyond_the_sample_is_that_of_the_program_itself():
+def test_extrapolated_memory_equals_that_of_the_full_program():
     from jthermo.execution.timing import measure
 
     place = placement.Placement("sharding", placement.devices())
@@ -117,24 +117,24 @@ def test_memory_beyond_the_sample_is_that_of_the_program_itself():
     ) == pytest.approx(true, rel=0.05)
 
 
-def test_another_machine_is_counted_by_hand():
-    made = jt.plan(
+def test_forecast_of_another_machine_agrees_with_counting_by_hand():
+    forecast = jt.plan(
         sweep_of(batch_size=1, learning_rate=0.1), measure=False, devices=2, hosts=2, rate=10.0
     )
-    # ten seeds in three blocks of four: two blocks for one device, one for the other
-    assert made.num_lanes == 12
-    assert made.seconds == 100 * 8 / 10
-    assert made.busy == 3 / 4
+    # Ten seeds fill three blocks of four: two blocks for one device, one for the other.
+    assert forecast.num_lanes == 12
+    assert forecast.seconds == 100 * 8 / 10
+    assert forecast.busy == 3 / 4
     parameters, record = 12 * 120 * 4, 10 * 8 * (8 + 4 + 4 + 1)
-    assert made.checkpoint_bytes == (parameters + record) / 2
-    assert made.checkpoint_rate == made.checkpoint_bytes / 60
-    assert made.state_bytes == 2 * 4 * 120 * 4
-    for words in ("2 devices of 2 hosts", "80 s", "a host every 60 s", "at least"):
-        assert words in str(made)
+    assert forecast.checkpoint_bytes == (parameters + record) / 2
+    assert forecast.checkpoint_rate == forecast.checkpoint_bytes / 60
+    assert forecast.state_bytes == 2 * 4 * 120 * 4
+    for words in ("2 devices of 2 hosts", "80 s", "per host every 60 s", "at least"):
+        assert words in str(forecast)
     assert "once" in str(jt.plan(sweep_of(), measure=False, devices=2, rate=1e9))
 
 
-def test_a_plan_that_does_not_fit_says_in_how_many_rounds_it_would():
+def test_forecast_of_a_sweep_beyond_memory_has_the_number_of_rounds():
     small = sweep_of(batch_size=1, learning_rate=0.1, seed=range(64))
     whole = jt.plan(small, devices=1, rate=1.0)
     tight = jt.plan(small, devices=1, rate=1.0, memory=whole.device_bytes * 0.7)
@@ -143,45 +143,46 @@ def test_a_plan_that_does_not_fit_says_in_how_many_rounds_it_would():
 
 
 def outer(model, params, probe):
-    """Ten products of a 10 × 10 matrix with itself: 20 000 operations, none of them on the probe."""
+    """Ten products of 10 × 10 matrices: 20 000 operations, independent of the probe."""
     w = params["W"]
     return jax.lax.scan(lambda c, _: (c @ w, None), w, None, length=10)[0].sum()
 
 
-def test_a_users_observable_costs_what_is_counted_in_it():
-    made = jt.observables.as_observable(outer)
+def test_the_cost_of_a_users_observable_counts_its_operations():
+    observable = jt.observables.as_observable(outer)
     model, data = jt.models.TwoLayer(inputs=10, hidden=10), jt.data.Gaussian(dim=10)
-    # products forward and back, dx apart; bias, relu and the like
+    # Matrix products, forward and back but without ∂L/∂x; then bias, relu and the like.
     gradient = 2 * (100 + 10) * 3 - 200 + 10 * 8
-    assert made.cost(model, data, 64) == pytest.approx(20_000 / gradient, rel=0.15)
-    assert made.cost(model, data, 64) == pytest.approx(made.cost(model, data, 512), rel=0.05)
+    cost = observable.cost(model, data, 64)
+    assert cost == pytest.approx(20_000 / gradient, rel=0.15)
+    assert cost == pytest.approx(observable.cost(model, data, 512), rel=0.05)
 
 
-def test_the_forecast_holds_the_observables_and_their_schedules():
+def test_the_forecast_includes_the_observables_and_their_schedules():
     record = jt.Record(
         steps=jt.every(10), observables=(jt.loss(), jt.sparse(jt.kappa(), every=4), outer)
     )
     sweep = sweep_of(batch_size=2, record=record, seed=range(8))
     counted = jt.plan(sweep, measure=False, rate=1000.0)
-    # steps of the runs of each rate
+    # Number of steps by learning rate.
     blocks = {0.05: 800, 0.1: 200}
     (program,) = {c.program for c in cohorts.cohorts(sweep)}
     due = {o: [-(-(n // 10 + 1) // o.period) for n in blocks.values()] for o in program.observables}
     stated = {o: o.cost(program.model, program.data, program.probe_size) / 2 for o in due}
-    # a block of each rate for both devices
+    # Each of the two devices has one block of four lanes per learning rate.
     steps = 4 * sum(stated[o] * sum(n) for o, n in due.items())
     assert counted.record_seconds == pytest.approx(steps / 1000)
     assert counted.record_share == pytest.approx(steps / (steps + 4 * 1000))
     assert "counted arithmetic" in str(counted)
 
 
-def test_the_forecast_says_how_convolutions_are_vectorised():
+def test_the_forecast_says_how_convolutions_are_computed():
     from tests.execution.test_placement import SmallCNN
 
     data = jt.data.Gaussian(dim=16)
     record = jt.Record(steps=(0,), observables=jt.loss())
     users = sweep_of(model=SmallCNN(), data=data, record=record, batch_size=1, lane_width=None)
-    assert "convolutions XLA's convolution as the flax module has it" in str(
+    assert "convolutions XLA's convolution, as written in the flax module" in str(
         jt.plan(users, measure=False)
     )
     images = jt.data.Arrays(x=np.zeros((4, 4, 4, 1), np.uint8), y=np.array([0, 1, 0, 1]))
@@ -207,33 +208,33 @@ def test_the_forecast_says_how_convolutions_are_vectorised():
         ("memory", {"memory": -1}),
     ],
 )
-def test_a_machine_that_can_not_be_is_refused(field, options):
+def test_an_impossible_machine_is_refused(field, options):
     with pytest.raises(jt.InputError, match=f"^{field} = "):
         jt.plan(sweep_of(), measure=False, **options)
 
 
-def test_durations_read_well():
+def test_durations_have_a_unit_of_their_size():
     words = {0.5: "0.5 s", 90.0: "90 s", 150.0: "2.5 min", 5400.0: "1.5 h", 200_000.0: "2.31 days"}
     assert {s: forecast.duration(s) for s in words} == words
 
 
-def test_a_folder_goes_on_at_the_lane_width_it_began_with(tmp_path, monkeypatch):
+def test_a_folder_keeps_the_lane_width_it_was_created_with(tmp_path, monkeypatch):
     sweep = sweep_of(lane_width=None, batch_size=1, seed=range(12), num_steps=40)
     monkeypatch.setattr(lane_width, "lane_width", lambda program, platform: 4)
     jt.run(sweep, tmp_path, engine="xla", shard=(0, 2), progress=False)
-    # as another version's rule would have it
+    # The rule changes, as it might with another version.
     monkeypatch.undo()
     wider = sweep.replace(learning_rate=(0.05, 0.1, 0.2))
-    ended = jt.run(sweep, tmp_path, engine="xla", progress=False)
-    assert ended.attrs["lane_width"] == 4
+    ds = jt.run(sweep, tmp_path, engine="xla", progress=False)
+    assert ds.attrs["lane_width"] == 4
     assert set(recorded_widths(tmp_path).values()) == {4}
     jt.run(wider, tmp_path, engine="xla", extend=True, progress=False)
-    # the new rate by the rule of now
+    # Only the new learning rate follows the changed rule.
     assert sorted(recorded_widths(tmp_path).values()) == [4, 4, 32]
 
 
 def recorded_widths(folder):
-    """W by configuration, as a results folder keeps it."""
+    """W by configuration key, as stored in a results folder."""
     return {
         run["key"]: run["lane_width"]
         for run in json.loads((folder / "sweep.json").read_text())["runs"]

@@ -1,4 +1,4 @@
-"""The determinism contract, as far as it needs no checkpoint: every row is a test, and a row that must fail beside it."""
+"""Determinism without checkpoints: bit-identical results, and a control that must differ."""
 
 import functools
 
@@ -23,7 +23,7 @@ class DeepNet(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """A convolution over the inputs laid out as a 4 × 4 picture."""
+    """A convolution over the 16 inputs as a 4 × 4 image."""
 
     @nn.compact
     def __call__(self, x):
@@ -42,7 +42,7 @@ NETS = {name: (model, "xla") for name, model in MODELS.items()} | {
 
 
 def params(model, params, probe):
-    """Every parameter, flat."""
+    """An observable: all parameters as one vector."""
     return jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
 
 
@@ -78,8 +78,8 @@ def whole(sweep, run):
 
 
 def differing_bits(a, b):
-    """Bits that differ between two results, run by run of b, over every record and variable."""
-    found = 0
+    """Number of bits in which a and b differ, over all runs, records and variables of b."""
+    count = 0
     for i in range(b.sizes["run"]):
         same = (a.learning_rate.values == b.learning_rate.values[i]) & (
             a.seed.values == b.seed.values[i]
@@ -92,20 +92,20 @@ def differing_bits(a, b):
                 np.ascontiguousarray(d[name].values[k, :n]).view(np.uint32)
                 for d, k in ((a, j), (b, i))
             )
-            found += int(np.bitwise_count(x ^ y).sum())
-    return found
+            count += int(np.bitwise_count(x ^ y).sum())
+    return count
 
 
-def test_alone_equals_in_the_grid(sweep, whole, run):
+def test_a_run_alone_equals_the_run_in_the_grid(sweep, whole, run):
     assert differing_bits(whole, run(sweep.replace(learning_rate=0.1, seed=(6,)))) == 0
 
 
-def test_permuted_equals_in_order(sweep, whole, run):
+def test_the_order_of_the_grid_changes_nothing(sweep, whole, run):
     permuted = sweep.replace(learning_rate=(0.1, 0.05), seed=tuple(reversed(range(11))))
     assert differing_bits(whole, run(permuted)) == 0
 
 
-def test_extended_equals_before(sweep, whole, run):
+def test_more_seeds_and_learning_rates_change_nothing(sweep, whole, run):
     extended = sweep.replace(learning_rate=(0.05, 0.08, 0.1), seed=range(17))
     assert differing_bits(run(extended), whole) == 0
 
@@ -131,7 +131,7 @@ def test_points_equal_the_product(sweep, whole, run):
 
 
 def test_other_observables_change_nothing(sweep, whole, run):
-    """Measuring is not part of the training: the probe has a stream of its own."""
+    """The probe of the observables has its own random stream, so measuring changes no training."""
     more = sweep.replace(
         record=jt.Record(
             steps=sweep.record.steps, observables=(jt.loss(), jt.kappa(), params), probe_size=256
@@ -149,13 +149,13 @@ def test_the_users_global_settings_change_nothing(sweep, whole, run):
         assert differing_bits(whole, run(sweep)) == 0
 
 
-def test_another_seed_or_stream_does_change_bits(sweep, whole, run):
-    """The negative control of all of the above."""
+def test_another_data_stream_changes_bits(sweep, whole, run):
+    """The negative control of the tests above."""
     other = run(sweep.replace(common_data=True))
     assert differing_bits(whole, other) > 1000
 
 
-def test_a_teacher_and_a_decaying_rate_alone_on_one_device_equal_the_grid_on_two(monkeypatch):
+def test_teacher_and_decaying_rate_alone_on_one_device_equal_the_grid_on_two(monkeypatch):
     model = jt.models.TwoLayer(inputs=3, hidden=5)
     sweep = jt.Sweep(
         model=model,

@@ -1,4 +1,4 @@
-"""Real processes: killed, told to stop, several at once. Each ends with the bytes of an undisturbed run."""
+"""Real processes that are killed, signalled or run in pairs end with the bytes of a normal run."""
 
 import os
 import signal
@@ -20,7 +20,8 @@ import jthermo as jt
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10), data=jt.data.Gaussian(dim=10), lane_width=8,
     learning_rate=(0.05, 0.1), seed=range(40), batch_size=(1, 2), num_steps=jt.RescaledSteps(4.0),
-    record=jt.Record(steps=jt.log_steps(30), observables=(jt.activation_rate(), jt.weight_norm("V"))))
+    record=jt.Record(
+        steps=jt.log_steps(30), observables=(jt.activation_rate(), jt.weight_norm("V"))))
 """
 CODE = "import sys; from jthermo.cli import main; main(sys.argv[1:])"
 
@@ -38,7 +39,7 @@ def whole(file):
 
 
 def start(*args, env=()):
-    """A jthermo command in a process of its own, saving as often as it can."""
+    """Start a jthermo command in a separate process."""
     command = [sys.executable, "-c", CODE, *map(str, args)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **dict(env)}
     return subprocess.Popen(
@@ -47,11 +48,12 @@ def start(*args, env=()):
 
 
 def run_args(file, out):
+    """Arguments of ``jthermo run`` with a checkpoint every 50 steps."""
     return ["run", file, "--out", out, "--checkpoint-seconds", "0.001", "--checkpoint-steps", "50"]
 
 
 def equal(out, whole):
-    """Records and final parameters, byte for byte."""
+    """Assert that records and trained parameters agree byte for byte."""
     ds = jt.open_results(out)
     for name in ("step", "activation_rate", "weight_norm_V", "finite"):
         assert ds[name].values.tobytes() == whole[name].values.tobytes(), name
@@ -75,10 +77,11 @@ def wait_for(condition, process, seconds=60):
 
 
 def saved(out):
+    """The folders of committed checkpoints."""
     return [p for p in out.glob("checkpoints/*/*/*") if p.name.isdigit()]
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(file, out, whole):
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_bytes(file, out, whole):
     rng = np.random.default_rng(5)
     for _ in range(3):
         process = start(*run_args(file, out))
@@ -93,8 +96,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(file, out, whole):
     assert "Traceback" not in err
 
 
-def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(file, out, whole):
-    """Three signals, one after the other, to the same command; the fourth time it is left alone."""
+def test_a_signal_saves_and_exits_75_and_the_same_command_resumes(file, out, whole):
+    """Each of three calls of the command gets another signal; the fourth call gets none."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         before = {p.name for p in saved(out)}
         process = start(*run_args(file, out))
@@ -111,12 +114,12 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(file, out, who
 
 
 def free_port():
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return made.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
-def test_two_processes_one_killed_end_non_zero_and_one_process_goes_on(file, out, whole):
+def test_if_one_of_two_processes_is_killed_the_other_fails_and_one_can_resume(file, out, whole):
     port = free_port()
     options = [
         "--distributed",

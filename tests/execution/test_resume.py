@@ -1,9 +1,10 @@
-"""Interrupted anywhere, a sweep goes on to the same bits; damage is named and never used; one writer at a time."""
+"""Resume: interruptions change no bit, damage is reported and not used, one writer at a time."""
 
 import functools
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def sweep_of(model="two-layer", **changes):
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """Make the next run stop, as a signal would, at its n-th look."""
+    """Make the next run see a signal when it checks for one the n + 1-st time, in small pieces."""
 
     def arm(looks):
         count = 0
@@ -72,14 +73,14 @@ def stop_after(monkeypatch):
 
 
 def same(a, b):
-    """Whether two results agree in every bit of every variable."""
+    """Assert that two results agree in every bit of every variable."""
     assert differing_bits(a, b) == 0
     np.testing.assert_array_equal(a.step, b.step)
     np.testing.assert_array_equal(a.finite, b.finite)
 
 
 @pytest.mark.parametrize("model", NETS)
-def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_after):
+def test_a_sweep_stopped_at_every_check_ends_with_the_same_bits(model, tmp_path, stop_after):
     engine = NETS[model][1]
     if engine == "fused" and (reason := engines.refusal()):
         pytest.skip(reason)
@@ -103,11 +104,11 @@ def test_stopped_at_every_look_it_ends_with_the_same_bits(model, tmp_path, stop_
     assert set(said) == {(75, True)}
     same(whole, ds)
     for run in (0, 21):
-        made = jax.numpy.concatenate(
+        trained = jax.numpy.concatenate(
             [leaf.ravel() for leaf in jax.tree.leaves(jt.open_params(out, run))]
         )
         last = int((whole.step.values[run] >= 0).sum()) - 1
-        np.testing.assert_array_equal(made, whole.params.values[run, last])
+        np.testing.assert_array_equal(trained, whole.params.values[run, last])
 
 
 @pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
@@ -115,10 +116,10 @@ def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_aft
     from jthermo.execution.checkpoint import Checkpoints
 
     watched = runner.stop_signals.watched
-    # for its short pieces
+    # The fixture is needed for its short pieces, not for its signal.
     stop_after(10**9)
     monkeypatch.setattr(runner.stop_signals, "watched", watched)
-    # 5: nothing has compiled it yet
+    # No other test has compiled this sweep with five lanes.
     width = {"plan": 4, "compile": 5, "chunk": 4, "evaluation": 4, "save": 4}[phase]
     sweep, options = sweep_of(lane_width=width), {"checkpoint_steps": 7} if phase == "save" else {}
     calls = 0
@@ -146,8 +147,8 @@ def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_aft
         programs = placement.programs
 
         def armed(*args):
-            made = programs(*args)
-            return made._replace(**{name: signalled(getattr(made, name), at)})
+            originals = programs(*args)
+            return originals._replace(**{name: signalled(getattr(originals, name), at)})
 
         monkeypatch.setattr(placement, "programs", armed)
     with pytest.raises(Interrupted, match="SIGTERM") as stopped:
@@ -174,7 +175,7 @@ def test_another_number_of_devices_on_resume_changes_no_bit(
     same(whole, jt.run(sweep, tmp_path / "o", placement="pmap", progress=False))
 
 
-def test_an_extended_sweep_runs_only_what_is_new(tmp_path, monkeypatch):
+def test_an_extended_sweep_trains_only_the_new_runs(tmp_path, monkeypatch):
     out = tmp_path / "o"
     small = sweep_of(seed=range(4))
     jt.run(small, out, progress=False)
@@ -186,7 +187,7 @@ def test_an_extended_sweep_runs_only_what_is_new(tmp_path, monkeypatch):
         lambda cohort, *rest: trained.extend(cohort.members) or train(cohort, *rest),
     )
     larger = small.replace(seed=range(7), learning_rate=(0.05, 0.08, 0.1))
-    with pytest.raises(InputError, match=r"holds a part of this sweep.*seed: .*--extend"):
+    with pytest.raises(InputError, match=r"holds only a part of this sweep.*seed: .*--extend"):
         jt.run(larger, out, progress=False)
     ds = jt.run(larger, out, extend=True, progress=False)
     assert len(trained) == 21 - 8
@@ -194,12 +195,12 @@ def test_an_extended_sweep_runs_only_what_is_new(tmp_path, monkeypatch):
     same(jt.run(larger, progress=False), ds)
     other = small.replace(num_steps=9)
     with pytest.raises(
-        InputError, match="only a sweep that has every run of the old one extends it"
+        InputError, match=r"Only a sweep that contains every run in the folder can extend it"
     ):
         jt.run(other, out, extend=True, progress=False)
 
 
-def test_shards_in_any_order_make_the_whole(tmp_path, stop_after):
+def test_shards_in_any_order_complete_the_sweep(tmp_path, stop_after):
     sweep = sweep_of()
     whole = jt.run(sweep, progress=False)
     out = tmp_path / "o"
@@ -211,7 +212,7 @@ def test_shards_in_any_order_make_the_whole(tmp_path, stop_after):
         jt.run(sweep, out, shard=(0, 3), progress=False)
     stop_after(10**9)
     jt.run(sweep, out, shard=(1, 3), progress=False)
-    # one process finishes what a shard has left
+    # A process without a shard finishes the interrupted shard.
     ds = jt.run(sweep, out, progress=False)
     assert ds.attrs["complete"] == 1
     same(whole, ds)
@@ -223,13 +224,32 @@ def test_shards_in_any_order_make_the_whole(tmp_path, stop_after):
         jt.run(sweep, shard=(0, 2), progress=False)
 
 
+def test_parameters_are_not_read_from_an_older_layout_of_shards(tmp_path, stop_after):
+    sweep, out = sweep_of(), tmp_path / "o"
+    stop_after(6)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, out, shard=(0, 3), progress=False)
+    (stale,) = out.glob("checkpoints/0-of-3/*")
+    copy = shutil.copytree(stale, tmp_path / stale.name)
+    stop_after(10**9)
+    ds = jt.run(sweep, out, progress=False)
+    # Several copies, since folders are listed in any order.
+    for n in range(2, 12):
+        shutil.copytree(copy, out / "checkpoints" / f"0-of-{n}" / stale.name)
+    for run in range(ds.sizes["run"]):
+        leaves = jax.tree.leaves(jt.open_params(out, run))
+        last = int((ds.step.values[run] >= 0).sum()) - 1
+        trained = np.concatenate([leaf.ravel() for leaf in leaves])
+        np.testing.assert_array_equal(trained, ds.params.values[run, last])
+
+
 def newest(out):
-    """The newest checkpoint's archive."""
+    """The archive of the newest checkpoint."""
     return max(out.glob("checkpoints/*/*/*/rows/rows.npz"), key=lambda p: int(p.parent.parent.name))
 
 
 def rewrite(path, rows):
-    """An archive with other arrays and a seal that fits."""
+    """Replace the arrays of an archive, with a matching SHA-256 of the file."""
     np.savez(path, **rows)
     path.with_name("rows.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -256,7 +276,7 @@ def truncate(path, rng):
     [flip, zero, truncate, lambda path, _: path.unlink()],
     ids=["flip", "zero", "truncate", "delete"],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     tmp_path, stop_after, capsys, damage
 ):
     sweep = sweep_of(learning_rate=0.1)
@@ -274,13 +294,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     ds = jt.run(sweep, out)
     err = capsys.readouterr().err
     assert f"checkpoint {bad} is damaged" in err
-    assert f"going on from checkpoint {good}" in err
+    assert f"resuming from checkpoint {good}" in err
     same(whole, ds)
     assert list(out.glob(f"checkpoints/*/*/bad-{bad}-*"))
 
 
-def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after):
-    """The archive's own checksums are made good again, so that only the digests can tell."""
+def test_a_wrong_digest_of_a_run_is_reported(tmp_path, stop_after):
+    """The checksums of the archive are made to match, so that only the run's digest is wrong."""
     sweep, out = sweep_of(learning_rate=0.1), tmp_path / "o"
     stop_after(5)
     with pytest.raises(Interrupted):
@@ -290,9 +310,8 @@ def test_a_digest_that_is_wrong_is_seen_and_names_its_runs(tmp_path, stop_after)
     rows["state/000"][7].reshape(-1).view(np.uint32)[0] ^= 1
     rewrite(newest(out), rows)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(
-        InputError, match=r"none is sound \(checkpoint 1: runs 7 fail their digest\)"
-    ):
+    words = r"all checkpoints are damaged \(checkpoint 1: the digest of 1 of its 11 runs .* rows 7"
+    with pytest.raises(InputError, match=words):
         jt.run(sweep, out, progress=False)
     assert all(p.read_bytes() == body for p, body in before.items() if p.exists())
     assert newest(out) in before
@@ -305,10 +324,10 @@ def test_a_damaged_record_file_is_rebuilt_from_its_checkpoint(tmp_path, capsys, 
     flip(path, np.random.default_rng(0))
     with pytest.raises(InputError, match="run the same sweep again to rebuild it"):
         jt.open_results(out)
-    # nothing is trained again
+    # Training would fail.
     monkeypatch.setattr(train_cohort._Pace, "until", None)
     same(whole, jt.run(sweep, out))
-    assert "set aside, its runs are restored" in capsys.readouterr().err
+    assert "its runs are restored from their checkpoint" in capsys.readouterr().err
     assert list((out / "records").glob("bad-*.npz"))
 
 
@@ -323,7 +342,7 @@ def test_checkpoints_by_step_and_by_time_keep_two(tmp_path, stop_after, monkeypa
             jt.run(sweep_of(), out, progress=False, **options)
         numbers = sorted(int(p.name) for p in out.glob("checkpoints/*/*/*") if p.name.isdigit())
         assert len(numbers) == 2
-        # older ones were saved and let go
+        # Earlier checkpoints were saved and then deleted.
         assert numbers[-1] > 2
     for name in ("checkpoint_seconds", "checkpoint_steps"):
         with pytest.raises(InputError, match=f"{name} = 0"):
@@ -340,21 +359,17 @@ def test_nan_in_two_lanes_touches_no_other(tmp_path, stop_after):
 
     with np.load(newest(out)) as archive:
         rows = dict(archive)
-    sick = [2, 17]
-    rows["state/000"][sick] = np.nan
+    nan_rows = [2, 17]
+    rows["state/000"][nan_rows] = np.nan
     rows[DIGEST] = row_digests({k: v for k, v in rows.items() if k not in (DIGEST, META)})
     rewrite(newest(out), rows)
     stop_after(10**9)
     ds = jt.run(sweep, out, progress=False)
-    ill = np.array(
-        [
-            (k, s) in {(str(rows["key"][i]), int(rows["seed"][i])) for i in sick}
-            for k, s in runs_of(sweep)
-        ]
-    )
-    assert ill.sum() == 2
-    assert not ds.finite.values[ill, -1].any()
-    same(whole.isel(run=~ill), ds.isel(run=~ill))
+    nan_runs = {(str(rows["key"][i]), int(rows["seed"][i])) for i in nan_rows}
+    is_nan = np.array([run in nan_runs for run in runs_of(sweep)])
+    assert is_nan.sum() == 2
+    assert not ds.finite.values[is_nan, -1].any()
+    same(whole.isel(run=~is_nan), ds.isel(run=~is_nan))
 
 
 def runs_of(sweep):
@@ -371,7 +386,7 @@ with lock.held(Path(sys.argv[1]), (0, 1)):
 """
 
 
-def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
+def test_a_second_writer_is_refused_and_a_stale_lock_is_taken_over(tmp_path):
     from jthermo.execution import lock
 
     out = tmp_path / "o"
@@ -389,12 +404,12 @@ def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
     finally:
         other.kill()
         other.communicate()
-    # left by the dead owner
+    # The killed owner has left its lock.
     assert list((out / "locks").glob("*.json"))
     assert jt.run(larger, out, extend=True, progress=False).sizes["run"] == 6
     assert not list((out / "locks").iterdir())
     with lock.held(out, (0, 2)), lock.held(out, (1, 2)):
-        # shards of one number run side by side
+        # Shards of the same N may run at once.
         pass
     foreign = out / "locks" / "0-of-1.json"
     foreign.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
@@ -405,7 +420,7 @@ def test_a_second_writer_is_refused_and_a_stale_lock_recovered(tmp_path):
         pass
 
 
-def test_resume_refuses_to_start_afresh(tmp_path):
+def test_resume_refuses_a_folder_without_a_sweep(tmp_path):
     from jthermo.results.writing import resumable
 
     with pytest.raises(InputError, match="nothing to resume"):
@@ -414,14 +429,14 @@ def test_resume_refuses_to_start_afresh(tmp_path):
     assert resumable(tmp_path / "o") == sweep_of()
 
 
-def test_a_folder_that_cannot_be_is_a_mistake_and_not_a_full_disk(tmp_path):
+def test_an_impossible_folder_is_an_input_error_and_not_a_storage_error(tmp_path):
     with pytest.raises(InputError, match=r"out = '/proc/x'.*give another folder") as wrong:
         jt.run(sweep_of(), "/proc/x", progress=False)
-    # which would be tried again for ever
+    # A launcher would retry a StorageError for ever.
     assert not isinstance(wrong.value, StorageError)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_sweep_can_resume(
     tmp_path, stop_after, monkeypatch
 ):
     from jthermo.execution import checkpoint
@@ -442,14 +457,14 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on_when_there_is_room(
     monkeypatch.setattr(checkpoint.np, "savez", filling)
     with pytest.raises(StorageError, match=r"a checkpoint failed \(No space left on device\)"):
         jt.run(sweep, out, progress=False, checkpoint_steps=7)
-    # told within one piece of work
+    # The error is raised after at most one more piece of work.
     assert writes <= 4
     monkeypatch.undo()
     assert newest(out).stat().st_size > 0
     same(whole, jt.run(sweep, out, progress=False))
 
 
-def test_the_loopback_of_several_hosts_is_refused():
+def test_a_loopback_coordinator_of_several_hosts_is_refused():
     from jthermo.execution.processes import refuse_loopback
 
     for address in ("127.0.0.1:1234", "localhost:1", "[::1]:1"):
@@ -523,24 +538,24 @@ SWEEP = jt.Sweep(
 """
 
 
-def test_what_a_script_began_its_file_goes_on_with(tmp_path, monkeypatch):
+def test_a_sweep_begun_by_a_script_can_be_resumed_from_its_file(tmp_path, monkeypatch):
     path = tmp_path / "script_of_one_net.py"
     path.write_text(SCRIPT)
     script = types.ModuleType("__main__")
     script.__file__ = str(path)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "__main__", script)
-        # as `python script_of_one_net.py` does
+        # As `python script_of_one_net.py` does.
         exec(compile(SCRIPT, path, "exec"), script.__dict__)
-        made = jt.run(script.SWEEP, tmp_path / "out", progress=False)
-        # no second copy of the script
-        assert jt.Sweep.from_json(made.attrs["sweep"]).model is not None
+        ds = jt.run(script.SWEEP, tmp_path / "out", progress=False)
+        # Reading the sweep does not import the script a second time.
+        assert jt.Sweep.from_json(ds.attrs["sweep"]).model is not None
         assert "script_of_one_net" not in sys.modules
     try:
-        # what `jthermo run FILE` would train
+        # `jthermo run FILE` would train the same sweep.
         assert sweep_of_file(str(path)).id == script.SWEEP.id
         del sys.modules["script_of_one_net"]
         assert resumable(tmp_path / "out").id == script.SWEEP.id
-        assert jt.run(resumable(tmp_path / "out"), tmp_path / "out", progress=False).equals(made)
+        assert jt.run(resumable(tmp_path / "out"), tmp_path / "out", progress=False).equals(ds)
     finally:
         sys.modules.pop("script_of_one_net", None)

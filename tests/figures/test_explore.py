@@ -1,4 +1,4 @@
-"""The page of `jthermo explore`: what is on it, and in a real browser that it does what the fit says."""
+"""The page of `jthermo explore`: its content, and its behaviour in a real browser."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ CONTROLS = ("learning_rate", "batch_size")
 
 
 def planted(power=2.0, seeds=SEEDS, sizes=SIZES):
-    """Tidy curves that collapse on t·η^power/B, with replicates that have an offset of their own."""
+    """Tidy curves that collapse on t·η^power/B; each replicate has its own offset."""
     rng = np.random.default_rng(5)
     rows = []
     for rate in RATES:
@@ -39,7 +39,7 @@ def planted(power=2.0, seeds=SEEDS, sizes=SIZES):
 
 
 def results(tables):
-    """The tables of several inits as a Dataset like that of a sweep, with observables that tell nothing."""
+    """The tables of several inits as a Dataset like that of a sweep, with two empty observables."""
     runs = [run for table in tables.values() for run in table.groupby([*CONTROLS, "seed"])]
     init = np.repeat(list(tables), len(runs) // len(tables))
     shape = (len(runs), len(STEPS))
@@ -74,27 +74,27 @@ def numbers(text, kind="<f8"):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A page of two inits, one of which follows η, its fits, and what was said."""
+def explored(tmp_path_factory):
+    """A page of two inits, its fits, and the lines that `explore` returned."""
     page = tmp_path_factory.mktemp("explore") / "page.html"
     tables = {"he": planted(2.0), "torch": planted(1.0)}
-    said = jt.explore(results(tables), page, title="<b>made</b>")
+    lines = jt.explore(results(tables), page, title="<b>made</b>")
     fits = {name: jt.fit_collapse(table, CONTROLS, value="rate") for name, table in tables.items()}
-    return page, fits, said
+    return page, fits, lines
 
 
-def test_the_page_holds_the_curves_and_the_fit(made):
-    page, fits, said = made
+def test_the_page_holds_the_curves_and_the_fit(explored):
+    page, fits, lines = explored
     content = content_of(page)
-    found = [(view["label"], view["choice"]) for view in content["views"]]
-    assert found == [("rate", "init he"), ("rate", "init torch"), ("flat", "init he")]
-    assert "3 collapses of 36 curves; all 36 single curves are drawn" in said
-    assert "no flat for init torch: value = 'flat': no replicate of it is finite" in said
-    assert "no unit: it has 10 numbers a record" in said
+    names = [(view["label"], view["choice"]) for view in content["views"]]
+    assert names == [("rate", "init he"), ("rate", "init torch"), ("flat", "init he")]
+    assert "3 collapses of 36 curves; all 36 single curves are drawn" in lines
+    assert "flat for init torch is omitted: value = 'flat'" in lines
+    assert "unit is omitted: it has 10 numbers per record" in lines
     for view, fit in zip(content["views"][:2], fits.values(), strict=True):
-        for found, name in zip(view["exponents"], CONTROLS, strict=True):
+        for shown, name in zip(view["exponents"], CONTROLS, strict=True):
             expected = fit.exponents[name]
-            assert (found["value"], found["low"], found["high"]) == pytest.approx(
+            assert (shown["value"], shown["low"], shown["high"]) == pytest.approx(
                 (expected.value, expected.low, expected.high), rel=1e-6
             )
         for drawn, condition in zip(view["conditions"], fit.curves.conditions, strict=True):
@@ -105,9 +105,9 @@ def test_the_page_holds_the_curves_and_the_fit(made):
             assert drawn["replicates"] == [str(seed) for seed in range(SEEDS)]
 
 
-def test_nothing_comes_from_a_network_and_names_are_text(made):
-    whole = made[0].read_text()
-    # which names addresses that this page never asks for
+def test_nothing_comes_from_a_network_and_names_are_text(explored):
+    whole = explored[0].read_text()
+    # BokehJS contains addresses that this page never requests
     text = whole.replace(plots.library(), "")
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
     assert "&lt;b&gt;made&lt;/b&gt;" in text
@@ -118,10 +118,10 @@ def test_nothing_comes_from_a_network_and_names_are_text(made):
 def test_of_many_runs_all_are_in_the_means_and_a_sample_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "MOST_RUNS", 30)
     table = planted(seeds=20, sizes=(1,))
-    said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
+    lines = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
     assert (
-        said
-        == "1 collapse of 60 curves; all are in the means, a sample of 30 single curves is drawn"
+        lines
+        == "1 collapse of 60 curves; the means use all, and a sample of 30 single curves is drawn"
     )
     (view,) = content_of(tmp_path / "page.html")["views"]
     for drawn, rate in zip(view["conditions"], RATES, strict=True):
@@ -141,36 +141,38 @@ def test_single_curves_get_the_room_that_the_objectives_leave(tmp_path, monkeypa
     (view,) = content_of(tmp_path / "page.html")["views"]
     needed = sum(size * (size + 1) // 2 for size in view["objective"]["sizes"])
     monkeypatch.setattr(explore, "MOST_IN_ALL", needed + 6 * len(STEPS))
-    said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
-    assert said.endswith("all are in the means, a sample of 6 single curves is drawn")
-    # one of each condition stays
+    lines = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
+    assert lines.endswith("the means use all, and a sample of 6 single curves is drawn")
+    # one curve of each condition remains
     monkeypatch.setattr(explore, "MOST_IN_ALL", 0)
-    said = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
-    assert said.endswith("a sample of 3 single curves is drawn")
+    lines = jt.explore(table, tmp_path / "page.html", "learning_rate", value="rate")
+    assert lines.endswith("a sample of 3 single curves is drawn")
 
 
 def test_mistakes_are_one_message(tmp_path):
     table = planted(seeds=2, sizes=(1,))
-    with pytest.raises(InputError, match="name the columns to draw; there are learning_rate"):
+    with pytest.raises(InputError, match="name the columns to draw; the table has learning_rate"):
         jt.explore(table, tmp_path / "page.html", ["learning_rate"])
-    with pytest.raises(InputError, match="value = 'speed': is not there; there are learning_rate"):
-        jt.explore(table, tmp_path / "page.html", ["learning_rate"], value=["speed"])
     with pytest.raises(
-        InputError, match=r"controls = \(.batch_size.,?\): none takes several values"
+        InputError, match="value = 'speed': is not in the data; choose from learning_rate"
     ):
+        jt.explore(table, tmp_path / "page.html", ["learning_rate"], value=["speed"])
+    with pytest.raises(InputError, match=r"controls = \(.batch_size.,?\): none has several values"):
         jt.explore(table, tmp_path / "page.html", ["batch_size"], value=["rate"])
-    with pytest.raises(InputError, match=r"none can be fitted: no rate: learning_rate = -0\.0"):
+    with pytest.raises(
+        InputError, match=r"nothing can be fitted: rate is omitted: learning_rate = -0\.0"
+    ):
         jt.explore(
             table.assign(learning_rate=-table.learning_rate), tmp_path / "page.html", value="rate"
         )
     assert not list(tmp_path.iterdir())
 
 
-# ---- in a browser: one start, one page, and every check in its turn
+# ---- in a browser: it is started once, and each check continues on the same page
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
 
@@ -192,17 +194,18 @@ class Browser:
         return self.driver.execute_script(f"const [a, b] = arguments; {script}", *arguments)
 
     def wait(self, script, *arguments):
-        """Until a script returns something true."""
+        """Wait until a script returns something true."""
         until = time.monotonic() + 30
-        while not (found := self.run(script, *arguments)):
+        while not (answer := self.run(script, *arguments)):
             assert time.monotonic() < until, script
             time.sleep(0.02)
-        return found
+        return answer
 
     def frame(self):
-        """Until what was asked for is drawn."""
+        """Wait until all requested frames are drawn."""
         self.driver.execute_async_script(
-            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+            "const done = arguments[0];"
+            "requestAnimationFrame(() => requestAnimationFrame(() => done()))"
         )
 
     def look(self, width, scheme="light"):
@@ -215,7 +218,8 @@ class Browser:
 
     def change(self, name, value):
         self.run(
-            "const e = document.getElementById(a); e.value = b; e.dispatchEvent(new Event('change'))",
+            "const e = document.getElementById(a); e.value = b;"
+            "e.dispatchEvent(new Event('change'))",
             name,
             value,
         )
@@ -223,7 +227,10 @@ class Browser:
 
     def slide(self, *powers):
         for i, power in enumerate(powers):
-            script = "const e = document.getElementById(a); e.value = b; e.dispatchEvent(new Event('input'))"
+            script = (
+                "const e = document.getElementById(a); e.value = b;"
+                "e.dispatchEvent(new Event('input'))"
+            )
             self.run(script, f"p-{i}", power)
         self.frame()
 
@@ -235,7 +242,8 @@ class Browser:
         return self.run(
             "const data = Bokeh.documents[a].roots()[0].select_one(b).data_source.data;"
             "const plain = (x) => (typeof x === 'object' ? [...x].map(plain) : x);"
-            "return Object.fromEntries(Object.entries(data).map(([key, column]) => [key, plain(column)]))",
+            "const columns = Object.entries(data);"
+            "return Object.fromEntries(columns.map(([key, column]) => [key, plain(column)]))",
             figure,
             name,
         )
@@ -245,27 +253,28 @@ class Browser:
         return self.run(
             "const within = (e) => [e, ...(e.shadowRoot ? all(e.shadowRoot) : [])];"
             "const all = (root) => [...root.querySelectorAll('*')].flatMap(within);"
-            "return all(document).filter((e) => e.matches('.bk-tooltip-content')).map((e) => e.textContent).join()"
+            "const tooltips = all(document).filter((e) => e.matches('.bk-tooltip-content'));"
+            "return tooltips.map((e) => e.textContent).join()"
         )
 
 
 @pytest.fixture
-def browser(made, tmp_path):
+def browser(explored, tmp_path):
     pytest.importorskip("selenium", reason="selenium is not installed; it is among the dev extra")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("no Chromium here; apt-get install chromium chromium-driver")
     browser = Browser(chromium, driver, tmp_path / "profile")
     try:
-        browser.driver.get(made[0].as_uri())
+        browser.driver.get(explored[0].as_uri())
         browser.wait("return document.getElementById('lost')?.value")
         yield browser
     finally:
         browser.driver.quit()
 
 
-def test_in_a_browser(browser, made):
-    _, fits, _ = made
+def test_in_a_browser(browser, explored):
+    _, fits, _ = explored
     the_quality_is_the_objective_of_the_fit(browser, fits["he"])
     the_sliders_move_the_curves(browser)
     the_quality_is_best_at_the_fit(browser, fits["he"])
@@ -292,7 +301,7 @@ def the_quality_is_the_objective_of_the_fit(browser, fit):
 
 
 def spread(fit, powers):
-    """The slow twin of what the page says in words: by how much of their range the curves differ where they overlap."""
+    """The difference of the curves as the page states it, computed with NumPy."""
     conditions = fit.curves.conditions
     centre = np.mean([c.log_controls for c in conditions], axis=0)
     curves = [
@@ -322,7 +331,8 @@ def the_quality_is_best_at_the_fit(browser, fit):
     browser.change("clock", "fit")
     assert browser.number("lost") == pytest.approx(0.0, abs=1e-6)
     browser.wait(
-        "return a.every((i) => Bokeh.documents[i].roots()[0].select_one('profile').data_source.data.y.length)",
+        "const profile = (i) => Bokeh.documents[i].roots()[0].select_one('profile');"
+        "return a.every((i) => profile(i).data_source.data.y.length)",
         [1, 2],
     )
     for i, best in enumerate(fitted):
@@ -369,12 +379,12 @@ def a_setting_has_its_own_fit(browser, fit):
 
 
 def what_is_not_determined_is_said(browser):
-    # which has no fit for the setting that was chosen
+    # this observable has no fit for the chosen setting
     browser.change("label", "flat")
     assert browser.run("return document.getElementById('choice').value") == "init he"
     assert (
         browser.run("return document.getElementById('fitted-0').textContent")
-        == "These data do not determine it."
+        == "The data do not determine this exponent."
     )
     assert not browser.run("return Bokeh.documents[1].roots()[0].select_one('interval').visible")
     assert browser.number("p-0") == 0.0
@@ -403,8 +413,9 @@ def hovering_names_the_run(browser):
     highest = int(np.argmax([max(ys) for ys in runs["ys"]]))
     record = int(np.argmax(runs["ys"][highest]))
     x, y = browser.run(
-        "const view = Bokeh.index.find_one(Bokeh.documents[0].roots()[0]), box = view.el.getBoundingClientRect();"
-        "return [view.frame.x_scale.compute(a) - box.width / 2, view.frame.y_scale.compute(b) - box.height / 2]",
+        "const view = Bokeh.index.find_one(Bokeh.documents[0].roots()[0]);"
+        "const { x_scale, y_scale } = view.frame, box = view.el.getBoundingClientRect();"
+        "return [x_scale.compute(a) - box.width / 2, y_scale.compute(b) - box.height / 2]",
         runs["xs"][highest][record],
         runs["ys"][highest][record],
     )

@@ -1,4 +1,4 @@
-"""Figures show the numbers they are given: clocks, means, bands, titles."""
+"""The figures show the right numbers: clocks, means, bands, titles; their colours are distinct."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 import jthermo as jt
 from jthermo import figures
 from jthermo.errors import InputError
+from jthermo.figures.colours import CATEGORIES
 from jthermo.paper import claims
 
 RATES = np.repeat([0.05, 0.1], 8)
@@ -83,7 +84,7 @@ def test_collapse_panels_state_the_fitted_exponent(ds):
     one, two = fig.axes[0].get_lines()
     at = np.geomspace(2, 500, 30)
     heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in (one, two)]
-    # on each other
+    # the curves coincide
     assert np.abs(np.subtract(*heights)).max() < 0.03
     apart = figures.clocks(dense, "rate", powers=(0,)).axes[0].get_lines()
     heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in apart]
@@ -192,8 +193,8 @@ def test_colour_blind_readers_tell_the_categories_apart(kind):
         apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
         return apart[np.triu_indices(len(colours), 1)].min()
 
-    assert nearest(figures.CATEGORIES[:5]) > 0.15
-    assert nearest(figures.CATEGORIES) > 0.1
+    assert nearest(CATEGORIES[:5]) > 0.15
+    assert nearest(CATEGORIES) > 0.1
     confused = {
         "protan": ("#7f6000", "#5f7000"),
         "deutan": ("#b07050", "#8a8a4a"),

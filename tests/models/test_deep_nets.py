@@ -1,4 +1,4 @@
-"""Deep nets against loops over units and pixels, their inits by their moments, and what is refused."""
+"""Deep nets against loops over units and pixels, their inits by moments, and their errors."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def test_forward_equals_loops_over_units_and_pixels(name):
     assert batch.shape == (4,) if model.num_outputs == 1 else (4, 3)
 
 
-def test_layers_are_named_in_the_order_of_their_call_and_a_mirrored_window_is_another_net():
+def test_layers_are_in_the_order_of_their_calls_and_a_mirrored_window_changes_the_outputs():
     deep = jt.models.MLP(2, hidden=(2,) * 12)
     names = list(deep.preactivations(deep.init(jax.random.key(0)), jnp.ones((1, 2))))
     assert names == [f"hidden_{i}" for i in range(12)]
@@ -50,7 +50,8 @@ def test_layers_are_named_in_the_order_of_their_call_and_a_mirrored_window_is_an
     assert np.abs(model.apply(params, x) - model.apply(mirrored, x)).max() > 1e-2
 
 
-# variance of a hidden kernel, a hidden bias and the output kernel for fan-in 36 (4 channels) and 20 hidden units
+# Variances of a hidden kernel, a hidden bias and the output kernel, for fan-in 36 (9 × 4 channels)
+# and 20 hidden units.
 MOMENTS = {
     "torch": (1 / 108, 1 / 108, 1 / 60),
     "he": (2 / 36, 0.0, 1 / 20),
@@ -63,8 +64,8 @@ MOMENTS = {
 def test_inits_have_their_variances(init):
     model = jt.models.CNN((4, 4, 2), ((4,), (5,)), hidden=(20,), outputs=2, init=init)
     draws = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(1), 300))
-    found = (draws["conv_1"]["kernel"], draws["conv_1"]["bias"], draws["output"]["kernel"])
-    for values, variance in zip(found, MOMENTS[init], strict=True):
+    parts = (draws["conv_1"]["kernel"], draws["conv_1"]["bias"], draws["output"]["kernel"])
+    for values, variance in zip(parts, MOMENTS[init], strict=True):
         values = np.asarray(values, float).ravel()
         error = variance * np.sqrt(2 / values.size * (2 if init == "paired_he" else 1))
         assert np.var(values) == pytest.approx(variance, abs=5 * error + 1e-12)
@@ -81,7 +82,7 @@ def test_paired_he_starts_at_f_zero_and_he_does_not(outputs):
         assert np.allclose(out, 0, atol=1e-6) == zero
 
 
-def test_an_mlp_flattens_pictures():
+def test_an_mlp_flattens_images():
     model = jt.models.MLP(12, hidden=(3,), outputs=10)
     params, x = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (4, 2, 3, 2))
     flat = model.apply(params, x.reshape(4, 12))
@@ -105,7 +106,7 @@ def test_an_mlp_flattens_pictures():
         (lambda: jt.models.CNN(init="xavier"), "model.init"),
     ],
 )
-def test_what_makes_no_net_is_refused_by_field(make, field):
+def test_invalid_arguments_are_rejected_by_field(make, field):
     with pytest.raises(InputError) as caught:
         make()
     assert caught.value.field == field

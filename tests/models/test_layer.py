@@ -1,4 +1,4 @@
-"""Activation statistics against loops over units, and observables at fewer records."""
+"""Layer statistics against loops over units, and observables recorded at fewer steps."""
 
 import jax
 import numpy as np
@@ -9,7 +9,8 @@ from jthermo.errors import InputError
 from jthermo.observables.layer_statistics import statistics
 
 
-def twin(a):
+def by_loops(a):
+    """The five layer statistics of pre-activations (M, units), unit by unit."""
     h = np.maximum(a, 0)
     units = range(a.shape[1])
     rms = [np.sqrt(np.mean(h[:, i] ** 2)) for i in units]
@@ -35,15 +36,15 @@ def twin(a):
 def test_statistics_equal_loops_over_units():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(50, 8))
-    # identical
+    # unit 3 has the direction of unit 1
     a[:, 3] = 2 * a[:, 1]
-    # dead, and vanished with it
+    # unit 5 is dead, which counts as vanished too
     a[:, 5] = -1.0
-    # vanished
+    # unit 6 has vanished
     a[:, 6] *= 1e-3
-    found = np.asarray(statistics(jax.numpy.asarray(a, jax.numpy.float32)))
-    np.testing.assert_allclose(found, twin(a), rtol=1e-5)
-    assert found[1:4].tolist() == [1 / 8, 2 / 8, 1 / 8]
+    measured = np.asarray(statistics(jax.numpy.asarray(a, jax.numpy.float32)))
+    np.testing.assert_allclose(measured, by_loops(a), rtol=1e-5)
+    assert measured[1:4].tolist() == [1 / 8, 2 / 8, 1 / 8]
     a[:, 3] += 0.5 * rng.normal(size=50)
     assert statistics(jax.numpy.asarray(a, jax.numpy.float32))[3] == 0
 
@@ -51,9 +52,13 @@ def test_statistics_equal_loops_over_units():
 def test_layers_and_sparse_records_in_a_sweep():
     def sweep(*observables):
         return jt.Sweep(
-            model=jt.models.MLP(4, hidden=(6, 5)), data=jt.data.Gaussian(dim=4), learning_rate=0.1, seed=range(3),
-            num_steps=12, record=jt.Record(steps=jt.every(3), observables=observables, probe_size=32),
-        )  # fmt: skip
+            model=jt.models.MLP(4, hidden=(6, 5)),
+            data=jt.data.Gaussian(dim=4),
+            learning_rate=0.1,
+            seed=range(3),
+            num_steps=12,
+            record=jt.Record(steps=jt.every(3), observables=observables, probe_size=32),
+        )
 
     full = jt.run(sweep(jt.layer_statistics(), jt.hessian_trace()), progress=False)
     thin = jt.run(
@@ -75,12 +80,12 @@ def test_layers_and_sparse_records_in_a_sweep():
         dense.cost(model, jt.data.Gaussian(dim=4), 60), rel=0.01
     )
     dearer, cheaper = (jt.plan(sweep(o), measure=False) for o in (dense, fewer))
-    # five records, of which 0 and 4 are due
+    # of the five records, the sparse observable is computed at 0 and 4
     assert cheaper.record_costs["hessian_trace"] == pytest.approx(
         0.4 * dearer.record_costs["hessian_trace"], rel=0.01
     )
     assert cheaper.record_share < dearer.record_share
-    made = sweep(fewer)
-    assert jt.Sweep.from_json(made.to_json()) == made
+    sparse = sweep(fewer)
+    assert jt.Sweep.from_json(sparse.to_json()) == sparse
     with pytest.raises(InputError):
         jt.sparse(jt.loss(), every=0)

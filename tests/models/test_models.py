@@ -1,4 +1,4 @@
-"""Two-layer nets: shapes, forward pass, the four inits by their moments, and any flax module in their place."""
+"""Two-layer nets: shapes, forward pass and inits by their moments; flax modules as models."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ from tests import oracles
 
 
 class Outside(nn.Module):
-    """A user's own module, with an output axis that the wrapper drops."""
+    """A user's module with an output axis of length 1, which the wrapper removes."""
 
     width: int = 3
 
@@ -39,7 +39,7 @@ def test_forward_equals_the_sum_over_units(bias):
         )
 
 
-# variance of W, b, V for d = 50 inputs, N = 20 units; a uniform on ±a has variance a²/3
+# Variances of W, b, V for d = 50 inputs, N = 20 units; a uniform on ±a has variance a²/3.
 MOMENTS = {
     "torch": (1 / 150, 1 / 150, 1 / 60),
     "he": (2 / 50, 0.0, 1 / 20),
@@ -55,7 +55,7 @@ def test_init_has_its_variances_and_no_other(init):
     for name, variance in zip(("W", "b", "V"), MOMENTS[init], strict=True):
         values = np.asarray(draws[name], float).ravel()
         independent = values.size / (2 if init == "paired_he" and name != "b" else 1)
-        # of the sample variance; smaller still for a uniform
+        # standard error of the sample variance of normals; a uniform's is smaller
         error = variance * np.sqrt(2 / independent)
         assert np.mean(values) == pytest.approx(0, abs=4 * np.sqrt(variance / independent) + 1e-12)
         assert np.var(values) == pytest.approx(variance, abs=5 * error + 1e-12)
@@ -80,10 +80,10 @@ def test_paired_he_starts_at_f_zero_and_he_does_not():
 
 
 def test_models_are_values():
-    made = jt.models.TwoLayer(inputs=3, hidden=4)
-    assert made == jt.models.TwoLayer(inputs=3, hidden=4, bias=True, init="torch")
-    assert hash(made) == hash(jt.models.TwoLayer(inputs=3, hidden=4))
-    assert made != jt.models.TwoLayer(inputs=3, hidden=4, init="he")
+    model = jt.models.TwoLayer(inputs=3, hidden=4)
+    assert model == jt.models.TwoLayer(inputs=3, hidden=4, bias=True, init="torch")
+    assert hash(model) == hash(jt.models.TwoLayer(inputs=3, hidden=4))
+    assert model != jt.models.TwoLayer(inputs=3, hidden=4, init="he")
 
 
 def test_any_flax_module_is_a_model():
@@ -98,29 +98,31 @@ def test_any_flax_module_is_a_model():
     assert model.num_outputs == 1
 
 
-def test_a_module_that_is_no_value_is_told_what_to_change():
-    with pytest.raises(jt.InputError, match="has a list or a dict as a field; give a tuple"):
+def test_a_module_that_is_not_hashable_is_rejected_with_a_remedy():
+    with pytest.raises(jt.InputError, match="isn't hashable: it has a list or a dict as a field"):
         jt.models.as_model(nn.Sequential([nn.Dense(2), nn.tanh]), (5,))
     assert jt.models.as_model(nn.Sequential((nn.Dense(2), nn.tanh)), (5,)).num_outputs == 2
 
 
-def test_layers_in_a_row_are_read_back_from_the_spec_with_their_own_initialisers():
+def test_a_sequential_module_is_read_from_json_with_its_own_initialisers():
     def sweep(module):
         return jt.Sweep(
             model=module, data=jt.data.Gaussian(dim=5), learning_rate=0.1, num_steps=1,
             record=jt.Record(steps=(1,), observables=jt.loss()),
         )  # fmt: skip
 
-    made = sweep(nn.Sequential((nn.Dense(3), nn.tanh, nn.Dense(1, bias_init=nn.initializers.ones))))
-    again = jt.Sweep.from_json(made.to_json())
-    assert again == made
-    params, other = (s.configs[0].model.init(jax.random.key(0)) for s in (again, made))
+    named = sweep(
+        nn.Sequential((nn.Dense(3), nn.tanh, nn.Dense(1, bias_init=nn.initializers.ones)))
+    )
+    again = jt.Sweep.from_json(named.to_json())
+    assert again == named
+    params, other = (s.configs[0].model.init(jax.random.key(0)) for s in (again, named))
     assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
     assert params["layers_2"]["bias"] == 1
     nameless = sweep(
         nn.Sequential((nn.Dense(3), nn.Dense(1, kernel_init=nn.initializers.normal(0.1))))
     )
-    assert nameless != made
-    # never the default in its place
+    assert nameless != named
+    # it raises instead of using the default initialiser
     with pytest.raises(jt.InputError, match="can't be imported"):
         jt.Sweep.from_json(nameless.to_json())

@@ -1,4 +1,4 @@
-"""Per-sample gradient statistics against loops over examples, units and pixels, and what must not agree with them."""
+"""Per-example gradient statistics against loops over examples, units and pixels."""
 
 import functools
 
@@ -104,7 +104,7 @@ def test_moments_equal_loops_alone_and_vectorised(name, method):
 
 
 def test_wrong_formulas_do_not_agree():
-    """ddof = 0, a forgotten bias and positions added before squaring miss by far more than the tolerance."""
+    """ddof = 0, a missing bias, or positions added before squaring: all far off."""
     model, loss, params, x, y = case("cnn")
 
     @jax.jit
@@ -169,7 +169,7 @@ def test_the_number_of_examples_need_not_fill_the_chunks(monkeypatch):
 
 
 def test_estimates_are_unbiased_and_the_plain_ones_are_not():
-    """Over 4000 probes of 4 examples: tr Σ1 and |G|² average to the population's, mean squares do not."""
+    """Over 4000 probes of 4 examples tr Σ1 and |G|² are unbiased; mean squares are not."""
     model = jt.models.MLP(2, hidden=(3,))
     params, data = model.init(jax.random.key(1)), jt.data.Gaussian(dim=2)
 

@@ -1,4 +1,4 @@
-"""Each observable against its slow twin, the closed form against the probe, and runs that diverge."""
+"""Observables against plain NumPy, closed forms against probes, and diverged runs."""
 
 import numpy as np
 import pytest
@@ -176,7 +176,7 @@ def spectrum(model, params, probe):
 
 
 def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():
-    """Batched, jaxlib's LAPACK waits for ever on two CPU devices: it blocks the threads that it waits for."""
+    """Batched LAPACK of jaxlib deadlocks on two CPU devices: it blocks its own threads."""
     import jax
 
     def calls(jaxpr):

@@ -1,4 +1,4 @@
-"""Verdicts: each kind from a curve that deserves it, and the table from the JSON."""
+"""Each kind of verdict from planted curves, and the file and tables of claims."""
 
 import json
 
@@ -48,7 +48,7 @@ C1 = jt.Claim("C1", "value", "learning_rate", above=1)
 
 
 @pytest.mark.parametrize(
-    ("claim", "made", "verdict", "why"),
+    ("claim", "ds", "verdict", "why"),
     [
         (C2, results(2), "reproduced", "within 15 % of 2"),
         (C2, results(1), "not reproduced", "excludes 2"),
@@ -61,8 +61,8 @@ C1 = jt.Claim("C1", "value", "learning_rate", above=1)
         (C1, results(1), "undecided", "too wide"),
     ],
 )
-def test_a_verdict_follows_from_the_curves(claim, made, verdict, why):
-    (chosen,) = claims.fit_choices(made, "value", ("learning_rate",))
+def test_a_verdict_follows_from_the_curves(claim, ds, verdict, why):
+    (chosen,) = claims.fit_choices(ds, "value", ("learning_rate",))
     row = claims.judge(claim, chosen)
     assert row["verdict"] == verdict
     import re
@@ -90,7 +90,7 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     assert "not reproduced for fig3_4 unit" in verdict
     rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
     again = claims_json.update(path, "fig3_4", {"command": "x", "rows": rows})
-    # the old rows are gone
+    # the new rows have replaced the old ones
     assert again["C2"]["verdict"] == "reproduced"
     assert len(again["C2"]["experiments"]["fig3_4"]["rows"]) == 1
     summary = claims_tables.summary(again)
@@ -111,26 +111,26 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
 
 def test_a_claim_names_its_row_and_one_statement():
     for bad in ({"exponent": 2, "above": 1}, {}):
-        with pytest.raises(InputError, match="give either exponent= or above="):
+        with pytest.raises(InputError, match="give either exponent= or above=, and not both"):
             jt.Claim("C2", "value", "learning_rate", **bad)
     with pytest.raises(InputError, match="claim = 'C99'"):
         jt.Claim("C99", "value", "learning_rate", exponent=2)
 
 
-def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machine_found(tmp_path):
+def test_an_experiment_without_its_data_is_not_run_and_keeps_the_rows_of_another_machine(tmp_path):
     path, absent = (
         tmp_path / "claims.json",
-        {"rows": {"C8": []}, "not_run": "cifar10 is not at hand"},
+        {"rows": {"C8": []}, "not_run": "cifar10 is not available"},
     )
     known = claims_json.update(path, "fig11_12", absent)
-    assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not at hand"
-    for made in (
+    assert known["C8"]["verdict"] == "fig11_12 not run: cifar10 is not available"
+    for text in (
         claims_tables.table(known),
         claims_tables.summary(known),
         claims_tables.verdict_table(known),
     ):
-        assert "not run: cifar10 is not at hand" in made
-        assert "**reproduced**" not in made
+        assert "not run: cifar10 is not available" in text
+        assert "**reproduced**" not in text
     row = {
         "choice": {},
         "variable": "activation_rate",
@@ -140,7 +140,7 @@ def test_an_experiment_without_its_data_is_not_run_and_keeps_what_another_machin
     claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
     known = claims_json.update(path, "fig11_12", absent)
     assert known["C8"]["verdict"] == "undecided"
-    # it puts no such claim to the test any more
+    # it no longer tests this claim
     known = claims_json.update(path, "fig11_12", {"rows": {}})
     assert known["C8"]["verdict"] == "not run"
 
@@ -171,8 +171,8 @@ def test_a_verdict_is_supported_by_the_numbers_of_its_row_or_it_is_not():
 
 
 def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
-    made = results(2)
-    fits = claims.fit_claims(made, [C2], {"all": (0, 1e9), "early": (0, 4), "late": (4, 1e9)})
+    ds = results(2)
+    fits = claims.fit_claims(ds, [C2], {"all": (0, 1e9), "early": (0, 4), "late": (4, 1e9)})
     assert [c.choice for c in fits["value", "learning_rate"]] == [
         {"window": "all"}, {"window": "early"}, {"window": "late"}
     ]  # fmt: skip

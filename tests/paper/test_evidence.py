@@ -1,4 +1,4 @@
-"""Evidence rows, local slopes and equal-level comparisons on curves whose answer is known; each experiment's own pieces."""
+"""Evidence, local slopes and equal-level comparisons on planted curves; experiments that judge."""
 
 import json
 import math
@@ -10,13 +10,14 @@ import xarray as xr
 
 import jthermo as jt
 from jthermo.errors import InputError
+from jthermo.figures.style import STYLE
 from jthermo.paper import claims, claims_json, claims_tables, curve_statistics, reproduce
 from jthermo.paper.evidence import above, below, equals
 from jthermo.theory import meanfield
 
 
 def planted(rates, seeds=64, noise=0.01):
-    """Runs whose level falls as e^(−rt) while the value is level^2 · r: known at every level."""
+    """Runs whose level falls as e^(−rt), and whose value is r · level² at every level."""
     rng = np.random.default_rng(0)
     step = np.unique(np.geomspace(1, 200, 60).astype(int))
     rows = [(rate, seed) for rate in rates for seed in range(seeds)]
@@ -39,9 +40,9 @@ def test_value_at_an_equal_level():
     for rate in (0.02, 0.05):
         runs = ds.isel(run=ds.rate.values == rate)
         picks = curve_statistics.resamplings(50, 64)
-        found = curve_statistics.at_level(runs, "value", "level", 0.5, picks)
-        assert found[0] == pytest.approx(rate * 0.25, rel=0.02)
-        assert found.std() < 0.02 * found[0]
+        values = curve_statistics.at_level(runs, "value", "level", 0.5, picks)
+        assert values[0] == pytest.approx(rate * 0.25, rel=0.02)
+        assert values.std() < 0.02 * values[0]
         assert np.isnan(curve_statistics.at_level(runs, "value", "level", -1.0, picks)).all()
         assert np.isnan(curve_statistics.at_level(runs, "value", "level", 2.0, picks)).all()
 
@@ -51,16 +52,16 @@ def test_local_slopes_of_planted_curves():
     rng = np.random.default_rng(1)
     amplitude = 1 + 0.1 * rng.normal(size=200)
     value = -amplitude[:, None] * clock**2
-    found = curve_statistics.local_slopes(
+    slopes = curve_statistics.local_slopes(
         clock, value, np.tile(1 + clock, (200, 1)), np.array([0, 0.5, 2])
     )
     np.testing.assert_allclose(
-        found.slope, [-0.5 * amplitude.mean(), -2.5 * amplitude.mean()], rtol=1e-6
+        slopes.slope, [-0.5 * amplitude.mean(), -2.5 * amplitude.mean()], rtol=1e-6
     )
     np.testing.assert_allclose(
-        found.slope_error, np.array([0.5, 2.5]) * amplitude.std(ddof=1) / math.sqrt(200), rtol=1e-6
+        slopes.slope_error, np.array([0.5, 2.5]) * amplitude.std(ddof=1) / math.sqrt(200), rtol=1e-6
     )
-    np.testing.assert_allclose(found.level, [1.25, 2.25], rtol=1e-6)
+    np.testing.assert_allclose(slopes.level, [1.25, 2.25], rtol=1e-6)
     with pytest.raises(InputError, match="go beyond the records"):
         curve_statistics.local_slopes(clock, value, value, np.array([0, 3]))
 
@@ -77,22 +78,21 @@ def test_verdicts_follow_the_interval():
 
 def test_claims_file_holds_evidence_beside_fits(tmp_path):
     path = tmp_path / "claims.json"
-    found = [
+    evidence = [
         equals("C11", "drift, J/ρ", -1, -1.0, 0.01),
         equals("C11", "diffusion", -1, -0.5, 0.01),
         equals("C12", "counter-examples, of 20 data sets", 0, 0, 0.0),
     ]
-    # in place of its earlier rows
+    # the second update replaces the rows of the first
     for _ in range(2):
-        claims_json.update(path, "fig1", {"rows": claims.rows((), {}, found)})
+        claims_json.update(path, "fig1", {"rows": claims.rows((), {}, evidence)})
     known = json.loads(path.read_text())
     assert known["C12"]["verdict"] == "reproduced"
     assert known["C11"]["verdict"] == "not reproduced for diffusion; reproduced for drift"
     assert len(known["C11"]["experiments"]["fig1"]["rows"]) == 2
-    made = claims_tables.table(known)
     assert (
         "| C11 | fig1 | diffusion | – | -1 | -0.5 [-0.5196, -0.4804] | – | **not reproduced** |"
-        in made
+        in claims_tables.table(known)
     )
     assert set(claims.CLAIMS) >= {"C9", "C10", "C11", "C12"}
 
@@ -112,16 +112,16 @@ def test_excess_loss_is_the_loss_averaged_over_both_labels():
     f = np.asarray(model.apply(params, x), float)
     both = [np.log1p(np.exp(f)) - y * f for y in (0, 1)]
     probe = jt.observables.Probe(x, jnp.zeros(50, int), None, "bce", jnp.float32(0.1), 1)
-    found = float(meanfield.excess_loss(model, params, probe))
-    assert found == pytest.approx(np.mean(both) - math.log(2), rel=1e-4)
+    excess = float(meanfield.excess_loss(model, params, probe))
+    assert excess == pytest.approx(np.mean(both) - math.log(2), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mechanism", "early_phase", "equal_error", "hessian_bound"])
 def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
-    """A handful of seeds and the first part of the clock: every piece of the experiment is gone through."""
+    """Every part of the experiment runs, with few seeds and on the first part of the clock."""
     module = reproduce.load(name)
     tiny = {"seed": range(16), "learning_rate": (0.025, 0.05), "num_steps": jt.RescaledSteps(2.0)}
-    # the programs of the `trained` runs
+    # the same programs as the runs of the fixture `trained`
     if name == "mechanism":
         tiny |= {"seed": range(512), "learning_rate": 0.05}
     if name == "equal_error":
@@ -131,7 +131,7 @@ def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     monkeypatch.setattr(
         module, "looseness", lambda layers: np.array([4.0, 5.0, 6.0]), raising=False
     )
-    monkeypatch.setitem(jt.figures.STYLE, "figure.dpi", 40)
+    monkeypatch.setitem(STYLE, "figure.dpi", 40)
     ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
     rows = module.judge(ds)
     assert {r.claim for r in rows} == set(module.CLAIMS)

@@ -1,4 +1,4 @@
-"""The report tells what was found in the records that are there and nothing else; no experiment stops the others."""
+"""The report covers the experiments with unchanged records; a failure stops no other experiment."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import jthermo as jt
 from jthermo import figures
 from jthermo.cli import verbs
 from jthermo.errors import InputError
+from jthermo.figures.colours import on_dark
 from jthermo.paper import claims_json, experiment_folder, reproduce
 from jthermo.paper.report import report
 from jthermo.results import layout, reading, writing
@@ -23,7 +24,7 @@ import numpy as np
 import xarray as xr
 
 import jthermo as jt
-from jthermo import evidence
+from jthermo.paper import evidence
 
 CLAIMS = ("C9",)
 FIT = (jt.Claim("C2", "value", "learning_rate", exponent=2),)
@@ -35,7 +36,10 @@ def run(scale):
     noise = np.random.default_rng(0).standard_normal((18, len(step)))
     value = 1 / (1 + step * rate[:, None] ** 2) + 0.003 * noise
     return xr.Dataset(
-        {"value": (("run", "record"), value), "finite": (("run", "record"), np.ones(value.shape, bool))},
+        {
+            "value": (("run", "record"), value),
+            "finite": (("run", "record"), np.ones(value.shape, bool)),
+        },
         {
             "learning_rate": ("run", rate),
             "seed": ("run", seed),
@@ -56,8 +60,9 @@ NET = '''"""A net of two units."""
 import jthermo as jt
 
 SWEEP = jt.Sweep(
-    model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2), learning_rate=(0.1, 0.2), seed=range(3),
-    num_steps=4, record=jt.Record(steps=jt.every(2), observables=jt.loss()),
+    model=jt.models.TwoLayer(inputs=2, hidden=2), data=jt.data.Gaussian(dim=2),
+    learning_rate=(0.1, 0.2), seed=range(3), num_steps=4,
+    record=jt.Record(steps=jt.every(2), observables=jt.loss()),
 )
 SMALL = {"seed": range(2)}
 
@@ -79,8 +84,8 @@ BROKEN = '"""Broken."""\n\nCLAIMS = ("C10",)\n\n\ndef run(scale):\n    return 1 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Experiments of this file alone, and the results of all of them."""
+def reproduced(tmp_path_factory):
+    """The results folder and the outcomes of the experiments in this file."""
     folder = tmp_path_factory.mktemp("experiments")
     sources = {"a_broken": BROKEN, "absent": ABSENT, "net_of_two": NET, "planted": PLANTED}
     for name, source in sources.items():
@@ -94,9 +99,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def results(made, tmp_path):
-    """A copy that a test may spoil."""
-    shutil.copytree(made[0], tmp_path / "results")
+def results(reproduced, tmp_path):
+    """A copy of the results that a test may change."""
+    shutil.copytree(reproduced[0], tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -109,7 +114,7 @@ def section(page, claim):
     return re.search(f'<section id="{claim}">.*?</section>', page, re.DOTALL)[0]
 
 
-def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch):
+def test_a_rerun_changes_no_byte_of_what_is_published(reproduced, results, monkeypatch):
     def published():
         files = [results / "claims.json", *sorted((results / "figures").iterdir())]
         return {path.name: path.read_bytes() for path in files}
@@ -124,12 +129,12 @@ def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch
     monkeypatch.setattr(reproduce, "_made", lambda *_: later)
     shutil.rmtree(results / "planted-small")
     reproduce.reproduce("planted", out=results, progress=False)
-    # with its records
+    # the results folder has the new date
     assert experiment_folder.read(results / "planted-small")["made"] == later
     assert published() == before
     known = json.loads(before["claims.json"])["C2"]["experiments"]["planted"]
     assert not {"code", "records"} & set(known)
-    # a number that differs is another finding
+    # with another number the entry is replaced
     known["rows"][0]["misfit"] += 1e-9
     claims_json.update(
         results / "claims.json",
@@ -139,8 +144,8 @@ def test_a_rerun_changes_no_byte_of_what_is_published(made, results, monkeypatch
     assert b'"now"' in published()["claims.json"]
 
 
-def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
-    results, outcomes = made
+def test_one_that_fails_or_lacks_its_data_stops_no_other(reproduced, capsys):
+    results, outcomes = reproduced
     assert {o.name: o.state for o in outcomes} == {
         "a_broken": "failed", "absent": "not run", "net_of_two": "done", "planted": "done"
     }  # fmt: skip
@@ -149,23 +154,23 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(made, capsys):
     assert (results / "figures" / "planted.svg").exists()
     with pytest.raises(SystemExit) as stopped:
         verbs.main(["reproduce", "all", "--out", str(results)])
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     # not bad input
     assert stopped.value.code == 1
-    assert "a_broken: ZeroDivisionError" in told.err
-    assert "4 experiments at small scale: 2 done before, 2 to do" in told.out
-    assert re.search(r"^\[2/2\] absent: .* gone, ", told.out, re.MULTILINE)
-    assert re.search(r"^planted +done before +reproduced$", told.out, re.MULTILINE)
+    assert "1 of 4 experiments failed: a_broken: ZeroDivisionError" in printed.err
+    assert "4 experiments at small scale: 2 done before, 2 to do" in printed.out
+    assert re.search(r"^\[2/2\] absent: .* elapsed, ", printed.out, re.MULTILINE)
+    assert re.search(r"^planted +done before +reproduced$", printed.out, re.MULTILINE)
 
 
-def test_what_another_code_found_is_found_again(made, results, monkeypatch):
+def test_findings_of_other_code_are_computed_again(reproduced, results, monkeypatch):
     assert reproduce.done("planted", "small", results)
     assert reproduce.done("planted", "paper", results) is None
     monkeypatch.setattr(reproduce, "_identity", lambda *_: {"sweep_id": "", "code": "other"})
     assert reproduce.done("planted", "small", results) is None
 
 
-def test_the_page_says_what_was_found_and_how_to_do_it_again(made, results):
+def test_the_page_has_the_findings_and_the_commands(reproduced, results):
     page = page_of(results)
     (row,) = experiment_folder.read(results / "planted-small")["rows"]["C2"]
     assert row["verdict"] == "reproduced"
@@ -179,12 +184,12 @@ def test_the_page_says_what_was_found_and_how_to_do_it_again(made, results):
         assert "not run" in section(page, claim)
         assert f"<pre>jthermo reproduce {name}</pre>" in section(page, claim)
     assert "TwoLayer(inputs=2, hidden=2, bias=True, init=torch)" in page
-    # two seeds are listed
+    # a list of two seeds is not shortened
     assert "0 … 1" not in page
     assert jt.__version__ in section(page, "made")
 
 
-def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, results):
+def test_the_page_needs_no_network_and_takes_no_markup_from_outside(reproduced, results):
     page = page_of(results)
     assert "alert(1)" in page
     assert "<script" not in page
@@ -195,7 +200,7 @@ def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, result
     )
 
     class Checker(HTMLParser):
-        """Every tag that is opened is closed, and no id stands twice."""
+        """Checks that tags are closed in order, and collects the ids."""
 
         def __init__(self):
             super().__init__()
@@ -216,7 +221,7 @@ def test_the_page_needs_no_network_and_takes_no_markup_from_outside(made, result
 
 
 @pytest.mark.parametrize("harm", ["folder", "json", "record", "records", "manifest"])
-def test_what_is_deleted_or_changed_is_not_run_and_no_old_number_stays(made, results, harm):
+def test_results_that_are_deleted_or_changed_count_as_not_run(reproduced, results, harm):
     folder = results / "planted-small"
     record = folder / "records" / layout.DATASET
     if harm == "folder":
@@ -239,28 +244,31 @@ def test_what_is_deleted_or_changed_is_not_run_and_no_old_number_stays(made, res
     assert reproduce.done("planted", "small", results) is None
 
 
-def test_records_of_other_runs_do_not_carry_the_old_verdicts(made, results):
+def test_records_of_other_runs_do_not_carry_the_old_verdicts(reproduced, results):
     folder = results / "planted-small"
-    # sound, but others
+    # intact, but other records
     writing.write_dataset(folder, reading.read_dataset(folder).isel(record=slice(20)))
-    with pytest.raises(InputError, match="holds other records than its verdicts were found in"):
+    with pytest.raises(
+        InputError, match="has records that changed after its verdicts were computed"
+    ):
         experiment_folder.read(folder)
 
 
-def test_a_verdict_that_its_numbers_do_not_give_is_flagged(made, results):
+def test_a_verdict_that_its_numbers_do_not_give_is_flagged(reproduced, results):
     path = results / "planted-small" / "claims.json"
-    found = json.loads(path.read_text())
-    found["rows"]["C2"][0] |= {"exponent": 1.0, "low": 0.9, "high": 1.1}
-    path.write_text(json.dumps(found))
+    findings = json.loads(path.read_text())
+    findings["rows"]["C2"][0] |= {"exponent": 1.0, "low": 0.9, "high": 1.1}
+    path.write_text(json.dumps(findings))
     page = page_of(results)
     assert "chip unsupported" in section(page, "C2")
-    assert "it says reproduced, which its own numbers do not give" in section(page, "C2")
+    reason = "the stated verdict, reproduced, does not follow from the numbers of the row"
+    assert reason in section(page, "C2")
     assert "chip reproduced" not in section(page, "C2")
-    # the other rows are as they were
+    # the other rows are unchanged
     assert "chip reproduced" in section(page, "C9")
 
 
-def test_the_published_page_says_that_it_is(made, results):
+def test_the_published_page_says_that_it_is(reproduced, results):
     for folder in results.glob("*-small"):
         shutil.rmtree(folder)
     assert "1.5 [1.25, 1.75]" not in page_of(results)
@@ -269,11 +277,11 @@ def test_the_published_page_says_that_it_is(made, results):
     assert "1.5 [1.25, 1.75]" in section(page, "C9")
     assert "<svg" in section(page, "C2").partition("<figure>")[2]
     assert jt.__version__ in section(page, "made")
-    assert "cifar99 is not at hand" in section(page, "C8")
-    # which has a figure and no claim
+    assert "cifar99 is not available" in section(page, "C8")
+    # an experiment that tests no claim, with a figure
     assert "<svg" in section(page, "beyond")
     (results / "figures" / "net_of_two.svg").unlink()
-    assert "nothing is published on it" in section(page_of(results, published=True), "beyond")
+    assert "It has no published results" in section(page_of(results, published=True), "beyond")
     (results / "claims.json").unlink()
     with pytest.raises(InputError, match=r"has no claims\.json"):
         page_of(results, published=True)
@@ -287,7 +295,7 @@ def test_a_figure_in_a_page_keeps_its_text_and_has_a_shade_for_dark_pages():
     drawn = figures.svg(fig, 'a "name"').decode()
     plt.close(fig)
     assert ">&lt;η&gt;</text>" in drawn
-    # only places are rounded
+    # only positions are rounded
     assert ">1.2345</text>" in drawn
     assert not re.search(r' d="[^"]*\.\d\d', drawn)
     assert 'aria-label="a &quot;name&quot;"' in drawn
@@ -295,5 +303,5 @@ def test_a_figure_in_a_page_keeps_its_text_and_has_a_shade_for_dark_pages():
     light, dark = re.findall(r"--c440154:#(\w{6})", drawn)
     assert light == "440154"
     assert sum(bytes.fromhex(dark)) > 2 * sum(bytes.fromhex(light))
-    assert figures._on_dark("#000000") > "#e0"
-    assert figures._on_dark("#ffffff") < "#30"
+    assert on_dark("#000000") > "#e0"
+    assert on_dark("#ffffff") < "#30"

@@ -1,4 +1,4 @@
-"""The unrolled threefry gives the bits of jax.random, whatever is drawn and however it is batched."""
+"""The unrolled threefry gives the bits of jax.random, for every draw, alone and batched."""
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,12 @@ DRAWS = {
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_same_bits_as_jax(draw):
-    def made(impl):
+    def bits(impl):
         return np.asarray(
             jax.jit(jax.vmap(lambda s: DRAWS[draw](jax.random.key(s, impl=impl))))(SEEDS)
         )
 
-    ours, theirs = made(IMPL), made("threefry2x32")
+    ours, theirs = bits(IMPL), bits("threefry2x32")
     assert ours.dtype == theirs.dtype
     np.testing.assert_array_equal(ours.view(np.uint8), theirs.view(np.uint8))
 
@@ -45,7 +45,7 @@ def test_same_bits_alone_and_batched(draw):
         np.testing.assert_array_equal(np.asarray(DRAWS[draw](jax.random.key(seed, impl=IMPL))), row)
 
 
-def test_normal_is_the_inverse_of_the_error_function_and_as_close_to_it_as_jax():
+def test_normal_is_the_inverse_error_function_at_least_as_accurately_as_jax():
     key, shape = jax.random.key(5, impl=IMPL), (2**20,)
     u = jax.random.uniform(key, shape, minval=np.nextafter(np.float32(-1), np.float32(0)))
     exact = np.sqrt(2) * special.erfinv(np.asarray(u, np.float64))
@@ -58,7 +58,7 @@ def test_normal_is_the_inverse_of_the_error_function_and_as_close_to_it_as_jax()
 
 
 def test_known_answers_of_threefry_2x32_20_rounds():
-    """Random123's own vectors (kat_vectors, threefry 2x32 20)."""
+    """The known-answer vectors of Random123 (kat_vectors, threefry 2x32 20)."""
     ones, digits = 0xFFFFFFFF, (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
     cases = [
         ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
@@ -66,5 +66,5 @@ def test_known_answers_of_threefry_2x32_20_rounds():
         ((digits[2], digits[3]), (digits[0], digits[1]), (0xC4923A9C, 0x483DF7A0)),
     ]
     for key, count, expected in cases:
-        got = threefry2x32(tuple(jnp.uint32(k) for k in key), tuple(jnp.uint32(c) for c in count))
-        assert tuple(int(g) for g in got) == expected
+        words = threefry2x32(tuple(jnp.uint32(k) for k in key), tuple(jnp.uint32(c) for c in count))
+        assert tuple(int(w) for w in words) == expected

@@ -1,4 +1,4 @@
-"""Records on disk: whole or absent, verified when read, the same numbers in every format."""
+"""Results folders: layout, verification on reading, grid, clock, selection and export."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_a_folder_holds_what_memory_holds(ds):
     xr.testing.assert_equal(ds.drop_attrs(), memory.drop_attrs())
 
 
-def test_layout_is_the_one_described(ds):
+def test_dataset_has_the_documented_dims_coordinates_and_attributes(ds):
     assert set(ds.dims) == {"run", "record", "unit"}
     assert ds.sizes["run"] == 12
     for name in ("learning_rate", "batch_size", "seed"):
@@ -54,7 +54,7 @@ def test_layout_is_the_one_described(ds):
     for name, variable in ds.data_vars.items():
         assert variable.attrs["long_name"], name
         assert variable.attrs["units"], name
-    # 0.5·B/η², rounded up
+    # The last step is 0.5·B/η², rounded up.
     steps = {(0.1, 1): 50, (0.1, 2): 100, (0.2, 1): 13, (0.2, 2): 25}
     for rate, batch, last in zip(
         ds.learning_rate.values, ds.batch_size.values, ds.step.max("record").values, strict=True
@@ -70,7 +70,7 @@ def test_layout_is_the_one_described(ds):
     assert attrs["complete"] == 1
 
 
-def test_grid_lays_every_run_in_its_place(ds):
+def test_grid_puts_every_run_at_its_coordinates(ds):
     grid = jt.grid(ds)
     assert grid.activation_rate.dims == ("learning_rate", "batch_size", "seed", "record")
     for i in range(ds.sizes["run"]):
@@ -88,9 +88,9 @@ def test_grid_lays_every_run_in_its_place(ds):
         ),
         progress=False,
     )
-    laid = jt.grid(points)
-    assert np.isnan(laid.activation_rate.sel(learning_rate=0.1, batch_size=2)).all()
-    assert not laid.finite.sel(learning_rate=0.1, batch_size=2).any()
+    sparse = jt.grid(points)
+    assert np.isnan(sparse.activation_rate.sel(learning_rate=0.1, batch_size=2)).all()
+    assert not sparse.finite.sel(learning_rate=0.1, batch_size=2).any()
 
 
 def test_tau_is_the_rescaled_clock(ds):
@@ -139,10 +139,10 @@ def test_an_unknown_format_is_refused(ds, tmp_path):
         jt.export(ds, tmp_path / "table.xlsx", "xlsx")
 
 
-def test_the_same_call_again_returns_what_is_there(folder, monkeypatch):
+def test_the_same_call_again_returns_the_records_without_training(folder, monkeypatch):
     from jthermo.execution import placement
 
-    # nothing is trained
+    # Training would fail.
     monkeypatch.setattr(placement, "programs", None)
     xr.testing.assert_identical(jt.run(sweep_of(), folder, progress=False), jt.open_results(folder))
 
@@ -173,7 +173,7 @@ def test_damaged_records_are_never_read(tmp_path, damage):
         jt.open_results(out)
 
 
-def test_what_is_no_results_folder_is_named(tmp_path):
+def test_a_path_without_results_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no sweep.json"):
         jt.open_results(tmp_path)
     file = tmp_path / "file"
@@ -182,7 +182,7 @@ def test_what_is_no_results_folder_is_named(tmp_path):
         jt.run(sweep_of(), file, progress=False)
 
 
-def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     atomic.write_whole(path, b"old")
 
@@ -196,12 +196,12 @@ def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_select_picks_runs_and_names_what_there_is(ds):
+def test_select_picks_runs_and_an_error_lists_axes_and_values(ds):
     assert jt.results.select(ds, ["learning_rate=0.1", "seed=2"]).sizes["run"] == 2
     for condition, words in (
-        ("eta=1", "name a swept axis"),
-        ("seed=x", "takes numbers"),
-        ("seed=9", "leaves no run"),
+        ("eta=1", "names no swept axis; use one of learning_rate, batch_size, seed"),
+        ("seed=x", "seed takes numbers"),
+        ("seed=9", "leaves no run; seed has the values 0, 1, 2"),
     ):
         with pytest.raises(InputError, match=words):
             jt.results.select(ds, [condition])

@@ -1,7 +1,8 @@
-"""The permanent names: ids, random streams and JSON don't know where a class is defined.
+"""The permanent names: ids, random streams and JSON don't depend on where a class is defined.
 
-Every value here was computed before the package was laid out anew. A change makes existing results folders
-unreadable, or other random numbers, for everyone: legitimate only with a CHANGELOG entry that says so.
+Every value here was computed before the package was divided into rooms. If one changes, existing
+results folders become unreadable or random numbers change for all users. That is legitimate only
+with a CHANGELOG entry that says so.
 """
 
 import importlib
@@ -57,7 +58,8 @@ VALUES = {
     "LayerStatistics": jt.layer_statistics(),
     "Sparse": jt.sparse(jt.loss(), every=2),
 }
-# of a sweep with this value in it: the stream of its one configuration, its run's key, its law and its id
+# Of the sweep that contains this value: the stream of its only configuration, the key of its run,
+# its law and its id.
 GOLDEN = {
     "TwoLayer": (0xBBD714B6, "f9d88bec704d7bf7", "6bbe0f0ed92ac916", "b2620807cd44e10f"),
     "MLP": (0x1AC41D24, "39b375b610a6d7df", "6bbe0f0ed92ac916", "795d97a4c9435361"),
@@ -97,7 +99,7 @@ GOLDEN = {
 
 
 def sweep_with(name):
-    """The smallest sweep that has a value of VALUES in it."""
+    """The smallest sweep that contains the value of this name."""
     value = VALUES[name]
     parts = {
         "model": jt.models.TwoLayer(inputs=3, hidden=4),
@@ -160,17 +162,20 @@ def test_a_value_is_written_under_its_stable_name_and_read_back(name):
 
 
 @pytest.mark.parametrize("written", stable_names.STABLE_NAMES)
-def test_every_stable_name_leads_to_an_object_that_is_written_by_it(written):
-    found = stable_names.dereference(written)
-    assert stable_names.reference(found) == written
+def test_every_stable_name_is_that_of_the_object_it_refers_to(written):
+    obj = stable_names.dereference(written)
+    assert stable_names.reference(obj) == written
     renamed = {"jthermo.spec:Config": "RunConfig"}
-    assert found.__qualname__ == renamed.get(written, written.partition(":")[2])
+    assert obj.__qualname__ == renamed.get(written, written.partition(":")[2])
 
 
 def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
-    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(jthermo.__path__, "jthermo.")
-               if not m.name.endswith("__main__") and "_experiments" not in m.name]  # fmt: skip
-    found = {
+    modules = [
+        importlib.import_module(m.name)
+        for m in pkgutil.walk_packages(jthermo.__path__, "jthermo.")
+        if not m.name.endswith("__main__") and "_experiments" not in m.name
+    ]
+    places = {
         f"{kind.__module__}:{kind.__qualname__}"
         for module in modules
         for _, kind in inspect.getmembers(module, inspect.isclass)
@@ -184,7 +189,7 @@ def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
         and not kind.__name__.startswith("_")
         and kind.__name__ not in ("InMemory", "DeepNet", "Source")
     }
-    assert found <= set(stable_names.STABLE_NAMES.values())
+    assert places <= set(stable_names.STABLE_NAMES.values())
 
 
 def test_a_sweep_written_with_the_old_names_of_powers_is_read():

@@ -1,4 +1,4 @@
-"""The spec: bad input is named where it is built, JSON both ways, and an id that says when results must be equal."""
+"""The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
 import flax.linen as nn
 import numpy as np
@@ -37,7 +37,10 @@ BAD = {
     ),
     "rate nan": ("learning_rate = nan", lambda: sweep_of(learning_rate=(0.1, float("nan")))),
     "rate text": ("learning_rate = 'fast'", lambda: sweep_of(learning_rate="fast")),
-    "rate twice": ("learning_rate = 0.1: stands twice", lambda: sweep_of(learning_rate=(0.1, 0.1))),
+    "rate twice": (
+        "learning_rate = 0.1: appears twice",
+        lambda: sweep_of(learning_rate=(0.1, 0.1)),
+    ),
     "rate missing": (
         "learning_rate = None: give at least one",
         lambda: sweep_of(learning_rate=None),
@@ -49,7 +52,7 @@ BAD = {
     "seed bool": ("seed = True", lambda: sweep_of(seed=True)),
     "steps zero": ("num_steps = 0: give a whole number from 1", lambda: sweep_of(num_steps=0)),
     "steps endless": (
-        "num_steps = .* means 1e.* steps",
+        "num_steps = .* gives 1e.* steps",
         lambda: sweep_of(num_steps=jt.RescaledSteps(1e9)),
     ),
     "clock": ("num_steps.value = -1", lambda: jt.RescaledSteps(-1)),
@@ -58,7 +61,7 @@ BAD = {
         lambda: sweep_of(record=jt.Record(steps=(0, 5, 5), observables=jt.loss())),
     ),
     "past the end": (
-        r"record.steps = \(0, 21\): go beyond the 20 steps",
+        r"record.steps = \(0, 21\): the run has only 20 steps",
         lambda: sweep_of(record=jt.Record(steps=(0, 21), observables=jt.loss())),
     ),
     "log steps": ("log_steps = 1: give a whole number of at least 2", lambda: jt.log_steps(1)),
@@ -68,25 +71,25 @@ BAD = {
         lambda: jt.Record(steps=jt.every(1), observables=jt.loss(), probe_size=1),
     ),
     "observable twice": (
-        "names one observable twice",
+        "contains an observable twice",
         lambda: jt.Record(steps=jt.every(1), observables=(jt.loss(), jt.loss())),
     ),
     "observable not called": (
-        r"record.observables = 'loss': call it: jt.loss\(",
+        r"record.observables = 'loss': call the function: jt.loss\(",
         lambda: jt.Record(steps=jt.every(1), observables=jt.loss),
     ),
     "no such parameter": (
-        "weight_norm = 'U': .* has the parameters V, W, b",
+        "weight_norm = 'U': give a parameter of .*: V, W, b",
         lambda: sweep_of(record=jt.Record(steps=jt.every(5), observables=jt.weight_norm("U"))),
     ),
     "no pre-activations": (
-        "shows no pre-activations",
+        "records no pre-activations",
         lambda: sweep_of(
             model=nn.Dense(1), record=jt.Record(steps=jt.every(5), observables=jt.activation_rate())
         ),
     ),
     "dimension": (
-        "model.inputs = .*3.*make them equal",
+        "model.inputs = .*3.*make the two equal",
         lambda: sweep_of(data=jt.data.Gaussian(dim=4)),
     ),
     "hidden": ("model.hidden = 0", lambda: jt.models.TwoLayer(inputs=3, hidden=0)),
@@ -108,14 +111,14 @@ BAD = {
     "interval": ("data.high = 0", lambda: jt.data.Uniform(dim=3, low=0, high=0)),
     "sampling": ("data.sampling = 'shuffle'", lambda: jt.data.Gaussian(dim=3, sampling="shuffle")),
     "epoch too short": (
-        "batch_size = 2: an epoch has 1 examples",
+        "batch_size = 2: an epoch has only 1 examples",
         lambda: sweep_of(data=jt.data.Gaussian(dim=3, num_samples=1, sampling="epochs")),
     ),
     "noise": ("noise = 'none': use one of full", lambda: sweep_of(noise="none")),
     "noise scale": ("noise.scale = 0", lambda: jt.noise.Unbiased(0)),
     "loss": ("loss = 'hinge'", lambda: sweep_of(loss="hinge")),
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
-    "optimizer argument": ("refuses these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
+    "optimizer argument": ("rejects these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
     "width": ("lane_width = 0: give a whole number of at least 1", lambda: sweep_of(lane_width=0)),
     "huge": (
@@ -123,30 +126,36 @@ BAD = {
         lambda: sweep_of(seed=range(75_000)),
     ),
     "huge axis": ("seed = range.*has 1,000,000 values", lambda: sweep_of(seed=range(1_000_000))),
-    "vary unknown": ("TwoLayer has no 'depth'", lambda: sweep_of(vary={"model.depth": (1, 2)})),
+    "vary unknown": (
+        "TwoLayer has no field 'depth'",
+        lambda: sweep_of(vary={"model.depth": (1, 2)}),
+    ),
     "vary root": ("vary = 'depth': name a field of", lambda: sweep_of(vary={"depth": (1, 2)})),
-    "vary axis": ("vary = 'seed': is an axis of its own", lambda: sweep_of(vary={"seed": (1, 2)})),
+    "vary axis": (
+        "vary = 'seed': is an argument of Sweep",
+        lambda: sweep_of(vary={"seed": (1, 2)}),
+    ),
     "vary object": (r"vary\['model.init'\] = \[", lambda: sweep_of(vary={"model.init": (["he"],)})),
     "vary nothing": (
-        "is the same run as",
+        "gives the same run as",
         lambda: sweep_of(vary={"loss": ("auto", "bce")}),
     ),
     "points fields": (
-        "every point has to name the same fields",
+        "every point must name the same fields",
         lambda: sweep_of(
             learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.2, "seed": 1}]
         ),
     ),
     "points and axis": (
-        "is given by the points as well",
+        "is also named by the points",
         lambda: sweep_of(points=[{"learning_rate": 0.1}]),
     ),
     "points twice": (
-        "stands twice",
+        "appears twice",
         lambda: sweep_of(learning_rate=None, points=[{"learning_rate": 0.1}] * 2),
     ),
     "points kind": ("points = 5: give a list", lambda: sweep_of(points=5)),
-    "replace": ("Sweep has no 'eta'", lambda: sweep_of().replace(eta=1)),
+    "replace": ("Sweep has no field 'eta'", lambda: sweep_of().replace(eta=1)),
 }
 
 
@@ -168,7 +177,7 @@ def test_a_grid_is_the_product_and_points_are_a_list():
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "read"),
     [
         ("model.hidden", lambda c: c.model.arguments["hidden"]),
         ("data.num_samples", lambda c: c.data.num_samples),
@@ -176,10 +185,10 @@ def test_a_grid_is_the_product_and_points_are_a_list():
         ("optimizer.momentum", lambda c: c.optimizer.hyper["momentum"]),
     ],
 )
-def test_any_scalar_can_be_swept_by_name(name, found):
+def test_any_scalar_can_be_swept_by_name(name, read):
     base = sweep_of(noise=jt.noise.Unbiased(), optimizer=jt.sgd(momentum=0.5))
     values = (4, 6) if name in ("model.hidden", "data.num_samples") else (0.25, 0.75)
-    assert {found(c) for c in base.replace(vary={name: values}).configs} == set(values)
+    assert {read(c) for c in base.replace(vary={name: values}).configs} == set(values)
 
 
 def test_fields_that_must_agree_change_together():
@@ -248,8 +257,8 @@ import jthermo as jt
 def twice(model, params, probe):
     return {body}
 
-SWEEP = jt.Sweep(model=jt.models.TwoLayer(inputs=3, hidden=4), data=jt.data.Gaussian(dim=3), learning_rate=0.1,
-                 num_steps=4, record=jt.Record(steps=(0,), observables=(twice,)))
+SWEEP = jt.Sweep(model=jt.models.TwoLayer(inputs=3, hidden=4), data=jt.data.Gaussian(dim=3),
+                 learning_rate=0.1, num_steps=4, record=jt.Record(steps=(0,), observables=(twice,)))
 """
 
 
@@ -266,7 +275,7 @@ def test_an_edited_observable_is_another_sweep_and_a_comment_is_not(tmp_path):
 
 
 def test_the_id_of_a_sweep_is_golden():
-    """A change here makes every existing results folder unreadable as this sweep: only with a CHANGELOG entry."""
+    """If it changes, existing results folders don't open; that needs a CHANGELOG entry."""
     assert sweep_of().id == "4aa5ffdddaae13ef"
 
 

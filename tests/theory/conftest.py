@@ -1,4 +1,4 @@
-"""Full SGD and its controls on the 10-10-1 net, trained once for every test that compares a prediction with it."""
+"""Full SGD and its controls on the 10-10-1 net, trained once for all tests of predictions."""
 
 import functools
 
@@ -12,7 +12,7 @@ TAUS = (0.1, 0.3, 1.0)
 
 @pytest.fixture(scope="session")
 def trained():
-    """(η, B, noise) → 512 runs with He init, recorded at steps 0 and 40, at η²t/B = 0.1, 0.3 and 1, and at `more`."""
+    """(η, B, noise) → 512 He runs, recorded at steps 0, 40, `more` and η²t/B = 0.1, 0.3, 1."""
     # the same program as the experiment's own test
     sweep = reproduce.load("mechanism").SWEEP
 

@@ -1,4 +1,4 @@
-"""F = −(η²/4B) ∇ tr Σ1: closed form, autodiff and differences against each other, and each against real SGD."""
+"""F = −(η²/4B) ∇ tr Σ1: closed form, autodiff, differences and real SGD compared."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ DIM = 3
 
 
 def trace_of_unit(V, b, w, dim):
-    """A unit's share of tr Σ1 at f = 0: ¼ E[σ² + V² σ'(|x|² + 1)], by quadrature over z ~ N(0, 1)."""
+    """A unit's share of tr Σ1 at f = 0: ¼ E[σ² + V² σ'(|x|² + 1)], by quadrature over z."""
 
     def density(z):
         a = w * z + b
@@ -125,7 +125,7 @@ RUNS = 200
 
 @pytest.mark.parametrize(("eta", "size"), FULL)
 def test_bias_falls_as_label_noise_says(eta, size, trained):
-    """Mean shift of b at η²t/B = 1, against the recorded figure, between the bounds of F, and unlike the controls."""
+    """Mean shift of b at η²t/B = 1: the recorded value, within F's bounds, unlike the controls."""
     seen = at_end(trained(eta, size).mean_bias.values)
     spread = seen.standard_error * np.sqrt(512)
     error = np.hypot(seen.standard_error, spread / np.sqrt(RUNS))
@@ -145,7 +145,7 @@ def test_bias_falls_as_label_noise_says(eta, size, trained):
 
 
 def test_controls_remove_it(trained):
-    """Unbiased: b stays and E‖V‖² grows by s² Eσ² per unit; label-averaged: a quarter of the shift is left."""
+    """Unbiased: b stays, E‖V‖² grows by s² Eσ² per unit; label-averaged: a quarter of the shift."""
     unbiased = trained(0.05, 1, "unbiased")
     bias = at_end(unbiased.mean_bias.values)
     assert bias.away(0.0) < 3

@@ -1,4 +1,4 @@
-"""The flow against the simulated walk and against differentiation of the covariance; the printed forms are rejected."""
+"""The flow against the simulated walk and against derivatives; printed forms are rejected."""
 
 import functools
 import math
@@ -52,7 +52,7 @@ def test_the_walk_follows_the_exact_flow_and_not_the_printed_one(name, g, at, de
         float(flow.along(g, jnp.array(at), density=density, learning_rate=eta, form=form))
         for form in ("exact", "eq10")
     )
-    # the next order in η is a relative (η g')² and the patch averages over two steps: under half a per cent
+    # The next order in η is (η g')² relative, and the patch averages two steps: under 0.5 %.
     error = math.hypot(found.standard_error, 0.005 * abs(exact))
     assert abs(found.value - exact) < 3 * error
     for form in ("eq10", "eq11", "a4"):
@@ -84,7 +84,7 @@ def test_parts_add_up_to_the_derivative_of_the_covariance(x64):
 
 
 def test_the_count_across_a_surface_is_the_walk_at_any_step(x64):
-    """A long step in one dimension: the exact count is what the walk does; its order η² and Eq. 9 are not."""
+    """One long step in 1-D: the exact count agrees with the walk; order η² and Eq. 9 don't."""
     g, eta, at = (lambda q: 1 + 0.5 * q + 0.3 * jnp.sin(q)), 0.3, jnp.array([0.5])
     found = walk.flux(Walk(g, eta), at, key=jax.random.key(2), density=tilted)
     counted = {
@@ -195,7 +195,7 @@ def test_the_unit_without_a_common_sign(x64):
         flow.unit(V, b, w=w), flow.exact(covariance, jnp.array([V, b])), rtol=1e-9
     )
 
-    # with W walking in d = 3: the divergence over W by central differences of exact integrals over x
+    # W walks too, d = 3: the divergence over W by central differences of exact integrals.
     dim = 3
 
     def cross(W):

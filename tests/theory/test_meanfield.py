@@ -1,4 +1,4 @@
-"""The mean-field curves against full SGD from the same inits, with nothing fitted, and against simpler predictions."""
+"""Mean-field curves against full SGD from the same inits, and simpler predictions, unfitted."""
 
 import functools
 
@@ -48,7 +48,7 @@ def descent(trained):
 
 @pytest.mark.parametrize(("eta", "size", "more"), [(0.02, 1, ()), (0.05, 1, (2.0,)), (0.05, 4, ())])
 def test_prediction_of_full_sgd(eta, size, more, trained, descent):
-    """The shift of b at η²t/B = 1 within 5 %; the activation rate within 0.0025, once up to η²t/B = 2."""
+    """Shift of b at η²t/B = 1 within 5 %; activation rate within 0.0025, once to η²t/B = 2."""
     ds, found, one = both(trained, eta, size, more=more)
     shift, predicted = ds.mean_bias.values[:, one], found.mean_bias[:, one]
     # same inits: only the noise of SGD is left
@@ -88,7 +88,7 @@ def test_small_steps_follow_the_valley():
     """η → 0: the activation rate of a net with V = 0 follows dΦ/dτ = −φ²/8, whatever its size."""
     params = small() | {"V": jnp.zeros((8, 12))}
     eta = 0.01
-    # the slowest modes of V take ηt ~ 100 to reach their level; what they miss is the first unit of τ
+    # The slowest modes of V relax over ηt ~ 100: the first unit of τ is missed.
     steps = np.array([0, 1, 2]) / eta**2
     found = meanfield.predict(params, steps, learning_rate=eta, num_inputs=64)
     valley = drift.valley_rate(steps * eta**2)

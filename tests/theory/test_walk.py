@@ -1,4 +1,4 @@
-"""The walk against what is known exactly: moments, Soret equilibrium, walls, and a flux that errors can be read off."""
+"""The walk against exact results: moments, Soret equilibrium, walls, and flux."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_no_flux_where_density_is_one_over_temperature(x64):
 
 
 def test_flux_is_a_vector_in_several_dimensions(x64):
-    """For g_x = 1 + x/2, g_y = 2: J_x as in 1-D; J_y is 0 for independent ζ and −(η²/2) ∂_x(g_x g_y) for a common one."""
+    """g_x = 1 + x/2, g_y = 2: J_x as in 1-D; J_y = 0, or −(η²/2) ∂_x(g_x g_y) for a common ζ."""
 
     def g(q):
         return jnp.stack([1 + 0.5 * q[0], 2.0 + 0 * q[1]])

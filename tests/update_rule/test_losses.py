@@ -1,4 +1,4 @@
-"""Losses and noise controls: dL/df is the autodiff of L, and the controls have the law they claim."""
+"""Losses and noise controls: p − y is dL/df, and the controls have their distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ def test_full_residual_is_the_derivative_of_the_loss(loss, shape):
     labels = jax.random.randint(jax.random.key(1), shape[:1], 0, 2)
     target = losses.targets(loss, labels, 1 if len(shape) == 1 else shape[1])
     expected = jax.grad(lambda out: losses.value(loss, out, target).sum())(f)
-    got = jt.noise.Full().residual(loss, f, target, jax.random.key(2))
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    residual = jt.noise.Full().residual(loss, f, target, jax.random.key(2))
+    np.testing.assert_allclose(residual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_logistic_loss_is_minus_the_log_likelihood_and_the_printed_one_is_not():
@@ -40,7 +40,7 @@ def test_unbiased_residual_is_a_fair_sign_of_the_given_size():
     assert abs(np.mean(r)) < 4 * 0.3 / np.sqrt(r.size)
     assert abs(np.corrcoef(r, f)[0, 1]) < 4 / np.sqrt(r.size)
     full = np.asarray(jt.noise.Full().residual("bce", f, f * 0, jax.random.key(4)))
-    # the real residual does know f
+    # negative control: the full residual depends on f
     assert abs(np.corrcoef(full, f)[0, 1]) > 0.5
 
 
@@ -56,18 +56,19 @@ def test_label_averaged_residual_is_the_mean_over_labels():
     parts = [
         jt.noise.Full().residual("bce", f, jnp.full(9, y), jax.random.key(1)) for y in (0.0, 1.0)
     ]
-    got = jt.noise.LabelAveraged().residual("bce", f, parts[0], jax.random.key(1))
-    np.testing.assert_allclose(got, (parts[0] + parts[1]) / 2, rtol=1e-5, atol=1e-7)
+    averaged = jt.noise.LabelAveraged().residual("bce", f, parts[0], jax.random.key(1))
+    np.testing.assert_allclose(averaged, (parts[0] + parts[1]) / 2, rtol=1e-5, atol=1e-7)
 
 
-def test_loss_follows_from_the_outputs():
+def test_auto_chooses_the_loss_from_the_outputs():
     assert losses.resolve("auto", 1, 2) == "bce"
     assert losses.resolve("auto", 3, 3) == "softmax"
-    for loss, outputs, classes in (
-        ("bce", 3, 3),
-        ("softmax", 3, 4),
-        ("bce", 1, 3),
-        ("hinge", 1, 2),
+    for loss, outputs, classes, text in (
+        ("bce", 3, 3, "needs 1 output and 2 classes, but outputs = 3 and classes = 3"),
+        ("softmax", 3, 4, "needs one output per class, but outputs = 3 and classes = 4"),
+        ("bce", 1, 3, "needs 1 output and 2 classes, but outputs = 1 and classes = 3"),
+        ("squared", 3, 4, "needs one output per class, or 1 output and 2 classes"),
+        ("hinge", 1, 2, "use one of auto, bce"),
     ):
-        with pytest.raises(InputError, match="loss"):
+        with pytest.raises(InputError, match=text):
             losses.resolve(loss, outputs, classes)

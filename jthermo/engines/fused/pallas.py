@@ -1,11 +1,14 @@
-"""The fused engine on GPUs: all steps between two records of a lane block in one Pallas kernel, through Triton.
+"""The fused engine on GPUs: a Pallas kernel that does all steps between two records.
 
-Each program of the kernel's grid trains a few runs; its weights stay in registers from the first step to the last. The
-threads of a program share the units of its runs: weights are (out, in, runs) and activations (units, runs), padded to
-powers of two with zeros that stay zero. In a second layout (:class:`Shape`) each thread holds whole runs, unrolled over
-their units. Random numbers are made in place from the counters that ``jax.random`` uses. The kernel agrees with XLA in
-interpret mode on a CPU, and JAX 0.11.2 compiles it for compute capability 9.0. It has never been run on a GPU, and its
-layouts follow from the registers and instructions of the compiled code alone.
+The kernel goes through Pallas' Triton backend. Each program of its grid trains a few runs, and
+their weights stay in registers from the first step to the last. The threads of a program share the
+units of its runs: weights are (out, in, runs) and activations (units, runs), padded with zeros to
+powers of two. In a second layout, see :class:`Shape`, each thread holds whole runs, unrolled over
+their units. Random numbers are made in place from the counters that ``jax.random`` uses.
+
+The kernel agrees with XLA in interpret mode on a CPU, and JAX 0.11.2 compiles it for compute
+capability 9.0. It has never been run on a GPU. The layouts follow from the registers and
+instructions of the compiled code, not from timings.
 """
 
 from __future__ import annotations
@@ -30,19 +33,20 @@ from jthermo.engines.fused.supported_nets import Net
 from jthermo.randomness import threefry
 from jthermo.update_rule import residual_noise
 
-# Largest number of weights (and, for B > 1, of updated weights) per run, powers of two: three quarters of the 65,536
-# registers of a multiprocessor.
+# Most weights of a run, in layers padded to powers of two: three quarters of the 65,536 registers
+# of a multiprocessor. For B > 1 a weight counts twice, before the step and after it.
 HELD = 3 << 14
-# Largest number of parameters per run for which one thread holds whole runs; 0: never, until a GPU has been measured. At
-# 128 the 10-10-1 net takes less than half the instructions, but a minute of a processor to compile instead of 2 s, since
-# a pass of Triton takes time as the square of the kernel.
+# Most parameters of a run for which one thread holds whole runs; 0 disables that layout until a GPU
+# has been measured. With 128, the 10-10-1 net takes less than half the instructions, but a minute
+# of processor time to compile instead of 2 s: one pass of Triton is quadratic in the kernel's size.
 UNROLLED = 0
-# Weights per warp in the other layout, half as many for B > 1: up to here few registers are spilled. 10-10-1 with 16 runs
-# on one warp and 10-32-1 with 8 spill none, 100-100-1 with 2 runs on eight warps 79 times per step.
+# Weights per warp in the other layout, counted as for HELD; B > 1 gets half as many. The code that
+# JAX 0.11.2 compiles for compute capability 9.0 then spills nothing for 10-10-1 (16 runs on one
+# warp) and 10-32-1 (8 runs), and 104 bytes per thread for 100-100-1 (2 runs on eight warps).
 PER_WARP = 5000
-# These counts are of the code that JAX 0.11.2 compiles for compute capability 9.0.
 Key = tuple[Array, Array]
-# weights (out, in, runs) and biases (out, runs) or None; where unrolled, NumPy arrays (out, in) and (out,) of (runs,)
+# Weights (out, in, runs) and biases (out, runs) or None. Where unrolled, they are NumPy arrays
+# (out, in) and (out,) whose elements are (runs,).
 Layers = list[tuple[Any, Any]]
 
 
@@ -50,9 +54,9 @@ class Shape(NamedTuple):
     """How the runs of a block are laid out on a GPU.
 
     Attributes:
-        runs: runs per program of the grid, a power of two; 0 where not even one fits on the chip.
+        runs: runs per program of the grid, a power of two; 0 if not even one fits.
         warps: warps per program.
-        unrolled: whether each thread holds whole runs. Otherwise the threads of a program share the units of a run.
+        unrolled: whether each thread holds whole runs; otherwise threads share the units of a run.
     """
 
     runs: int
@@ -61,7 +65,7 @@ class Shape(NamedTuple):
 
 
 def shape(net: Net, batch_size: int) -> Shape:
-    """The layout for a net: the fewest warps that hold at least two runs without spilling registers."""
+    """The layout for a net: the fewest warps that hold at least two runs in their registers."""
     twice = 1 if batch_size == 1 else 2  # the weights before the step and those after it
     if twice * sum(math.prod(leaf) for leaf in net.shapes) <= UNROLLED:
         return Shape(32, 1, True)
@@ -83,13 +87,16 @@ def block(
     order: Array,
     leaves: Sequence[Array],
 ) -> list[Array]:
-    """The parameters of a block of runs after steps `start` … `stop` − 1; arguments as for the native kernel."""
+    """The parameters of a block of runs after steps `start` … `stop` − 1.
+
+    The arguments are those of :func:`jthermo.engines.fused.native.block`.
+    """
     laid, runs = shape(net, program.batch_size), len(leaves[0])
     group, room = laid.runs, (lambda n: n) if laid.unrolled else _room
     whole = pl.cdiv(runs, group) * group
 
     def turned(layer: Array) -> Array:
-        """(runs, in, out) as (runs, out, in), and back, where the parameters have the inputs first."""
+        """(runs, in, out) as (runs, out, in), and back, if parameters have the inputs first."""
         return jnp.swapaxes(layer, 1, 2) if net.inputs_first and layer.ndim == 3 else layer
 
     def inside(leaf: Array, shape: tuple[int, ...]) -> Array:
@@ -184,7 +191,10 @@ def _steps(net: Net, program: step_program.Program, unrolled: bool, clock: Any, 
 
 
 def _gathered(shapes: Sequence[tuple[int, ...]], values: Sequence[Array]) -> list[np.ndarray]:
-    """Arrays of these shapes whose elements are the values, each (runs,): NumPy's arithmetic unrolls them."""
+    """NumPy arrays of these shapes whose elements are the values, (runs,) each.
+
+    NumPy's arithmetic on them is unrolled over their elements.
+    """
     made, each = [np.empty(shape, object) for shape in shapes], iter(values)
     for array in made:
         for at in np.ndindex(array.shape):
@@ -232,7 +242,10 @@ def _map(function: Callable[..., Array], *arrays: Any) -> Any:
 def _drawn(
     program: step_program.Program, key: Key, number: Any, low: Array, high: Array
 ) -> tuple[Array, Array]:
-    """Example `number` of those that a key draws: x (units, runs), zero where there is no input, and labels (runs,)."""
+    """Example `number` of those that a key draws: x (units, runs) and labels (runs,).
+
+    Units in excess of the inputs are zero.
+    """
     dim = program.data.dim
     unit = jax.lax.broadcasted_iota(jnp.int32, (_room(dim), 1), 0)
     key_x, key_y = (_fold_in(key, i) for i in (0, 1))

@@ -1,4 +1,4 @@
-// The page of `jthermo explore`. Everything is a function of `state`: the view that is chosen and the exponent of each control.
+// The page of `jthermo explore`. Everything shown is a function of `state`: the selected view and the exponent of each control.
 "use strict";
 (async () => {
 const content = JSON.parse(document.getElementById("content").textContent);
@@ -6,8 +6,10 @@ const { controls, views, clocks, least } = content;
 const element = (id) => document.getElementById(id);
 const sliders = controls.map((_, i) => element(`p-${i}`));
 const SPREAD_POINTS = 200;
-const COARSE = 97, FINE = 49;  // points of a profile over the whole slider, and about the interval
-const BUDGET = { moving: 2, still: 12 };  // ms of a frame for profiles
+// points of a profile over the whole slider, and around the interval
+const COARSE = 97, FINE = 49;
+// milliseconds per frame for profiles, while a slider moves and while none does
+const BUDGET = { moving: 2, still: 12 };
 
 // ---- numbers
 
@@ -15,8 +17,8 @@ function unpack(text, Kind) {
   return new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 }
 
-/** The outline of a band: along the numbers, and back. */
-function there_and_back(numbers, at = (x) => x) {
+/** The outline of a band: once along the numbers, then back. */
+function outline(numbers, at = (x) => x) {
   const number = numbers.length, out = new Float64Array(2 * number);
   for (let i = 0; i < number; i++) {
     out[i] = at(numbers[i], i, -1);
@@ -31,7 +33,7 @@ for (const view of views) {
     condition.time = condition.log_time.map(Math.exp);
     condition.mean = unpack(condition.mean, Float64Array);
     const error = unpack(condition.error, Float32Array);
-    condition.band = there_and_back(condition.mean, (y, i, way) => y + way * error[i]);
+    condition.band = outline(condition.mean, (y, i, way) => y + way * error[i]);
     const all = unpack(condition.runs, Float32Array), length = condition.time.length;
     condition.runs = condition.replicates.map((_, i) => all.subarray(i * length, (i + 1) * length));
   }
@@ -40,7 +42,8 @@ for (const view of views) {
   fit.mean = unpack(fit.mean, Float64Array);
   fit.ends = [...fit.starts.slice(1), fit.log_time.length];
   const flat = unpack(fit.whitener, Float32Array);
-  fit.rows = [];               // of the lower triangular W = Ω^(−1/2), each with its first column
+  // the rows of the lower triangular W = Ω^(−1/2), each with the index of its first column
+  fit.rows = [];
   let at = 0, first = 0;
   for (const size of fit.sizes) {
     for (let i = 1; i <= size; i++) {
@@ -52,12 +55,12 @@ for (const view of views) {
   fit.white_mean = fit.rows.map(({ first, weights }) => weights.reduce((sum, w, j) => sum + w * fit.mean[first + j], 0));
 }
 
-/** log τ − log t of every condition: Σ p·log c, counted from the middle of the controls. */
+/** log τ − log t of every condition: Σ p·log(c/c₀), with c₀ the geometric mean of the control c. */
 function shifts(view, powers) {
   return view.conditions.map(({ centred }) => centred.reduce((sum, log, i) => sum + log * powers[i], 0));
 }
 
-/** The objective that the fit minimised (jthermo/collapse/curve.py), less its value at the fit:
+/** The objective that the fit minimised (jthermo/collapse/curve.py), minus its value at the fit:
     f = ½[|Wm|² − b'M⁻¹b + log|M| − (q−2) log λ] with M = B'W'WB + λD'D and b = B'W'Wm. */
 function lost(view, powers) {
   const fit = view.objective, shift = shifts(view, powers), number = fit.mean.length;
@@ -68,7 +71,8 @@ function lost(view, powers) {
   let low = Infinity, high = -Infinity;
   for (const at of scaled) { low = Math.min(low, Math.floor(at)); high = Math.max(high, Math.floor(at)); }
   const q = high - low + 4;
-  const basis = Array.from({ length: number }, () => new Float64Array(q));  // B: cubic B-splines, averaged over each bin
+  // B: cubic B-splines, averaged over each bin
+  const basis = Array.from({ length: number }, () => new Float64Array(q));
   for (let j = 0; j < number; j++) {
     const share = 1 / (6 * (fit.ends[j] - fit.starts[j]));
     for (let n = fit.starts[j]; n < fit.ends[j]; n++) {
@@ -80,7 +84,8 @@ function lost(view, powers) {
     }
   }
   const ends = basis.map((row) => [row.findIndex((x) => x !== 0), row.findLastIndex((x) => x !== 0)]);
-  const normal = Array.from({ length: q }, () => new Float64Array(q));      // the lower half of M
+  // the lower triangle of M
+  const normal = Array.from({ length: q }, () => new Float64Array(q));
   const moment = new Float64Array(q);
   let power = 0;
   fit.rows.forEach(({ first, weights }, i) => {
@@ -103,7 +108,8 @@ function lost(view, powers) {
     for (let a = 0; a < 3; a++) for (let b = 0; b <= a; b++) normal[k + a][k + b] += fit.stiffness * bend[a] * bend[b];
   }
   let value = power - (q - 2) * Math.log(fit.stiffness);
-  for (let k = 0; k < q; k++) {                                            // Cholesky, and L y = b as it goes
+  // Cholesky factor L of M, and the solution of L y = b, row by row
+  for (let k = 0; k < q; k++) {
     const row = normal[k];
     row[k] += ridge;
     for (let l = 0; l <= k; l++) {
@@ -120,7 +126,7 @@ function lost(view, powers) {
   return 0.5 * value - fit.best;
 }
 
-/** Linear interpolation; NaN outside. */
+/** Linear interpolation; NaN outside the range of x. */
 function interpolate(x, y, at) {
   if (at < x[0] || at > x[x.length - 1]) return NaN;
   let low = 0, high = x.length - 1;
@@ -131,8 +137,8 @@ function interpolate(x, y, at) {
   return high === low ? y[low] : y[low] + (y[high] - y[low]) * (at - x[low]) / (x[high] - x[low]);
 }
 
-/** Standard deviation between the means at equal steps of log τ, root mean square over those where at least two
-    curves are, in units of the range of all means; and the share of such steps. */
+/** Standard deviation between the means on an even grid of log τ, as the root mean square over the points where at
+    least two curves overlap, in units of the range of all means; and the share of such points. */
 function spread(view, powers) {
   const shift = shifts(view, powers), { conditions } = view;
   const starts = conditions.map((c, k) => c.log_time[0] + shift[k]);
@@ -188,12 +194,12 @@ function fill(range, low, high, logarithmic) {
   range.setv({ start, end, reset_start: start, reset_end: end });
 }
 
-// ---- what is chosen
+// ---- selection
 
 const state = { view: views[0], powers: [] };
 const words = (value) => (value === null ? "" : value.toFixed(3).replace("-", "−"));
 
-/** The view of the observable and setting that are chosen; a setting without one is not offered. */
+/** Select the view of the chosen observable and setting; settings without a view are disabled. */
 function choose() {
   const offered = views.filter((view) => view.label === element("label").value);
   for (const option of element("choice").options) option.disabled = !offered.some((v) => v.choice === option.value);
@@ -206,7 +212,7 @@ function choose() {
     part(qualities[i], "fitted").setv({ location: value, visible: known });
     part(qualities[i], "interval").setv({ left: low ?? 0, right: high ?? 0, visible: known });
     element(`fitted-${i}`).textContent = !known
-      ? "These data do not determine it."
+      ? "The data do not determine this exponent."
       : `Fitted ${words(value)}, ${100 * state.view.confidence} % interval ${words(low)} to ${words(high)}.`;
   });
   element("verdict").textContent = state.view.verdict;
@@ -215,7 +221,7 @@ function choose() {
   set_clock();
 }
 
-/** The exponents of the clock that is chosen, or those that the sliders have. */
+/** Set the exponents to those of the chosen clock; the custom clock keeps those of the sliders. */
 function set_clock() {
   const clock = element("clock").value;
   if (clock === "fit") state.powers = state.view.exponents.map(({ value }) => value ?? 0);
@@ -224,7 +230,8 @@ function set_clock() {
   repaint();
 }
 
-let moved = -Infinity;  // when a slider last did
+// when a slider last moved, in ms
+let moved = -Infinity;
 function move(i, power) {
   moved = performance.now();
   state.powers[i] = power;
@@ -232,7 +239,7 @@ function move(i, power) {
   ask();
 }
 
-// ---- drawing: all of it when the view or the look changes, only what follows the exponents when a slider moves
+// ---- drawing: everything when the view or the style changes, only the parts that depend on the exponents when a slider moves
 
 function repaint() {
   const { view } = state, style = getComputedStyle(document.documentElement);
@@ -263,22 +270,22 @@ function repaint() {
   const chips = view.conditions.map(({ name, num_runs }, k) => {
     const chip = document.createElement("li");
     chip.style.setProperty("--shade", view.colours[k]);
-    chip.textContent = `${name} (${num_runs})`;
+    chip.textContent = `${name} (${num_runs} ${num_runs === 1 ? "curve" : "curves"})`;
     return chip;
   });
-  const gap = chips.length > 24 ? [Object.assign(document.createElement("li"), { textContent: `… ${chips.length} in all …` })] : [];
+  const gap = chips.length > 24 ? [Object.assign(document.createElement("li"), { textContent: `… ${chips.length} settings in total …` })] : [];
   element("legend").replaceChildren(...(gap.length ? [...chips.slice(0, 3), ...gap, ...chips.slice(-3)] : chips));
   follow();
 }
 
-/** Give a glyph its heights, colours and what hovering says; `place` gives it its times. */
+/** Set the heights, colours and tooltips of a glyph; `place` sets its times. */
 function lines(name, heights, texts) {
   const { conditions, colours } = state.view, ys = conditions.map(heights);
-  const colour = ys.flatMap((each, k) => each.map(() => colours[k]));
+  const colour = ys.flatMap((heights, k) => heights.map(() => colours[k]));
   part(curves, name).data_source.data = { xs: ys.flat(), ys: ys.flat(), colour, text: conditions.flatMap(texts) };
 }
 
-/** Change columns in place: a new `data` would have Bokeh look through all models. */
+/** Change columns in place: on a new `data` object Bokeh would search all its models. */
 function place(figure, name, columns) {
   const source = part(figure, name).data_source;
   Object.assign(source.data, columns);
@@ -286,26 +293,26 @@ function place(figure, name, columns) {
 }
 
 let asked = false;
-/** Draw once in the next frame, however often it is asked for. */
+/** Draw once in the next frame, however often this is called. */
 function ask() {
   if (asked) return;
   asked = true;
   requestAnimationFrame(() => { asked = false; follow(); });
 }
 
-/** " · (η/0.05)^2" as nodes, nothing for the power 0. */
+/** " · (η/0.05)^2" as DOM nodes; empty for the power 0. */
 function grown(symbol, centre, power) {
   if (power === 0) return [];
   const raised = Object.assign(document.createElement("sup"), { textContent: `${+power.toFixed(2)}`.replace("-", "−") });
   return [` · (${symbol}/${+centre.toPrecision(3)})`, raised];
 }
 
-/** What follows the exponents. */
+/** Update everything that depends on the exponents. */
 function follow() {
   const { view, powers } = state, factors = shifts(view, powers).map(Math.exp);
   const times = view.conditions.map(({ time }, k) => time.map((t) => t * factors[k]));
   place(curves, "means", { xs: times });
-  place(curves, "bands", { xs: times.map((x) => there_and_back(x)) });
+  place(curves, "bands", { xs: times.map((x) => outline(x)) });
   if (part(curves, "runs").visible) place(curves, "runs", { xs: view.conditions.flatMap((c, k) => c.runs.map(() => times[k])) });
   fill(curves.x_range, Math.min(...times.map((x) => x[0])), Math.max(...times.map((x) => x.at(-1))), element("log-time").checked);
   element("time").replaceChildren(content.time, ...controls.flatMap(({ symbol }, i) => grown(symbol, view.centre[i], powers[i])));
@@ -315,7 +322,7 @@ function follow() {
   const percent = (share, digits) => `${+(100 * share).toPrecision(digits)} %`;
   Object.assign(element("spread"), { value: apart.spread, textContent: apart.overlap === 0
     ? "No two curves overlap."
-    : `The curves differ by ${percent(apart.spread, 2)} of their range (root mean square, over the ${percent(apart.overlap, 2)} of the clock where at least two of them are).` });
+    : `The curves differ by ${percent(apart.spread, 2)} of their range (root mean square over the ${percent(apart.overlap, 2)} of the logarithmic time axis where at least two curves overlap).` });
   powers.forEach((power, i) => {
     element(`at-${i}`).textContent = words(power);
     place(qualities[i], "marker", { x: [power], y: [Math.max(here, least)] });
@@ -323,9 +330,9 @@ function follow() {
   profile_again();
 }
 
-// ---- profiles: a few points a frame, so that the sliders stay fluid
+// ---- profiles: a few points per frame, so that the sliders respond without delay
 
-/** Exponents over the slider of one control, closer about the fit. */
+/** Exponents over the slider of one control, more densely spaced around the fit. */
 function ladder(view, i) {
   const { value, low, high, reach: [from, to] } = view.exponents[i];
   const steps = (a, b, number) => Array.from({ length: number }, (_, n) => a + (b - a) * n / (number - 1));
@@ -333,10 +340,12 @@ function ladder(view, i) {
   return [...steps(from, to, COARSE), ...about].sort((a, b) => a - b);
 }
 
-const known = qualities.map(() => "");   // what each profile drawn was computed for
-let working = null;                      // the one being computed
+// for each profile on display, the view and exponents it was computed for
+const known = qualities.map(() => "");
+// the profile being computed
+let working = null;
 
-/** Compute the profiles whose other exponents have changed. */
+/** Compute the profiles for which another exponent or the view has changed. */
 function profile_again() {
   const key = (i) => [views.indexOf(state.view), ...state.powers.map((p, j) => (j === i ? "" : p))].join();
   const i = known.findIndex((was, j) => was !== key(j));
@@ -364,7 +373,7 @@ function work() {
   profile_again();
 }
 
-// ---- listening
+// ---- events
 
 element("label").addEventListener("change", choose);
 element("choice").addEventListener("change", choose);
