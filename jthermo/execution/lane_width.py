@@ -22,7 +22,7 @@ THREADS, MULTIPROCESSORS = 2048, 132
 # Fewest and most lanes of a block with XLA on a GPU.
 GPU_LANES = (4, 4096)
 # Programs of the Pallas kernel per block. One launch trains all blocks, so a block need not fill
-# the GPU; a small one leaves few lanes unused where a sweep has many learning rates of few seeds each.
+# the GPU, and a small one leaves few lanes unused if a sweep has many step counts with few seeds.
 PROGRAMS = 32
 
 

@@ -32,7 +32,7 @@ def largest(jaxpr: Any) -> int:
     """Number of elements of the largest array of a jaxpr, also inside its loops and branches.
 
     >>> import jax, jax.numpy as jnp
-    >>> largest(jax.make_jaxpr(lambda x: (x[:, None] * x).sum())(jnp.ones(5)).jaxpr)
+    >>> largest(jax.make_jaxpr(lambda x: (x[:, None] * x[None]).sum())(jnp.ones(5)).jaxpr)
     25
     """
     made = [math.prod(v.aval.shape) for eqn in jaxpr.eqns for v in eqn.outvars]

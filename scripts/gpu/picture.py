@@ -1,4 +1,4 @@
-"""The figure of a GPU, from its JSON: time per run-step against runs, and of one block against its lanes."""
+"""The figure from a GPU's JSON: time per run-step against runs, and against lanes of a block."""
 
 from __future__ import annotations
 

@@ -40,10 +40,11 @@ def page(found: Found) -> str:
     if "driver" in here:
         where += f", driver {here['driver']}"
     words = (
-        f"Measured on {where}, JAX {here['versions']['jax']}, {found['date']}: nanoseconds of wall time per step of one "
-        "run, nothing recorded, medians of three turns. From [results/gpu.json](results/gpu.json), which "
-        "`python scripts/gpu` writes. Pictures are noise of the right shape. Plain JAX multiplies at its default "
-        "precision, jthermo always in float32."
+        f"Nanoseconds of wall time per step of one run, nothing recorded, medians of three turns. "
+        f"Measured on {where}, JAX {here['versions']['jax']}, {found['date']}. Pictures are noise "
+        "of the right shape. Plain JAX multiplies matrices at its default precision, jthermo "
+        "always in float32. The numbers come from [results/gpu.json](../results/gpu.json), which "
+        "`python scripts/gpu` writes."
     )
     parts = [
         words,

@@ -1,4 +1,4 @@
-"""What only a GPU can show: its kernel is compiled for real, and the rows of the determinism table hold there too."""
+"""What only a GPU can show: the kernel as compiled, and the determinism table on that device."""
 
 import itertools
 import os
@@ -191,7 +191,7 @@ def there(out, name, stop):
 
 @pytest.mark.parametrize("name", ["two-layer", "pallas"])
 def test_in_a_process_of_its_own_no_bit_differs(name, tmp_path):
-    """Compiled once more, without the store of compiled programs: nothing that is timed may choose the arithmetic."""
+    """Compiled again, without the compilation cache: no timing may choose the arithmetic."""
     whole = run(NETS[name])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
@@ -201,7 +201,7 @@ def test_in_a_process_of_its_own_no_bit_differs(name, tmp_path):
 
 
 def close(a, b):
-    """Another kind of device gives the same law, and here, after few steps, nearly the same numbers."""
+    """Another kind of device rounds differently; after few steps the numbers are still close."""
     order = [np.lexsort((ds.seed.values, ds.learning_rate.values)) for ds in (a, b)]
     one, two = (ds.params.values[i] for ds, i in zip((a, b), order, strict=True))
     np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
@@ -243,7 +243,7 @@ def test_a_fused_folder_does_not_change_its_kind_of_device(tmp_path):
 
 
 def test_observables_agree_with_a_cpu():
-    """Of the paper's CNN on pictures of noise, im2col, and of the two-layer net, at the same parameters."""
+    """Those of a small CNN on pictures of noise, before and after three steps."""
     draw = np.random.default_rng(0)
     pictures = jt.data.Arrays(
         draw.integers(0, 256, (64, 28, 28, 1)).astype(np.uint8), np.arange(64) % 10

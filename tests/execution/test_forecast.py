@@ -196,7 +196,7 @@ def test_the_forecast_says_how_convolutions_are_computed():
     assert "convolutions im2col" in str(jt.plan(ours, measure=False))
     for sweep in (users, ours):
         assert {c.width for c in cohorts.cohorts(sweep, platform="cpu")} == {1}
-        assert {c.width for c in cohorts.cohorts(sweep, platform="gpu")} == {256}
+        assert {c.width for c in cohorts.cohorts(sweep, platform="gpu")} == {4096}
 
 
 @pytest.mark.parametrize(

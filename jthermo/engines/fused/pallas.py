@@ -249,7 +249,8 @@ def _drawn(
     dim = program.data.dim
     unit = jax.lax.broadcasted_iota(jnp.int32, (_room(dim), 1), 0)
     key_x, key_y = (_fold_in(key, i) for i in (0, 1))
-    x = _input(program, (key_x[0][None], key_x[1][None]), number * dim + unit, low, high)
+    words, counts = (key_x[0][None], key_x[1][None]), number * dim + unit
+    x = _input(program, words, counts, low[None], high[None])
     return jnp.where(unit < dim, x, 0.0), _coin(key_y, number)
 
 
