@@ -194,7 +194,7 @@ def test_the_forecast_says_how_convolutions_are_computed():
         lane_width=None,
     )
     assert "convolutions im2col" in str(jt.plan(ours, measure=False))
-    # On a GPU, 132 · 2048 threads over 144 numbers of patches give 2048; XLA's convolution makes none.
+    # On a GPU, 132 · 2048 threads over 144 numbers of patches; XLA's convolution makes none.
     for sweep, lanes in ((users, 4096), (ours, 2048)):
         assert {c.width for c in cohorts.cohorts(sweep, platform="cpu")} == {1}
         assert {c.width for c in cohorts.cohorts(sweep, platform="gpu")} == {lanes}
