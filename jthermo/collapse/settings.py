@@ -90,10 +90,9 @@ class Settings:
     coarse_tolerance: float = 0.1
     # Largest exponent of a control that is searched. Chosen.
     max_exponent: float = 12.0
-    # The range that is searched is at least ± this, however short the records. Chosen.
-    min_exponent_range: float = 4.0
-    # Largest exponent of the value's scale that is searched. Chosen.
-    max_value_exponent: float = 4.0
+    # The range that is searched is at least ± this, however short the records, and exactly this for
+    # an exponent of the value's scale. Chosen.
+    least_range: float = 4.0
     # Minima that are followed to their bottom. Chosen.
     num_basins: int = 5
     # Minima worse than the best by this log likelihood are dropped before the final noise is known.
@@ -170,11 +169,9 @@ class Settings:
     max_weight_steps: int = 40
     # It stops when no weight that matters changes by more than this (relative). Chosen.
     weight_tolerance: float = 0.02
-    # Weights below this share of their sum do not delay the stop. Chosen.
-    judged_weight: float = 1e-3
-    # Where weights of an earlier estimate are the start, each is at least this share of its
-    # ordinary start. Chosen.
-    min_start_weight: float = 1e-3
+    # Weights below this share of their sum do not delay the stop. A start from an earlier estimate
+    # gives each weight at least this share of its ordinary start. Chosen.
+    small_weight: float = 1e-3
     # Weights below this share of their sum have no uncertainty of their own. Chosen.
     active_weight: float = 1e-6
     # Weights below this share of their sum are set to zero. Chosen.
