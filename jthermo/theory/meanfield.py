@@ -169,7 +169,7 @@ def _advance(
     batch_size: Any,
     labels: Any,
 ) -> MeanField:
-    """`num` updates of `stride` steps each, of every net."""
+    """Advance every net by `num` updates of `stride` steps each."""
 
     def update(x: Array, net: MeanField) -> MeanField:
         W, b, mean, covariance = net

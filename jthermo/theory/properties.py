@@ -178,7 +178,7 @@ def counter_example(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _trials(
-    num_trials: int, table: Array, x: Array, scale: float, key: Array
+    num_trials: int, table: Array, x: Array, scale: Array, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array], Array, Array]:
     """Random units, their raises, and the second moments before and after, (trials, 3)."""
     w_key, b_key, v_key, kind_key, component_key, by_key = jax.random.split(key, 6)

@@ -280,7 +280,7 @@ def _frame(normal: Array) -> Array:
 
 def density(
     q: Real[ArrayLike, " m"] | Real[ArrayLike, "m 1"],
-    edges: Real[ArrayLike, " k+1"] | Sequence[float],
+    edges: Real[ArrayLike, " edges"] | Sequence[float],
 ) -> Estimate:
     """Density of walkers along one coordinate, with its binomial standard error.
 

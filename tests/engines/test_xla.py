@@ -1,4 +1,4 @@
-"""The step against a slow twin, the controls against their law, and what is compiled how often."""
+"""The XLA engine against float64 NumPy loops, noise controls, and the number of compilations."""
 
 import jax
 import numpy as np
@@ -60,23 +60,23 @@ def test_training_equals_its_slow_twin(case, engine):
     if engine == "fused" and (reason := engines.refusal(programs)):
         pytest.skip(reason)
     ds = jt.run(sweep, engine=engine, progress=False)
-    for config, (at, seeds) in sweep.groups.items():
+    for config, (axes, seeds) in sweep.groups.items():
         for seed in seeds:
             run = ds.isel(
-                run=(ds.learning_rate.values == at["learning_rate"]) & (ds.seed.values == seed)
+                run=(ds.learning_rate.values == axes["learning_rate"]) & (ds.seed.values == seed)
             )
             start, end = run.params.values[0]
-            made = config.model.init(oracles.key(seed, 0))
+            initial = config.model.init(oracles.key(seed, 0))
             np.testing.assert_allclose(
                 start,
-                np.concatenate([np.ravel(made[k]) for k in sorted(made)]),
+                np.concatenate([np.ravel(initial[k]) for k in sorted(initial)]),
                 rtol=1e-6,
                 atol=1e-7,
             )
-            expected = oracles.train(config, made, seed, STEPS)
+            expected = oracles.train(config, initial, seed, STEPS)
             flat = np.concatenate([expected[k].ravel() for k in sorted(expected)])
             np.testing.assert_allclose(end, flat, rtol=2e-4, atol=2e-6)
-            # it moved, and to the right place
+            # the error is far smaller than the displacement
             assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
 
 
@@ -92,21 +92,24 @@ def test_momentum_and_swept_hyperparameters_are_those_of_optax():
         ds.params.values[i, 1] for i in np.argsort(ds["optimizer.momentum"].values)
     )
     (config,) = (c for c in sweep.configs if c.optimizer.hyper["momentum"] == 0.5)
-    made = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
-    trace = {k: np.zeros_like(v) for k, v in made.items()}
+    weights = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
+    trace = {k: np.zeros_like(v) for k, v in weights.items()}
     for t in range(STEPS):
         (x,), (y,) = oracles.batch(config, 3, t)
-        r = oracles.residual(config, oracles.forward(made, x)[0], y, 0)
-        trace = {k: 0.5 * trace[k] + r * g for k, g in oracles.gradient_of_f(made, x).items()}
-        made = {k: v - 0.2 * trace[k] for k, v in made.items()}
+        r = oracles.residual(config, oracles.forward(weights, x)[0], y, 0)
+        trace = {k: 0.5 * trace[k] + r * g for k, g in oracles.gradient_of_f(weights, x).items()}
+        weights = {k: v - 0.2 * trace[k] for k, v in weights.items()}
     np.testing.assert_allclose(
-        with_momentum, np.concatenate([made[k].ravel() for k in sorted(made)]), rtol=2e-4, atol=2e-6
+        with_momentum,
+        np.concatenate([weights[k].ravel() for k in sorted(weights)]),
+        rtol=2e-4,
+        atol=2e-6,
     )
     assert np.abs(with_momentum - without).max() > 1e-3
 
 
 def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
-    # one stream for all p
+    # common_data gives one stream to all p
     fixed = sweep_of(**CASES["finite"], learning_rate=0.3, common_data=True)
     redrawn = jt.run(fixed.replace(vary={"data.redraw": (0.0, 1.0)}), progress=False)
     never, always = (redrawn.params.values[redrawn["data.redraw"].values == p] for p in (0, 1))
@@ -115,7 +118,7 @@ def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():
 
 
 def scheduled(learning_rate, decay_steps=2 * STEPS):
-    """SGD with η on a cosine."""
+    """SGD with a cosine schedule of η."""
     return optax.sgd(optax.cosine_decay_schedule(learning_rate, decay_steps))
 
 
@@ -129,7 +132,7 @@ def test_when_and_by_how_much_the_rate_decays_are_axes_of_one_program():
         decayed.replace(record=jt.Record(steps=(5, STEPS), observables=(params,))), progress=False
     )
     late, early = (ds.params.values[ds["optimizer.decay_at"].values == at][0] for at in (STEPS, 5))
-    # a rate of 2e-10 moves nothing
+    # a learning rate of 2e-10 changes no parameter
     np.testing.assert_array_equal(early[0], early[1])
     np.testing.assert_array_equal(early[0], late[0])
     plain = jt.run(never, engine="xla", progress=False).params.values[0]
@@ -141,7 +144,7 @@ def test_when_and_by_how_much_the_rate_decays_are_axes_of_one_program():
 
 
 def branching(learning_rate, decay=0.9):
-    """optax asks whether the decay is zero."""
+    """An optimizer that tests whether the decay is zero."""
     return optax.sgd(optax.exponential_decay(learning_rate, 1, decay))
 
 
@@ -156,7 +159,7 @@ def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_gi
     "optimizer", [jt.sgd(momentum=0.9), jt.Optimizer(optax.adam), jt.Optimizer(scheduled)], ids=str
 )
 def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_program(optimizer):
-    """An MLP against optax outside of jthermo, on equal batches; new rates compile nothing."""
+    """An MLP equals plain optax on the same batches; more learning rates compile nothing."""
     model = jt.models.MLP(4, hidden=(5, 3))
     sweep = sweep_of(
         model=model, learning_rate=(0.02, 0.1), seed=3, batch_size=2, optimizer=optimizer
@@ -174,21 +177,21 @@ def test_deep_nets_take_any_optimizer_of_optax_and_every_rate_is_the_same_progra
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     (config,) = (c for c in sweep.configs if c.learning_rate == 0.1)
-    made = model.init(oracles.key(3, 0))
+    weights = model.init(oracles.key(3, 0))
     rule = optimizer.fn(0.1, **optimizer.hyper)
-    state = rule.init(made)
+    state = rule.init(weights)
     for t in range(STEPS):
         x, y = oracles.batch(config, 3, t)
-        each = [
+        gradients = [
             deep_oracles.gradient(
-                made, xi, deep_oracles.residual(deep_oracles.forward(made, xi)[0], yi)
+                weights, xi, deep_oracles.residual(deep_oracles.forward(weights, xi)[0], yi)
             )
             for xi, yi in zip(x, y, strict=True)
         ]
-        mean = jax.tree.map(lambda *g: np.mean(g, 0).astype(np.float32), *each)
-        updates, state = rule.update(mean, state, made)
-        made = optax.apply_updates(made, updates)
-    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(made)])
+        mean = jax.tree.map(lambda *g: np.mean(g, 0).astype(np.float32), *gradients)
+        updates, state = rule.update(mean, state, weights)
+        weights = optax.apply_updates(weights, updates)
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(weights)])
     start, end = ds.params.values[ds.learning_rate.values == 0.1][0]
     np.testing.assert_allclose(end, flat, rtol=2e-3, atol=2e-5)
     assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
@@ -211,7 +214,7 @@ def test_common_data_shows_every_rate_the_same_examples():
         ds = jt.run(sweep, progress=False)
         ds = ds.isel(run=ds.seed.values == 0).sortby("learning_rate")
         moved[name] = ds.params.values[:, 1] - ds.params.values[:, 0]
-    # for η → 0 the displacement is η times a function of the data alone
+    # for η → 0 the displacement is η times a function of the data
     np.testing.assert_allclose(2 * moved["shared"][0], moved["shared"][1], rtol=0.02, atol=2e-6)
     assert np.abs(2 * moved["own"][0] - moved["own"][1]).max() > 1e-4
 
@@ -233,7 +236,7 @@ def test_splitting_the_steps_changes_no_bit(monkeypatch):
 
 
 def test_each_program_compiles_once():
-    """One init, update and record per cohort; η, seed, momentum, noise scale compile nothing."""
+    """One init, update and record per cohort; traced numbers such as η recompile nothing."""
     compiled = []
 
     def listen(event, seconds, **_):
@@ -250,7 +253,7 @@ def test_each_program_compiles_once():
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         jt.run(first, progress=False)
-        # an init for each init, an update and a record for each B
+        # one init per scheme, one update and one record per B
         assert len(compiled) == 2 + 2 + 2
         jt.run(
             first.replace(learning_rate=(0.01, 0.02), seed=(5, 6), optimizer=jt.sgd(momentum=0.2)),

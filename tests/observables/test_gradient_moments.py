@@ -1,4 +1,4 @@
-"""Per-example gradient statistics against loops over examples, units and pixels."""
+"""Statistics of per-example gradients against loops over examples, units and pixels."""
 
 import functools
 
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 class Shared(nn.Module):
-    """One layer called twice, and a parameter outside of any layer: both without a tape."""
+    """A net with a layer that is called twice, or with a parameter outside of layers: no tape."""
 
     scale: bool = False
 
@@ -67,12 +67,12 @@ def compiled(model, loss, method="auto", by="layer"):
 
 
 def twins(model, params, x, y):
-    """Variance and mean by layer from the loops."""
+    """Variance and squared mean of each layer, by loops."""
     blocks = BLOCKS if isinstance(model, jt.models.CNN) else ()
-    each = deep_oracles.sample_gradients(params, x, y, blocks)
+    gradients = deep_oracles.sample_gradients(params, x, y, blocks)
     flat = {
         name: np.concatenate([g.reshape(M, -1) for g in layer.values()], axis=1)
-        for name, layer in each.items()
+        for name, layer in gradients.items()
     }
     return {
         name: (deep_oracles.variance(g), float((g.mean(0) ** 2).sum())) for name, g in flat.items()
@@ -104,21 +104,21 @@ def test_moments_equal_loops_alone_and_vectorised(name, method):
 
 
 def test_wrong_formulas_do_not_agree():
-    """ddof = 0, a missing bias, or positions added before squaring: all far off."""
+    """ddof = 0, an omitted bias and omitted cross terms differ by far more than the tolerance."""
     model, loss, params, x, y = case("cnn")
 
     @jax.jit
     def seen(params):
-        made = per_example.record(model, params, x)
-        deltas = made.pull_back(jax.nn.softmax(made.outputs) - jax.nn.one_hot(y, 3))
-        return per_example.squared_norms(made, deltas, model), made.layers[1].inputs, deltas[1]
+        tape = per_example.record(model, params, x)
+        deltas = tape.pull_back(jax.nn.softmax(tape.outputs) - jax.nn.one_hot(y, 3))
+        return per_example.squared_norms(tape, deltas, model), tape.layers[1].inputs, deltas[1]
 
     right, h, delta = seen(params)
     expected = sum(v for v, _ in twins(model, params, x, y).values())
-    found = compiled(model, loss)(params, x, y)
-    biased = float(found.mean_square.sum() - found.square_mean.sum())
+    gradient = compiled(model, loss)(params, x, y)
+    biased = float(gradient.mean_square.sum() - gradient.square_mean.sum())
     assert abs(biased / expected - 1) > 1e-2
-    # Σ_t |h_t|²|δ_t|²: no cross terms
+    # Σ_t |h_t|²|δ_t|², without the cross terms
     independent = (jnp.square(h).sum(-1) * jnp.square(delta).sum(-1)).sum(-1)
     assert np.abs(independent / right["conv_1", "kernel"] - 1).max() > 0.1
     kernels = sum(v for (*_, name), v in right.items() if name == "kernel")
@@ -128,13 +128,13 @@ def test_wrong_formulas_do_not_agree():
 
 def test_groups_by_parameter_add_up_to_layers():
     model, loss, params, x, y = case("mlp softmax")
-    layers, each = (
+    layers, parameters = (
         gradient_moments.moments(model, params, x, y, loss, by=by) for by in ("layer", "parameter")
     )
     assert list(gradient_moments.groups(model, "parameter")) == [
         f"{layer}/{name}" for layer in ("hidden_0", "output") for name in ("bias", "kernel")
     ]
-    np.testing.assert_allclose(each.trace.reshape(2, 2).sum(1), layers.trace, rtol=1e-6)
+    np.testing.assert_allclose(parameters.trace.reshape(2, 2).sum(1), layers.trace, rtol=1e-6)
     assert layers.sizes == (36, 21)
 
 
@@ -169,7 +169,7 @@ def test_the_number_of_examples_need_not_fill_the_chunks(monkeypatch):
 
 
 def test_estimates_are_unbiased_and_the_plain_ones_are_not():
-    """Over 4000 probes of 4 examples tr Σ1 and |G|² are unbiased; mean squares are not."""
+    """Over 4000 probes of 4 examples, tr Σ1 and |G|² average to the true values; |ḡ|² does not."""
     model = jt.models.MLP(2, hidden=(3,))
     params, data = model.init(jax.random.key(1)), jt.data.Gaussian(dim=2)
 
@@ -177,8 +177,12 @@ def test_estimates_are_unbiased_and_the_plain_ones_are_not():
     def many(keys, size=4):
         def one(key):
             x, y = data.draw(key, size)
-            found = gradient_moments.moments(model, params, x, y, "bce", method="auto").total
-            return jnp.stack([found.trace, found.signal, found.square_mean])
+            total_of_probe = gradient_moments.moments(
+                model, params, x, y, "bce", method="auto"
+            ).total
+            return jnp.stack(
+                [total_of_probe.trace, total_of_probe.signal, total_of_probe.square_mean]
+            )
 
         return jax.vmap(one)(keys)
 
@@ -207,10 +211,10 @@ def test_memory_does_not_grow_with_the_probe():
         return gradient_moments.moments(model, p, x, y, "bce").total.trace
 
     def whole(p, x, y):
-        made = per_example.record(model, p, x)
+        tape = per_example.record(model, p, x)
         return sum(
             v.sum()
-            for v in per_example.squared_norms(made, made.pull_back(made.outputs), model).values()
+            for v in per_example.squared_norms(tape, tape.pull_back(tape.outputs), model).values()
         )
 
     assert temporary(8192, chunked) < 1.1 * temporary(1024, chunked)
@@ -224,14 +228,14 @@ def test_a_convolutional_net_needs_more_memory_only_for_the_probe_itself():
     def temporary(size):
         x = jax.ShapeDtypeStruct((size, 8, 8, 1), jnp.float32)
         y = jax.ShapeDtypeStruct((size,), jnp.int32)
-        made = compiled(model, "softmax").lower(params, x, y).compile()
-        return made.memory_analysis().temp_size_in_bytes
+        program = compiled(model, "softmax").lower(params, x, y).compile()
+        return program.memory_analysis().temp_size_in_bytes
 
     small, large = temporary(64), temporary(1024)
-    # x once more, laid out in chunks
+    # a copy of x, arranged in chunks
     pixels = (1024 - 64) * 64 * 4
     assert large - small <= 1.1 * pixels
-    # what grew with the activations would be far more
+    # memory proportional to the activations would be far larger
     assert pixels < 1024 / 64 * small / 4
 
 
@@ -258,22 +262,22 @@ def test_recorded_in_a_sweep_it_equals_the_loops_and_leaves_the_training_alone()
     assert "hidden_0, hidden_1, output" in ds.gradient_variance_layer.attrs["long_name"]
     for i, k in np.ndindex(4, 2):
         (config,) = (c for c in sweep.configs if c.learning_rate == ds.learning_rate.values[i])
-        made, at = {}, 0
+        weights, position = {}, 0
         for name in sorted(model.shapes):
             for part in ("bias", "kernel"):
                 shape = model.shapes[name][part].shape
-                made.setdefault(name, {})[part] = ds.flat.values[
-                    i, k, at : at + np.prod(shape)
+                weights.setdefault(name, {})[part] = ds.flat.values[
+                    i, k, position : position + np.prod(shape)
                 ].reshape(shape)
-                at += int(np.prod(shape))
+                position += int(np.prod(shape))
         key = oracles.key(int(ds.seed[i]), oracles.PROBE, config.stream, int(ds.step[i, k]))
         x, y = oracles.examples(key, M, 3)
         trace, square = (
-            np.array(c) for c in zip(*twins(model, made, x, y.astype(int)).values(), strict=True)
+            np.array(c) for c in zip(*twins(model, weights, x, y.astype(int)).values(), strict=True)
         )
         total, signal = trace.sum(), square.sum() - trace.sum() / M
         row = ds.isel(run=i, record=k)
-        assert float(row.gradient_variance) == pytest.approx(total / at, rel=2e-5)
+        assert float(row.gradient_variance) == pytest.approx(total / position, rel=2e-5)
         np.testing.assert_allclose(row.gradient_variance_layer, trace / [16, 15, 4], rtol=2e-5)
         assert float(row.gradient_snr) == pytest.approx(signal / total, rel=1e-3, abs=1e-6)
         assert np.isnan(row.noise_scale) == (signal <= 0)

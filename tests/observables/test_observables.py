@@ -1,4 +1,4 @@
-"""Observables against plain NumPy, closed forms against probes, and diverged runs."""
+"""Observables against a float64 NumPy implementation, closed form against probe, diverging runs."""
 
 import numpy as np
 import pytest
@@ -21,19 +21,19 @@ EVERY = (
 
 
 def params(model, params, probe):
-    """The parameters one after another: V, W, b."""
+    """All parameters, flattened in the order V, W, b."""
     import jax
 
     return jax.numpy.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
 
 
 def unpack(flat, model):
-    made, at = {}, 0
+    weights, position = {}, 0
     for name in sorted(model.shapes):
         shape = model.shapes[name].shape
-        made[name] = flat[at : at + np.prod(shape)].reshape(shape)
-        at += int(np.prod(shape))
-    return made
+        weights[name] = flat[position : position + np.prod(shape)].reshape(shape)
+        position += int(np.prod(shape))
+    return weights
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_probe_and_closed_form_agree_within_their_standard_error_and_a_wrong_for
     assert abs(z.mean()) < 4 / np.sqrt(z.size)
     assert 0.6 < z.std() < 1.4
     weights = [unpack(row, config.model) for row in ds.params.values[:, 0]]
-    # Φ(b), ‖W‖ forgotten
+    # Φ(b) without ‖W‖
     wrong = np.array(
         [np.mean(np.vectorize(lambda b: 0.5 + b / np.sqrt(2 * np.pi))(w["b"])) for w in weights]
     )
@@ -145,7 +145,7 @@ def test_diverging_runs_are_marked_and_no_others_and_the_fit_counts_them():
     assert jt.results.num_diverged(ds) == 12
     lost = ~ds.finite.values
     for name in ("activation_rate", "weight_norm_V", "activation_rate_probe"):
-        # not 0.0, which would mimic the paper's effect
+        # not 0.0, which would look like the paper's effect
         assert np.isnan(ds[name].values[lost]).all()
         assert np.isfinite(ds[name].values[~lost]).all()
     assert ds.finite.values[:, 0].all()
@@ -158,7 +158,7 @@ def test_diverging_runs_are_marked_and_no_others_and_the_fit_counts_them():
     assert "12" in fit.summary()
 
 
-def test_what_makes_no_sense_is_refused_where_it_is_asked():
+def test_undefined_observables_are_refused_by_the_sweep():
     base = {"data": jt.data.Uniform(dim=3), "learning_rate": 0.1, "num_steps": 2}
     two_layer = jt.models.TwoLayer(inputs=3, hidden=2, bias=False)
     for observable in (jt.activation_rate("closed_form"), jt.weight_norm("b"), jt.activation_rate):
@@ -176,7 +176,7 @@ def spectrum(model, params, probe):
 
 
 def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():
-    """Batched LAPACK of jaxlib deadlocks on two CPU devices: it blocks its own threads."""
+    """Batched LAPACK deadlocks on two CPU devices: it blocks the threads on which it waits."""
     import jax
 
     def calls(jaxpr):
@@ -189,7 +189,7 @@ def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():
     model = jt.models.TwoLayer(4, 4)
     observable = jt.observables.as_observable(spectrum)
     x = np.random.default_rng(0).normal(size=(3, M, 4)).astype(np.float32)
-    each = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 3))
+    stacked = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 3))
 
     def one(measure, params, x):
         probe = jt.observables.Probe(x, None, None, "bce", 0.1, 1)
@@ -197,6 +197,6 @@ def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():
 
     plain = jax.vmap(lambda p, x: one(spectrum, p, x))
     guarded = jax.vmap(lambda p, x: one(observable, p, x)["spectrum"])
-    assert list(calls(jax.make_jaxpr(plain)(each, x).jaxpr)) == [3]
-    assert list(calls(jax.make_jaxpr(guarded)(each, x).jaxpr)) == [2]
-    np.testing.assert_allclose(guarded(each, x), plain(each, x), rtol=1e-5)
+    assert list(calls(jax.make_jaxpr(plain)(stacked, x).jaxpr)) == [3]
+    assert list(calls(jax.make_jaxpr(guarded)(stacked, x).jaxpr)) == [2]
+    np.testing.assert_allclose(guarded(stacked, x), plain(stacked, x), rtol=1e-5)

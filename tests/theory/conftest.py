@@ -1,4 +1,4 @@
-"""Full SGD and its controls on the 10-10-1 net, trained once for all tests of predictions."""
+"""Runs of full SGD and its controls on the 10-10-1 net, trained once for all tests."""
 
 import functools
 
@@ -12,7 +12,10 @@ TAUS = (0.1, 0.3, 1.0)
 
 @pytest.fixture(scope="session")
 def trained():
-    """(η, B, noise) → 512 He runs, recorded at steps 0, 40, `more` and η²t/B = 0.1, 0.3, 1."""
+    """(η, B, noise) → 512 runs with He init, recorded at steps 0 and 40 and at several η²t/B.
+
+    These are η²t/B = 0.1, 0.3 and 1, and those in `more`.
+    """
     # the same program as the experiment's own test
     sweep = reproduce.load("mechanism").SWEEP
 

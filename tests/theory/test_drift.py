@@ -1,4 +1,4 @@
-"""F = −(η²/4B) ∇ tr Σ1: closed form, autodiff, differences and real SGD compared."""
+"""F = −(η²/4B) ∇ tr Σ1: closed form, autodiff and differences agree, also with real SGD."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ DIM = 3
 
 
 def trace_of_unit(V, b, w, dim):
-    """A unit's share of tr Σ1 at f = 0: ¼ E[σ² + V² σ'(|x|² + 1)], by quadrature over z."""
+    """A unit's part of tr Σ1 at f = 0, ¼ E[σ² + V² σ'(|x|² + 1)], by quadrature over z."""
 
     def density(z):
         a = w * z + b
@@ -63,7 +63,7 @@ def test_any_model_by_differences_equals_the_closed_form_and_autodiff_misses_the
     np.testing.assert_allclose(
         radial, drift.two_layer_radial(params["V"], params["b"], w=w, dim=DIM), rtol=0.05
     )
-    # without δ(a), F_b keeps only 2 Eσ: it is off by the term that V brings
+    # without δ(a), F_b is only 2 Eσ and lacks the term ∝ V²
     np.testing.assert_allclose(both["autodiff"]["V"], force_V, rtol=0.03)
     smooth_part = drift.two_layer(0.0, params["b"], w=w, dim=DIM)[1]
     np.testing.assert_allclose(both["autodiff"]["b"], smooth_part, rtol=0.03)
@@ -119,33 +119,33 @@ def at_end(value):
 
 
 FULL = {(0.02, 1): -0.0853, (0.05, 1): -0.0876, (0.05, 4): -0.0853}
-# behind each of these figures, as far as their last digit says
+# Number of runs behind each of these values, estimated from the precision of their last digit.
 RUNS = 200
 
 
 @pytest.mark.parametrize(("eta", "size"), FULL)
 def test_bias_falls_as_label_noise_says(eta, size, trained):
-    """Mean shift of b at η²t/B = 1: the recorded value, within F's bounds, unlike the controls."""
-    seen = at_end(trained(eta, size).mean_bias.values)
-    spread = seen.standard_error * np.sqrt(512)
-    error = np.hypot(seen.standard_error, spread / np.sqrt(RUNS))
-    assert abs(seen.value - FULL[eta, size]) < 3 * error
+    """The mean shift of b at η²t/B = 1 is the recorded value and lies between the limits of F."""
+    mean_shift = at_end(trained(eta, size).mean_bias.values)
+    spread = mean_shift.standard_error * np.sqrt(512)
+    error = np.hypot(mean_shift.standard_error, spread / np.sqrt(RUNS))
+    assert abs(mean_shift.value - FULL[eta, size]) < 3 * error
     # ‖W‖ of a unit for He init and d = 10
     wide = np.sqrt(np.random.default_rng(0).chisquare(10, 20_000) / 5)
     early, late = (
         float(drift.two_layer(v, 0.0, w=wide, dim=10)[1].mean()) for v in (10**-0.5, 0.0)
     )
-    # V at its initial size
+    # with V at its initial size
     assert early == pytest.approx(-0.088, abs=1e-3)
-    # V → 0
+    # with V → 0
     assert late == pytest.approx(-0.069, abs=1e-3)
-    assert early < seen.value < late
-    # what the unbiased walk gives
-    assert seen.away(0.0) > 50
+    assert early < mean_shift.value < late
+    # the unbiased walk would give 0
+    assert mean_shift.away(0.0) > 50
 
 
 def test_controls_remove_it(trained):
-    """Unbiased: b stays, E‖V‖² grows by s² Eσ² per unit; label-averaged: a quarter of the shift."""
+    """Unbiased: b stays and E‖V‖² grows by s² Eσ² per unit. Label-averaged: ¼ of the shift."""
     unbiased = trained(0.05, 1, "unbiased")
     bias = at_end(unbiased.mean_bias.values)
     assert bias.away(0.0) < 3
@@ -168,11 +168,11 @@ def test_controls_remove_it(trained):
 def test_valley_rate_solves_its_equation():
     tau = np.linspace(0, 100, 2001)
     for rate in (0.5, 0.9, 0.2):
-        found = drift.valley_rate(tau, rate)
-        assert found[0] == pytest.approx(rate, rel=1e-9)
-        slope = np.gradient(found, tau, edge_order=2)
+        rates = drift.valley_rate(tau, rate)
+        assert rates[0] == pytest.approx(rate, rel=1e-9)
+        slope = np.gradient(rates, tau, edge_order=2)
         np.testing.assert_allclose(
-            slope, -(stats.norm.pdf(stats.norm.ppf(found)) ** 2) / 8, rtol=2e-3
+            slope, -(stats.norm.pdf(stats.norm.ppf(rates)) ** 2) / 8, rtol=2e-3
         )
 
 

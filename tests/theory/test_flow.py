@@ -1,4 +1,4 @@
-"""The flow against the simulated walk and against derivatives; printed forms are rejected."""
+"""The flow against the simulated walk and derivatives; the printed forms are rejected."""
 
 import functools
 import math
@@ -47,19 +47,21 @@ def tilted(q):
 )
 def test_the_walk_follows_the_exact_flow_and_not_the_printed_one(name, g, at, density, x64):
     eta = 0.05
-    found = walk.flux(Walk(g, eta), at, key=jax.random.key(0), density=density, num_samples=2**16)
+    measured = walk.flux(
+        Walk(g, eta), at, key=jax.random.key(0), density=density, num_samples=2**16
+    )
     exact, printed = (
         float(flow.along(g, jnp.array(at), density=density, learning_rate=eta, form=form))
         for form in ("exact", "eq10")
     )
-    # The next order in η is (η g')² relative, and the patch averages two steps: under 0.5 %.
-    error = math.hypot(found.standard_error, 0.005 * abs(exact))
-    assert abs(found.value - exact) < 3 * error
+    # the next order in η, (η g')² relative, and the average over a patch of two steps: below 0.5 %
+    error = math.hypot(measured.standard_error, 0.005 * abs(exact))
+    assert abs(measured.value - exact) < 3 * error
     for form in ("eq10", "eq11", "a4"):
         rival = float(flow.along(g, jnp.array(at), density=density, learning_rate=eta, form=form))
-        # the one case in which Eq. 10 is right
+        # the only case in which Eq. 10 is right
         if not (name == "one dimension" and form == "eq10"):
-            assert abs(found.value - rival) > 10 * error
+            assert abs(measured.value - rival) > 10 * error
     assert (abs(printed - exact) < 1e-12) == (name == "one dimension")
 
 
@@ -67,12 +69,14 @@ def test_perpendicular_flow_is_there(x64):
     at = [1.0, 0.0]
     parts = flow.decompose(unit_gradient, jnp.array(at), learning_rate=0.05)
     normal = np.array([-parts.direction[1], parts.direction[0]])
-    found = walk.flux(
+    measured = walk.flux(
         Walk(unit_gradient, 0.05), at, normal=normal, key=jax.random.key(1), num_samples=2**16
     )
     expected = float(parts.perpendicular @ normal)
-    assert abs(found.value - expected) < 3 * math.hypot(found.standard_error, 0.005 * abs(expected))
-    assert found.away(0) > 10
+    assert abs(measured.value - expected) < 3 * math.hypot(
+        measured.standard_error, 0.005 * abs(expected)
+    )
+    assert measured.away(0) > 10
 
 
 def test_parts_add_up_to_the_derivative_of_the_covariance(x64):
@@ -84,22 +88,22 @@ def test_parts_add_up_to_the_derivative_of_the_covariance(x64):
 
 
 def test_the_count_across_a_surface_is_the_walk_at_any_step(x64):
-    """One long step in 1-D: the exact count agrees with the walk; order η² and Eq. 9 don't."""
+    """With long steps in one dimension the walk follows the exact count, not order η² or Eq. 9."""
     g, eta, at = (lambda q: 1 + 0.5 * q + 0.3 * jnp.sin(q)), 0.3, jnp.array([0.5])
-    found = walk.flux(Walk(g, eta), at, key=jax.random.key(2), density=tilted)
+    measured = walk.flux(Walk(g, eta), at, key=jax.random.key(2), density=tilted)
     counted = {
         form: float(flow.crossing(g, at, density=tilted, learning_rate=eta, form=form))
         for form in flow.CROSSING
     }
-    assert found.away(counted["exact"]) < 3
-    assert found.away(float(flow.along(g, at, density=tilted, learning_rate=eta))) > 10
-    assert found.away(counted["eq9"]) > 10
+    assert measured.away(counted["exact"]) < 3
+    assert measured.away(float(flow.along(g, at, density=tilted, learning_rate=eta))) > 10
+    assert measured.away(counted["eq9"]) > 10
     flat = flow.crossing(linear, jnp.array([1.0]), learning_rate=0.4)
     assert float(flat) == pytest.approx(-(0.4**2) * 0.75 / (1 - 0.2**2), rel=1e-12)
 
 
 def test_eq_9_expands_to_eq_10_and_the_exact_count_to_the_exact_flow(x64):
-    """In three dimensions and with a slope of ρ, where the two differ."""
+    """In three dimensions and with a gradient of ρ, where the two differ."""
     options = {"density": tilted, "learning_rate": 1e-3, "batch_size": 4}
     at = jnp.array([0.4, -0.3, 0.2])
     exact, eq9 = (float(flow.crossing(curved, at, form=form, **options)) for form in flow.CROSSING)
@@ -140,7 +144,7 @@ def test_equilibrium_has_no_flux_in_one_dimension(x64):
 
 
 def test_projected_is_the_flow_of_the_unit(x64):
-    """Its closed form against the general one, at every form, for a grid of V and b."""
+    """The closed form equals the general formula, for each form and on a grid of V and b."""
     for V, b in [(1.0, 0.0), (0.3, 0.7), (2.0, -1.5)]:
         for w, s2, eta, size in [(1.0, 0.25, 1.0, 1), (1.4, 0.2, 0.1, 3)]:
             g = functools.partial(
@@ -170,7 +174,7 @@ def test_projected_under_jit_and_vmap():
     np.testing.assert_allclose(mapped, direct, rtol=1e-5, atol=1e-30)
     assert direct.shape == (5,)
     assert bool(jnp.isfinite(direct).all())
-    # u = −23: no input activates it
+    # u = −23: no input activates the unit
     assert direct[0] == 0
     step = 1e-2
     near, slope = jax.jit(jax.value_and_grad(lambda b: flow.projected(1.0, b))), {}
@@ -184,7 +188,7 @@ def test_the_unit_without_a_common_sign(x64):
     """(J_V, J_b) against −½ ∂_j C_ij of the true covariance of (V, b) and of (V, b, W)."""
     V, b, w, s2 = 0.8, -0.4, 1.3, 0.25
 
-    # C of (V, b): its entries are the moments, whose slopes in b are known to autodiff
+    # C of (V, b): its entries are moments, which autodiff differentiates in b
     def covariance(q):
         seen = moments.gaussian(q[1], w=w)
         return s2 * jnp.array(
@@ -195,7 +199,7 @@ def test_the_unit_without_a_common_sign(x64):
         flow.unit(V, b, w=w), flow.exact(covariance, jnp.array([V, b])), rtol=1e-9
     )
 
-    # W walks too, d = 3: the divergence over W by central differences of exact integrals.
+    # if W walks in d = 3: the divergence over W by central differences of exact integrals over x
     dim = 3
 
     def cross(W):
@@ -223,7 +227,7 @@ def test_the_unit_without_a_common_sign(x64):
 @pytest.mark.parametrize("u", [-12.0, -6.0, -3.0001, -2.9999, -1.0, 0.0, 2.5])
 def test_gaussian_moments(u, x64):
     w = 1.7
-    found = moments.gaussian(u * w, w=w)
+    relu = moments.gaussian(u * w, w=w)
     top = max(-u, 0) + 12
 
     def kernel(k):
@@ -233,11 +237,11 @@ def test_gaussian_moments(u, x64):
         )[0]
 
     np.testing.assert_allclose(
-        [found.active, found.sigma, found.square],
+        [relu.active, relu.sigma, relu.square],
         [kernel(0), w * kernel(1), w**2 * kernel(2)],
         rtol=1e-9,
     )
-    np.testing.assert_allclose(found.density, stats.norm.pdf(u) / w, rtol=1e-12)
+    np.testing.assert_allclose(relu.density, stats.norm.pdf(u) / w, rtol=1e-12)
 
 
 def test_single_precision_keeps_the_tail():
@@ -263,11 +267,11 @@ def test_moments_of_any_input_agree_between_quadrature_and_samples(x64):
     np.testing.assert_allclose(exact.density, [1 / 3, 1 / 3, 0])
     number = 400_000
     z = jax.random.uniform(jax.random.key(3), (number,), minval=-1, maxval=2)
-    seen = moments.sampled(b, z)
-    np.testing.assert_allclose(seen.active, exact.active, atol=4 * 0.5 / math.sqrt(number))
-    np.testing.assert_allclose(seen.square, exact.square, rtol=0.01)
-    np.testing.assert_allclose(seen.density, exact.density, atol=0.01)
-    flows = [flow.projected(0.7, b, moments=m) for m in (exact, seen)]
+    estimated = moments.sampled(b, z)
+    np.testing.assert_allclose(estimated.active, exact.active, atol=4 * 0.5 / math.sqrt(number))
+    np.testing.assert_allclose(estimated.square, exact.square, rtol=0.01)
+    np.testing.assert_allclose(estimated.density, exact.density, atol=0.01)
+    flows = [flow.projected(0.7, b, moments=m) for m in (exact, estimated)]
     np.testing.assert_allclose(*flows, rtol=0.03)
     slopes = flow.phi(exact)
     step = 1e-6

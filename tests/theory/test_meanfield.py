@@ -1,4 +1,4 @@
-"""Mean-field curves against full SGD from the same inits, and simpler predictions, unfitted."""
+"""Mean-field curves against full SGD from the same inits, and against simpler predictions."""
 
 import functools
 
@@ -14,7 +14,7 @@ from jthermo.theory import drift, meanfield
 
 MODEL = jt.models.TwoLayer(inputs=10, hidden=10, init="he")
 SMALL = jt.models.TwoLayer(inputs=6, hidden=12, init="he")
-# and as many inputs: every prediction of these shapes shares one program
+# Number of nets and of inputs per net; equal shapes let all predictions share one program.
 NETS = 96
 
 
@@ -34,30 +34,30 @@ def both(trained, eta, size, noise="full", more=()):
     """Measured and predicted curves of the same inits."""
     ds = trained(eta, size, noise, more).isel(run=slice(NETS))
     steps = ds.step.values[0]
-    found = meanfield.predict(
+    prediction = meanfield.predict(
         inits(), steps, learning_rate=eta, batch_size=size, num_inputs=NETS, noise=noise
     )
-    return ds, found, steps.tolist().index(round(size / eta**2))
+    return ds, prediction, steps.tolist().index(round(size / eta**2))
 
 
 @pytest.fixture(scope="module")
 def descent(trained):
-    """Label-averaged SGD at (0.05, 1): descent alone."""
+    """Label-averaged SGD at η = 0.05, B = 1: descent without label noise."""
     return both(trained, 0.05, 1, "label_averaged")
 
 
 @pytest.mark.parametrize(("eta", "size", "more"), [(0.02, 1, ()), (0.05, 1, (2.0,)), (0.05, 4, ())])
 def test_prediction_of_full_sgd(eta, size, more, trained, descent):
-    """Shift of b at η²t/B = 1 within 5 %; activation rate within 0.0025, once to η²t/B = 2."""
-    ds, found, one = both(trained, eta, size, more=more)
-    shift, predicted = ds.mean_bias.values[:, one], found.mean_bias[:, one]
-    # same inits: only the noise of SGD is left
+    """The shift of b at η²t/B = 1 agrees within 5 %, the activation rate within 0.0025."""
+    ds, curves, one = both(trained, eta, size, more=more)
+    shift, predicted = ds.mean_bias.values[:, one], curves.mean_bias[:, one]
+    # both start from the same inits, so only the noise of SGD remains
     error = (shift - predicted).std() / np.sqrt(NETS)
     assert error < 0.02 * abs(shift.mean())
     assert abs(predicted.mean() / shift.mean() - 1) < 0.05
-    assert abs(found.activation_rate.mean(0) - ds.activation_rate.values.mean(0)).max() < 0.02 / 8
+    assert abs(curves.activation_rate.mean(0) - ds.activation_rate.values.mean(0)).max() < 0.02 / 8
     norm, expected = (
-        np.sqrt(v.mean(0)) for v in (ds.weight_norm_V.values**2, found.squared_norm_V)
+        np.sqrt(v.mean(0)) for v in (ds.weight_norm_V.values**2, curves.squared_norm_V)
     )
     np.testing.assert_allclose(expected, norm, rtol=0.08)
     # rivals: drift at V → 0 without the descent, and descent without label noise
@@ -65,18 +65,18 @@ def test_prediction_of_full_sgd(eta, size, more, trained, descent):
         drift.two_layer(0.0, 0.0, w=jnp.linalg.norm(inits()["W"], axis=-1), dim=10)[1].mean()
     )
     assert abs(shift.mean() - limit) > 5 * error
-    _, alone, there = descent
-    assert abs(shift.mean() - alone.mean_bias[:, there].mean()) > 20 * error
-    assert abs(alone.squared_norm_V.mean(0)[there] / norm[one] ** 2 - 1) > 0.3
+    _, alone, step_of_tau_1 = descent
+    assert abs(shift.mean() - alone.mean_bias[:, step_of_tau_1].mean()) > 20 * error
+    assert abs(alone.squared_norm_V.mean(0)[step_of_tau_1] / norm[one] ** 2 - 1) > 0.3
 
 
 def test_prediction_of_label_averaged_sgd(descent):
-    ds, found, one = descent
-    shift, predicted = ds.mean_bias.values[:, one], found.mean_bias[:, one]
+    ds, curves, one = descent
+    shift, predicted = ds.mean_bias.values[:, one], curves.mean_bias[:, one]
     error = (shift - predicted).std() / np.sqrt(NETS)
     assert abs(shift.mean() - predicted.mean()) < 3 * error + 0.1 * abs(shift.mean())
     np.testing.assert_allclose(
-        np.sqrt(found.squared_norm_V.mean(0)),
+        np.sqrt(curves.squared_norm_V.mean(0)),
         np.sqrt((ds.weight_norm_V.values**2).mean(0)),
         rtol=0.15,
     )
@@ -88,15 +88,15 @@ def test_small_steps_follow_the_valley():
     """η → 0: the activation rate of a net with V = 0 follows dΦ/dτ = −φ²/8, whatever its size."""
     params = small() | {"V": jnp.zeros((8, 12))}
     eta = 0.01
-    # The slowest modes of V relax over ηt ~ 100: the first unit of τ is missed.
+    # the slowest modes of V need ηt ~ 100 to equilibrate, so they lag in the first unit of τ
     steps = np.array([0, 1, 2]) / eta**2
-    found = meanfield.predict(params, steps, learning_rate=eta, num_inputs=64)
+    curves = meanfield.predict(params, steps, learning_rate=eta, num_inputs=64)
     valley = drift.valley_rate(steps * eta**2)
-    np.testing.assert_allclose(found.activation_rate.mean(0), valley, atol=0.006)
-    assert abs(found.activation_rate.mean(0)[-1] - 0.5) > 0.03
+    np.testing.assert_allclose(curves.activation_rate.mean(0), valley, atol=0.006)
+    assert abs(curves.activation_rate.mean(0)[-1] - 0.5) > 0.03
 
 
-def test_prediction_starts_at_the_init_and_ignores_how_its_steps_are_asked_for():
+def test_prediction_starts_at_the_init_and_does_not_depend_on_the_recorded_steps():
     once, often = (
         meanfield.predict(small(), steps, learning_rate=0.02, num_inputs=64)
         for steps in ((0, 400), range(0, 401, 40))

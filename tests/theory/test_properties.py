@@ -1,4 +1,4 @@
-"""Properties 4.1 and 4.2: no counter-example, and one when a hypothesis is dropped."""
+"""Properties 4.1 and 4.2: no counter-example if they hold, and one if an assumption is violated."""
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,18 @@ def test_theorems_hold_and_broken_hypotheses_are_found(law):
     for seed in range(3):
         x = INPUTS[law](jax.random.key(seed))
         assert counter_example(PROPERTY_4_1, x, key=jax.random.key(100 + seed)) is None
-        found = counter_example(PROPERTY_4_2, x, key=jax.random.key(200 + seed))
-        assert (found is None) == PROPERTY_4_2.applies(x)
-        if found is not None:
-            assert found.after < found.before
+        violation = counter_example(PROPERTY_4_2, x, key=jax.random.key(200 + seed))
+        assert (violation is None) == PROPERTY_4_2.applies(x)
+        if violation is not None:
+            assert violation.after < violation.before
 
 
 def test_a_counter_example_is_one():
-    """Recomputed by loops in float64 from what is reported."""
+    """Loops in float64 over the reported unit give the reported moments."""
     x = np.asarray(jax.random.normal(jax.random.key(0), (63, 5)), float)
-    found = counter_example(PROPERTY_4_2, x, key=jax.random.key(1))
-    W, b, V = (np.asarray(found.unit[k], float) for k in ("W", "b", "V"))
-    component = int(found.raised[2:-1])
+    violation = counter_example(PROPERTY_4_2, x, key=jax.random.key(1))
+    W, b, V = (np.asarray(violation.unit[k], float) for k in ("W", "b", "V"))
+    component = int(violation.raised[2:-1])
 
     def moment(W):
         active = [float(sum(w * v for w, v in zip(W, row, strict=True)) + b) for row in x]
@@ -44,15 +44,17 @@ def test_a_counter_example_is_one():
             "h_w": V**2
             * np.mean([(a > 0) * np.sum(row**2) for a, row in zip(active, x, strict=True)]),
             "h_b": V**2 * np.mean([a > 0 for a in active]),
-        }[found.moment]
+        }[violation.moment]
 
-    raised = W + found.by * np.eye(5)[component]
-    np.testing.assert_allclose([moment(W), moment(raised)], [found.before, found.after], rtol=1e-4)
+    raised = W + violation.by * np.eye(5)[component]
+    np.testing.assert_allclose(
+        [moment(W), moment(raised)], [violation.before, violation.after], rtol=1e-4
+    )
     assert moment(raised) < moment(W)
 
 
 def test_each_claim_of_monotonicity_is_needed():
-    """W alone is enough to break 4.2 on normal x; V and b alone are not."""
+    """On normal x, raising W alone violates 4.2; raising V or b alone does not."""
     x = jax.random.normal(jax.random.key(0), (63, 5))
     broken = {
         c: counter_example(Property(c, (c,), nonnegative=False), x, key=jax.random.key(2))

@@ -1,4 +1,4 @@
-"""The walk against exact results: moments, Soret equilibrium, walls, and flux."""
+"""The walk against exact results: moments, Soret equilibrium, walls and flux."""
 
 import math
 
@@ -30,8 +30,8 @@ def x64():
 
 @pytest.mark.parametrize("eta", ETAS)
 def test_flux_of_a_uniform_density_follows_the_gradient_of_temperature(eta, x64):
-    found = walk.flux(Walk(linear, eta), 1.0, key=jax.random.key(1))
-    ratio = Estimate(*(v / (eta**2 * 1.5 * 0.5) for v in found))
+    flux_at_1 = walk.flux(Walk(linear, eta), 1.0, key=jax.random.key(1))
+    ratio = Estimate(*(v / (eta**2 * 1.5 * 0.5) for v in flux_at_1))
     # for linear g the steps up and down land exactly at −1/(1 − η²g'²); −1 is its limit
     assert ratio.away(-1 / (1 - (eta * 0.5) ** 2)) < 3
     assert abs(ratio.value + 1) < 0.01
@@ -41,8 +41,8 @@ def test_flux_of_a_uniform_density_follows_the_gradient_of_temperature(eta, x64)
 
 def test_flux_of_a_density_gradient_is_half_of_eq_10(x64):
     slope = Walk(constant, 0.05)
-    found = walk.flux(slope, 0.4, key=jax.random.key(2), density=lambda q: 1 + 0.3 * q[0])
-    ratio = Estimate(*(v / (0.05**2 * 1.3**2 * 0.3) for v in found))
+    measured = walk.flux(slope, 0.4, key=jax.random.key(2), density=lambda q: 1 + 0.3 * q[0])
+    ratio = Estimate(*(v / (0.05**2 * 1.3**2 * 0.3) for v in measured))
     assert ratio.away(-0.5) < 3
     assert ratio.away(-1.0) > 100
 
@@ -64,7 +64,10 @@ def test_no_flux_where_density_is_one_over_temperature(x64):
 
 
 def test_flux_is_a_vector_in_several_dimensions(x64):
-    """g_x = 1 + x/2, g_y = 2: J_x as in 1-D; J_y = 0, or −(η²/2) ∂_x(g_x g_y) for a common ζ."""
+    """For g_x = 1 + x/2 and g_y = 2, J_x is as in one dimension.
+
+    J_y is 0 for independent ζ and −(η²/2) ∂_x(g_x g_y) for a common ζ.
+    """
 
     def g(q):
         return jnp.stack([1 + 0.5 * q[0], 2.0 + 0 * q[1]])
@@ -90,21 +93,21 @@ def test_flux_is_a_vector_in_several_dimensions(x64):
 def test_stationary_density_between_walls_is_one_over_g_squared(eta):
     box = Walk(linear, eta, walls="reflecting", low=0.0, high=4.0)
     end = walk.simulate(box, jnp.linspace(0, 4, 200_000), int(16 / eta**2), key=jax.random.key(5))
-    # the layer of one step at a wall left out
-    found = walk.stationary_exponent(box, end.q, low=0.3, high=3.7)
-    assert found.away(-2) < 3
+    # without the layer of one step at each wall
+    exponent_of_g = walk.stationary_exponent(box, end.q, low=0.3, high=3.7)
+    assert exponent_of_g.away(-2) < 3
     # Eq. 10 as printed
-    assert found.away(-1) > 50
+    assert exponent_of_g.away(-1) > 50
     # Eq. 10 with the c of Eq. 11
-    assert found.away(-0.5) > 50
-    seen = walk.density(end.q, np.linspace(0, 4, 21))
+    assert exponent_of_g.away(-0.5) > 50
+    rho = walk.density(end.q, np.linspace(0, 4, 21))
     grid = np.linspace(0, 4, 2001)
     exact = walk.equilibrium(linear, grid).reshape(-1)
     per_bin = np.array([exact[i * 100 : i * 100 + 101].mean() for i in range(20)])
-    assert np.mean(((seen.value - per_bin) / seen.standard_error)[2:-2] ** 2) < 2
+    assert np.mean(((rho.value - per_bin) / rho.standard_error)[2:-2] ** 2) < 2
     printed = walk.equilibrium(linear, grid, exponent=-1)
     rival = np.array([printed[i * 100 : i * 100 + 101].mean() for i in range(20)])
-    assert np.mean(((seen.value - rival) / seen.standard_error)[2:-2] ** 2) > 100
+    assert np.mean(((rho.value - rival) / rho.standard_error)[2:-2] ** 2) > 100
 
 
 def test_free_walk_keeps_its_mean_and_lowers_its_typical_variance():
@@ -115,15 +118,15 @@ def test_free_walk_keeps_its_mean_and_lowers_its_typical_variance():
     g2 = linear(q) ** 2
     shift = Estimate(q.mean() - 1, q.std() / math.sqrt(number))
     assert shift.away(0) < 3
-    # the drift η² g g' that Eq. 10 implies
+    # the drift η² g g' that follows from Eq. 10
     assert shift.away(3 * (math.exp(0.2) - 1)) > 100
     ratio = Estimate(g2.mean() / 1.5**2, g2.std() / 1.5**2 / math.sqrt(number))
     assert ratio.away(math.exp(0.2)) < 3
-    # Eq. 10's diffusion and drift
+    # the diffusion and drift of Eq. 10
     assert ratio.away(math.exp(0.8)) > 100
     # "the variance falls" is false for the mean
     assert ratio.away(1.0) > 10
-    # log g lives on a lattice of spacing 2·0.01, so the median is known to half of that
+    # log g lies on a lattice of spacing 2·0.01, which limits the precision of the median
     assert abs(np.median(q) - 0.7145) < 0.01
     assert abs(np.median(g2) / 1.5**2 - math.exp(-0.2)) < 0.01
 
@@ -143,11 +146,11 @@ def test_walls():
         flat = walk.density(q, np.linspace(0, 1, 6))
         assert (flat.away(1) < 4).all()
     free = walk.simulate(Walk(constant, 0.05), start, 500, key=key).q
-    # a torus is the line, wrapped
+    # periodic walls wrap the free walk
     np.testing.assert_allclose(np.mod(free, 1), periodic, atol=2e-4)
 
 
-def test_absorbing_walls_keep_what_reaches_them():
+def test_absorbing_walls_hold_the_walkers_that_reach_them():
     """From the middle of (0, 1) the survivors decay as (4/π) exp(−π² D t) with D = η² g²/2."""
     absorbing = Walk(constant, 0.01, walls="absorbing", low=0.0, high=1.0)
     number, steps = 20_000, 2000
@@ -155,12 +158,12 @@ def test_absorbing_walls_keep_what_reaches_them():
     share = float(end.alive.mean())
     expected = 4 / math.pi * math.exp(-(math.pi**2) * (0.01 * 1.3) ** 2 / 2 * steps)
     error = math.sqrt(expected * (1 - expected) / number)
-    # walls lie up to a step farther out
+    # walkers are absorbed up to one step beyond the walls
     assert abs(share - expected) < 3 * error + 0.03 * expected
     gone = np.asarray(end.q)[~np.asarray(end.alive)]
     assert ((gone <= 0) | (gone >= 1)).all()
     later = walk.simulate(absorbing, end.q, 100, key=jax.random.key(9))
-    # it stays where it was caught
+    # it stays where it was absorbed
     np.testing.assert_array_equal(later.q[~end.alive], gone)
 
 
