@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jthermo.engines import run_state, step_program, xla
-from jthermo.execution.lane_width import _width
+from jthermo.execution.lane_width import width_of
 from jthermo.models import Model
 from jthermo.sweep import identity
 from jthermo.sweep.run_config import RunConfig
@@ -186,7 +186,7 @@ def cohorts(
     for config, group in sweep.groups.items():
         program, hyper = step_program.split(config, sweep.record, engine)
         key, steps = sweep.key_of(config), sweep.steps_of(config)
-        width = (widths or {}).get(key) or _width(sweep, program, platform)
+        width = (widths or {}).get(key) or width_of(sweep, program, platform)
         # A field that is None is static and one that is a float is traced: different programs.
         members = grouped.setdefault((program, config.model, width), [])
         clock = clocks.setdefault(steps, len(clocks))

@@ -100,13 +100,15 @@ class Placement:
         return jax.device_put(copies, one_per_device)
 
     def map(
-        self, per_block: Callable[..., Any], donate: tuple[int, ...] = ()
+        self, per_block: Callable[..., Any], donate: tuple[int, ...] = (), together: bool = False
     ) -> jax.stages.Wrapped:
         """A jitted function that applies `per_block` to every block on its device.
 
         Args:
             per_block: a function of one block; its last argument is shared by all blocks.
             donate: positions of arguments whose memory the result may reuse.
+            together: run the blocks of a device at once instead of one after the other. Only for a
+                function whose rounding does not depend on the number of blocks.
 
         Returns:
             A function of arrays (blocks, …) placed by `put`, except for the last argument, which is
@@ -115,6 +117,8 @@ class Placement:
 
         def per_device(*args: Any) -> Any:
             *blocked, held = args
+            if together:
+                return jax.vmap(lambda *block: per_block(*block, held))(*blocked)
             return jax.lax.map(lambda block: per_block(*block, held), tuple(blocked))
 
         if self.kind == "pmap":
@@ -182,7 +186,9 @@ def _held(split: Split, placement: Placement) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _advance(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
-    return placement.map(functools.partial(engines.advance(program), program), donate=(1,))
+    update = functools.partial(engines.advance(program), program)
+    # The blocks are an axis of the Pallas kernel's grid, so that one launch trains all of them.
+    return placement.map(update, donate=(1,), together=program.engine == "pallas")
 
 
 @functools.lru_cache(maxsize=64)

@@ -28,6 +28,18 @@ def primitives(jaxpr: Any) -> set[str]:
     return {name for eqn in jaxpr.eqns for name in (eqn.primitive.name, *_inside(eqn))}
 
 
+def largest(jaxpr: Any) -> int:
+    """Number of elements of the largest array of a jaxpr, also inside its loops and branches.
+
+    >>> import jax, jax.numpy as jnp
+    >>> largest(jax.make_jaxpr(lambda x: (x[:, None] * x[None]).sum())(jnp.ones(5)).jaxpr)
+    25
+    """
+    made = [math.prod(v.aval.shape) for eqn in jaxpr.eqns for v in eqn.outvars]
+    inner = [largest(sub) for eqn in jaxpr.eqns for sub in jex.jaxprs_in_params(eqn.params)]
+    return max([0, *made, *inner])
+
+
 def _inside(eqn: Any) -> set[str]:
     return {name for sub in jex.jaxprs_in_params(eqn.params) for name in primitives(sub)}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jthermo.errors import InputError
 from jthermo.sweep.json_codec import to_plain
-from jthermo.sweep.spec_value import _defaults, _same, arguments, is_value
+from jthermo.sweep.spec_value import arguments, defaults_of, is_value, same_value
 from jthermo.sweep.stable_names import reference
 
 
@@ -28,11 +28,13 @@ def canonical(value: Any, *, source: bool = False) -> Any:
         return {str(k): canonical(v, source=source) for k, v in sorted(value.items())}
     if is_value(value):
         cls: Any = type(value)
-        defaults = value.defaults if hasattr(value, "defaults") else _defaults(cls)
+        defaults = value.defaults if hasattr(value, "defaults") else defaults_of(cls)
         # arguments such as a path say where data are, not what they are
         omitted = getattr(value, "unidentifying", ())
         named = {k: v for k, v in arguments(value).items() if k not in omitted}
-        kept = {k: v for k, v in named.items() if k not in defaults or not _same(v, defaults[k])}
+        kept = {
+            k: v for k, v in named.items() if k not in defaults or not same_value(v, defaults[k])
+        }
         plain = {"type": reference(cls), **canonical(kept, source=source)}
         return plain | _source(cls) if source else plain
     if callable(value):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jthermo.errors import InputError
-from jthermo.sweep.spec_value import _defaults, _same, arguments, is_value
+from jthermo.sweep.spec_value import arguments, defaults_of, is_value, same_value
 from jthermo.sweep.stable_names import RENAMED_ARGUMENTS, dereference, reference
 
 
@@ -51,7 +51,7 @@ def _is_nameless_default(value: Any, name: str, argument: Any) -> bool:
     """Whether an argument is a default without an importable name, such as flax's initialisers."""
     nameless = callable(argument) and "<" in getattr(argument, "__qualname__", "")
     cls: Any = type(value)
-    return nameless and _same(argument, _defaults(cls).get(name))
+    return nameless and same_value(argument, defaults_of(cls).get(name))
 
 
 def from_plain(plain: Any) -> Any:

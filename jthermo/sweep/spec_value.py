@@ -38,13 +38,13 @@ def replace(value: Any, /, **changes: Any) -> Any:
     return type(value)(**{**arguments(value), **changes})
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_value(a: Any, b: Any) -> bool:
     """Whether two values are equal and of one type, so that 1, 1.0 and True differ."""
     return type(a) is type(b) and a == b
 
 
 @functools.lru_cache(maxsize=256)
-def _defaults(cls: type) -> dict[str, Any]:
+def defaults_of(cls: type) -> dict[str, Any]:
     """The default values of the constructor's arguments, by name."""
     parameters = inspect.signature(cls).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -87,6 +87,15 @@ def test_engines_agree_after_200_steps(fused):
         assert np.median(np.linalg.norm(other - expected, axis=1) / size) > 3e-3
 
 
+@pytest.mark.parametrize("case", ["plain", "epochs"])
+def test_a_thread_per_run_trains_alike(case, monkeypatch):
+    expected = Trained(case, "xla").after(0, 20)
+    monkeypatch.setattr(pallas, "UNROLLED", 128)
+    made = Trained(case, "pallas").after(0, 20)
+    assert pallas.shape(net_of(sweep_of(**CASES[case]).model), 1).unrolled
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_neither_pieces_nor_the_runs_beside_change_a_bit(fused):
     np.testing.assert_array_equal(fused.after(0, 1, 38, STEPS), fused.whole)
     turned = np.roll(np.arange(40), 7)
@@ -157,10 +166,10 @@ def lowered(trained):
         )
         try:
             return traced.lower(lowering_platforms=("cuda",)).as_text()
-        except (
-            RuntimeError
-        ) as error:  # versions of jaxlib that compile what they lower want the CUDA plugin
-            if "compilation handler" not in str(error):
+        except RuntimeError as error:
+            # Some versions of jaxlib need the CUDA plugin to lower; JAX 0.11 needs a GPU.
+            needs = ("compilation handler", "No supported GPU devices")
+            if not any(words in str(error) for words in needs):
                 raise
             pytest.skip(str(error))
 
@@ -226,15 +235,44 @@ def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
     )
     assert engines.settle("fused", None, step_program.programs(fits), None) == "pallas"
     (text,) = (check.text for check in doctor.doctor() if check.name == "engine")
-    assert "checked in interpret mode only" in text
+    assert "in interpret mode only" in text
 
 
-def test_lanes_fill_a_gpu():
-    small, wide = (
-        {"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100)
-    )
-    for model, runs, width in ((small, 32, 4096), (wide, 2, 256)):
-        (cohort,) = cohorts.cohorts(sweep_of(**model), platform="gpu", engine="pallas")
-        net = net_of(cohort.model)
-        assert (pallas.lanes(net, 1), cohort.width) == (runs, width)
-        assert cohort.width // runs == 128  # programs, about the multiprocessors of a large GPU
+@pytest.mark.parametrize(
+    ("units", "batch", "laid"),
+    [
+        (10, 1, pallas.Shape(16, 1, False)),
+        (
+            10,
+            32,
+            pallas.Shape(4, 1, False),
+        ),  # twice the weights: those before the step and those after
+        (32, 1, pallas.Shape(4, 1, False)),
+        (100, 1, pallas.Shape(2, 8, False)),
+        (128, 32, pallas.Shape(1, 8, False)),
+        (256, 1, pallas.Shape(0, 1, False)),
+    ],
+)
+def test_a_program_holds_what_fits_into_registers(units, batch, laid):
+    net = net_of(jt.models.TwoLayer(units, units))
+    assert pallas.shape(net, batch) == laid
+
+
+def test_lanes_follow_from_the_widest_array_on_a_gpu():
+    nets = {
+        n: {"model": jt.models.TwoLayer(n, n), "data": jt.data.Gaussian(dim=n)} for n in (10, 100)
+    }
+    pictures = {
+        "model": jt.models.CNN(),
+        "data": jt.data.Arrays(np.ones((10, 28, 28, 1), np.float32), np.arange(10)),
+        "batch_size": 32,
+    }
+    for changes, engine, width in (
+        (nets[10], "xla", 2048),
+        (nets[100], "xla", 32),
+        (pictures, "xla", 4),
+        (nets[10], "pallas", 512),
+        (nets[100], "pallas", 64),
+    ):
+        (cohort,) = cohorts.cohorts(sweep_of(**changes), platform="gpu", engine=engine)
+        assert cohort.width == width

@@ -194,9 +194,10 @@ def test_the_forecast_says_how_convolutions_are_computed():
         lane_width=None,
     )
     assert "convolutions im2col" in str(jt.plan(ours, measure=False))
-    for sweep in (users, ours):
+    # On a GPU, 132 · 2048 threads over 144 numbers of patches; XLA's convolution makes none.
+    for sweep, lanes in ((users, 4096), (ours, 2048)):
         assert {c.width for c in cohorts.cohorts(sweep, platform="cpu")} == {1}
-        assert {c.width for c in cohorts.cohorts(sweep, platform="gpu")} == {256}
+        assert {c.width for c in cohorts.cohorts(sweep, platform="gpu")} == {lanes}
 
 
 @pytest.mark.parametrize(

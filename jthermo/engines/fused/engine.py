@@ -32,7 +32,7 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     plain = optimizer.fn is optax.sgd and all(
         v is None or v is False for v in optimizer.hyper.values()
     )
-    fits = net is None or engine == "fused" or _kernel(engine).lanes(net, program.batch_size)
+    fits = net is None or engine == "fused" or _kernel(engine).shape(net, program.batch_size).runs
     for has, what in (
         (net is not None, f"the model {type(model).__name__}"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
