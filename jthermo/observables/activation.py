@@ -138,7 +138,7 @@ def unit_rates(params: Any, scale: Real[ArrayLike, ""] = 1.0) -> Float[Array, " 
     >>> unit_rates({"W": jnp.eye(2), "b": jnp.array([0.0, 10.0])}).tolist()
     [0.5, 1.0]
     """
-    width = scale * norm(params["W"])
+    width = scale * norm(jnp.asarray(params["W"]))
     bias = params.get("b", jnp.zeros_like(width))
     rate = jax.scipy.special.ndtr(bias / jnp.where(width > 0, width, 1.0))
     return jnp.where(width > 0, rate, (bias > 0).astype(rate.dtype))

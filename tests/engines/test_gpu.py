@@ -227,11 +227,9 @@ def test_a_folder_begun_here_is_resumed_on_a_cpu_by_xla(tmp_path):
 
 def test_a_fused_folder_does_not_change_its_kind_of_device(tmp_path):
     code, said = elsewhere(tmp_path / "cpu", "pallas", stop=True)
-    if "can't be built" not in said:
+    if "cannot be built" not in said:
         assert (code, said.split()[-1]) == (0, "stopped"), said
-        with pytest.raises(
-            jt.InputError, match=r"'fused': the folder was begun with it, and here .* a gpu"
-        ):
+        with pytest.raises(jt.InputError, match=r"'fused': this folder was created with .* a gpu"):
             run(NETS["pallas"], tmp_path / "cpu")
     with pytest.MonkeyPatch.context() as patch:
         stop_after(6, patch.setattr)
@@ -239,7 +237,7 @@ def test_a_fused_folder_does_not_change_its_kind_of_device(tmp_path):
             run(NETS["pallas"], tmp_path / "gpu")
     code, said = elsewhere(tmp_path / "gpu", "pallas", stop=False)
     assert code == 0
-    assert "'pallas': the folder was begun with it, and here" in said
+    assert "'pallas': this folder was created with this engine, but here" in said
 
 
 def test_observables_agree_with_a_cpu():

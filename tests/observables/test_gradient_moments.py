@@ -48,7 +48,7 @@ class Shared(nn.Module):
         layer = nn.Dense(5)
         h = nn.relu(layer(x) if self.scale else layer(nn.relu(layer(x))))
         return nn.Dense(1)(
-            h * self.param("scale", nn.initializers.ones, (5,)) if self.scale else h
+            h * self.param("scale", nn.initializers.ones, (1, 5)) if self.scale else h
         )[..., 0]
 
 

@@ -181,4 +181,4 @@ def test_misuse_is_refused():
     with pytest.raises(InputError, match="method = 'magic'"):
         drift.force(model, params, jnp.ones((4, DIM)), method="magic")
     with pytest.raises(InputError, match="between 0 and 1"):
-        drift.valley_rate(1.0, 0.0)
+        drift.valley_rate([1.0], 0.0)
