@@ -1,5 +1,6 @@
 """The pages' code runs and prints what they state, commands exist, verdicts match claims.json."""
 
+import contextlib
 import functools
 import html.parser
 import inspect
@@ -15,6 +16,7 @@ import urllib.parse
 import zlib
 from pathlib import Path
 
+import jax
 import matplotlib.pyplot as plt
 import pytest
 
@@ -34,8 +36,12 @@ notebook = user_file.import_file(ROOT / "scripts" / "notebook.py", "notebook_scr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys, request):
     monkeypatch.chdir(tmp_path)
+    # Pages and the experiments they name are users' code, which may promote ranks.
+    stack = contextlib.ExitStack()
+    stack.enter_context(jax.numpy_rank_promotion("allow"))
+    request.addfinalizer(stack.close)
     module = types.ModuleType("readme_code")
     monkeypatch.setitem(sys.modules, "readme_code", module)
     printed, prose, num_compared = "", "", 0
