@@ -162,7 +162,7 @@ def test_without_compiler_or_kernels_xla_trains(missing, monkeypatch, capsys):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert jt.run(longer("plain")).attrs["engine"] == "xla"
     said = capsys.readouterr().err
-    assert said.count("engine: xla, since") == 1
+    assert said.count("engine: xla, because") == 1
     with pytest.raises(jt.InputError, match="engine='xla'"):
         jt.run(longer("plain"), engine="fused", progress=False)
 
