@@ -371,7 +371,7 @@ def estimate_weights(
     own = sum(sample.degrees * np.trace(sample.kernel, axis1=1, axis2=2) for sample in samples)
     weights = total / np.maximum(own, 1e-300) / number
     if start is not None:
-        weights = np.maximum(start, settings.min_start_weight * weights)
+        weights = np.maximum(start, settings.small_weight * weights)
     doubted = np.flatnonzero([not name.startswith(PLAIN) for name in names])
     chance = _chance_size(samples, total)[doubted]
     flat = [sample.kernel.reshape(number, -1) for sample in samples]
@@ -386,7 +386,7 @@ def estimate_weights(
         ratio = np.maximum(have, 0) / np.maximum(want, 1e-300)
         weights = weights * ratio
         weights[weights < settings.min_weight * weights.sum()] = 0.0
-        judged = np.maximum(ratio[weights > settings.judged_weight * weights.sum()], 1e-9)
+        judged = np.maximum(ratio[weights > settings.small_weight * weights.sum()], 1e-9)
         if np.abs(np.log(judged)).max(initial=0) < settings.weight_tolerance:
             break
     information = fisher_information(samples, weights, settings)

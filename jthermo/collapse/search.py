@@ -152,12 +152,12 @@ def search_bounds(averages: Averages) -> np.ndarray:
         gaps = np.diff(np.unique(np.round(column, 9)))
         most = np.ptp(means.x) / np.median(gaps) if len(gaps) else settings.max_exponent
         bounds.append(_exponent_bound(float(most), settings))
-    bounds += [settings.max_value_exponent] * means.heights.shape[1]
+    bounds += [settings.least_range] * means.heights.shape[1]
     return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
 
 
 def _exponent_bound(most: float, settings: Settings) -> float:
-    return min(max(most, settings.min_exponent_range), settings.max_exponent)
+    return min(max(most, settings.least_range), settings.max_exponent)
 
 
 def knot_spacing(averages: Averages) -> float:

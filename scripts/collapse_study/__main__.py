@@ -86,7 +86,13 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=20, help="data sets per family")
     parser.add_argument("--salt", type=int, default=1, help="another number gives other draws")
-    parser.add_argument("--families", nargs="*", choices=list(FAMILIES), help="default: all")
+    parser.add_argument(
+        "--families",
+        nargs="*",
+        choices=list(FAMILIES),
+        metavar="NAME",
+        help="all by default, or with --perturb one of each kind: " + ", ".join(FAMILIES),
+    )
     parser.add_argument("--rivals", action="store_true", help="compare with the quality S")
     parser.add_argument("--powers", action="store_true", help="fit the power of a correction")
     parser.add_argument(

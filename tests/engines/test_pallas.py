@@ -1,6 +1,6 @@
-"""The fused kernel for GPUs in interpret mode: the XLA engine's random bits and steps, and its own determinism.
+"""The fused kernel for GPUs in interpret mode: XLA's random bits and steps, its own determinism.
 
-No test here needs or uses a GPU: what one would be given is lowered, and the same kernel is interpreted on the CPU.
+No test here needs or uses a GPU: the kernel is lowered for one, and interpreted on the CPU.
 """
 
 import functools
@@ -45,7 +45,7 @@ CASES = {
 
 
 class Trained:
-    """A case by one engine, at the level of a block: forty runs, which are two programs of the kernel's grid."""
+    """A case by one engine, at the level of a block of forty runs."""
 
     def __init__(self, case, engine):
         (cohort,) = cohorts.cohorts(sweep_of(**CASES[case]), engine=engine)
@@ -60,7 +60,7 @@ class Trained:
         )
 
     def after(self, *clock, lanes=slice(None), **changes):
-        """Parameters of some of the runs, (runs, …) flat, after the steps from one time of the clock to the next."""
+        """Parameters of some runs, flat (runs, …), after training from each time to the next."""
         runs, state = jax.tree.map(lambda a: a[lanes], (self.runs._replace(**changes), self.state))
         with placement.pinned():
             for start, stop in itertools.pairwise(clock):

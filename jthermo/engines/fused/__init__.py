@@ -1,4 +1,4 @@
-"""The fused engine: all steps between two records in one kernel, for dense ReLU nets of any depth."""
+"""The fused engine: all steps between two records in one kernel, for dense ReLU nets."""
 
 from jthermo.engines.fused.build import Unavailable, load
 from jthermo.engines.fused.engine import advance, refusal

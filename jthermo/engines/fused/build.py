@@ -1,7 +1,8 @@
-"""The native library of the fused engine: compiled where it is first used, kept by what it was made from.
+"""Compiles the native library of the fused engine at first use, and caches it.
 
-Nothing is built at installation, so a machine without a compiler installs and runs the same package. The file is kept
-in ``$JTHERMO_CACHE`` or the user's cache folder under a hash of sources, headers, flags and compiler.
+Nothing is compiled at installation, so the same package installs on machines without a compiler.
+The library is cached in ``$JTHERMO_CACHE`` or the user's cache folder, under a hash of its sources,
+flags and compiler.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ import jaxlib
 HERE = Path(__file__).parent
 SOURCES = ("ffi.cc", "dense.h")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-w")
-# a compiler or a linker that can't choose a function when the library is loaded builds the plain one
+# The second variant is for compilers and linkers that cannot select a function by processor when
+# the library is loaded.
 VARIANTS = ((), ("-DJTHERMO_NO_CLONES",))
 TARGET = "jthermo_advance"
 
 
 class Unavailable(Exception):
-    """Why the library can't be had on this machine."""
+    """The library cannot be compiled or loaded on this machine; the message says why."""
 
 
 def compiler() -> list[str] | None:
-    """The C++ compiler's command: ``$CXX``, else the first of c++, g++ and clang++ that is there."""
+    """The command of the C++ compiler: ``$CXX``, else c++, g++ or clang++; None without one."""
     for command in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
         words = shlex.split(command)
         if words and shutil.which(words[0]):
@@ -42,22 +44,22 @@ def compiler() -> list[str] | None:
 
 @functools.cache
 def load() -> Path:
-    """Build the library where that has not been done, and make it known to JAX.
+    """Compile the library if it is not cached, and register it with JAX.
 
     Raises:
-        Unavailable: no compiler, or it refuses.
+        Unavailable: there is no compiler, or compiling or loading fails.
     """
     path = _built()
     try:
         function = getattr(ctypes.CDLL(str(path)), TARGET)
     except (OSError, AttributeError) as error:
-        raise Unavailable(f"{path} can't be loaded ({error}); remove it") from error
+        raise Unavailable(f"{path} cannot be loaded ({error}); delete it") from error
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(function), platform="cpu")
     return path
 
 
 def folder() -> Path:
-    """Where built libraries are kept."""
+    """The folder of compiled libraries."""
     own = os.environ.get("JTHERMO_CACHE")
     return (
         Path(own)
@@ -76,7 +78,7 @@ def _built() -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            made, said = Path(scratch) / path.name, ""
+            output, message = Path(scratch) / path.name, ""
             for variant in VARIANTS:
                 words = [
                     *command,
@@ -86,26 +88,26 @@ def _built() -> Path:
                     str(HERE / SOURCES[0]),
                 ]
                 done = subprocess.run(
-                    [*words, "-o", str(made)], capture_output=True, text=True, check=False
+                    [*words, "-o", str(output)], capture_output=True, text=True, check=False
                 )
                 if done.returncode == 0:
-                    made.replace(
-                        path
-                    )  # whole or not at all, whoever else builds it at the same time
+                    # a rename, so that another process never sees half a file
+                    output.replace(path)
                     return path
-                said = said or done.stderr.strip()[-400:]
+                message = message or done.stderr.strip()[-400:]
     except OSError as error:
         raise Unavailable(
-            f"{path.parent} can't be written ({error.strerror}); set JTHERMO_CACHE to a folder that can"
+            f"{path.parent} is not writable ({error.strerror}); "
+            "set JTHERMO_CACHE to a folder that is"
         ) from error
-    raise Unavailable(f"{shlex.join(command)} fails: {said}")
+    raise Unavailable(f"{shlex.join(command)} fails: {message}")
 
 
 def _identity(command: tuple[str, ...]) -> str:
-    """Sixteen hex digits of all that the library is made from."""
+    """Sixteen hex digits of everything that the compiled library depends on."""
     version = subprocess.run(
         [*command, "--version"], capture_output=True, text=True, check=False
     ).stdout
     texts = [(HERE / name).read_text() for name in SOURCES]
-    made = repr((texts, FLAGS, VARIANTS, command, version, jaxlib.__version__))
-    return hashlib.sha256(made.encode()).hexdigest()[:16]
+    inputs = repr((texts, FLAGS, VARIANTS, command, version, jaxlib.__version__))
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-// Many steps of SGD for a few dense ReLU nets at once, one net per lane of a vector, with nothing but arithmetic.
+// Many steps of SGD for a few dense ReLU nets at once, one net per lane of a vector: pure arithmetic.
 //
 // A value of type F<L> holds the same number of L runs. Every lane does the same operations in the same order whatever
 // L, the lanes beside it and the step at which a call begins, so none of these changes a bit of a run. Random numbers are

@@ -1,7 +1,8 @@
-"""The fused engine: all steps between two records in one kernel, for dense ReLU nets of any depth.
+"""What the fused engine supports (nets, data, loss, noise, optimizer), and its update of a block.
 
-:func:`advance` has the arguments and the result of :func:`jthermo.engines.xla.advance`, from the same random bits; only
-rounding differs. There is a kernel for each kind of device: ``native`` in C++ for CPUs, ``pallas`` for GPUs.
+:func:`advance` has the arguments and the result of :func:`jthermo.engines.xla.advance` and uses the
+same random numbers; only rounding differs. The kernel is ``native`` (C++) on CPUs and ``pallas`` on
+GPUs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["Unavailable", "advance", "load", "refusal"]
 
 
 def refusal(program: step_program.Program, engine: str) -> str | None:
-    """What of a program the kernel of this name lacks; None where it can train it."""
+    """What a program needs and the kernel does not support; None if the kernel can train it."""
     model, data, optimizer = program.model, program.data, program.optimizer
     net = net_of(model)
     plain = optimizer.fn is optax.sgd and all(
@@ -57,7 +58,7 @@ def advance(
     stop: Array,
     held: step_program.HeldArrays,
 ) -> run_state.State:
-    """Train a block of runs, each with leading axis W, from step `start` to step `stop` on one shared clock."""
+    """Train a block of runs (leading axis W) from step `start` to step `stop`."""
     data, batch = program.data, program.batch_size
     keys = jax.vmap(streams.streams)(runs)
     zero = jnp.zeros_like(runs.learning_rate)
@@ -75,8 +76,8 @@ def advance(
     block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
 
     def trained(leaves: list[Array], order: Array, start: Array, stop: Array) -> list[Array]:
-        made = block(start, stop, order, [leaves[i] for i in order_of])
-        return [made[order_of.index(i)] for i in range(len(leaves))]
+        layers = block(start, stop, order, [leaves[i] for i in order_of])
+        return [layers[order_of.index(i)] for i in range(len(leaves))]
 
     if data.num_samples is None or data.sampling != "epochs":
         leaves = trained(leaves, jnp.zeros((len(zero), 1), jnp.int32), start, stop)
@@ -95,7 +96,7 @@ def advance(
 
 
 def _kernel(engine: str) -> Any:
-    """The module of a kernel, by the engine's name in the results. Pallas is loaded where it is used only."""
+    """The module of a kernel, by the engine's name in the results; Pallas is imported on use."""
     if engine == "fused":
         return native
     from jthermo.engines.fused import pallas

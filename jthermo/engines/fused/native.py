@@ -36,10 +36,11 @@ def block(
         net: the layers.
         program: what the runs share.
         keys: of batches, noise and data set, (runs, 2) uint32 each.
-        traced: η, scale or lower end of the inputs, their upper end, scale of the noise, (runs,) each.
+        traced: η, the scale or lower end of the inputs, their upper end, the scale of the noise;
+            (runs,) each.
         start: () int32.
         stop: () int32.
-        order: (runs, n) int32, the examples of this epoch where there are epochs.
+        order: (runs, n) int32, the order of the examples in this epoch; unused without epochs.
         leaves: (runs, …) weights and bias of each layer in turn.
     """
     call = jax.ffi.ffi_call(
@@ -52,7 +53,7 @@ def block(
 
 
 def _options(net: Net, program: step_program.Program) -> np.ndarray:
-    """The fields of ``Net`` and ``Block`` that are static, in the order in which ``ffi.cc`` reads them."""
+    """The static fields of ``Net`` and ``Block``, in the order in which ``ffi.cc`` reads them."""
     data = program.data
     sampling = SAMPLING["fresh" if data.num_samples is None else data.sampling]
     kinds = (SOURCES[type(data)], sampling, LOSSES[program.loss], NOISES[type(program.noise)])

@@ -1,4 +1,4 @@
-"""What the fused kernels have to know of a net: its layers, and where they are among the parameters."""
+"""The nets that the fused kernels support: their layers, and the order of their parameters."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ class Net(NamedTuple):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """(out, in) and (out,) of weights and bias of each layer in turn, as the kernels order the parameters."""
-        made: list[tuple[int, ...]] = []
+        """(out, in) and (out,) of the weights and bias of each layer, in the kernels' order."""
+        shapes: list[tuple[int, ...]] = []
         for n, m, bias in zip(self.widths[:-1], self.widths[1:], self.biases, strict=True):
-            made += [(m, n), (m,)] if bias else [(m, n)]
-        return made
+            shapes += [(m, n), (m,)] if bias else [(m, n)]
+        return shapes
 
 
 def net_of(model: Model) -> Net | None:
-    """The net of a model; None where it is none that the kernels know."""
+    """The net of a model; None if the kernels do not support it."""
     if isinstance(model, TwoLayer):
-        given = model.arguments
-        return Net((given["inputs"], given["hidden"], 1), (given["bias"], False), False)
+        arguments = model.arguments
+        return Net((arguments["inputs"], arguments["hidden"], 1), (arguments["bias"], False), False)
     if isinstance(model, MLP) and model.arguments["hidden"]:
-        given = model.arguments
-        hidden = given["hidden"]
+        arguments = model.arguments
+        hidden = arguments["hidden"]
         return Net(
-            (given["inputs"], *hidden, given["outputs"]), (given["bias"],) * (len(hidden) + 1), True
+            (arguments["inputs"], *hidden, arguments["outputs"]),
+            (arguments["bias"],) * (len(hidden) + 1),
+            True,
         )
     return None
 
 
 def by_layer(model: Any, params: Any) -> list[int]:
-    """Where the leaves of the parameters come in the kernels' order."""
+    """Indices of the leaves of the parameter tree, in the kernels' order."""
     paths = [
         tuple(k.key for k in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
     ]
