@@ -69,7 +69,10 @@ class _Images(InMemory):
 
     def standardised(self, x: Array) -> Array:
         """(x/255 − mean)/std, with mean and std of each channel over the training set."""
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        mean, std = (
+            jnp.expand_dims(np.array(v, np.float32), tuple(range(x.ndim - 1)))
+            for v in (self.mean, self.std)
+        )
         return (x.astype(jnp.float32) / 255 - mean) / std
 
 
