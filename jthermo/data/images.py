@@ -70,8 +70,8 @@ class _Images(InMemory):
     def standardised(self, x: Array) -> Array:
         """(x/255 − mean)/std, with mean and std of each channel over the training set."""
         mean, std = (
-            jnp.expand_dims(np.array(v, np.float32), tuple(range(x.ndim - 1)))
-            for v in (self.mean, self.std)
+            jnp.expand_dims(np.array(channels, np.float32), tuple(range(x.ndim - 1)))
+            for channels in (self.mean, self.std)
         )
         return (x.astype(jnp.float32) / 255 - mean) / std
 
