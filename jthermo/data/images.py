@@ -70,7 +70,7 @@ class _Images(InMemory):
     def standardised(self, x: Array) -> Array:
         """(x/255 − mean)/std, with mean and std of each channel over the training set."""
         mean, std = (
-            np.array(channels, np.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+            jnp.expand_dims(np.array(channels, np.float32), tuple(range(x.ndim - 1)))
             for channels in (self.mean, self.std)
         )
         return (x.astype(jnp.float32) / 255 - mean) / std

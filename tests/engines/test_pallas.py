@@ -229,7 +229,8 @@ def test_a_folder_does_not_move_to_the_other_kernel(gpu, monkeypatch):
 def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
     wide = sweep_of(model=jt.models.MLP(100), data=jt.data.Gaussian(dim=100))
     with pytest.raises(
-        jt.InputError, match=r"does not support .*so many weights; use engine='xla'"
+        jt.InputError,
+        match=r"does not support a net whose weights exceed .* memory; use engine='xla'",
     ):
         engines.settle("fused", None, step_program.programs(wide), None)
     fits = sweep_of(

@@ -43,7 +43,7 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
         (program.loss in LOSSES, f"the loss {program.loss}"),
         (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
         (plain, f"the optimizer {optimizer!r}"),
-        (fits, "room on a GPU's chip for so many weights"),
+        (fits, "a net whose weights exceed a GPU's on-chip memory"),
     ):
         if not has:
             return what
