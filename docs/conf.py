@@ -37,7 +37,7 @@ def keep_letters(app, what, name, obj, options, lines):
     """Escape |x|, (n, *shape) and "B.", which reStructuredText would read as markup."""
     for i, line in enumerate(lines):
         parts = line.split("``")
-        parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+\))", r"\\\g<0>", text) for text in parts[::2]]
+        parts[::2] = [re.sub(r"\||(?<=[ ('\"])\*(?=\w)", r"\\\g<0>", text) for text in parts[::2]]
         lines[i] = re.sub(r"^((?::\w+ \w+:)?\s+)(\w\.)$", r"\1\\\2", "``".join(parts))
 
 

@@ -1,7 +1,7 @@
 """Moments of per-example gradients over a batch, tr Σ1 among them (public as ``jt.gradients``).
 
 The reference implementation is ``jax.vmap(jax.grad)`` over chunks of examples. If every parameter
-belongs to a dense or convolutional layer, :mod:`jthermo.models.per_example` gives the same sums
+belongs to a dense or convolutional layer, ``jthermo.models.per_example`` gives the same sums
 from one backward pass over the batch. The memory is that of one chunk and one gradient, independent
 of the number of examples.
 """

@@ -3,7 +3,7 @@
 Each file is written in full or not at all, and the manifest, which lists the SHA-256 of each record
 file, is written last: a file that no manifest names is ignored. Rows belong to runs, identified by
 (key, seed), so shards, processes and extended sweeps write into one folder. The layout is in
-:mod:`jthermo.results.layout`, reading in :mod:`jthermo.results.reading`.
+``jthermo.results.layout``, reading in ``jthermo.results.reading``.
 """
 
 from __future__ import annotations
