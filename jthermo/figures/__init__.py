@@ -1,6 +1,6 @@
 """Matplotlib panels, and the pages of `jthermo explore` and `jthermo report`. No JAX here."""
 
-from jthermo.figures.colours import CATEGORIES, colours
+from jthermo.figures.colours import colours
 from jthermo.figures.panels import (
     band,
     clocks,
@@ -16,7 +16,6 @@ from jthermo.figures.style import COLUMN, PAGE, style
 from jthermo.figures.svg import save, svg
 
 __all__ = [
-    "CATEGORIES",
     "COLUMN",
     "PAGE",
     "band",
