@@ -246,7 +246,7 @@ def replicate_column(name: str) -> str | None:
 
 
 def powers(field: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """Parse NAME=POWER to a number and NAME=LOW:HIGH to a pair, by name."""
+    """Options as a dict by NAME: NAME=POWER gives a number, NAME=LOW:HIGH the pair (low, high)."""
     by_name: dict[str, Any] = {}
     for text in texts:
         name, _, power = text.partition("=")

@@ -186,7 +186,11 @@ class CurveLikelihood:
         )
 
     def gradient(self, solution: Solution) -> np.ndarray:
-        """∂(fitted)/∂θ at a fixed curve, (N, P): F'·log c for shifts, F·log c for heights."""
+        """Derivative of the N fitted averages with respect to the P exponents, (N, P).
+
+        The curve F is held fixed. An exponent of the time gives F'·log c, with c its control; an
+        exponent of the value gives F·log c.
+        """
         log_tau = self.means.log_tau(solution.theta)
         slope = self.lattice.design(log_tau, solution.span, slope=True) @ solution.beta
         shifts = self.means.binned(slope[:, None] * self.means.controls)

@@ -229,7 +229,7 @@ def local_noise(rows: np.ndarray) -> np.ndarray:
 
 
 def ages_of(log_tau: np.ndarray, settings: Settings) -> np.ndarray:
-    """The log T of memory in τ, for records at these log τ."""
+    """Log of the times T of the kernels with memory in τ: fixed fractions of the range of log τ."""
     return log_tau.min() + np.ptp(log_tau) * np.array(settings.memory_ages)
 
 

@@ -72,8 +72,8 @@ def settle(
         raise InputError(
             "engine",
             begun_with,
-            f"this folder was created with this engine, but here {reason}; "
-            "resume on a machine that has this engine, or choose another folder",
+            f"this folder was created with this engine, which cannot be used here: {reason}; "
+            "resume on a machine that supports it, or choose another folder",
         )
     if wanted == "fused":
         raise InputError("engine", "fused", f"{reason}; use engine='xla'")

@@ -79,10 +79,11 @@ class Keeper:
     def keeping(
         self, cohort: Cohort
     ) -> Iterator[Callable[[int, Callable[[], dict[str, np.ndarray]]], None]]:
-        """Save checkpoints of a cohort while it is trained.
+        """A context in which the checkpoints of a cohort are saved while it is trained.
 
         Yields:
-            The function `tend` of :func:`jthermo.execution.train_cohort.train_cohort`.
+            A function of a step and of a callable that returns the cohort's rows. Training calls
+            it after every piece of work; it saves when the policy says so, and stops on a signal.
         """
         self.seconds = 0.0
         if self._folder is None:

@@ -26,7 +26,7 @@ ROOMY = 8
 
 
 class Line(NamedTuple):
-    """Peak memory of a program on one device: fixed + per_block · blocks, in bytes."""
+    """Peak memory of a program on one device as a line: fixed + per_block · blocks bytes."""
 
     fixed: int
     per_block: int

@@ -53,7 +53,7 @@ class Tape(NamedTuple):
 
 
 def record(model: Model, params: Any, x: Float[Array, "m ..."]) -> Tape:
-    """Run a batch forward and keep the inputs of every linear layer."""
+    """Run a batch forward; return the outputs, and a tape of the inputs of every linear layer."""
     shapes = _shapes(model, params, x)
 
     def forward(shifts: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:

@@ -98,7 +98,7 @@ def _exponent_line(row: Mapping[str, Any]) -> str:
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """The exponent of a row with its interval, as tables, terminal and report print it."""
+    """The exponent of a row with its interval, as text: the same in tables, terminal and report."""
     if None in (row["exponent"], row["low"], row["high"]):
         return "not identifiable"
     return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

@@ -55,7 +55,7 @@ def write_between(page: Path, sections: Mapping[str, str]) -> None:
     if not written:
         begin, end = _markers(next(iter(sections)))
         raise InputError(
-            "page", str(page), f"has no lines {begin} and {end}; add them where the text belongs"
+            "page", str(page), f"has no lines {begin} and {end}; add both where the tables go"
         )
     write_whole(page, text.encode())
 

@@ -95,8 +95,9 @@ class Store:
 
         Args:
             name: file name of the records, without suffix.
-            part: key and seed (R,), step (R, K), and every variable (R, K, …).
-            attrs: provenance; values whose name ends in ``_seconds`` are added up over calls.
+            part: arrays by name, for R runs and K records: key and seed (R,), step (R, K), and
+                every variable (R, K, …).
+            attrs: provenance; values whose name ends in ``_seconds`` are summed over calls.
 
         Raises:
             StorageError: the disk is full or fails.

@@ -289,8 +289,8 @@ def density(
         edges: bin edges, (K + 1,).
 
     Returns:
-        ρ in each bin, (K,), per unit length. It integrates to the fraction of walkers within the
-        edges.
+        The density ρ per unit length in each of the K bins, ``value`` (K,), and its
+        ``standard_error`` (K,). ρ integrates to the fraction of walkers within the edges.
 
     >>> import numpy as np
     >>> rho = density(np.linspace(0, 1, 1000), [0, 0.5, 1])

@@ -53,7 +53,9 @@ class Optimizer:
             raise
         except (TypeError, ValueError) as error:
             raise InputError(
-                "optimizer", self, f"{fn.__name__} rejects these arguments ({error}); correct them"
+                "optimizer",
+                self,
+                f"{fn.__name__} rejects these arguments: {error}",
             ) from None
 
     @property
