@@ -14,7 +14,7 @@ form. Under a true collapse all of them are normal with covariance R C R', where
 replicates' own scatter with the noise model as the intervals do. They share one χ²_ν scale because
 C is estimated.
 
-Which contrast a failure moves is not known beforehand. The test with the largest average power is
+Which contrast a failure moves is not known in advance. The test with the largest average power is
 then the mean likelihood ratio (Andrews and Ploberger 1994),
 
     T = Σ_j w_j exp(κ z_j²/2),
