@@ -76,4 +76,4 @@ class TwoLayer(Model):
 
     def step_model(self) -> Model:
         """The same net with the default init, on which neither update nor observables depend."""
-        return TwoLayer(**{**self.arguments, "init": "torch"})
+        return type(self)(**{**self.arguments, "init": "torch"})

@@ -145,7 +145,7 @@ def unit_rates(params: Any, scale: Real[ArrayLike, ""] = 1.0) -> Float[Array, " 
 
 
 def _gaussian_two_layer(model: Model, data: Any) -> bool:
-    return isinstance(model, TwoLayer) and isinstance(data, Gaussian)
+    return type(model) is TwoLayer and type(data) is Gaussian
 
 
 def _active_fraction(model: Model, params: Any, x: Array) -> Array:

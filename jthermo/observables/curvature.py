@@ -95,7 +95,7 @@ class TraceBound(Observable):
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """Refuse nets that are not a chain of dense layers, and the squared loss."""
-        if not isinstance(model, TwoLayer | MLP):
+        if type(model) not in (TwoLayer, MLP):
             raise InputError(
                 "trace_bound",
                 model,

@@ -215,9 +215,9 @@ def _masked_squares(layers: _Layers, masks: list[Array]) -> tuple[list[Array], l
 
 def _chain(model: Any, params: Any) -> _Layers:
     """Weights (out, in) and biases of a net that is a chain of dense layers."""
-    if isinstance(model, TwoLayer):
+    if type(model) is TwoLayer:
         return [(params["W"], params.get("b")), (params["V"][None], None)]
-    if isinstance(model, MLP):
+    if type(model) is MLP:
         return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
     raise InputError(
         "model", model, "the bound of A.5 needs a chain of dense layers: use TwoLayer or MLP"

@@ -32,11 +32,14 @@ class Net(NamedTuple):
 
 
 def net_of(model: Model) -> Net | None:
-    """The net of a model; None if the kernels do not support it."""
-    if isinstance(model, TwoLayer):
+    """The net of a model; None if the kernels do not support it.
+
+    A subclass is not supported: it may have another nonlinearity.
+    """
+    if type(model) is TwoLayer:
         arguments = model.arguments
         return Net((arguments["inputs"], arguments["hidden"], 1), (arguments["bias"], False), False)
-    if isinstance(model, MLP) and model.arguments["hidden"]:
+    if type(model) is MLP and model.arguments["hidden"]:
         arguments = model.arguments
         hidden = arguments["hidden"]
         return Net(
@@ -52,7 +55,7 @@ def by_layer(model: Any, params: Any) -> list[int]:
     paths = [
         tuple(k.key for k in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
     ]
-    if isinstance(model, TwoLayer):
+    if type(model) is TwoLayer:
         names: list[tuple[str, ...]] = [("W",), ("b",), ("V",)]
     else:
         names = [(layer, part) for layer in model.layers for part in ("kernel", "bias")]
