@@ -1,7 +1,7 @@
 """A release: one version, tested lower bounds of dependencies, valid GitHub files."""
 
+import ast
 import importlib.metadata
-import re
 import sys
 import tomllib
 from pathlib import Path
@@ -20,10 +20,14 @@ IMPORT_NAMES = {"orbax-checkpoint": "orbax"}
 
 def imports(folder):
     """Top-level names of all modules that the files of `folder` import anywhere."""
-    pattern = r"^\s*(?:from|import) ([a-zA-Z_]\w*)"
-    return {
-        n for p in folder.rglob("*.py") for n in re.findall(pattern, p.read_text(), re.MULTILINE)
-    }
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
 
 
 def test_the_version_is_the_same_everywhere():
