@@ -20,8 +20,8 @@ NOT_COMMON = ("rows", "sensitivity", "code", "records")
 def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the rows of one experiment in ``claims.json`` and renew the verdicts.
 
-    If the experiment has the same rows as before, its entry is left unchanged, including when and
-    with what it was made. An experiment without its data (``not_run``) keeps the rows that another
+    If the experiment has the same rows as before, to six significant digits, its entry is left
+    unchanged, including when and with what it was made. An experiment without its data (``not_run``) keeps the rows that another
     machine computed.
 
     Args:
@@ -68,5 +68,18 @@ def _replace(
 
 
 def _comparable(entry: Mapping[str, Any]) -> str:
-    """An entry without when and on what machine it was made, as text."""
-    return json.dumps({**entry, "made": None}, sort_keys=True)
+    """An entry as text, without when and on what machine it was made, and without rounding errors.
+
+    Another processor changes the last digits of a fit. Six significant digits are far below every
+    interval, so an entry that agrees to them holds the same findings.
+    """
+    return json.dumps(_rounded({**entry, "made": None}), sort_keys=True)
+
+
+def _rounded(value: Any) -> Any:
+    """JSON data with every float at six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

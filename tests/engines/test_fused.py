@@ -141,7 +141,9 @@ def test_a_folder_keeps_its_engine(tmp_path, monkeypatch):
     with pytest.raises(jt.InputError, match="created with engine 'fused'"):
         jt.run(wider, out, engine="xla", extend=True, progress=False)
     monkeypatch.setattr(fused, "load", unavailable)
-    with pytest.raises(jt.InputError, match=r"created with this engine, which cannot be used here: .* no compiler"):
+    with pytest.raises(
+        jt.InputError, match=r"created with this engine, which cannot be used here: .* no compiler"
+    ):
         jt.run(wider, out, extend=True, progress=False)
     monkeypatch.undo()
     assert jt.run(wider, out, extend=True, progress=False).attrs["engine"] == "fused"

@@ -237,7 +237,7 @@ def test_a_fused_folder_does_not_change_its_kind_of_device(tmp_path):
             run(NETS["pallas"], tmp_path / "gpu")
     code, said = elsewhere(tmp_path / "gpu", "pallas", stop=False)
     assert code == 0
-    assert "'pallas': this folder was created with this engine, but here" in said
+    assert "'pallas': this folder was created with this engine, which cannot be used here" in said
 
 
 def test_observables_agree_with_a_cpu():

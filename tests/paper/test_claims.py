@@ -109,6 +109,19 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
         claims_tables.write_tables(path, tmp_path / "bare.md")
 
 
+@pytest.mark.parametrize(("factor", "kept"), [(1 + 1e-12, True), (1 + 1e-4, False)])
+def test_rounding_errors_change_no_byte_and_other_findings_do(tmp_path, factor, kept):
+    """A rerun on another processor differs in the last digits of its fits."""
+    path = tmp_path / "claims.json"
+    rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
+    claims_json.update(path, "fig3_4", {"command": "x", "rows": rows, "made": {"date": "then"}})
+    before = path.read_bytes()
+    (row,) = rows["C2"]
+    again = {"C2": [{**row, "exponent": row["exponent"] * factor}]}
+    claims_json.update(path, "fig3_4", {"command": "x", "rows": again, "made": {"date": "now"}})
+    assert (path.read_bytes() == before) == kept
+
+
 def test_a_claim_names_its_row_and_one_statement():
     for bad in ({"exponent": 2, "above": 1}, {}):
         with pytest.raises(InputError, match="give either exponent= or above=, and not both"):
