@@ -21,8 +21,8 @@ def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]
     """Replace the rows of one experiment in ``claims.json`` and renew the verdicts.
 
     If the experiment has the same rows as before, to six significant digits, its entry is left
-    unchanged, including when and with what it was made. An experiment without its data (``not_run``) keeps the rows that another
-    machine computed.
+    unchanged, including when and with what it was made. An experiment without its data
+    (``not_run``) keeps the rows that another machine computed.
 
     Args:
         path: the file; it is created if needed.
