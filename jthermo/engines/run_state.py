@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jthermo.engines.step_program import Run, built_optimizer
+from jthermo.engines.step_program import Run, built_optimizer, initial_params
 from jthermo.models import Model
 from jthermo.randomness.streams import init_key
 from jthermo.update_rule.optimizer import Optimizer
@@ -19,5 +19,5 @@ class State(NamedTuple):
 
 def init(model: Model, optimizer: Optimizer, run: Run) -> State:
     """State of one run before its first step; the seed and the model determine the parameters."""
-    params = model.init(init_key(run.seed))
+    params = initial_params(model, init_key(run.seed), run)
     return State(params, built_optimizer(optimizer, run).init(params))

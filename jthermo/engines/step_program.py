@@ -52,7 +52,7 @@ class Run(NamedTuple):
         stream: () uint32, hash of the run's configuration; 0 if the runs of a sweep share their
             data.
         learning_rate: () float32, η.
-        hyper: () float32 by dotted name: every float of data, noise and optimizer.
+        hyper: () float32 by dotted name: every float of data, noise, optimizer and model.init.
     """
 
     seed: Any
@@ -69,10 +69,16 @@ def split(
     hyper = {
         f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()
     }
+    hyper |= {f"model.{k}": v for k, v in config.model.init_floats.items()}
     data, noise, optimizer = (_bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values())
     model = config.model.step_model()
     static = (model, data, noise, optimizer, config.loss, config.batch_size)
     return Program(*static, record.observables, record.probe_size, engine), hyper
+
+
+def starting_model(model: Model) -> Model:
+    """The model in a compiled init: the numbers of its ``Init`` are inputs, so they are zero."""
+    return model.with_init_floats(dict.fromkeys(model.init_floats, 0.0))
 
 
 def programs(sweep: Sweep) -> tuple[Program, ...]:
@@ -83,6 +89,11 @@ def programs(sweep: Sweep) -> tuple[Program, ...]:
 def built_optimizer(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:
     """The optax transformation with the run's η and hyperparameters."""
     return optimizer.build(run.learning_rate, _own(run, "optimizer"))
+
+
+def initial_params(model: Model, key: Array, run: Run) -> Any:
+    """The parameters at which a run starts, with the run's numbers in the model's init."""
+    return model.with_init_floats(_own(run, "model")).init(key)
 
 
 def source_of(program: Program, run: Run) -> Source:

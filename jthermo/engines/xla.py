@@ -96,4 +96,6 @@ def _step(
     (gradient,) = pull_back(residual / program.batch_size)
     optimizer = built_optimizer(program.optimizer, run)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    if (factor := program.model.learning_rate_factor) != 1:
+        updates = jax.tree.map(lambda update: factor * update, updates)
     return State(optax.apply_updates(state.params, updates), opt_state)

@@ -188,7 +188,8 @@ def cohorts(
         key, steps = sweep.key_of(config), sweep.steps_of(config)
         width = (widths or {}).get(key) or width_of(sweep, program, platform)
         # A field that is None is static and one that is a float is traced: different programs.
-        members = grouped.setdefault((program, config.model, width), [])
+        model = step_program.starting_model(config.model)
+        members = grouped.setdefault((program, model, width), [])
         clock = clocks.setdefault(steps, len(clocks))
         members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in group.seeds)
     result, first = [], 0

@@ -1,16 +1,17 @@
-"""Convolutional ReLU nets; the default is the paper's 6-layer CNN."""
+"""Convolutional nets; the default is the paper's 6-layer CNN."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from jthermo.errors import InputError
-from jthermo.models.deep_net import DeepModule, DeepNet, check_deep_net, widths
+from jthermo.errors import InputError, whole_number
+from jthermo.models.built_in import BuiltIn, DeepModule, Options, widths
+from jthermo.models.init import Init
 
 
-class CNN(DeepNet):
-    """Convolutional ReLU net: blocks of 3 × 3 convolutions and a 2 × 2 max pool, then dense layers.
+class CNN(BuiltIn):
+    """Convolutional net: blocks of 3 × 3 convolutions and a 2 × 2 max pool, then dense layers.
 
     The convolutions have zero padding. Parameters: ``conv_0/kernel`` (9 · channels, width), whose
     rows run over (row, column, channel) of the window, ``conv_0/bias`` …, ``hidden_0/kernel`` …,
@@ -23,6 +24,8 @@ class CNN(DeepNet):
         outputs: 1 for the logistic loss, C for softmax.
         bias: whether every layer has a bias.
         init: as for :class:`MLP`, with fan_in = 9 · channels for a convolution.
+        activation: as for :class:`MLP`; it follows every layer but the last.
+        parametrization: as for :class:`MLP`.
 
     Raises:
         InputError: an argument has the wrong type or range, or the image is too small for the
@@ -42,7 +45,9 @@ class CNN(DeepNet):
         hidden: Sequence[int] = (128,),
         outputs: int = 10,
         bias: bool = True,
-        init: str = "torch",
+        init: str | Init = "torch",
+        activation: str = "relu",
+        parametrization: str = "standard",
     ) -> None:
         shape, hidden = widths("model.input_shape", input_shape), widths("model.hidden", hidden)
         if len(shape) != 3:
@@ -61,7 +66,9 @@ class CNN(DeepNet):
                 f"{len(blocks)} blocks halve the image {len(blocks)} times, for which "
                 f"{shape[0]} × {shape[1]} pixels are too few; give fewer blocks",
             )
-        outputs = check_deep_net(hidden, outputs, bias, init)
-        module = DeepModule(shape, blocks, hidden, outputs, bias, init)
+        options = Options(bias, init, activation, parametrization)
+        options.check(hidden)
+        outputs = whole_number("model.outputs", outputs)
+        module = DeepModule(shape, blocks, hidden, outputs, options)
         layers: dict[str, Any] = {"input_shape": shape, "channels": blocks, "hidden": hidden}
-        super().__init__(module, shape, {**layers, "outputs": outputs, "bias": bias, "init": init})
+        super().__init__(module, shape, {**layers, "outputs": outputs, **options._asdict()})

@@ -11,11 +11,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.models.init import Init
+from jthermo.models.init import Initializer
 
 
 class Layer(nn.Module):
-    """a = W·patch(x) + b: a dense layer, or a convolution with stride 1 and zero padding.
+    """a = m·W·patch(x) + m_b·b: a dense layer, or a convolution with stride 1 and zero padding.
 
     Parameters: kernel (fan_in, features), whose fan_in runs over rows, columns and channels of the
     patch, and bias (features,).
@@ -27,14 +27,18 @@ class Layer(nn.Module):
         kernel_init: initializer of the kernel.
         bias_init: initializer of the bias.
         hidden: whether a nonlinearity follows; then a is sown for observables.
+        weight_factor: m, see :mod:`jthermo.models.parametrization`.
+        bias_factor: m_b.
     """
 
     features: int
     size: int | None
     bias: bool
-    kernel_init: Init
-    bias_init: Init
+    kernel_init: Initializer
+    bias_init: Initializer
     hidden: bool = True
+    weight_factor: float = 1.0
+    bias_factor: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -43,14 +47,16 @@ class Layer(nn.Module):
         a = h @ self.param("kernel", self.kernel_init, (h.shape[-1], self.features))
         if self.bias:
             bias = self.param("bias", self.bias_init, (self.features,))
+            bias = bias if self.bias_factor == 1 else self.bias_factor * bias
             a = a + jnp.expand_dims(bias, tuple(range(a.ndim - 1)))
         if self.hidden:
             self.sow("preactivations", "a", a)
         return a
 
     def unfold(self, x: Array) -> Array:
-        """The factor of the kernel: x itself, or its patches."""
-        return x if self.size is None else patches(x, self.size)
+        """What the kernel multiplies: x or its patches, times m."""
+        h = x if self.size is None else patches(x, self.size)
+        return h if self.weight_factor == 1 else self.weight_factor * h
 
 
 def patches(x: Array, size: int) -> Array:

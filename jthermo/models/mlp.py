@@ -1,4 +1,4 @@
-"""Fully connected ReLU nets of any depth and width."""
+"""Fully connected nets of any depth and width; ReLU unless told otherwise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from jthermo.errors import whole_number
-from jthermo.models.deep_net import DeepModule, DeepNet, check_deep_net, widths
+from jthermo.models.built_in import BuiltIn, DeepModule, Options, widths
+from jthermo.models.init import Init
 
 
-class MLP(DeepNet):
-    """Fully connected ReLU net: h^l = relu(W^l h^(l−1) + b^l), f = W^n h^(n−1) + b^n (App. A.5).
+class MLP(BuiltIn):
+    """Fully connected net: h^l = φ(W^l h^(l−1) + b^l), f = W^n h^(n−1) + b^n (App. A.5, φ = ReLU).
 
     Parameters: ``hidden_0/kernel`` (inputs, width), ``hidden_0/bias`` …, ``output/kernel``,
     ``output/bias``. An image of `inputs` numbers is flattened.
@@ -23,7 +24,12 @@ class MLP(DeepNet):
         init: ``"torch"``: W, b ~ U(±1/√fan_in). ``"he"``: W ~ N(0, 2/fan_in), output layer
             N(0, 1/fan_in), b = 0. ``"unit"``: W ~ N(0, 1/fan_in), output layer N(0, 1), b = 0.
             ``"paired_he"``: as ``"he"``, but each unit of the last hidden layer appears twice, with
-            opposite output weights, so that f = 0.
+            opposite output weights, so that f = 0. Or ``jt.models.Init(...)`` with gains.
+        activation: φ: ``"relu"``, ``"tanh"``, ``"gelu"``, ``"erf"`` (of a/√2), ``"leaky_relu"``
+            (slope .01), ``"softplus"`` or ``"identity"``.
+        parametrization: ``"standard"``; ``"ntk"``: W/√fan_in with W of order 1; ``"mean_field"``,
+            for one hidden layer: f is the mean over its units, and the learning rate is η·width;
+            ``"mup"``: the maximal update parametrization for SGD (Yang & Hu 2021).
 
     Raises:
         InputError: an argument has the wrong type or range.
@@ -41,13 +47,17 @@ class MLP(DeepNet):
         hidden: Sequence[int] = (100,) * 5,
         outputs: int = 1,
         bias: bool = True,
-        init: str = "torch",
+        init: str | Init = "torch",
+        activation: str = "relu",
+        parametrization: str = "standard",
     ) -> None:
         inputs, hidden = whole_number("model.inputs", inputs), widths("model.hidden", hidden)
-        outputs = check_deep_net(hidden, outputs, bias, init)
-        module = DeepModule((inputs,), (), hidden, outputs, bias, init)
+        options = Options(bias, init, activation, parametrization)
+        options.check(hidden)
+        outputs = whole_number("model.outputs", outputs)
+        module = DeepModule((inputs,), (), hidden, outputs, options)
         arguments = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
-        super().__init__(module, (inputs,), {**arguments, "bias": bias, "init": init})
+        super().__init__(module, (inputs,), {**arguments, **options._asdict()})
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -70,6 +70,20 @@ class Model:
         """The model for the compiled update: equal for models that differ only in their init."""
         return self
 
+    @property
+    def init_floats(self) -> dict[str, float]:
+        """The numbers of the initialisation that compiled programs take as inputs, by name."""
+        return {}
+
+    def with_init_floats(self, floats: Mapping[str, Any]) -> Model:
+        """The model with these numbers in its initialisation; they may be traced."""
+        return self
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """The factor by which every update is multiplied, beside η."""
+        return 1.0
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"

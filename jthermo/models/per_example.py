@@ -181,6 +181,8 @@ def _shapes(model: Model, params: Any, x: Any) -> list[tuple[tuple[str, ...], tu
 def _unfold(layer: nn.Module, h: Array) -> Array:
     """The factor of the kernel, with the fan-in last; norms don't depend on the order within it."""
     if isinstance(layer, Layer):
+        if layer.bias_factor != 1:
+            raise NotImplementedError("the gradient of this layer's bias is not δ")
         return layer.unfold(h)
     if isinstance(layer, nn.Dense):
         return h

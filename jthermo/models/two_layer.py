@@ -6,9 +6,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.errors import InputError, whole_number
-from jthermo.models.init import INITS, two_layer_initializers
-from jthermo.models.model import Model
+from jthermo.errors import whole_number
+from jthermo.models.activations import ACTIVATIONS
+from jthermo.models.built_in import BuiltIn, Options
+from jthermo.models.init import Init, bias_init, kernel_init
+from jthermo.models.parametrization import factors
 
 
 class TwoLayerModule(nn.Module):
@@ -16,24 +18,37 @@ class TwoLayerModule(nn.Module):
 
     inputs: int
     hidden: int
-    bias: bool
-    scheme: str
+    options: Options
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Outputs, () or (M,), of one example (inputs,) or a batch (M, inputs)."""
-        init_w, init_b, init_v = two_layer_initializers(self.scheme, self.inputs, self.hidden)
-        w = self.param("W", init_w, (self.hidden, self.inputs))
-        a = x @ w.T
-        if self.bias:
-            b = self.param("b", init_b, (self.hidden,))
+        n, options = self.hidden, self.options
+        below, above = (
+            factors(options.parametrization, self.inputs, n, "last_hidden", first=True),
+            factors(options.parametrization, n, 1, "output", first=False),
+        )
+        init_w, init_b, init_v = (
+            kernel_init(options.init, self.inputs, "last_hidden", 0, below.weight_start),
+            bias_init(options.init, self.inputs, "last_hidden", below.bias_start),
+            kernel_init(options.init, n, "output", scale=above.weight_start),
+        )
+        a = _times(below.weight, x) @ self.param("W", init_w, (n, self.inputs)).T
+        if options.bias:
+            b = _times(below.bias, self.param("b", init_b, (n,)))
             a = a + jnp.expand_dims(b, tuple(range(a.ndim - 1)))
         self.sow("preactivations", "hidden", a)
-        return nn.relu(a) @ self.param("V", init_v, (self.hidden,))
+        h = _times(above.weight, ACTIVATIONS[options.activation](a))
+        return h @ self.param("V", init_v, (n,))
 
 
-class TwoLayer(Model):
-    """f(x) = Σ_i V_i relu(Σ_j W_ij x_j + b_i), one output and no output bias (Sec. 4 of the paper).
+def _times(factor: float, x: Array) -> Array:
+    """`factor` · x, and x itself for 1, so that the standard parametrization costs nothing."""
+    return x if factor == 1 else factor * x
+
+
+class TwoLayer(BuiltIn):
+    """f(x) = Σ_i V_i φ(Σ_j W_ij x_j + b_i), one output and no output bias (Sec. 4, φ = ReLU).
 
     Parameters: W (hidden, inputs), b (hidden,) unless ``bias=False``, V (hidden,).
 
@@ -44,10 +59,13 @@ class TwoLayer(Model):
             x ≥ 0.
         init: ``"torch"``: W, b ~ U(±1/√d), V ~ U(±1/√N). ``"he"``: W ~ N(0, 2/d), b = 0,
             V ~ N(0, 1/N). ``"unit"``: W ~ N(0, 1/d), b = 0, V ~ N(0, 1). ``"paired_he"``: as
-            ``"he"``, but each unit appears twice, with opposite V, so that f = 0.
+            ``"he"``, but each unit appears twice, with opposite V, so that f = 0. Or
+            ``jt.models.Init(...)`` with gains of its own.
+        activation: φ, one of those of :class:`MLP`.
+        parametrization: as for :class:`MLP`.
 
     Raises:
-        InputError: an argument has the wrong type or range; `hidden` is odd with ``"paired_he"``.
+        InputError: an argument has the wrong type or range; `hidden` is odd with a paired init.
 
     >>> import jax
     >>> model = TwoLayer(inputs=3, hidden=4, init="paired_he")
@@ -58,22 +76,19 @@ class TwoLayer(Model):
     0.0
     """
 
-    def __init__(self, inputs: int, hidden: int, bias: bool = True, init: str = "torch") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        bias: bool = True,
+        init: str | Init = "torch",
+        activation: str = "relu",
+        parametrization: str = "standard",
+    ) -> None:
         inputs, hidden = (
             whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden))
         )
-        if init not in INITS:
-            raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
-        if init == "paired_he" and hidden % 2:
-            raise InputError(
-                "model.hidden", hidden, "paired_he needs an even number of hidden units"
-            )
-        if not isinstance(bias, bool):
-            raise InputError("model.bias", bias, "use True or False")
-        module = TwoLayerModule(inputs, hidden, bias, init)
-        arguments = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
-        super().__init__(module, (inputs,), arguments)
-
-    def step_model(self) -> Model:
-        """The same net with the default init, on which neither update nor observables depend."""
-        return type(self)(**{**self.arguments, "init": "torch"})
+        options = Options(bias, init, activation, parametrization)
+        options.check((hidden,))
+        arguments = {"inputs": inputs, "hidden": hidden, **options._asdict()}
+        super().__init__(TwoLayerModule(inputs, hidden, options), (inputs,), arguments)

@@ -145,7 +145,9 @@ def unit_rates(params: Any, scale: Real[ArrayLike, ""] = 1.0) -> Float[Array, " 
 
 
 def _gaussian_two_layer(model: Model, data: Any) -> bool:
-    return type(model) is TwoLayer and type(data) is Gaussian
+    if type(model) is not TwoLayer or type(data) is not Gaussian:
+        return False
+    return model.arguments["parametrization"] == "standard"
 
 
 def _active_fraction(model: Model, params: Any, x: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jthermo.errors import InputError, whole_number
-from jthermo.models import MLP, Model, TwoLayer
+from jthermo.models import Model
 from jthermo.observables import curvature_estimators
 from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.theory import hessian
@@ -95,12 +95,9 @@ class TraceBound(Observable):
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """Refuse nets that are not a chain of dense layers, and the squared loss."""
-        if type(model) not in (TwoLayer, MLP):
-            raise InputError(
-                "trace_bound",
-                model,
-                "the bound of A.5 needs a chain of dense layers: use TwoLayer or MLP",
-            )
+        if not hessian.is_chain(model):
+            remedy = "the bound of A.5 needs a chain of dense ReLU layers: use TwoLayer or MLP"
+            raise InputError("trace_bound", model, remedy)
         if loss == "squared":
             raise InputError(
                 "trace_bound", loss, "the bound holds for the logistic and softmax losses only"

@@ -21,6 +21,7 @@ STABLE_NAMES = {
     "jthermo.models:TwoLayer": "jthermo.models.two_layer:TwoLayer",
     "jthermo.models:MLP": "jthermo.models.mlp:MLP",
     "jthermo.models:CNN": "jthermo.models.cnn:CNN",
+    "jthermo.models:Init": "jthermo.models.init:Init",
     "jthermo.data.synthetic:Gaussian": "jthermo.data.synthetic:Gaussian",
     "jthermo.data.synthetic:Uniform": "jthermo.data.synthetic:Uniform",
     "jthermo.data.synthetic:Sphere": "jthermo.data.synthetic:Sphere",

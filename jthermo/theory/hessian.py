@@ -213,12 +213,16 @@ def _masked_squares(layers: _Layers, masks: list[Array]) -> tuple[list[Array], l
     return below, above
 
 
+def is_chain(model: Any) -> bool:
+    """Whether the bound of A.5 holds: a plain ReLU chain, and no subclass of the nets' classes."""
+    return type(model) in (TwoLayer, MLP) and model.is_plain_relu
+
+
 def _chain(model: Any, params: Any) -> _Layers:
     """Weights (out, in) and biases of a net that is a chain of dense layers."""
-    if type(model) is TwoLayer:
+    if not is_chain(model):
+        remedy = "the bound of A.5 needs a chain of dense ReLU layers: use TwoLayer or MLP"
+        raise InputError("model", model, remedy)
+    if isinstance(model, TwoLayer):
         return [(params["W"], params.get("b")), (params["V"][None], None)]
-    if type(model) is MLP:
-        return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]
-    raise InputError(
-        "model", model, "the bound of A.5 needs a chain of dense layers: use TwoLayer or MLP"
-    )
+    return [(params[n]["kernel"].T, params[n].get("bias")) for n in model.layers]

@@ -25,6 +25,7 @@ X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 1, 0])
 VALUES = {
     "TwoLayer": jt.models.TwoLayer(inputs=3, hidden=4),
     "MLP": jt.models.MLP(inputs=3, hidden=(4,)),
+    "Init": jt.models.TwoLayer(inputs=3, hidden=4, init=jt.models.Init(output_gain=0.5)),
     "CNN": jt.models.CNN(),
     "Flax": as_model(nn.Dense(1), (3,)),
     "Gaussian": jt.data.Gaussian(dim=3),
@@ -63,6 +64,7 @@ VALUES = {
 GOLDEN = {
     "TwoLayer": (0xBBD714B6, "f9d88bec704d7bf7", "6bbe0f0ed92ac916", "b2620807cd44e10f"),
     "MLP": (0x1AC41D24, "39b375b610a6d7df", "6bbe0f0ed92ac916", "795d97a4c9435361"),
+    "Init": (0xFD3B8E1C, "fed51831a5520088", "6bbe0f0ed92ac916", "2ceebcd46ae3a7fe"),
     "CNN": (0x12AEAE7D, "46219ea4dc463e47", "6bbe0f0ed92ac916", "8de1f95f68c83759"),
     "Flax": (0xDAAE6441, "07fb0ccbc26ddfb9", "6bbe0f0ed92ac916", "d2c97dcb2acce2bd"),
     "Gaussian": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
@@ -137,6 +139,7 @@ def sweep_with(name):
 def test_every_value_has_a_golden_row():
     assert set(VALUES) == set(GOLDEN)
     named = {type(v).__name__ for v in VALUES.values()} | {
+        "Init",
         "stepped_sgd",
         "Model",
         "Custom",
@@ -187,7 +190,7 @@ def test_no_class_that_a_sweep_can_hold_lacks_a_stable_name():
         )
         and not inspect.isabstract(kind)
         and not kind.__name__.startswith("_")
-        and kind.__name__ not in ("InMemory", "DeepNet", "Source")
+        and kind.__name__ not in ("InMemory", "BuiltIn", "Source")
     }
     assert places <= set(stable_names.STABLE_NAMES.values())
 

@@ -277,9 +277,9 @@ def test_curvature_is_recorded_in_a_sweep():
 
 def test_invalid_arguments_are_refused():
     cnn = jt.models.CNN(SHAPE, BLOCKS)
-    with pytest.raises(InputError, match="chain of dense layers"):
+    with pytest.raises(InputError, match="chain of dense ReLU layers"):
         hessian.trace_bound(cnn, {}, jnp.ones((1, *SHAPE)))
-    with pytest.raises(InputError, match="chain of dense layers"):
+    with pytest.raises(InputError, match="chain of dense ReLU layers"):
         jt.trace_bound().check(cnn, None, "softmax")
     for wrong in (
         lambda: jt.hessian_trace("guess"), lambda: jt.hessian_trace("hutchinson", 1),

@@ -35,7 +35,7 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     )
     fits = net is None or engine == "fused" or _kernel(engine).shape(net, program.batch_size).runs
     for has, what in (
-        (net is not None, f"the model {type(model).__name__}"),
+        (net is not None, f"the model {_named(model)}"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
         (model.num_outputs == 1, "several outputs"),
         (getattr(data, "num_classes", 2) == 2, "several classes"),
@@ -48,6 +48,13 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
         if not has:
             return what
     return None
+
+
+def _named(model: Any) -> str:
+    """The model's class, and the options that the kernel does not have."""
+    plain = {"activation": "relu", "parametrization": "standard"}
+    other = [f"{k}={v!r}" for k, v in model.arguments.items() if plain.get(k, v) != v]
+    return type(model).__name__ + (f" with {', '.join(other)}" if other else "")
 
 
 def advance(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jthermo.models import MLP, Model, TwoLayer
+from jthermo.models.built_in import BuiltIn
 
 
 class Net(NamedTuple):
@@ -36,6 +37,8 @@ def net_of(model: Model) -> Net | None:
 
     A subclass is not supported: it may have another nonlinearity.
     """
+    if not (isinstance(model, BuiltIn) and model.is_plain_relu):
+        return None
     if type(model) is TwoLayer:
         arguments = model.arguments
         return Net((arguments["inputs"], arguments["hidden"], 1), (arguments["bias"], False), False)
