@@ -16,7 +16,8 @@ from typing import Any
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import MANIFESTS, SWEEP
-from jthermo.results.reading import read_json, read_manifests, read_record
+from jthermo.results.reading import read_manifests, read_record
+from jthermo.results.sealed_json import read_json
 
 # The names of the file and of the subfolder.
 FINDING, FIGURES = "claims.json", "figures"

@@ -28,7 +28,7 @@ from jthermo.paper.reproduce import (
 )
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
-from jthermo.results.reading import read_json
+from jthermo.results.sealed_json import read_json
 
 # The sign of each verdict on the page.
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}

@@ -20,7 +20,8 @@ from jthermo.errors import InputError, MissingData, StorageError
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
 from jthermo.results.atomic import writing
-from jthermo.results.reading import open_results, read_dataset, read_json
+from jthermo.results.reading import open_results, read_dataset
+from jthermo.results.sealed_json import read_json
 from jthermo.results.tables import num_diverged
 from jthermo.results.writing import write_dataset
 from jthermo.sweep.sweep import Sweep
