@@ -318,16 +318,29 @@ def resumable(directory: str | Path, say: Callable[[str], None] = _warn) -> Swee
             "holds no sweep.json, so there is nothing to resume; start with `jthermo run`",
         )
     description = read_json(path)
-    for name, file in description["files"].items():
-        if name not in sys.modules:
+    text = json.dumps(description["sweep"])
+    for name in _modules(text):
+        known = stable_names.loaded(name) or name.partition(".")[0] in sys.stdlib_module_names
+        if not known:
             try:
                 importlib.import_module(name)
             except ImportError:
-                if not Path(file).is_file():
-                    remedy = f"defined the module {name} of this sweep and is missing; restore it"
-                    raise InputError("directory", file, remedy) from None
-                import_file(Path(file), name, "directory")
-    return Sweep.from_json(json.dumps(description["sweep"]))
+                _import_from_file(name, description["files"].get(name))
+    return Sweep.from_json(text)
+
+
+def _import_from_file(name: str, file: str | None) -> None:
+    """Import the module `name` of a sweep from the user's file."""
+    if file is not None:
+        if not Path(file).is_file():
+            remedy = f"defined the module {name} of this sweep and is missing; restore it"
+            raise InputError("directory", file, remedy)
+        import_file(Path(file), name, "directory")
+
+
+def _modules(text: str) -> list[str]:
+    """The modules of the classes and functions in the JSON of a sweep."""
+    return list(dict.fromkeys(re.findall(r'"(?:type|function)": "([\w.]+):', text)))
 
 
 def _description(sweep: Sweep) -> dict[str, Any]:
@@ -337,7 +350,7 @@ def _description(sweep: Sweep) -> dict[str, Any]:
         {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
         for config, group in sweep.groups.items()
     ]
-    files = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
+    files = {m: _file(m) for m in _modules(text)}
     return {
         "id": sweep.id,
         "law": sweep.law,
