@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ REBUILD = (
 def sealed(content: Mapping[str, Any]) -> bytes:
     """The JSON text of `content` with its digest as the first field."""
     plain = json.loads(json.dumps(content))
-    return (json.dumps({SEAL: _digest(plain), **plain}, indent=1) + "\n").encode()
+    return (json.dumps({SEAL: json_digest(plain), **plain}, indent=1) + "\n").encode()
 
 
 def read_json(path: Path, remedy: str = REBUILD) -> dict[str, Any]:
@@ -39,12 +40,32 @@ def read_json(path: Path, remedy: str = REBUILD) -> dict[str, Any]:
         damage = "isn't valid JSON"
     if damage is None:
         seal = content.pop(SEAL, None)
-        damage = None if seal in (None, _digest(content)) else "doesn't have its SHA-256"
+        damage = None if seal in (None, json_digest(content)) else "doesn't have its SHA-256"
     if damage is not None:
         raise InputError("directory", str(path), f"{damage}, so it was altered; {remedy}")
     return content
 
 
-def _digest(plain: Mapping[str, Any]) -> str:
+def json_digest(plain: Any) -> str:
+    """SHA-256 of JSON data, independent of the order of keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def warn(text: str) -> None:
+    """Print a line to standard error."""
+    print(text, file=sys.stderr)
+
+
+def set_aside(path: Path, error: InputError, then: str, say: Callable[[str], None] = warn) -> None:
+    """Rename a damaged file to ``bad-NAME`` and say so.
+
+    Args:
+        path: the file.
+        error: what is wrong with it.
+        then: what happens next, after "and".
+        say: prints a line.
+    """
+    if path.exists():
+        path.replace(path.with_name(f"bad-{path.name}"))
+    say(f"{path} {error.remedy.partition(';')[0]}; it is set aside as bad-{path.name}, and {then}")

@@ -37,7 +37,7 @@ from jthermo.results.layout import (
     record_name,
 )
 from jthermo.results.reading import assemble, read_manifests, read_part
-from jthermo.results.sealed_json import read_json, sealed
+from jthermo.results.sealed_json import read_json, sealed, set_aside, warn
 from jthermo.sweep import stable_names
 from jthermo.sweep.json_codec import diff
 from jthermo.sweep.sweep import Sweep
@@ -234,13 +234,6 @@ class Store:
         self.manifest["parts"].pop(name, None)
 
 
-def set_aside(path: Path, error: InputError, then: str, say: Callable[[str], None]) -> None:
-    """Rename a damaged file to ``bad-NAME`` and say so."""
-    if path.exists():
-        path.replace(path.with_name(f"bad-{path.name}"))
-    say(f"{path} {error.remedy.partition(';')[0]}; it is set aside as bad-{path.name}, and {then}")
-
-
 def restore_description(directory: Path, say: Callable[[str], None]) -> None:
     """Restore a lost or damaged ``sweep.json`` from its copy, if that is intact."""
     path, copy = directory / SWEEP, directory / SWEEP_COPY
@@ -289,16 +282,12 @@ def refuse_other_code(
         )
 
 
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _listed(names: Sequence[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def resumable(directory: str | Path, say: Callable[[str], None] = _warn) -> Sweep:
+def resumable(directory: str | Path, say: Callable[[str], None] = warn) -> Sweep:
     """The sweep of a results folder; Python files of the user that define parts of it are imported.
 
     Args:

@@ -334,7 +334,7 @@ def test_json_from_elsewhere_runs_no_code(part, plain, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "file_that_touches.py").write_text("open('PWNED', 'w').close()")
     touch = (tmp_path / "PWNED").touch
-    monkeypatch.setattr(subprocess, "getoutput", lambda cmd: touch())
+    monkeypatch.setattr(subprocess, "getoutput", lambda **_: touch())
     content = json.loads(sweep_of().to_json()) | {part: plain}
     with pytest.raises(InputError, match="type = "):
         jt.Sweep.from_json(json.dumps(content))
