@@ -34,6 +34,7 @@ from jthermo.results.provenance import git_commit, versions
 from jthermo.results.reading import open_results
 from jthermo.results.sealed_json import read_json
 from jthermo.results.writing import Store, refuse_other_code
+from jthermo.sweep import identity
 from jthermo.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -115,11 +116,12 @@ def run(
     own_shard = _shard(shard, out)
     bar = Progress(show=progress and (shard is not None or own_shard[0] == 0))
     code: dict[str, Parts] = {}
-    if out is not None:
+    if out is not None or _has_own_code(sweep):
         with placing.pinned():
             code = fingerprint(sweep)
-        if (complete := _complete(sweep, Path(out), engine, code, bar)) is not None:
-            return complete
+        placing.forget_changed(code)
+    if out is not None and (complete := _complete(sweep, Path(out), engine, code, bar)) is not None:
+        return complete
     # Load the data first, so that a missing or damaged set is reported before a folder is created.
     for data in {config.data for config in sweep.configs}:
         data.load()
@@ -212,6 +214,12 @@ def _train(
         part = {"key": cohort.key, "seed": cohort.runs.seed.astype(np.int64), "step": cohort.steps}
         part |= {k.removeprefix(RECORD): v for k, v in rows.items() if k.startswith(RECORD)}
         store.add(cohort.name, part, attrs)
+
+
+def _has_own_code(sweep: Sweep) -> bool:
+    """Whether a part of the sweep is the user's own class or function."""
+    parts = (sweep.configs[0], *sweep.record.observables)
+    return any('"source"' in json.dumps(identity.canonical(p, source=True)) for p in parts)
 
 
 def _complete(

@@ -268,6 +268,18 @@ def test_an_unfinished_folder_is_not_finished_by_other_code(files, tmp_path):
     assert jt.run(files(), out, progress=False).attrs["complete"] == 1
 
 
+def test_a_helper_redefined_in_the_same_process_is_trained_anew(files, tmp_path):
+    sweep = files()
+    before = jt.run(sweep, progress=False)
+    # as a notebook does when a cell is edited; the classes of the sweep stay as they are
+    vars(sys.modules["net_of_a_sweep"]).update(GAIN=1.25, below=lambda v: v < 0.4)
+    after = jt.run(sweep, progress=False)
+    again = jt.run(files(edited(MAIN, "GAIN = 1.5", "GAIN = 1.25")), progress=False)
+    assert (after.loss.values != before.loss.values).any()
+    np.testing.assert_array_equal(after.loss, again.loss)
+    assert (after.small.values != before.small.values).any()
+
+
 SMALL = jt.Sweep(
     model=jt.models.TwoLayer(inputs=3, hidden=4),
     data=jt.data.Gaussian(dim=3),
