@@ -339,14 +339,14 @@ def claims(
         only: claims to print, such as C2 C3; by default all.
         into: Markdown pages to write the tables into, between their markers, instead of printing.
     """
-    from jthermo.paper import claims_tables
+    from jthermo.paper import claims_json, claims_tables
 
     path = results / "claims.json"
     if not path.exists():
         raise InputError(
             "results", str(results), "has no claims.json; run `jthermo reproduce all` first"
         )
-    known = json.loads(path.read_text())
+    known = claims_json.read(path)
     if unknown := set(only) - set(known):
         raise InputError(
             "only", sorted(unknown)[0], f"has no verdict; choose from {', '.join(known)}"

@@ -21,8 +21,8 @@ from jthermo.sweep.sweep import Sweep
 
 # Files of one checkpoint: the archive, its SHA-256 and three that Orbax writes.
 CHECKPOINT_FILES = 5
-# Files that every results folder has once: sweep.json and the manifest.
-FOLDER_FILES = 2
+# Files that every results folder has once: sweep.json, its copy and the manifest.
+FOLDER_FILES = 3
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,11 +20,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jthermo.data.source import Split
 from jthermo.engines import choice as engines
 from jthermo.engines import run_state, step_program, xla
+from jthermo.engines.fingerprint import Parts
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.update_rule.optimizer import Optimizer
 
 PLACEMENTS = ("sharding", "pmap")
+# The fingerprints of all sweeps of this process, by group.
+_TRACED: dict[str, Parts] = {}
 
 
 def devices() -> tuple[jax.Device, ...]:
@@ -176,6 +179,19 @@ def programs(program: step_program.Program, placement: Placement) -> Programs:
     return Programs(
         Bound(_advance(update, placement), held), Bound(_observe(program, placement), held)
     )
+
+
+def forget_changed(code: Mapping[str, Parts]) -> None:
+    """Drop compiled programs if the code of a group has changed in this process.
+
+    In a notebook, a redefined helper leaves the model's class as it is, and with it the key under
+    which its compiled programs are kept.
+    """
+    known = [(_TRACED.get(name, {}), parts) for name, parts in code.items()]
+    if any(old[part] != new[part] for old, new in known for part in old.keys() & new.keys()):
+        for cache in (_advance, _observe, initializer):
+            cache.cache_clear()
+    _TRACED.update(code)
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,6 +16,7 @@ import numpy as np
 
 from jthermo.engines import choice as engines
 from jthermo.engines import step_program
+from jthermo.engines.fingerprint import Parts, fingerprint
 from jthermo.errors import InputError
 from jthermo.execution import lock, stop_signals
 from jthermo.execution import placement as placing
@@ -28,10 +29,12 @@ from jthermo.execution.saving import Keeper
 from jthermo.execution.timing import fitting
 from jthermo.execution.train_cohort import RECORD, Saved, train_cohort
 from jthermo.results.atomic import writing
-from jthermo.results.layout import CHECKPOINTS, record_name
+from jthermo.results.layout import CHECKPOINTS, SWEEP, record_name
 from jthermo.results.provenance import git_commit, versions
 from jthermo.results.reading import open_results
-from jthermo.results.writing import Store
+from jthermo.results.sealed_json import read_json
+from jthermo.results.writing import Store, refuse_other_code
+from jthermo.sweep import identity
 from jthermo.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -80,8 +83,9 @@ def run(
         are finished so far.
 
     Raises:
-        InputError: a bad argument; or a folder that holds another sweep, that another process
-            writes to, or whose checkpoints are all damaged. Nothing is overwritten.
+        InputError: a bad argument; or a folder that holds another sweep or results of other code,
+            that another process writes to, or whose checkpoints are all damaged. Nothing is
+            overwritten.
         StorageError: the disk is full or fails. Committed records and checkpoints are kept.
         Interrupted: SIGTERM, SIGINT or SIGUSR1 arrived and the state was saved; the same call
             resumes. It is a SystemExit with code 75. Signals are handled only in the main thread
@@ -108,14 +112,19 @@ def run(
     engines.check(engine)
     callbacks = as_callbacks(callbacks)
     policy = CheckpointPolicy(checkpoint_seconds, checkpoint_steps)
-    if out is not None and (complete := _complete(sweep, Path(out), engine)) is not None:
+    place = placing.Placement(placement, placing.devices())
+    own_shard = _shard(shard, out)
+    bar = Progress(show=progress and (shard is not None or own_shard[0] == 0))
+    code: dict[str, Parts] = {}
+    if out is not None or _has_own_code(sweep):
+        with placing.pinned():
+            code = fingerprint(sweep)
+        placing.forget_changed(code)
+    if out is not None and (complete := _complete(sweep, Path(out), engine, code, bar)) is not None:
         return complete
     # Load the data first, so that a missing or damaged set is reported before a folder is created.
     for data in {config.data for config in sweep.configs}:
         data.load()
-    place = placing.Placement(placement, placing.devices())
-    own_shard = _shard(shard, out)
-    bar = Progress(show=progress and (shard is not None or own_shard[0] == 0))
     with contextlib.ExitStack() as stack:
         announce = Announcer(sweep, callbacks, bar)
         stack.callback(announce.close)
@@ -133,6 +142,7 @@ def run(
             extend=extend,
             engine=lambda begun_with: engines.settle(engine, begun_with, programs, bar.say),
             widths=lambda engine: widths(sweep, engine),
+            code=code,
             say=bar.say,
         )
         keeper = Keeper(store, own_shard, bar, stop, held, policy)
@@ -206,17 +216,32 @@ def _train(
         store.add(cohort.name, part, attrs)
 
 
-def _complete(sweep: Sweep, out: Path, engine: str) -> xr.Dataset | None:
-    """The results of a folder that holds all records of this sweep, undamaged; else None."""
-    with contextlib.suppress(InputError):
-        ds = open_results(out)
-        if (
-            ds.attrs["complete"]
-            and ds.attrs["id"] == sweep.id
-            and engines.answers(engine, ds.attrs["engine"])
-        ):
-            return ds
-    return None
+def _has_own_code(sweep: Sweep) -> bool:
+    """Whether a part of the sweep is the user's own class or function."""
+    parts = (sweep.configs[0], *sweep.record.observables)
+    return any('"source"' in json.dumps(identity.canonical(p, source=True)) for p in parts)
+
+
+def _complete(
+    sweep: Sweep, out: Path, engine: str, code: Mapping[str, Parts], bar: Progress
+) -> xr.Dataset | None:
+    """The results of a folder that holds all records of this sweep, undamaged; else None.
+
+    Raises:
+        InputError: they were computed by other code.
+    """
+    try:
+        ds, stored = open_results(out), read_json(out / SWEEP)
+    except InputError:
+        return None
+    if not (
+        ds.attrs["complete"]
+        and ds.attrs["id"] == sweep.id
+        and engines.answers(engine, ds.attrs["engine"])
+    ):
+        return None
+    refuse_other_code(out, stored, code, bar.say)
+    return ds
 
 
 def _shard(shard: Any, out: Any) -> tuple[int, int]:

@@ -28,7 +28,8 @@ def open_params(directory: str | Path, run: int) -> Any:
         The model's parameter tree of NumPy arrays.
 
     Raises:
-        InputError: there is no such run, or its checkpoint was removed.
+        InputError: there is no such run, its last checkpoint was removed or is damaged, or a module
+            of your own that defines the sweep has not been imported.
     """
     ds = open_results(directory)
     if not 0 <= run < ds.sizes["run"]:
@@ -48,13 +49,17 @@ def open_params(directory: str | Path, run: int) -> Any:
     shapes, tree = jax.tree.flatten(
         jax.eval_shape(lambda: run_state.init(config.model, program.optimizer, one))
     )
+    last = int(ds.step.values[run].max())
     committed = {name for m in read_manifests(Path(directory)) for name in m["parts"]}
     for folder in (Path(directory) / CHECKPOINTS).glob("*-of-*/*"):
         # Another layout of shards may have left checkpoints of a run that was trained further here.
         rows = newest(folder) if record_name(folder.name) in committed else None
         if rows is None:
             continue
-        matches = np.flatnonzero((rows["key"] == key) & (rows["seed"] == at["seed"]))
+        # if the last checkpoint is damaged, an earlier one has parameters of an earlier step
+        matches = np.flatnonzero(
+            (rows["key"] == key) & (rows["seed"] == at["seed"]) & (rows["steps"] == last)
+        )
         if len(matches):
             leaves = [rows[f"{STATE}{i:03d}"][matches[0]] for i in range(len(shapes))]
             return jax.tree.unflatten(tree, leaves).params

@@ -1,16 +1,22 @@
-"""The file claims.json: the rows of every experiment by claim, and the verdict on each claim."""
+"""The file claims.json: the rows of every experiment by claim, and the verdict on each claim.
+
+The entry of each claim contains its SHA-256, which also covers the list of all claims.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jthermo.errors import InputError
 from jthermo.paper.claims import CLAIMS
 from jthermo.paper.verdicts import overall
 from jthermo.results.atomic import write_whole
+from jthermo.results.sealed_json import SEAL, json_digest, read_json, set_aside
 
+REMEDY = "restore it from a copy, or run `jthermo reproduce all` to add the rows again"
 # For each kind of rows that an experiment has, the key of a claim's entry that holds them.
 PLACES = {"rows": "experiments", "sensitivity": "sensitivity"}
 # What stays out of the file: rows are split by claim, and digests belong to the results folder.
@@ -33,15 +39,59 @@ def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]
     Returns:
         The new content of the file.
     """
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = _intact(path)
     for part, place in PLACES.items():
         entries = _by_claim(findings, part)
         for claim in dict.fromkeys([*known, *entries]):
             known.setdefault(claim, {"text": CLAIMS[claim], "experiments": {}})
             _replace(known[claim], place, name, entries.get(claim), keep="not_run" in findings)
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
-    write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
+    sealed = {name: {SEAL: _digest(known, name), **known[name]} for name in known}
+    write_whole(path, (json.dumps(sealed, indent=1) + "\n").encode())
+    return sealed
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of ``claims.json``, without its digests.
+
+    Raises:
+        InputError: it was altered since it was written.
+    """
+    known, damaged = _read(path)
+    if damaged:
+        raise _altered(path, damaged)
     return known
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """The undamaged entries of the file, which is set aside if there are others."""
+    if not path.exists():
+        return {}
+    try:
+        known, damaged = _read(path)
+    except InputError as error:
+        known, damaged = {}, ["all of it"]
+        set_aside(path, error, "written anew")
+    else:
+        if damaged:
+            set_aside(path, _altered(path, damaged), "the other entries are kept")
+    return {name: entry for name, entry in known.items() if name not in damaged}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The entries without their digests, and the names of those that do not have their digest."""
+    known = read_json(path, REMEDY)
+    seals = {name: entry.pop(SEAL, None) for name, entry in known.items()}
+    return known, [name for name in known if seals[name] not in (None, _digest(known, name))]
+
+
+def _altered(path: Path, damaged: Sequence[str]) -> InputError:
+    text = f"doesn't have the SHA-256 of {', '.join(damaged)}, so it was altered; {REMEDY}"
+    return InputError("results", str(path), text)
+
+
+def _digest(known: Mapping[str, Any], name: str) -> str:
+    return json_digest([sorted(known), name, known[name]])
 
 
 def _by_claim(findings: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:

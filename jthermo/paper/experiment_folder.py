@@ -16,10 +16,12 @@ from typing import Any
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import MANIFESTS, SWEEP
-from jthermo.results.reading import read_json, read_manifests, read_record
+from jthermo.results.reading import read_manifests, read_record
+from jthermo.results.sealed_json import read_json, sealed, set_aside
 
 # The names of the file and of the subfolder.
 FINDING, FIGURES = "claims.json", "figures"
+REMEDY = "run the same `jthermo reproduce` again to compute the verdicts from the records"
 
 
 def write(
@@ -42,7 +44,7 @@ def write(
     }
     draw(folder, figures)
     with writing(folder):
-        write_whole(folder / FINDING, (json.dumps(written, indent=1) + "\n").encode())
+        write_whole(folder / FINDING, sealed(written))
     return written
 
 
@@ -58,19 +60,29 @@ def read(folder: Path) -> dict[str, Any]:
     """The findings of an experiment from its results folder.
 
     Raises:
-        InputError: there are none, or the records have changed since they were computed.
+        InputError: there are none, they were altered, or the records have changed since they were
+            computed.
     """
     if not (folder / FINDING).exists():
         missing = (
             "has records but no verdicts" if list(folder.glob(MANIFESTS)) else "holds no records"
         )
         raise InputError("directory", str(folder), missing)
-    findings = read_json(folder / FINDING)
+    findings = read_json(folder / FINDING, REMEDY)
     if digest(folder) != findings.get("records"):
         raise InputError(
             "directory", str(folder), "has records that changed after its verdicts were computed"
         )
     return findings
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Rename damaged findings, so that they are computed again from the records."""
+    if (folder / FINDING).exists():
+        try:
+            read_json(folder / FINDING, REMEDY)
+        except InputError as error:
+            set_aside(folder / FINDING, error, "the verdicts are computed again")
 
 
 def figure(folder: Path, findings: Mapping[str, Any], name: str) -> str | None:

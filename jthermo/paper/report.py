@@ -28,7 +28,6 @@ from jthermo.paper.reproduce import (
 )
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
-from jthermo.results.reading import read_json
 
 # The sign of each verdict on the page.
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}
@@ -157,7 +156,7 @@ def _published(results: Path) -> list[Experiment]:
             str(results),
             f"has no {experiment_folder.FINDING}; give the results folder of a clone of jthermo",
         )
-    known = read_json(path)
+    known = claims_json.read(path)
     return [_published_experiment(name, known, results) for name in experiments()]
 
 

@@ -20,7 +20,7 @@ from jthermo.errors import InputError, MissingData, StorageError
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
 from jthermo.results.atomic import writing
-from jthermo.results.reading import open_results, read_dataset, read_json
+from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
 from jthermo.results.writing import write_dataset
 from jthermo.sweep.sweep import Sweep
@@ -134,6 +134,7 @@ def _reproduce(
         out.mkdir(parents=True, exist_ok=True)
     path = out / experiment_folder.FINDING
     sweep = _sweep(module, scale) if hasattr(module, "SWEEP") else None
+    experiment_folder.set_damaged_aside(folder)
     if findings := done(name, scale, out):
         claims_json.update(path, name, findings)
         return read_dataset(folder) if sweep is None else open_results(folder), findings, True
@@ -182,12 +183,13 @@ def _reproduce(
 
 
 def done(name: str, scale: str, out: str | Path = "results") -> dict[str, Any] | None:
-    """The findings of an experiment if code and records are unchanged since, else None."""
+    """The findings of an experiment if code, records and figures are unchanged, else None."""
     with contextlib.suppress(InputError):
         findings = experiment_folder.read(Path(out) / f"{name}-{scale}")
         drawn = all(
-            (Path(out) / experiment_folder.FIGURES / f"{figure}.svg").exists()
+            experiment_folder.figure(folder, findings, figure) is not None
             for figure in findings["figures"]
+            for folder in (Path(out), Path(out) / f"{name}-{scale}")
         )
         if drawn and _identity(name, scale).items() <= findings.items():
             return findings
@@ -333,7 +335,10 @@ def _planned(names: Sequence[str], say: Callable[[str], None]) -> dict[str, floa
 def _last_time(scale: str, out: Path) -> dict[str, float]:
     """Seconds that each experiment took when ``claims.json`` was written."""
     path = out / experiment_folder.FINDING
-    joined = read_json(path) if path.exists() else {}
+    joined: dict[str, Any] = {}
+    # a damaged file is set aside when the first experiment is added
+    with contextlib.suppress(InputError):
+        joined = claims_json.read(path) if path.exists() else {}
     results = [item for entry in joined.values() for item in entry["experiments"].items()]
     return {
         name: result["made"]["wall_seconds"]

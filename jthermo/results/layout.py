@@ -2,15 +2,17 @@
 
 ::
 
-    sweep.json             the sweep, its runs and the labels of its variables
+    sweep.json             the sweep, its runs, the labels of its variables, digests of its programs
+    sweep-copy.json        the same, from which a damaged sweep.json is restored
     manifest.json          SHA-256 of each record file, versions, device; written last
     manifest-I-of-N.json   the same for shard I of N
     records/PART.npz       the records of some runs
     checkpoints/I-of-N/    the states of runs in training and of finished runs
     locks/                 one lock file per writer
 
-A record file that no manifest names is ignored. Each row belongs to a run, which is identified by
-(key, seed) whatever the grid of the sweep.
+The JSON files contain the SHA-256 of their content. A record file that no manifest names is
+ignored. Each row belongs to a run, which is identified by (key, seed) whatever the grid of the
+sweep.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Mapping
 import numpy as np
 
 SWEEP = "sweep.json"
+SWEEP_COPY = "sweep-copy.json"
 MANIFEST = "manifest.json"
 MANIFESTS = "manifest*.json"
 RECORDS = "records"

@@ -12,6 +12,7 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
+from jthermo.results.sealed_json import read_json
 from jthermo.results.tables import axes_of, num_diverged
 
 if TYPE_CHECKING:
@@ -87,23 +88,6 @@ def status(directory: str | Path) -> dict[str, str]:
         f"in {ds.attrs['wall_seconds']:.1f} s",
         "sweep": ds.attrs["id"],
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON file of a results folder.
-
-    Raises:
-        InputError: the file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise InputError(
-            "directory",
-            str(path),
-            "is not valid JSON, so it was altered; restore it from a copy, or remove the folder "
-            "and run again",
-        ) from None
 
 
 def read_manifests(directory: Path) -> list[dict[str, Any]]:

@@ -8,31 +8,36 @@ file, is written last: a file that no manifest names is ignored. Rows belong to 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jthermo.engines.fingerprint import Parts, changed
 from jthermo.errors import InputError
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import (
+    CHECKPOINTS,
     DATASET,
     MANIFEST,
     MANIFESTS,
     RECORDS,
     SWEEP,
+    SWEEP_COPY,
     encode_records,
     manifest_name,
     record_name,
 )
-from jthermo.results.reading import assemble, read_json, read_manifests, read_part
+from jthermo.results.reading import assemble, read_manifests, read_part
+from jthermo.results.sealed_json import read_json, sealed, set_aside, warn
 from jthermo.sweep import stable_names
 from jthermo.sweep.json_codec import diff
 from jthermo.sweep.sweep import Sweep
@@ -53,6 +58,7 @@ class Store:
         engine: maps the engine that the folder was created with (None for a new folder) to the
             engine that trains.
         widths: maps the engine to W by configuration key; stored when a folder is created.
+        code: the fingerprint of the sweep's programs. A folder of other code is refused.
         say: prints a line.
 
     Raises:
@@ -69,9 +75,10 @@ class Store:
         extend: bool = False,
         engine: Callable[[str | None], str],
         widths: Callable[[str], Mapping[str, int]],
+        code: Mapping[str, Parts],
         say: Any = print,
     ) -> None:
-        self.sweep, self._say, self._widths_by_rule = sweep, say, widths
+        self.sweep, self._say, self._widths_by_rule, self._code = sweep, say, widths, code
         self.description = _description(sweep)
         self.directory = None if directory is None else Path(directory)
         self._name = manifest_name(shard)
@@ -118,9 +125,7 @@ class Store:
         self.manifest["attrs"] = {**attrs, **spent}
         if self.directory is not None:
             with writing(self.directory):
-                write_whole(
-                    self.directory / self._name, json.dumps(self.manifest, indent=1).encode()
-                )
+                write_whole(self.directory / self._name, sealed(self.manifest))
 
     def dataset(self) -> xr.Dataset:
         """All records known so far, including those of other shards after :meth:`refresh`."""
@@ -142,25 +147,32 @@ class Store:
         seconds = {k: sum(s.get(k, 0.0) for s in spent) for k in {key for s in spent for key in s}}
         merged = {"parts": _named(manifests), "attrs": manifests[0]["attrs"] | seconds}
         with writing(self.directory):
-            write_whole(self.directory / MANIFEST, json.dumps(merged, indent=1).encode())
+            write_whole(self.directory / MANIFEST, sealed(merged))
             for path in self.directory.glob("manifest-*-of-*.json"):
                 path.unlink()
 
     def _open(self, directory: Path, extend: bool, engine: Callable[[str | None], str]) -> None:
         with writing(directory):
             (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+            restore_description(directory, self._say)
+            self._set_manifests_aside(directory)
             if not (directory / SWEEP).exists():
-                self._describe(directory, engine(None))
+                used = any(directory.glob(MANIFESTS)) or (directory / CHECKPOINTS).exists()
+                begun_with = self._engine_of_records(directory)
+                self._describe(directory, engine(begun_with), {} if used else self._code)
             # If several shards start at once, the file that was written last applies to all.
             stored = read_json(directory / SWEEP)
             if stored["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, stored, self.description, extend)
+            refuse_other_code(directory, stored, self._code, self._say)
             self.engine = engine(stored.get("engine", "xla"))
             self.widths = {
                 run["key"]: run["lane_width"] for run in stored["runs"] if "lane_width" in run
             }
             if stored["id"] != self.description["id"]:
-                self._describe(directory, self.engine)
+                # the digests of the code that trained the runs in the folder
+                code = {**self._code, **stored["code"]} if stored.get("code") else {}
+                self._describe(directory, self.engine, code)
         if (directory / self._name).exists():
             self.manifest = read_json(directory / self._name)
         for name, sha256 in _named(read_manifests(directory)).items():
@@ -169,39 +181,125 @@ class Store:
             except InputError as error:
                 self._set_aside(directory, name, error)
 
-    def _describe(self, directory: Path, engine: str) -> None:
+    def _describe(self, directory: Path, engine: str, code: Mapping[str, Parts]) -> None:
         """Write ``sweep.json`` with the engine and W, which affect rounding and must not change."""
         self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
-        described = self.description | {"engine": engine, "runs": runs}
-        write_whole(directory / SWEEP, json.dumps(described, indent=1).encode())
+        described = self.description | {"engine": engine, "runs": runs, "code": code}
+        for name in (SWEEP, SWEEP_COPY):
+            write_whole(directory / name, sealed(described))
+
+    def _engine_of_records(self, directory: Path) -> str | None:
+        """The engine of a folder that has lost ``sweep.json``; None if it has no records.
+
+        Raises:
+            InputError: the records are not those of this sweep.
+        """
+        manifests = read_manifests(directory)
+        for name, sha256 in _named(manifests).items():
+            try:
+                part = read_part(directory, name, sha256)
+            except InputError:
+                # rebuilt below
+                continue
+            variables = set(part) - {"key", "seed", "step"}
+            if not set(_runs(part)) <= self.sweep.runs or variables != set(_labels(self.sweep)):
+                remedy = (
+                    "has lost its sweep.json and holds records of another sweep; "
+                    "give that sweep, or choose another folder"
+                )
+                raise InputError("out", str(directory), remedy)
+        return next((m["attrs"]["engine"] for m in manifests if "engine" in m["attrs"]), None)
+
+    def _set_manifests_aside(self, directory: Path) -> None:
+        """Rename damaged manifests, so that their runs are restored from their checkpoints."""
+        for path in sorted(directory.glob(MANIFESTS)):
+            try:
+                read_json(path)
+            except InputError as error:
+                set_aside(path, error, "its runs are restored from their checkpoints", self._say)
 
     def _set_aside(self, directory: Path, name: str, error: InputError) -> None:
         """Rename a damaged record file, so that its runs are restored from their checkpoint."""
-        path = directory / RECORDS / name
-        if path.exists():
-            path.rename(path.with_name(f"bad-{name}"))
-        self._say(
-            f"records/{name} {error.remedy.partition(';')[0]}; "
-            "it is set aside, and its runs are restored from their checkpoint"
+        set_aside(
+            directory / RECORDS / name,
+            error,
+            "its runs are restored from their checkpoint",
+            self._say,
         )
         for manifest in directory.glob(MANIFESTS):
             content = read_json(manifest)
             if content["parts"].pop(name, None) is not None:
-                write_whole(manifest, json.dumps(content, indent=1).encode())
+                write_whole(manifest, sealed(content))
         self.manifest["parts"].pop(name, None)
 
 
-def resumable(directory: str | Path) -> Sweep:
+def restore_description(directory: Path, say: Callable[[str], None]) -> None:
+    """Restore a lost or damaged ``sweep.json`` from its copy, if that is intact."""
+    path, copy = directory / SWEEP, directory / SWEEP_COPY
+    try:
+        if path.exists():
+            read_json(path)
+            return
+    except InputError as error:
+        set_aside(path, error, "rebuilt", say)
+    if copy.exists():
+        with contextlib.suppress(InputError):
+            read_json(copy)
+            write_whole(path, copy.read_bytes())
+
+
+def refuse_other_code(
+    directory: Path,
+    stored: Mapping[str, Any],
+    code: Mapping[str, Parts],
+    say: Callable[[str], None],
+) -> None:
+    """Raise unless the programs of a folder are those of the sweep, as far as both are known.
+
+    Args:
+        directory: the results folder.
+        stored: the content of its ``sweep.json``.
+        code: the fingerprint of the sweep.
+        say: prints a line if the two can't be compared.
+
+    Raises:
+        InputError: the folder holds results of other code; names the parts that changed.
+    """
+    parts, versions = changed(stored.get("code", {}), code)
+    if parts:
+        remedy = (
+            f"holds results of other code: since they were computed, {_listed(parts)} changed. "
+            "Restore that code, choose another folder, or delete this one to train again"
+        )
+        raise InputError("out", str(directory), remedy)
+    if not stored.get("code"):
+        versions = ["a version of jthermo that did not record its programs"]
+    if versions:
+        say(
+            f"{directory} was created with {_listed(versions)}, so jthermo can't check whether "
+            "your code has changed since"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def resumable(directory: str | Path, say: Callable[[str], None] = warn) -> Sweep:
     """The sweep of a results folder; Python files of the user that define parts of it are imported.
 
     Args:
         directory: a folder that ``jt.run`` wrote.
+        say: prints a line if the description of the sweep was damaged.
 
     Raises:
         InputError: the folder holds no sweep, or a user's file is missing.
     """
     path = Path(directory) / SWEEP
+    with writing(directory):
+        restore_description(Path(directory), say)
     if not path.exists():
         raise InputError(
             "directory",
@@ -209,16 +307,29 @@ def resumable(directory: str | Path) -> Sweep:
             "holds no sweep.json, so there is nothing to resume; start with `jthermo run`",
         )
     description = read_json(path)
-    for name, file in description["files"].items():
-        if name not in sys.modules:
+    text = json.dumps(description["sweep"])
+    for name in _modules(text):
+        known = stable_names.loaded(name) or name.partition(".")[0] in sys.stdlib_module_names
+        if not known:
             try:
                 importlib.import_module(name)
             except ImportError:
-                if not Path(file).is_file():
-                    remedy = f"defined the module {name} of this sweep and is missing; restore it"
-                    raise InputError("directory", file, remedy) from None
-                import_file(Path(file), name, "directory")
-    return Sweep.from_json(json.dumps(description["sweep"]))
+                _import_from_file(name, description["files"].get(name))
+    return Sweep.from_json(text)
+
+
+def _import_from_file(name: str, file: str | None) -> None:
+    """Import the module `name` of a sweep from the user's file."""
+    if file is not None:
+        if not Path(file).is_file():
+            remedy = f"defined the module {name} of this sweep and is missing; restore it"
+            raise InputError("directory", file, remedy)
+        import_file(Path(file), name, "directory")
+
+
+def _modules(text: str) -> list[str]:
+    """The modules of the classes and functions in the JSON of a sweep."""
+    return list(dict.fromkeys(re.findall(r'"(?:type|function)": "([\w.]+):', text)))
 
 
 def _description(sweep: Sweep) -> dict[str, Any]:
@@ -228,7 +339,7 @@ def _description(sweep: Sweep) -> dict[str, Any]:
         {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
         for config, group in sweep.groups.items()
     ]
-    files = {m: _file(m) for m in re.findall(r'"(?:type|function)": "([\w.]+):', text)}
+    files = {m: _file(m) for m in _modules(text)}
     return {
         "id": sweep.id,
         "law": sweep.law,
@@ -310,4 +421,4 @@ def write_dataset(folder: Path, ds: xr.Dataset) -> None:
         (folder / RECORDS).mkdir(parents=True, exist_ok=True)
         write_whole(folder / RECORDS / DATASET, body)
         manifest = {"parts": {DATASET: hashlib.sha256(body).hexdigest()}, "attrs": {}}
-        write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        write_whole(folder / MANIFEST, sealed(manifest))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jthermo.data.source import Source
 from jthermo.errors import InputError
+from jthermo.models import Model
 from jthermo.sweep.spec_value import arguments, defaults_of, is_value, same_value
 from jthermo.sweep.stable_names import RENAMED_ARGUMENTS, dereference, reference
+from jthermo.update_rule.optimizer import Optimizer
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -55,7 +59,11 @@ def _is_nameless_default(value: Any, name: str, argument: Any) -> bool:
 
 
 def from_plain(plain: Any) -> Any:
-    """The inverse of `to_plain`; sequences come back as tuples."""
+    """The inverse of `to_plain`; sequences come back as tuples.
+
+    Only classes of spec values are called, and no file of the user is imported, so JSON from
+    elsewhere runs no other code.
+    """
     if isinstance(plain, list):
         return tuple(from_plain(v) for v in plain)
     if isinstance(plain, dict):
@@ -65,5 +73,16 @@ def from_plain(plain: Any) -> Any:
         if "type" not in plain:
             return fields
         renamed = RENAMED_ARGUMENTS.get(plain["type"], {})
-        return dereference(plain["type"])(**{renamed.get(k, k): v for k, v in fields.items()})
+        return _class(plain["type"])(**{renamed.get(k, k): v for k, v in fields.items()})
     return plain
+
+
+def _class(ref: str) -> type:
+    """The class of spec values with this name."""
+    cls = dereference(ref)
+    known = isinstance(cls, type) and (
+        dataclasses.is_dataclass(cls) or issubclass(cls, Model | Source | Optimizer)
+    )
+    if not known:
+        raise InputError("type", ref, "isn't a class of spec values, so the JSON was altered")
+    return cls

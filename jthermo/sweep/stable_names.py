@@ -67,6 +67,9 @@ RENAMED_ARGUMENTS = {
         "batch_size": "batch_size_power",
     },
 }
+# Packages that reading a sweep may import, and the functions of Python that a sweep may name.
+_PACKAGES = ("jthermo", "jax", "flax", "optax")
+_BUILTINS = ("builtins:abs",)
 _WRITTEN = {place: name for name, place in STABLE_NAMES.items()}
 
 
@@ -102,14 +105,31 @@ def reference(obj: Any) -> str:
 
 
 def dereference(ref: str) -> Any:
-    """The class or function that :func:`reference` wrote as `ref`."""
+    """The class or function that :func:`reference` wrote as `ref`; imports no file of the user.
+
+    Raises:
+        InputError: its module is the user's and has not been imported, it doesn't exist, or
+            `reference` can't have written this name.
+    """
     module, _, name = STABLE_NAMES.get(ref, ref).partition(":")
+    root = module.partition(".")[0]
+    foreign = root in sys.stdlib_module_names and ref not in _BUILTINS
+    if foreign or (root == "jthermo" and ref not in STABLE_NAMES):
+        raise InputError("type", ref, "can't be a part of a sweep, so the JSON was altered")
+    home = loaded(module)
     try:
-        return functools.reduce(
-            getattr, name.split("."), loaded(module) or importlib.import_module(module)
-        )
+        if home is None and root in _PACKAGES:
+            home = importlib.import_module(module)
+        if home is None:
+            remedy = "import it first; only `jthermo run` and `jthermo resume` import your files"
+            raise InputError("type", ref, f"the module {module} has not been imported; {remedy}")
+        obj = functools.reduce(getattr, name.split("."), home)
     except (ImportError, AttributeError) as error:
         remedy = (
             "define it in a file that can be imported (not in a notebook cell or inside a function)"
         )
         raise InputError("type", ref, f"can't be imported ({error}); {remedy}") from None
+    # a module also holds what it imports, such as the module os
+    if (getattr(obj, "__module__", None) or "").partition(".")[0] not in (root, "__main__"):
+        raise InputError("type", ref, "is defined in another package, so the JSON was altered")
+    return obj

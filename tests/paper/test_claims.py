@@ -194,3 +194,32 @@ def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
         ends[0]["first"] == ends[1]["first"] > ends[1]["last"] > ends[2]["last"] == ends[0]["last"]
     )
     assert all(row["exponent"] == pytest.approx(2, abs=0.1) for row in ends)
+
+
+def test_a_flipped_digit_of_claims_json_is_noticed_and_other_claims_are_kept(tmp_path, capsys):
+    path = tmp_path / "claims.json"
+    for name in ("C2", "C3"):
+        row = {"quantity": "q", "value": 1.25, "verdict": "undecided", "choice": {}}
+        claims_json.update(path, "fig3_4", {"rows": {c: [row] for c in ("C2", name)}})
+        claims_json.update(path, "fig5_6", {"rows": {"C3": [row]}})
+    body = path.read_bytes()
+    assert claims_json.read(path)["C2"]["experiments"]["fig3_4"]["rows"][0]["value"] == 1.25
+    for old, new, damaged in (
+        (b"1.25", b"1.35", "C2"),
+        (b'"C3"', b'"C1"', "C2, C1"),
+        (b'"undecided"', b'"undesided"', "C2"),
+    ):
+        path.write_bytes(body.replace(old, new, 1))
+        words = rf"doesn't have the SHA-256 of {damaged}, so it was altered; restore it"
+        with pytest.raises(InputError, match=words):
+            claims_json.read(path)
+        with pytest.raises(InputError, match=words):
+            claims_tables.write_tables(path, tmp_path / "page.md")
+    path.write_bytes(body.replace(b"1.25", b"1.35", 1))
+    known = claims_json.update(path, "label_redraw", {"rows": {}})
+    assert "set aside as bad-claims.json, and the other entries are kept" in capsys.readouterr().err
+    assert set(known) == {"C3"}
+    assert claims_json.read(path) == {"C3": {k: v for k, v in known["C3"].items() if k != "sha256"}}
+    path.write_bytes(body[:-20])
+    with pytest.raises(InputError, match="isn't valid JSON"):
+        claims_json.read(path)

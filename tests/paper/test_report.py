@@ -16,6 +16,7 @@ from jthermo.figures.colours import on_dark
 from jthermo.paper import claims_json, experiment_folder, reproduce
 from jthermo.paper.report import report
 from jthermo.results import layout, reading, writing
+from jthermo.results.sealed_json import read_json, sealed
 
 PLANTED = '''"""Planted curves <script>alert(1)</script> & a number."""
 
@@ -254,11 +255,31 @@ def test_records_of_other_runs_do_not_carry_the_old_verdicts(reproduced, results
         experiment_folder.read(folder)
 
 
+@pytest.mark.parametrize("name", ["claims.json", "figures/planted.svg", "../figures/planted.svg"])
+def test_a_flipped_digit_is_noticed_and_the_same_command_rebuilds_the_file(
+    reproduced, results, capsys, name
+):
+    folder = results / "planted-small"
+    before, path = read_json(folder / "claims.json"), folder / name
+    body = path.read_bytes()
+    # a digit of a row, or of a coordinate, becomes another one
+    at = body.index(b"1.25") if name == "claims.json" else body.index(b"0.5")
+    path.write_bytes(body[:at] + bytes([body[at] ^ 2]) + body[at + 1 :])
+    assert reproduce.done("planted", "small", results) is None
+    if name == "claims.json":
+        assert "its SHA-256, so it was altered" in section(page_of(results), "C2")
+    reproduce.reproduce("planted", out=results, progress=False)
+    assert path.read_bytes() == body or name == "claims.json"
+    assert read_json(folder / "claims.json")["rows"] == before["rows"]
+    said = capsys.readouterr().err
+    assert ("set aside as bad-claims.json" in said) == (name == "claims.json")
+
+
 def test_a_verdict_that_its_numbers_do_not_give_is_flagged(reproduced, results):
     path = results / "planted-small" / "claims.json"
-    findings = json.loads(path.read_text())
+    findings = read_json(path)
     findings["rows"]["C2"][0] |= {"exponent": 1.0, "low": 0.9, "high": 1.1}
-    path.write_text(json.dumps(findings))
+    path.write_bytes(sealed(findings))
     page = page_of(results)
     assert "chip unsupported" in section(page, "C2")
     reason = "the stated verdict, reproduced, does not follow from the numbers of the row"

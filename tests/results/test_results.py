@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ import xarray as xr
 import jthermo as jt
 from jthermo.errors import InputError
 from jthermo.results import atomic
+from jthermo.results.sealed_json import read_json
+from jthermo.results.writing import resumable
+from scripts import flips
 
 
 def sweep_of(**changes):
@@ -205,3 +209,76 @@ def test_select_picks_runs_and_an_error_lists_axes_and_values(ds):
     ):
         with pytest.raises(InputError, match=words):
             jt.results.select(ds, [condition])
+
+
+def altered(path, old, new):
+    body = path.read_bytes()
+    assert old in body
+    path.write_bytes(body.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "damage"),
+    [
+        ("sweep.json", b"0.1", b"0.3", "doesn't have its SHA-256"),
+        ("sweep.json", b"{", b"[", "isn't valid JSON"),
+        ("sweep.json", b'"seed"', b'"se\xe4d"', "isn't valid JSON"),
+        ("manifest.json", b'"device"', b'"devise"', "doesn't have its SHA-256"),
+        ("manifest.json", b'.npz": "', b'.npz": "0', "doesn't have its SHA-256"),
+    ],
+)
+def test_a_damaged_description_is_refused_by_readers_and_rebuilt_by_the_same_command(
+    folder, tmp_path, capsys, name, old, new, damage
+):
+    out = tmp_path / "sweep"
+    shutil.copytree(folder, out)
+    before = {n: (out / n).read_bytes() for n in ("sweep.json", "manifest.json")}
+    expected = jt.open_results(out).drop_attrs()
+    altered(out / name, old, new)
+    for reader in (jt.open_results, jt.status, lambda path: jt.open_params(path, 0)):
+        with pytest.raises(InputError, match=rf"{damage}, so it was altered; give the same"):
+            reader(out)
+    xr.testing.assert_identical(jt.run(sweep_of(), out).drop_attrs(), expected)
+    err = capsys.readouterr().err
+    assert f"{damage}, so it was altered; it is set aside as bad-{name}, and" in err
+    assert (out / f"bad-{name}").exists()
+    assert (out / "sweep.json").read_bytes() == before["sweep.json"]
+    assert (
+        json.loads((out / "manifest.json").read_text())["parts"]
+        == json.loads(before["manifest.json"])["parts"]
+    )
+
+
+def test_resume_restores_a_damaged_sweep_and_says_so(folder, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    shutil.copytree(folder, out)
+    body = (out / "sweep.json").read_bytes()
+    altered(out / "sweep.json", b"0.1", b"0.3")
+    assert resumable(out) == sweep_of()
+    assert "set aside as bad-sweep.json" in capsys.readouterr().err
+    assert (out / "sweep.json").read_bytes() == body
+    # without its copy, the command that names the sweep rebuilds it
+    altered(out / "sweep.json", b"0.1", b"0.3")
+    (out / "sweep-copy.json").unlink()
+    with pytest.raises(InputError, match=r"start with `jthermo run`"):
+        resumable(out)
+    assert jt.run(sweep_of(), out, progress=False).attrs["id"] == sweep_of().id
+
+
+def test_flipped_bits_of_any_file_are_noticed_or_harmless(tmp_path):
+    counts, faults = flips.flip_all(tmp_path, 60, seed=1)
+    assert not faults
+    assert sum(counts.values()) == 60
+    # a script that flips nothing would find no fault either
+    noticed = sum(n for (_, ended), n in counts.items() if ended == flips.NOTICED)
+    assert noticed > 20
+
+
+def test_an_unsealed_description_would_be_a_silent_difference(tmp_path):
+    """The negative control of the flips: without its digest, a changed η is believed."""
+    original = flips.folders(tmp_path)[0]
+    content = read_json(original / "sweep.json")
+    expected, _ = flips.answers(original)
+    (original / "sweep.json").write_text(json.dumps(content).replace("0.05", "0.45"))
+    given, said = flips.answers(original)
+    assert flips.outcome(expected, given, said) in (flips.SILENT, flips.CRASHED)

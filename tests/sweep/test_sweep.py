@@ -1,5 +1,9 @@
 """The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
+import json
+import subprocess
+import sys
+
 import flax.linen as nn
 import numpy as np
 import optax
@@ -307,3 +311,32 @@ def test_rescaled_steps_follow_the_clock():
     assert clock.resolve(0.1, 3) == 6000
     assert jt.RescaledSteps(20.0, at_most=100).resolve(0.05, 1) == 100
     assert jt.RescaledSteps(4.0, learning_rate_power=1, batch_size_power=0).resolve(0.5, 7) == 8
+
+
+@pytest.mark.parametrize(
+    ("part", "plain"),
+    {
+        "a function as a type": ("model", {"type": "subprocess:getoutput", "cmd": "touch PWNED"}),
+        "a function of another package": ("model", {"type": "jax:jit", "fun": 1}),
+        "a module within a package": ("model", {"type": "jax:os.system", "command": "touch PWNED"}),
+        "a class that is no spec value": ("data", {"type": "subprocess:Popen", "args": "touch"}),
+        "a name of jthermo": ("data", {"type": "jthermo.results.atomic:write_whole"}),
+        "a function of the optimizer": (
+            "optimizer",
+            {"type": "jthermo.optimizer:Optimizer", "fn": {"function": "os:system"}},
+        ),
+        "a nested function": ("vary", {"model.act": [{"function": "builtins:exec"}]}),
+        "a file that is not imported": ("model", {"type": "file_that_touches:Net"}),
+    }.values(),
+)
+def test_json_from_elsewhere_runs_no_code(part, plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "file_that_touches.py").write_text("open('PWNED', 'w').close()")
+    touch = (tmp_path / "PWNED").touch
+    monkeypatch.setattr(subprocess, "getoutput", lambda **_: touch())
+    content = json.loads(sweep_of().to_json()) | {part: plain}
+    with pytest.raises(InputError, match="type = "):
+        jt.Sweep.from_json(json.dumps(content))
+    assert not (tmp_path / "PWNED").exists()
+    assert "file_that_touches" not in sys.modules
