@@ -38,7 +38,7 @@ REPORT = "tests/paper/test_report.py"
 CURVATURE = "tests/observables/test_curvature.py"
 MOMENTS = "tests/observables/test_gradient_moments.py"
 NOISE = "tests/update_rule/test_residual_noise.py"
-SCALES = "tests/theory/test_scales.py"
+ARGUMENTS = "tests/theory/test_arguments.py"
 MEANFIELD = "tests/theory/test_meanfield_step.py"
 INTERVALS = "tests/collapse/test_intervals.py"
 STREAMS = "tests/randomness/test_streams.py"
@@ -68,9 +68,9 @@ SURVIVORS = [
              NOISE),
     # powers of η and B
     Mutation("jthermo/theory/drift.py", "unravel(-(learning_rate**2) / (4 * batch_size) * slope)",
-             "unravel(-learning_rate / (4 * batch_size) * slope)", SCALES),
+             "unravel(-learning_rate / (4 * batch_size) * slope)", ARGUMENTS),
     Mutation("jthermo/theory/flow.py", "scale = -(jnp.asarray(learning_rate) ** 2) * s2",
-             "scale = -jnp.asarray(learning_rate) * s2", SCALES),
+             "scale = -jnp.asarray(learning_rate) * s2", ARGUMENTS),
     # the misfit without its noise subtracted
     Mutation("jthermo/collapse/intervals.py", "max(square - np.mean(np.diag(noise)), 0.0)",
              "max(square, 0.0)", INTERVALS),
