@@ -280,6 +280,10 @@ def test_recorded_in_a_sweep_it_equals_the_loops_and_leaves_the_training_alone()
         assert float(row.gradient_variance) == pytest.approx(total / position, rel=2e-5)
         np.testing.assert_allclose(row.gradient_variance_layer, trace / [16, 15, 4], rtol=2e-5)
         assert float(row.gradient_snr) == pytest.approx(signal / total, rel=1e-3, abs=1e-6)
+        # no longer the squared mean, which is never negative
+        assert float(row.gradient_signal) == pytest.approx(signal, rel=1e-3, abs=1e-6)
+        snr = (square - trace / M) / trace
+        np.testing.assert_allclose(row.gradient_snr_layer, snr, rtol=1e-3, atol=1e-5)
         assert np.isnan(row.noise_scale) == (signal <= 0)
         if signal > 0:
             assert float(row.noise_scale) == pytest.approx(total / signal, rel=1e-3)
