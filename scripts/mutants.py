@@ -44,6 +44,16 @@ MEANFIELD = "tests/theory/test_meanfield_step.py"
 INTERVALS = "tests/collapse/test_intervals.py"
 STREAMS = "tests/randomness/test_streams.py"
 SEALS = "tests/execution/test_checkpoint.py"
+SWEEP = "tests/sweep/test_sweep.py"
+THREEFRY = "tests/randomness/test_threefry.py"
+OPTIMIZER = "tests/update_rule/test_optimizer.py"
+CONVOLUTIONS = "tests/models/test_convolutions.py"
+DIGESTS = "tests/data/test_digests.py"
+SECONDS = "tests/results/test_seconds.py"
+MEMORY = "tests/execution/test_memory.py"
+PIECES = "tests/collapse/test_pieces.py"
+PANELS = "tests/figures/test_panels.py"
+FINDINGS = "tests/paper/test_report.py::test_a_changed_sweep_or_figure_is_not_that_of_the_findings"
 
 # Mutations that once survived the whole suite, with their kin.
 SURVIVORS = [
@@ -107,7 +117,99 @@ SURVIVORS = [
     Mutation("jthermo/theory/meanfield.py", "noise * (S - A @ M @ A)", "noise * S", MEANFIELD),
 ]  # fmt: skip
 
-MUTATIONS = SURVIVORS
+# Two or more in each room, chosen because they might survive.
+CHOSEN = [
+    Mutation("jthermo/errors.py", "math.isfinite(value) and value > above",
+             "math.isfinite(value) and value >= above", SWEEP),
+    Mutation("jthermo/errors.py", "return type(self), (self.field, self.value, self.remedy)",
+             "return type(self), (self.field, self.value, str(self))", "tests/test_errors.py"),
+    Mutation("jthermo/randomness/threefry.py",
+             "(high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)",
+             "(low.astype(jnp.uint64) << jnp.uint64(32)) | high.astype(jnp.uint64)", THREEFRY),
+    Mutation("jthermo/randomness/threefry.py", "jnp.where(w < 5, ", "jnp.where(w < 6, ", THREEFRY),
+    Mutation("jthermo/update_rule/schedule.py", "count < decay_at", "count <= decay_at", OPTIMIZER),
+    Mutation("jthermo/update_rule/schedule.py", "optax.sgd(schedule, momentum, nesterov)",
+             "optax.sgd(schedule, momentum)", OPTIMIZER),
+    Mutation("jthermo/models/per_example.py", "(layer.input_dilation, layer.kernel_dilation)",
+             "(layer.input_dilation,)", CONVOLUTIONS),
+    Mutation("jthermo/models/per_example.py",
+             "layer.feature_group_count == 1 and layer.mask is None",
+             "layer.feature_group_count == 1", CONVOLUTIONS),
+    Mutation("jthermo/data/arrays.py", "if sha256 is not None and sha256 != self.sha256:",
+             "if sha256 is not None and not self.sha256:", DIGESTS),
+    Mutation("jthermo/data/synthetic.py", "self.low + (self.high - self.low) * jax",
+             "self.low + self.high * jax", "tests/data/test_sources.py"),
+    Mutation("jthermo/data/cifar10_files.py", "published &= binary or hashlib",
+             "published |= binary or hashlib", DIGESTS),
+    Mutation("jthermo/theory/walk.py", "np.sqrt(share * (1 - share) / q.size)",
+             "np.sqrt(share / q.size)", ARGUMENTS),
+    Mutation("jthermo/theory/meanfield.py",
+             "advance(advance(state, whole, longest), min(rest, 1), rest)",
+             "advance(state, whole, longest)", MEANFIELD),
+    Mutation("jthermo/theory/flow.py", "jnp.broadcast_arrays(phis.phi1, jnp.abs(V) * phis.phi2)",
+             "jnp.broadcast_arrays(phis.phi1, V * phis.phi2)", ARGUMENTS),
+    Mutation("jthermo/observables/loss.py", '0.5 if probe.loss == "squared" else 0.0', "0.0",
+             VARIABLES),
+    Mutation("jthermo/observables/activation.py",
+             '{"unit_activation": unit_rates(params, probe.data.scale)}',
+             '{"unit_activation": unit_rates(params)}', VARIABLES),
+    Mutation("jthermo/observables/cost.py", "return max(inner)", "return sum(inner)",
+             "tests/models/test_layer.py"),
+    Mutation("jthermo/sweep/sweep.py", "and config.batch_size > size:",
+             "and config.batch_size >= size:", SWEEP),
+    Mutation("jthermo/sweep/recorded_steps.py", "if num_steps < self.n:",
+             "if num_steps <= self.n:", SWEEP),
+    Mutation("jthermo/sweep/axes.py", "float(v) if type(v) is int else v for v in coordinates",
+             "v for v in coordinates", SWEEP),
+    Mutation("jthermo/engines/choice.py", '"fused" if engine in FUSED.values() else engine',
+             "engine", "tests/engines/test_choice.py"),
+    Mutation("jthermo/engines/choice.py",
+             "elif reason is None and begun_with not in (None, local):",
+             "elif reason is None and local is None:",
+             "tests/engines/test_pallas.py::test_a_folder_does_not_move_to_the_other_kernel"),
+    Mutation("jthermo/engines/batches.py", "sampling.permutation(epoch_key(keys, epoch), size)",
+             "sampling.permutation(epoch_key(keys, 0 * epoch), size)", "tests/engines/test_xla.py"),
+    Mutation("jthermo/results/reading.py", 'for k in ("wall_seconds", "checkpoint_seconds")',
+             'for k in ("wall_seconds",)', SECONDS),
+    Mutation("jthermo/results/writing.py", "sum(s.get(k, 0.0) for s in spent)",
+             "max(s.get(k, 0.0) for s in spent)", SECONDS),
+    Mutation("jthermo/execution/memory.py", "free // len(devices)", "free", MEMORY),
+    Mutation("jthermo/execution/checkpoint_policy.py",
+             "max(self.seconds, slowest_save / self.share)",
+             "min(self.seconds, slowest_save / self.share)", MEMORY),
+    Mutation("jthermo/execution/timing.py", "return max(line.fixed + line.per_block * blocks",
+             "return min(line.fixed + line.per_block * blocks", MEMORY),
+    Mutation("jthermo/execution/cohorts.py", "key=lambda lanes: -left[lanes[0]]",
+             "key=lambda lanes: left[lanes[0]]", MEMORY),
+    Mutation("jthermo/collapse/exponent_drift.py", "p / (prior[kind] / total) for", "p for",
+             PIECES),
+    Mutation("jthermo/collapse/averages.py",
+             "np.sqrt(self.counts / np.maximum(self.counts - 1, 1))",
+             "np.sqrt(self.counts / self.counts)", PIECES),
+    Mutation("jthermo/collapse/outliers.py",
+             "return beyond & (size > settings.outlier_ratio * np.median(size))",
+             "return beyond", PIECES),
+    Mutation("jthermo/collapse/regions.py", "stats.f.sf(square / number, number, fit.degrees)",
+             "stats.f.sf(square, number, fit.degrees)", INTERVALS),
+    Mutation("jthermo/figures/panels.py", "np.sqrt(count / np.maximum(count - 1, 1))",
+             "1", PANELS),
+    Mutation("jthermo/figures/panels.py", "vmin=target - 1, vmax=target + 1", "vmin=-1, vmax=1",
+             PANELS),
+    Mutation("jthermo/paper/curve_statistics.py", "levels.std(0, ddof=1) * error,",
+             "levels.std(0, ddof=1),",
+             "tests/paper/test_evidence.py::test_local_slopes_of_planted_curves"),
+    Mutation("jthermo/paper/experiment_folder.py", "json.dumps([_sha256(sweep), *sorted(",
+             "json.dumps([*sorted(", FINDINGS),
+    Mutation("jthermo/paper/experiment_folder.py",
+             'return body.decode() if _sha256(body) == findings["figures"][name] else None',
+             "return body.decode() or None", FINDINGS),
+    Mutation("jthermo/cli/options.py", "minutes + (seconds > 0))", "minutes)",
+             "tests/cli/test_launch.py::test_a_time_limit_is_rounded_up_to_minutes"),
+    Mutation("jthermo/cli/options.py", "if value != field.default:", "if value is not None:",
+             "tests/cli/test_launch.py::test_the_changes_of_a_command_are_those_of_its_job"),
+]  # fmt: skip
+
+MUTATIONS = SURVIVORS + CHOSEN
 
 
 def position(mutation: Mutation, root: Path = ROOT) -> int:

@@ -318,6 +318,20 @@ def test_the_changes_of_a_command_are_those_of_its_job(own, tmp_path, monkeypatc
     assert (tmp_path / "my_own_sweep.slurm.sh").read_text() == rendered("slurm", own)
 
 
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("01:30:00", 90),
+        ("00:00:01", 1),
+        ("00:10:01", 11),
+        ("2-01:00:00", 2940),
+        ("100:00:59", 6001),
+    ],
+)
+def test_a_time_limit_is_rounded_up_to_minutes(time, minutes):
+    assert Job(time=time).minutes == minutes
+
+
 MISTAKES = {
     "more tasks than blocks": (["slurm", "OWN", "--tasks", "9"], "give at most 4"),
     "no task": (["slurm", "OWN", "--tasks", "0"], "tasks = 0"),

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from jthermo.collapse import fit_collapse
+from tests.collapse.test_options import SIZES, sized
 
 CONFIDENCES = (0.5, 0.68, 0.9, 0.95, 0.99)
 RATES, TIMES = (0.5, 1.0, 2.0), np.geomspace(1, 3000, 40)
@@ -97,6 +98,17 @@ def test_a_region_is_where_the_test_has_one_minus_the_confidence():
         # of one exponent, the ends of its interval
         low = fit.exponents["a"].low
         assert fit.test(a=low).p_value == pytest.approx(1 - confidence, rel=1e-3)
+
+
+def test_the_interval_of_a_power_ends_where_the_likelihood_has_fallen_enough():
+    """At its ends the log likelihood has lost t²/2, with t of the confidence that was asked for."""
+    table = sized(0.0, 0.6, sizes=SIZES, sd=0.01)
+    fit = fit_collapse(table, ["L"], correction={"L": (-4, -0.25)}, confidence=0.68)
+    power = fit.exponents["power_L"]
+    lost = fit.profile("power_L", np.array([power.low, power.high]))
+    t = quantile(0.68, fit.degrees)
+    np.testing.assert_allclose(lost, t**2 / 2, rtol=0.1)
+    assert power.high - power.low == pytest.approx(2 * t * power.standard_error, rel=1e-6)
 
 
 def test_the_misfit_is_the_distance_of_the_curves_beyond_their_noise():

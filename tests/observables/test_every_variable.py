@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import jthermo as jt
 from jthermo import observables
@@ -158,6 +159,28 @@ def test_every_variable_equals_loops_over_the_probe():
     assert seen == set(twins)
     # neither estimate is that of a plain mean
     assert twins["gradient_signal"] != pytest.approx(0, abs=1e-3)
+
+
+def test_variables_of_a_two_layer_net_on_scaled_inputs():
+    """Φ(b/(s‖W‖)) with s = 2.5, and a single output with the squared loss against ½."""
+    net, data = jt.models.TwoLayer(inputs=3, hidden=4), jt.data.Gaussian(dim=3, scale=2.5)
+    params = net.init(jax.random.key(0))
+    x = 2.5 * jax.random.normal(jax.random.key(1), (M, 3))
+    y = jax.random.randint(jax.random.key(2), (M,), 0, 2)
+    probe = jt.observables.Probe(x, y, data, "squared", jnp.float32(0.3), 5)
+    width = 2.5 * np.linalg.norm(params["W"], axis=1)
+    rates = stats.norm.cdf(np.asarray(params["b"]) / width)
+    np.testing.assert_allclose(*jt.unit_activation()(net, params, probe).values(), rates, rtol=1e-5)
+    (rate,) = jt.activation_rate()(net, params, probe).values()
+    assert float(rate) == pytest.approx(rates.mean(), rel=1e-5)
+    # outputs between 0 and ½ count as class 0
+    f = np.linspace(-0.2, 1.2, M)
+    params = {"W": jnp.eye(4, 3), "b": jnp.zeros(4), "V": jnp.array([1.0, -1.0, 0, 0])}
+    x = np.stack([np.maximum(f, 0), np.maximum(-f, 0), 0 * f], axis=1).astype(np.float32)
+    for loss, threshold in (("squared", 0.5), ("bce", 0.0)):
+        (accuracy,) = jt.accuracy()(net, params, probe._replace(x=x, loss=loss)).values()
+        assert float(accuracy) == pytest.approx(np.mean((f > threshold) == np.asarray(y)))
+    assert ((f > 0) & (f < 0.5)).any()
 
 
 def test_a_sparse_observable_is_nan_between_its_records():

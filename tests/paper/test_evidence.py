@@ -62,6 +62,11 @@ def test_local_slopes_of_planted_curves():
         slopes.slope_error, np.array([0.5, 2.5]) * amplitude.std(ddof=1) / math.sqrt(200), rtol=1e-6
     )
     np.testing.assert_allclose(slopes.level, [1.25, 2.25], rtol=1e-6)
+    lifted = curve_statistics.local_slopes(
+        clock, value, amplitude[:, None] * (1 + clock), np.array([0, 0.5, 2])
+    )
+    error = amplitude.std(ddof=1) / math.sqrt(200)
+    np.testing.assert_allclose(lifted.level_error, [1.25 * error, 2.25 * error], rtol=1e-6)
     with pytest.raises(InputError, match="go beyond the records"):
         curve_statistics.local_slopes(clock, value, value, np.array([0, 3]))
 

@@ -254,6 +254,22 @@ def test_records_of_other_runs_do_not_carry_the_old_verdicts(reproduced, results
         experiment_folder.read(folder)
 
 
+def test_a_changed_sweep_or_figure_is_not_that_of_the_findings(reproduced, results):
+    folder = results / "net_of_two-small"
+    findings = experiment_folder.read(folder)
+    assert experiment_folder.figure(folder, findings, "net_of_two")
+    drawn = folder / "figures" / "net_of_two.svg"
+    drawn.write_bytes(drawn.read_bytes().replace(b"<svg", b"<svg ", 1))
+    assert experiment_folder.figure(folder, findings, "net_of_two") is None
+    # the records are intact, but sweep.json says that other settings gave them
+    text = (folder / layout.SWEEP).read_text()
+    (folder / layout.SWEEP).write_text(text.replace('"num_steps": 4', '"num_steps": 5', 1))
+    assert (folder / layout.SWEEP).read_text() != text
+    with pytest.raises(InputError, match="has records that changed"):
+        experiment_folder.read(folder)
+    assert reproduce.done("net_of_two", "small", results) is None
+
+
 def test_a_verdict_that_its_numbers_do_not_give_is_flagged(reproduced, results):
     path = results / "planted-small" / "claims.json"
     findings = json.loads(path.read_text())

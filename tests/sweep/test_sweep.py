@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import jthermo as jt
+from jthermo.engines import step_program
 from jthermo.errors import InputError
 
 TWO_LAYER, GAUSSIAN = jt.models.TwoLayer(inputs=3, hidden=4), jt.data.Gaussian(dim=3)
@@ -307,3 +308,23 @@ def test_rescaled_steps_follow_the_clock():
     assert clock.resolve(0.1, 3) == 6000
     assert jt.RescaledSteps(20.0, at_most=100).resolve(0.05, 1) == 100
     assert jt.RescaledSteps(4.0, learning_rate_power=1, batch_size_power=0).resolve(0.5, 7) == 8
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 40])
+def test_log_steps_are_as_many_as_asked_for(n):
+    """One record per step in a shorter run; n of them in one of n steps or more."""
+    for num_steps in (1, n - 1, n, n + 1, 3 * n, 1000):
+        steps = jt.log_steps(n).resolve(num_steps)
+        assert len(steps) == min(n, num_steps + 1)
+        assert (steps[0], steps[-1]) == (0, num_steps)
+        assert (np.diff(steps) >= 1).all()
+
+
+def test_an_integer_among_floats_is_a_float_and_needs_no_program_of_its_own():
+    """(0, 0.9) is the axis (0.0, 0.9); whole numbers alone stay whole."""
+    varied = {"optimizer.momentum": (0, 0.9)}
+    sweep = sweep_of(optimizer=jt.sgd(momentum=0.5), vary=varied, batch_size=1)
+    assert sweep.vary["optimizer.momentum"] == (0.0, 0.9)
+    assert [type(v) for v in sweep.vary["optimizer.momentum"]] == [float, float]
+    assert len(step_program.programs(sweep)) == 1
+    assert sweep_of(vary={"model.hidden": (4, 8)}).vary["model.hidden"] == (4, 8)

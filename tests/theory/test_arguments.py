@@ -118,6 +118,29 @@ def test_powers_of_the_squared_residual():
     assert functions_of("s2") - {"flow.phi"} == {name for name in of if name.startswith("flow")}
 
 
+def test_the_sign_of_the_output_weight():
+    """A common ζ sees |V| only; the true flow and the drift push V to 0 and b down for either."""
+    for name in ("flow.effective_gradient", "flow.projected"):
+        function = {
+            "flow.effective_gradient": flow.effective_gradient,
+            "flow.projected": flow.projected,
+        }
+        np.testing.assert_array_equal(*(function[name](V, -0.3, w=1.4) for V in (0.7, -0.7)))
+    for function in (flow.unit, functools.partial(drift.two_layer, dim=3)):
+        (one_V, one_b), (other_V, other_b) = (function(V, -0.3, w=1.4) for V in (0.7, -0.7))
+        assert (float(one_V), float(one_b)) == (-float(other_V), float(other_b))
+        assert one_V < 0
+        assert one_b < 0
+
+
+def test_a_density_has_its_binomial_error():
+    q = np.r_[np.full(30, 0.5), np.full(170, 2.0)]
+    rho = walk.density(q, [0, 1, 3])
+    np.testing.assert_allclose(rho.value, [0.15, 0.85 / 2])
+    sd = np.sqrt(0.15 * 0.85 / 200)
+    np.testing.assert_allclose(rho.standard_error, [sd, sd / 2])
+
+
 def test_a_unit_of_another_size_is_the_same_unit_in_another_scale():
     """For (b, w) → λ (b, w): E σ scales by λ, the rate stays, and densities shrink by 1/λ."""
     scale, one = 1.7, moments.gaussian(-0.3, w=1.4)

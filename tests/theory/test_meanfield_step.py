@@ -19,6 +19,27 @@ def over_f(of, q):
     return WEIGHTS @ of(1 / (1 + np.exp(-np.sqrt(q) * NODES))) / np.sqrt(2 * np.pi)
 
 
+def test_steps_that_fill_no_whole_update_are_taken_too():
+    """At a small η an update is many steps, and records may lie anywhere between."""
+    rng = np.random.default_rng(0)
+    nets = {
+        "W": jnp.asarray(rng.normal(size=(1, UNITS, DIM)), jnp.float32),
+        "b": jnp.asarray(rng.normal(size=(1, UNITS)), jnp.float32),
+        "V": jnp.asarray(rng.normal(size=(1, UNITS)), jnp.float32),
+    }
+    longest = int(meanfield.LONGEST / 0.01)
+    assert longest > 2
+    ends = (longest - 1, 7 * longest + 2)
+    apart, dense = (
+        meanfield.predict(nets, steps, learning_rate=0.01, num_inputs=INPUTS)
+        for steps in ((0, *ends), range(ends[1] + 1))
+    )
+    for curve, every in zip(apart[1:], dense[1:], strict=True):
+        np.testing.assert_allclose(curve, every[:, [0, *ends]], rtol=1e-3, atol=1e-5)
+        # the last two steps are seen
+        assert np.abs(every[:, ends[1]] - every[:, ends[1] - 2]).max() > 1e-4
+
+
 def test_five_nodes_are_enough_for_outputs_of_size_one():
     for q in (0.01, 0.3, 1.0):
         exact = integrate.quad(
