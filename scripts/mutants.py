@@ -97,6 +97,8 @@ SURVIVORS = [
              "t = float(stats.t.ppf(0.5 + 0.95 / 2, inference.degrees))", INTERVALS),
     Mutation("jthermo/collapse/regions.py", "2 * stats.f.ppf(fit.confidence, 2, fit.degrees)",
              "stats.chi2.ppf(fit.confidence, 2)", INTERVALS),
+    Mutation("jthermo/cli/verbs.py", '"confidence": confidence,', '"confidence": 0.95,',
+             INTERVALS),
     # recorded variables that no test compared
     Mutation("jthermo/observables/gradient_variance.py", "gradient.signal / gradient.trace,",
              "gradient.square_mean / gradient.trace,", VARIABLES),
@@ -168,7 +170,8 @@ CHOSEN = [
              "elif reason is None and local is None:",
              "tests/engines/test_pallas.py::test_a_folder_does_not_move_to_the_other_kernel"),
     Mutation("jthermo/engines/batches.py", "sampling.permutation(epoch_key(keys, epoch), size)",
-             "sampling.permutation(epoch_key(keys, 0 * epoch), size)", "tests/engines/test_xla.py"),
+             "sampling.permutation(epoch_key(keys, 0 * epoch), size)",
+             "tests/engines/test_xla.py::test_training_equals_its_slow_twin[epochs-xla]"),
     Mutation("jthermo/results/reading.py", 'for k in ("wall_seconds", "checkpoint_seconds")',
              'for k in ("wall_seconds",)', SECONDS),
     Mutation("jthermo/results/writing.py", "sum(s.get(k, 0.0) for s in spent)",

@@ -1,5 +1,6 @@
 """Interval ends, regions and misfit by their formulas, at other confidences than 95 %."""
 
+import json
 from functools import cache
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from jthermo.cli import verbs
 from jthermo.collapse import fit_collapse
 from tests.collapse.test_options import SIZES, sized
 
@@ -66,6 +68,19 @@ def test_an_interval_is_two_sided_and_of_students_t(confidence):
     assert (fit.p_value, fit.misfit) == (usual.p_value, usual.misfit)
     assert f"{100 * confidence:g} % intervals" in fit.summary()
     assert fit.to_dict()["confidence"] == confidence
+
+
+def test_the_command_line_passes_the_confidence_on(tmp_path, capsys):
+    planted().rename(columns={"step": "hours"}).to_csv(tmp_path / "curves.csv", index=False)
+    words = "--value value --controls a --time hours --confidence 0.68 --window 2 900 --as-json"
+    verbs.main(["fit", str(tmp_path / "curves.csv"), *words.split()])
+    (said,) = json.loads(capsys.readouterr().out)
+    fit = fit_collapse(planted(), ("a",), confidence=0.68, window=(2, 900))
+    assert said["confidence"] == 0.68
+    assert said["window"] == list(fit.window)
+    for end in ("low", "value", "high"):
+        expected = getattr(fit.exponents["a"], end)
+        assert said["exponents"]["a"][end] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_interval_of_a_combination_has_the_same_confidence():

@@ -98,6 +98,9 @@ def test_tau_is_the_rescaled_clock(ds):
         ds.step.values * ds.learning_rate.values[:, None] ** 2 / ds.batch_size.values[:, None]
     )
     np.testing.assert_allclose(jt.tau(ds), np.where(ds.step >= 0, expected, np.nan))
+    # each power counts, also where the paper's is another
+    other = ds.step.values * ds.learning_rate.values[:, None] * ds.batch_size.values[:, None] ** 0.5
+    np.testing.assert_allclose(jt.tau(ds, 1, 0.5), np.where(ds.step >= 0, other, np.nan))
     np.testing.assert_allclose(jt.tau(ds, 0, 0).where(ds.step >= 0), ds.step.where(ds.step >= 0))
 
 
