@@ -156,7 +156,7 @@ CHOSEN = [
              '{"unit_activation": unit_rates(params, probe.data.scale)}',
              '{"unit_activation": unit_rates(params)}', VARIABLES),
     Mutation("jthermo/observables/cost.py", "return max(inner)", "return sum(inner)",
-             "tests/models/test_layer.py"),
+             "tests/observables/test_cost.py"),
     Mutation("jthermo/sweep/sweep.py", "and config.batch_size > size:",
              "and config.batch_size >= size:", SWEEP),
     Mutation("jthermo/sweep/recorded_steps.py", "if num_steps < self.n:",
@@ -240,7 +240,7 @@ def noticed(root: Path, tests: list[str]) -> str:
         return f"no end within {LIMIT} s"
     if done.returncode == 0:
         return ""
-    failed = re.search(r"^(?:FAILED|ERROR) (?:\S*/)?(\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (?:\S*/)?(.+?)(?: - |$)", done.stdout, re.MULTILINE)
     return failed[1] if failed else f"pytest stops with {done.returncode}: {done.stderr[-200:]}"
 
 
