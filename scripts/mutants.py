@@ -53,6 +53,7 @@ SECONDS = "tests/results/test_seconds.py"
 MEMORY = "tests/execution/test_memory.py"
 PIECES = "tests/collapse/test_pieces.py"
 PANELS = "tests/figures/test_panels.py"
+LEVELS = "tests/paper/test_evidence.py::test_a_level_is_reached_when_the_mean_first_falls_to_it"
 FINDINGS = "tests/paper/test_report.py::test_a_changed_sweep_or_figure_is_not_that_of_the_findings"
 
 # Mutations that once survived the whole suite, with their kin.
@@ -212,7 +213,65 @@ CHOSEN = [
              "tests/cli/test_launch.py::test_the_changes_of_a_command_are_those_of_its_job"),
 ]  # fmt: skip
 
-MUTATIONS = SURVIVORS + CHOSEN
+# A later sample of one or two in each room, of which half survived at first.
+SAMPLED = [
+    Mutation("jthermo/theory/moments.py", "TAIL = -3.0", "TAIL = -7.0", ARGUMENTS),
+    Mutation("jthermo/theory/walk.py", "1 / math.sqrt(q.size * moments(a)[1])",
+             "1 / math.sqrt(q.size) * moments(a)[1]", "tests/theory/test_walk.py"),
+    Mutation("jthermo/theory/properties.py", "height * (dim - 1 + u**2)", "height * (dim + u**2)",
+             "tests/theory/test_properties.py"),
+    Mutation("jthermo/observables/gradient_moments.py",
+             'tuple((int(t), "") if t.isdigit() else (-1, t)', "tuple((-1, t)", MOMENTS),
+    Mutation("jthermo/update_rule/optimizer.py",
+             "(self.fn, self.hyper) == (other.fn, other.hyper)", "self.fn == other.fn", SWEEP),
+    Mutation("jthermo/sweep/recorded_steps.py", "math.ceil(exact * (1 - 1e-9))",
+             "math.ceil(exact)", SWEEP),
+    Mutation("jthermo/sweep/axes.py", "and len(values) > limit", "and len(values) >= limit",
+             SWEEP),
+    Mutation("jthermo/results/writing.py", "if seeds[i] != seeds[i - 1] + 1",
+             "if seeds[i] > seeds[i - 1] + 2", "tests/results/test_results.py"),
+    Mutation("jthermo/results/tables.py", 'if runs.sizes["run"]:', "if True:",
+             "tests/results/test_results.py"),
+    Mutation("jthermo/data/source.py", "return x[:, 0], self.step_labels(y[:, 0], fresh)",
+             "return x[:, 0], y[:, 0]",
+             "tests/engines/test_xla.py::test_training_equals_its_slow_twin[redrawn-xla]"),
+    Mutation("jthermo/engines/xla.py", "data.probe(held, keys.test, dataset",
+             "data.probe(held, keys.probe, dataset", "tests/engines/test_records.py"),
+    Mutation("jthermo/execution/cohorts.py", "np.zeros((missing, self.width), bool)",
+             "np.ones((missing, self.width), bool)", MEMORY),
+    Mutation("jthermo/execution/progress.py",
+             "pace = self._taken / self._expected if self._expected else 1.0", "pace = 1.0",
+             "jthermo/execution/progress.py"),
+    Mutation("jthermo/execution/callbacks.py", "float(finite.mean()), values", "1.0, values",
+             "tests/execution/test_callbacks.py"),
+    Mutation("jthermo/collapse/exponent_drift.py", "factor = float(np.exp(log_unit))",
+             "factor = float(np.exp(-log_unit))",
+             "tests/collapse/test_options.py::test_drift_table_and_curve_are_in_the_users_units"),
+    Mutation("jthermo/collapse/intervals.py",
+             "design @ best.beta, np.sqrt(np.maximum(variance, 0.0))",
+             "design @ best.beta, np.maximum(variance, 0.0)", INTERVALS),
+    Mutation("jthermo/collapse/averages.py",
+             "centre = 0.0 if scaled else float(np.median(mean))",
+             "centre = float(np.median(mean))",
+             "tests/collapse/test_options.py::test_the_value_is_rescaled_where_asked"),
+    Mutation("jthermo/figures/explore.py",
+             "np.nanstd(values, axis=0) / np.sqrt(np.maximum(count - 1, 1))",
+             "np.nanstd(values, axis=0) / np.sqrt(count)",
+             "tests/figures/test_explore.py::test_the_page_holds_the_curves_and_the_fit"),
+    Mutation("jthermo/paper/verdicts.py", 'None not in (row["exponent"], row["low"])', "True",
+             VERDICTS),
+    Mutation("jthermo/figures/panels.py", "width = max(COLUMN, min(PAGE, PAGE * number / 3))",
+             "width = PAGE", PANELS),
+    Mutation("jthermo/paper/curve_statistics.py", "np.minimum.accumulate(height[pick].mean(0))",
+             "height[pick].mean(0)", LEVELS),
+    Mutation("jthermo/paper/reproduce.py",
+             'if "made" in result and result.get("scale") == scale', 'if "made" in result',
+             "tests/paper/test_report.py::test_a_forecast_uses_the_times_of_its_own_scale"),
+    Mutation("jthermo/cli/job.py", "tasks = job.tasks or min(blocks, MOST_TASKS)",
+             "tasks = job.tasks or blocks", "tests/cli/test_launch.py"),
+]  # fmt: skip
+
+MUTATIONS = SURVIVORS + CHOSEN + SAMPLED
 
 
 def position(mutation: Mutation, root: Path = ROOT) -> int:

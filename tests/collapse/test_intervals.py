@@ -126,6 +126,16 @@ def test_the_interval_of_a_power_ends_where_the_likelihood_has_fallen_enough():
     assert power.high - power.low == pytest.approx(2 * t * power.standard_error, rel=1e-6)
 
 
+@pytest.mark.parametrize("sd", [0.02, 0.06])
+def test_the_curve_has_its_standard_error(sd):
+    """Beside the true curve, in units of the values; one key, so a band of sizes is allowed."""
+    fit = fitted(0.95, sd=sd)
+    z = (fit.curve - 1 / (1 + np.exp(fit.log_tau) / 30)) / fit.curve_error
+    assert 0.4 < np.sqrt(np.mean(z**2)) < 2
+    # several means lie within a cell of the curve
+    assert 0.1 * sd < np.median(fit.curve_error) < sd / np.sqrt(3)
+
+
 def test_the_misfit_is_the_distance_of_the_curves_beyond_their_noise():
     """Curves that collapse have none, however noisy; curves apart by a known amount have that."""
     for sd in (0.02, 0.1):

@@ -63,6 +63,14 @@ def test_the_longest_blocks_come_first():
     lengths = cohort.steps[cohort.blocks[:, 0]].max(1)
     assert (np.diff(lengths) <= 0).all()
     assert lengths[0] > lengths[-1]
+    # a block too few for three devices: one more, with no real lane and nothing to do
+    (odd,) = cohorts.cohorts(sweep.replace(learning_rate=(0.1, 0.2)))
+    lanes, real, steps = odd.deal(3)
+    added = ~real.any(1)
+    assert len(lanes) == 6
+    assert added.sum() == 6 - len(odd.blocks) == 2
+    assert (steps[added] == -1).all()
+    assert real.sum() == len(odd.key)
     _, _, steps = cohort.deal(2)
     loads = steps.max(1).reshape(2, -1).sum(1)
     assert abs(loads[0] - loads[1]) <= lengths[0] - lengths[-1]

@@ -93,6 +93,16 @@ def test_collapse_panels_state_the_fitted_exponent(ds):
     plt.close("all")
 
 
+def test_a_figure_is_a_third_of_a_page_per_panel(ds):
+    """At least one column wide, at most one page."""
+    widths = []
+    for number in (1, 2, 3, 5):
+        fig = figures.clocks(ds, "rate", powers=range(number))
+        widths.append(fig.get_size_inches()[0])
+        plt.close(fig)
+    np.testing.assert_allclose(widths, [figures.COLUMN, 2 / 3 * figures.PAGE, *[figures.PAGE] * 2])
+
+
 def test_a_heatmap_is_white_at_the_claimed_exponent():
     """The colours reach 1 to either side of the target, also for a target below 0."""
 

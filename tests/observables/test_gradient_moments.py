@@ -139,6 +139,15 @@ def test_groups_by_parameter_add_up_to_layers():
     assert layers.sizes == (36, 21)
 
 
+def test_groups_are_in_the_order_of_the_layers():
+    """``hidden_2`` comes before ``hidden_10``, as in the recorded dim ``layer``."""
+    model = jt.models.MLP(2, hidden=(2,) * 12)
+    names = [*(f"hidden_{i}" for i in range(12)), "output"]
+    assert list(gradient_moments.groups(model, "layer")) == names
+    parameters = list(gradient_moments.groups(model, "parameter"))
+    assert parameters == [f"{name}/{part}" for name in names for part in ("bias", "kernel")]
+
+
 @pytest.mark.parametrize(
     ("module", "covered"), [(Residual(), True), (Shared(), False), (Shared(scale=True), False)]
 )

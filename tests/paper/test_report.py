@@ -163,6 +163,22 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(reproduced, capsys):
     assert re.search(r"^planted +done before +reproduced$", printed.out, re.MULTILINE)
 
 
+def test_a_forecast_uses_the_times_of_its_own_scale(tmp_path):
+    known = {
+        "C1": {
+            "experiments": {
+                "small": {"scale": "small", "made": {"wall_seconds": 3.0}},
+                "paper": {"scale": "paper", "made": {"wall_seconds": 500.0}},
+                "absent": {"scale": "small", "not_run": "no data"},
+            }
+        }
+    }
+    assert reproduce._last_time("small", tmp_path) == {}
+    (tmp_path / "claims.json").write_text(json.dumps(known))
+    assert reproduce._last_time("small", tmp_path) == {"small": 3.0}
+    assert reproduce._last_time("paper", tmp_path) == {"paper": 500.0}
+
+
 def test_findings_of_other_code_are_computed_again(reproduced, results, monkeypatch):
     assert reproduce.done("planted", "small", results)
     assert reproduce.done("planted", "paper", results) is None

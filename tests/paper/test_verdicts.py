@@ -41,6 +41,13 @@ def test_an_exponent_that_is_not_identifiable_is_undecided():
         assert fitted("> 0", low, high) == "undecided"
 
 
+def test_a_row_without_an_exponent_supports_that_it_is_undecided():
+    for claimed in ("-1", "> 0"):
+        row = {**FITTED, "claimed": claimed, "exponent": None, "low": None, "high": None}
+        assert verdicts.supported({**row, "verdict": "undecided"})
+        assert not verdicts.supported({**row, "verdict": "reproduced"})
+
+
 @pytest.mark.parametrize("bound", [1.0, 0.0, -1.5])
 def test_a_bound_on_an_exponent(bound):
     claimed = f"> {bound:g}"

@@ -1,5 +1,8 @@
 """The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
+import math
+from fractions import Fraction
+
 import flax.linen as nn
 import numpy as np
 import optax
@@ -308,6 +311,21 @@ def test_rescaled_steps_follow_the_clock():
     assert clock.resolve(0.1, 3) == 6000
     assert jt.RescaledSteps(20.0, at_most=100).resolve(0.05, 1) == 100
     assert jt.RescaledSteps(4.0, learning_rate_power=1, batch_size_power=0).resolve(0.5, 7) == 8
+
+
+def test_rescaled_steps_are_exact_in_decimals():
+    """The first step at which t·η²/B has reached the value, as decimals are meant."""
+    for value in ("20", "8", "2.5", "0.3"):
+        for rate in ("0.05", "0.1", "0.02", "0.07", "0.3"):
+            for size in (1, 3, 10):
+                steps = jt.RescaledSteps(float(value)).resolve(float(rate), size)
+                assert steps == math.ceil(Fraction(value) * size / Fraction(rate) ** 2)
+
+
+def test_as_many_values_as_runs_are_allowed():
+    assert sweep_of(learning_rate=0.1, batch_size=1, seed=(0, 1, 2), max_runs=3).num_runs == 3
+    with pytest.raises(InputError, match=r"seed = .* has 4 values, more than max_runs = 3"):
+        sweep_of(learning_rate=0.1, batch_size=1, seed=(0, 1, 2, 3), max_runs=3)
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 40])
