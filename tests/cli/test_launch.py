@@ -318,6 +318,29 @@ def test_the_changes_of_a_command_are_those_of_its_job(own, tmp_path, monkeypatc
     assert (tmp_path / "my_own_sweep.slurm.sh").read_text() == rendered("slurm", own)
 
 
+def test_an_array_has_a_task_per_block_up_to_its_limit(own):
+    """More blocks than tasks are shared out among the tasks."""
+    for blocks, tasks in ((3, 3), (job.MOST_TASKS + 6, job.MOST_TASKS)):
+        sweep = sweep_of(own).replace(seed=range(blocks), learning_rate=0.1, lane_width=1)
+        text = job.render("slurm", str(own), sweep, Job(gpus=0))
+        assert f"#SBATCH --array=0-{tasks - 1}" in text
+        assert f"in {blocks} blocks" in text
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("01:30:00", 90),
+        ("00:00:01", 1),
+        ("00:10:01", 11),
+        ("2-01:00:00", 2940),
+        ("100:00:59", 6001),
+    ],
+)
+def test_a_time_limit_is_rounded_up_to_minutes(time, minutes):
+    assert Job(time=time).minutes == minutes
+
+
 MISTAKES = {
     "more tasks than blocks": (["slurm", "OWN", "--tasks", "9"], "give at most 4"),
     "no task": (["slurm", "OWN", "--tasks", "0"], "tasks = 0"),

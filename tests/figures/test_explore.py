@@ -99,6 +99,8 @@ def test_the_page_holds_the_curves_and_the_fit(explored):
             )
         for drawn, condition in zip(view["conditions"], fit.curves.conditions, strict=True):
             np.testing.assert_allclose(numbers(drawn["mean"]), condition.values.mean(0), rtol=1e-12)
+            error = condition.values.std(0, ddof=1) / np.sqrt(SEEDS)
+            np.testing.assert_allclose(numbers(drawn["error"], "<f4"), error, rtol=1e-6)
             np.testing.assert_allclose(
                 numbers(drawn["runs"], "<f4"), condition.values.ravel(), rtol=1e-6
             )

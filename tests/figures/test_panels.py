@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 import jthermo as jt
 from jthermo import figures
+from jthermo.collapse import Exponent
 from jthermo.errors import InputError
 from jthermo.figures.colours import CATEGORIES
 from jthermo.paper import claims
@@ -89,6 +90,40 @@ def test_collapse_panels_state_the_fitted_exponent(ds):
     apart = figures.clocks(dense, "rate", powers=(0,)).axes[0].get_lines()
     heights = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in apart]
     assert np.abs(np.subtract(*heights)).max() > 0.1
+    plt.close("all")
+
+
+def test_a_figure_is_a_third_of_a_page_per_panel(ds):
+    """At least one column wide, at most one page."""
+    widths = []
+    for number in (1, 2, 3, 5):
+        fig = figures.clocks(ds, "rate", powers=range(number))
+        widths.append(fig.get_size_inches()[0])
+        plt.close(fig)
+    np.testing.assert_allclose(widths, [figures.COLUMN, 2 / 3 * figures.PAGE, *[figures.PAGE] * 2])
+
+
+def test_a_heatmap_is_white_at_the_claimed_exponent():
+    """The colours reach 1 to either side of the target, also for a target below 0."""
+
+    class Fit:
+        def __init__(self, value):
+            self.exponents = {"c": Exponent(value, value - 0.1, value + 0.1, 0.05)}
+
+    for target in (2.0, -1.0):
+        ax = plt.subplots()[1]
+        cells = {("a", "p"): target, ("a", "q"): target + 1, ("b", "p"): target - 0.5}
+        chosen = [({"x": x, "y": y}, None, Fit(value)) for (x, y), value in cells.items()]
+        figures.heatmap(ax, chosen, x="x", y="y", target=target)
+        (mesh,) = ax.collections
+        assert mesh.get_clim() == (target - 1, target + 1)
+        # rows y, columns x
+        shown = np.ma.filled(mesh.get_array(), np.nan)
+        np.testing.assert_array_equal(shown, [[target, target - 0.5], [target + 1, np.nan]])
+        assert np.abs(np.array(mesh.to_rgba(target)[:3]) - 1).max() < 0.05
+        colours = {text.get_text()[:5].strip(): text.get_color() for text in ax.texts}
+        assert colours[f"{target + 1:.2f}"] == "white"
+        assert colours[f"{target:.2f}"] == "black"
     plt.close("all")
 
 

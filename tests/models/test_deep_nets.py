@@ -8,6 +8,7 @@ import pytest
 import jthermo as jt
 from jthermo.errors import InputError
 from tests import deep_oracles
+from tests.chance import sigmas
 
 SHAPE, BLOCKS = (6, 5, 2), ((3, 2), (4,))
 NETS = {
@@ -68,9 +69,9 @@ def test_inits_have_their_variances(init):
     for values, variance in zip(parts, MOMENTS[init], strict=True):
         values = np.asarray(values, float).ravel()
         error = variance * np.sqrt(2 / values.size * (2 if init == "paired_he" else 1))
-        assert np.var(values) == pytest.approx(variance, abs=5 * error + 1e-12)
+        assert np.var(values) == pytest.approx(variance, abs=sigmas(1e-6) * error + 1e-12)
         others = {v for moments in MOMENTS.values() for v in moments if v != variance}
-        assert not any(abs(np.var(values) - other) < 5 * error for other in others)
+        assert not any(abs(np.var(values) - other) < sigmas(1e-6) * error for other in others)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

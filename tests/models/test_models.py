@@ -8,6 +8,7 @@ import pytest
 
 import jthermo as jt
 from tests import oracles
+from tests.chance import sigmas
 
 
 class Outside(nn.Module):
@@ -57,10 +58,11 @@ def test_init_has_its_variances_and_no_other(init):
         independent = values.size / (2 if init == "paired_he" and name != "b" else 1)
         # standard error of the sample variance of normals; a uniform's is smaller
         error = variance * np.sqrt(2 / independent)
-        assert np.mean(values) == pytest.approx(0, abs=4 * np.sqrt(variance / independent) + 1e-12)
-        assert np.var(values) == pytest.approx(variance, abs=5 * error + 1e-12)
+        far = sigmas(1e-5) * np.sqrt(variance / independent) + 1e-12
+        assert np.mean(values) == pytest.approx(0, abs=far)
+        assert np.var(values) == pytest.approx(variance, abs=sigmas(1e-6) * error + 1e-12)
         others = {v for moments in MOMENTS.values() for v in moments if v != variance}
-        assert not any(abs(np.var(values) - other) < 5 * error for other in others)
+        assert not any(abs(np.var(values) - other) < sigmas(1e-6) * error for other in others)
 
 
 def test_torch_init_is_bounded_and_normal_inits_are_not():

@@ -13,6 +13,7 @@ from jthermo.errors import InputError
 from jthermo.models import per_example
 from jthermo.observables import gradient_moments
 from tests import deep_oracles, oracles
+from tests.chance import sigmas
 
 SHAPE, BLOCKS, M = (6, 5, 2), ((3, 2), (4,)), 11
 NETS = {
@@ -138,6 +139,15 @@ def test_groups_by_parameter_add_up_to_layers():
     assert layers.sizes == (36, 21)
 
 
+def test_groups_are_in_the_order_of_the_layers():
+    """``hidden_2`` comes before ``hidden_10``, as in the recorded dim ``layer``."""
+    model = jt.models.MLP(2, hidden=(2,) * 12)
+    names = [*(f"hidden_{i}" for i in range(12)), "output"]
+    assert list(gradient_moments.groups(model, "layer")) == names
+    parameters = list(gradient_moments.groups(model, "parameter"))
+    assert parameters == [f"{name}/{part}" for name in names for part in ("bias", "kernel")]
+
+
 @pytest.mark.parametrize(
     ("module", "covered"), [(Residual(), True), (Shared(), False), (Shared(scale=True), False)]
 )
@@ -192,7 +202,7 @@ def test_estimates_are_unbiased_and_the_plain_ones_are_not():
     error = draws.std(0) / np.sqrt(len(draws))
     truth = np.array([population.trace, population.signal, population.signal], float)
     z = (draws.mean(0) - truth) / error
-    assert (np.abs(z[:2]) < 4).all()
+    assert (np.abs(z[:2]) < sigmas(1e-4, 2)).all()
     assert abs(z[2]) > 20
     biased = draws[:, 0] * 3 / 4
     assert abs(biased.mean() - truth[0]) > 20 * error[0]
@@ -280,6 +290,10 @@ def test_recorded_in_a_sweep_it_equals_the_loops_and_leaves_the_training_alone()
         assert float(row.gradient_variance) == pytest.approx(total / position, rel=2e-5)
         np.testing.assert_allclose(row.gradient_variance_layer, trace / [16, 15, 4], rtol=2e-5)
         assert float(row.gradient_snr) == pytest.approx(signal / total, rel=1e-3, abs=1e-6)
+        # no longer the squared mean, which is never negative
+        assert float(row.gradient_signal) == pytest.approx(signal, rel=1e-3, abs=1e-6)
+        snr = (square - trace / M) / trace
+        np.testing.assert_allclose(row.gradient_snr_layer, snr, rtol=1e-3, atol=1e-5)
         assert np.isnan(row.noise_scale) == (signal <= 0)
         if signal > 0:
             assert float(row.noise_scale) == pytest.approx(total / signal, rel=1e-3)

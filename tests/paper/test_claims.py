@@ -45,6 +45,8 @@ def results(power, *, falls=True, bend=0.0, noise=0.003):
 
 C2 = jt.Claim("C2", "value", "learning_rate", exponent=2)
 C1 = jt.Claim("C1", "value", "learning_rate", above=1)
+# claimed exponents may be negative, as that of the batch size
+C3 = jt.Claim("C3", "value", "learning_rate", exponent=-1)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,8 @@ C1 = jt.Claim("C1", "value", "learning_rate", above=1)
         (C1, results(2), "reproduced", "above 1"),
         (C1, results(0.5), "not reproduced", "below 1"),
         (C1, results(1), "undecided", "too wide"),
+        (C3, results(-1), "reproduced", "within 15 % of -1"),
+        (C3, results(-2), "not reproduced", "excludes -1"),
     ],
 )
 def test_a_verdict_follows_from_the_curves(claim, ds, verdict, why):

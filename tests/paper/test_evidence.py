@@ -47,6 +47,24 @@ def test_value_at_an_equal_level():
         assert np.isnan(curve_statistics.at_level(runs, "value", "level", 2.0, picks)).all()
 
 
+def test_a_level_is_reached_when_the_mean_first_falls_to_it():
+    """Not when it falls to it for the last time, and also if it ends above it."""
+    step = np.array([1, 10, 100, 1000])
+    for level, first in (([3, 1, 2, 2], 1), ([3, 1, 2, 0.5], 1), ([3, 2, 1, 1], 2)):
+        runs = xr.Dataset(
+            {
+                "level": (("run", "record"), [level] * 2),
+                "value": (("run", "record"), np.log1p(step) * np.ones((2, 1))),
+            },
+            {"step": (("run", "record"), [step] * 2), "seed": ("run", [0, 1])},
+        )
+        picks = np.array([[0, 1]])
+        (when,) = curve_statistics.at_level(runs, "value", "level", 1.5, picks)
+        before, after = np.log1p(step[first - 1 : first + 1])
+        share = (level[first - 1] - 1.5) / (level[first - 1] - level[first])
+        assert when == pytest.approx(before + share * (after - before))
+
+
 def test_local_slopes_of_planted_curves():
     clock = np.linspace(0, 2, 81)
     rng = np.random.default_rng(1)
@@ -62,6 +80,11 @@ def test_local_slopes_of_planted_curves():
         slopes.slope_error, np.array([0.5, 2.5]) * amplitude.std(ddof=1) / math.sqrt(200), rtol=1e-6
     )
     np.testing.assert_allclose(slopes.level, [1.25, 2.25], rtol=1e-6)
+    lifted = curve_statistics.local_slopes(
+        clock, value, amplitude[:, None] * (1 + clock), np.array([0, 0.5, 2])
+    )
+    error = amplitude.std(ddof=1) / math.sqrt(200)
+    np.testing.assert_allclose(lifted.level_error, [1.25 * error, 2.25 * error], rtol=1e-6)
     with pytest.raises(InputError, match="go beyond the records"):
         curve_statistics.local_slopes(clock, value, value, np.array([0, 3]))
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import jthermo as jt
+from tests.chance import sigmas
 
 STEPS = (500, 2000, 5000, 10_000)
 # Means of 200 seeds of another program at these steps; their standard errors start at 0.003.
 ACTIVATION = np.array([0.469, 0.403, 0.306, 0.210])
-# Four joint standard errors of two such means.
-JOINT = 4 * np.sqrt(2) * 0.003
+# Distance of two such means that one of the four steps exceeds for 3 in 10,000 sets of seeds.
+JOINT = sigmas(3e-4, len(STEPS)) * np.sqrt(2) * 0.003
 
 
 def activation(**changes):

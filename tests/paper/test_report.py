@@ -164,6 +164,22 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(reproduced, capsys):
     assert re.search(r"^planted +done before +reproduced$", printed.out, re.MULTILINE)
 
 
+def test_a_forecast_uses_the_times_of_its_own_scale(tmp_path):
+    known = {
+        "C1": {
+            "experiments": {
+                "small": {"scale": "small", "made": {"wall_seconds": 3.0}},
+                "paper": {"scale": "paper", "made": {"wall_seconds": 500.0}},
+                "absent": {"scale": "small", "not_run": "no data"},
+            }
+        }
+    }
+    assert reproduce._last_time("small", tmp_path) == {}
+    (tmp_path / "claims.json").write_text(json.dumps(known))
+    assert reproduce._last_time("small", tmp_path) == {"small": 3.0}
+    assert reproduce._last_time("paper", tmp_path) == {"paper": 500.0}
+
+
 def test_findings_of_other_code_are_computed_again(reproduced, results, monkeypatch):
     assert reproduce.done("planted", "small", results)
     assert reproduce.done("planted", "paper", results) is None
@@ -273,6 +289,22 @@ def test_a_flipped_digit_is_noticed_and_the_same_command_rebuilds_the_file(
     assert read_json(folder / "claims.json")["rows"] == before["rows"]
     said = capsys.readouterr().err
     assert ("set aside as bad-claims.json" in said) == (name == "claims.json")
+
+
+def test_a_changed_sweep_or_figure_is_not_that_of_the_findings(reproduced, results):
+    folder = results / "net_of_two-small"
+    findings = experiment_folder.read(folder)
+    assert experiment_folder.figure(folder, findings, "net_of_two")
+    drawn = folder / "figures" / "net_of_two.svg"
+    drawn.write_bytes(drawn.read_bytes().replace(b"<svg", b"<svg ", 1))
+    assert experiment_folder.figure(folder, findings, "net_of_two") is None
+    # the records are intact, but sweep.json says that other settings gave them
+    text = (folder / layout.SWEEP).read_text()
+    (folder / layout.SWEEP).write_text(text.replace('"num_steps": 4', '"num_steps": 5', 1))
+    assert (folder / layout.SWEEP).read_text() != text
+    with pytest.raises(InputError, match="has records that changed"):
+        experiment_folder.read(folder)
+    assert reproduce.done("net_of_two", "small", results) is None
 
 
 def test_a_verdict_that_its_numbers_do_not_give_is_flagged(reproduced, results):

@@ -38,6 +38,16 @@ def test_same_bits_as_jax(draw):
     np.testing.assert_array_equal(ours.view(np.uint8), theirs.view(np.uint8))
 
 
+def test_same_64_bit_words_as_jax():
+    with jax.enable_x64():
+        for draw in (
+            lambda k: jax.random.bits(k, (2, 3), jnp.uint64),
+            lambda k: jax.random.uniform(k, (5,), jnp.float64),
+        ):
+            ours, theirs = (draw(jax.random.key(7, impl=i)) for i in (IMPL, "threefry2x32"))
+            np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("draw", ["normal", "fold_in", "permutation"])
 def test_same_bits_alone_and_batched(draw):
     batched = jax.jit(jax.vmap(lambda s: DRAWS[draw](jax.random.key(s, impl=IMPL))))(SEEDS)

@@ -11,7 +11,7 @@ import xarray as xr
 
 import jthermo as jt
 from jthermo.errors import InputError
-from jthermo.results import atomic
+from jthermo.results import atomic, tables
 from jthermo.results.sealed_json import read_json
 from jthermo.results.writing import resumable
 from scripts import flips
@@ -102,6 +102,9 @@ def test_tau_is_the_rescaled_clock(ds):
         ds.step.values * ds.learning_rate.values[:, None] ** 2 / ds.batch_size.values[:, None]
     )
     np.testing.assert_allclose(jt.tau(ds), np.where(ds.step >= 0, expected, np.nan))
+    # each power counts, also where the paper's is another
+    other = ds.step.values * ds.learning_rate.values[:, None] * ds.batch_size.values[:, None] ** 0.5
+    np.testing.assert_allclose(jt.tau(ds, 1, 0.5), np.where(ds.step >= 0, other, np.nan))
     np.testing.assert_allclose(jt.tau(ds, 0, 0).where(ds.step >= 0), ds.step.where(ds.step >= 0))
 
 
@@ -136,6 +139,31 @@ def test_export_writes_the_same_numbers(ds, tmp_path, to):
     np.testing.assert_array_equal(row.step, run.step[0])
     np.testing.assert_allclose(row.activation_rate, run.activation_rate[0], rtol=1e-6)
     np.testing.assert_allclose(row.unit_activation_3, run.unit_activation[0, :, 3], rtol=1e-6)
+
+
+def test_seeds_need_not_be_a_range(tmp_path):
+    seeds = (0, 2, 3, 7)
+    for out in (None, tmp_path):
+        gaps = jt.run(sweep_of(seed=seeds, learning_rate=0.1, batch_size=1), out, progress=False)
+        assert gaps.attrs["complete"] == 1
+        assert gaps.seed.values.tolist() == list(seeds)
+    assert jt.open_results(tmp_path).seed.values.tolist() == list(seeds)
+
+
+def test_choices_are_those_that_have_runs(ds):
+    """Two axes that vary together give two choices, not four."""
+    together = ds.assign_coords(
+        {
+            "model.init": ("run", np.where(ds.learning_rate.values < 0.15, "he", "torch")),
+            "data.scale": ("run", np.where(ds.learning_rate.values < 0.15, 1.0, 2.0)),
+        }
+    )
+    parts = tables.choices(together, ("learning_rate", "batch_size", "seed"))
+    assert [values for values, _ in parts] == [
+        {"model.init": "he", "data.scale": 1.0},
+        {"model.init": "torch", "data.scale": 2.0},
+    ]
+    assert [set(runs.learning_rate.values) for _, runs in parts] == [{0.1}, {0.2}]
 
 
 def test_an_unknown_format_is_refused(ds, tmp_path):

@@ -1,8 +1,10 @@
 """The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
 import json
+import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import flax.linen as nn
 import numpy as np
@@ -10,6 +12,7 @@ import optax
 import pytest
 
 import jthermo as jt
+from jthermo.engines import step_program
 from jthermo.errors import InputError
 
 TWO_LAYER, GAUSSIAN = jt.models.TwoLayer(inputs=3, hidden=4), jt.data.Gaussian(dim=3)
@@ -340,3 +343,39 @@ def test_json_from_elsewhere_runs_no_code(part, plain, tmp_path, monkeypatch):
         jt.Sweep.from_json(json.dumps(content))
     assert not (tmp_path / "PWNED").exists()
     assert "file_that_touches" not in sys.modules
+
+
+def test_rescaled_steps_are_exact_in_decimals():
+    """The first step at which t·η²/B has reached the value, as decimals are meant."""
+    # 0.45/0.15² is 20, but rounds to slightly more
+    for value in ("20", "8", "2.5", "0.45"):
+        for rate in ("0.05", "0.1", "0.02", "0.07", "0.15"):
+            for size in (1, 3, 10):
+                steps = jt.RescaledSteps(float(value)).resolve(float(rate), size)
+                assert steps == math.ceil(Fraction(value) * size / Fraction(rate) ** 2)
+
+
+def test_as_many_values_as_runs_are_allowed():
+    assert sweep_of(learning_rate=0.1, batch_size=1, seed=(0, 1, 2), max_runs=3).num_runs == 3
+    with pytest.raises(InputError, match=r"seed = .* has 4 values, more than max_runs = 3"):
+        sweep_of(learning_rate=0.1, batch_size=1, seed=(0, 1, 2, 3), max_runs=3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 40])
+def test_log_steps_are_as_many_as_asked_for(n):
+    """One record per step in a shorter run; n of them in one of n steps or more."""
+    for num_steps in (1, n - 1, n, n + 1, 3 * n, 1000):
+        steps = jt.log_steps(n).resolve(num_steps)
+        assert len(steps) == min(n, num_steps + 1)
+        assert (steps[0], steps[-1]) == (0, num_steps)
+        assert (np.diff(steps) >= 1).all()
+
+
+def test_an_integer_among_floats_is_a_float_and_needs_no_program_of_its_own():
+    """(0, 0.9) is the axis (0.0, 0.9); whole numbers alone stay whole."""
+    varied = {"optimizer.momentum": (0, 0.9)}
+    sweep = sweep_of(optimizer=jt.sgd(momentum=0.5), vary=varied, batch_size=1)
+    assert sweep.vary["optimizer.momentum"] == (0.0, 0.9)
+    assert [type(v) for v in sweep.vary["optimizer.momentum"]] == [float, float]
+    assert len(step_program.programs(sweep)) == 1
+    assert sweep_of(vary={"model.hidden": (4, 8)}).vary["model.hidden"] == (4, 8)

@@ -11,8 +11,12 @@ import jthermo as jt
 from jthermo.errors import InputError
 from jthermo.theory import drift
 from jthermo.theory.walk import Estimate
+from tests.chance import sigmas
 
 DIM = 3
+# Standard errors that a mean over the trained seeds may be off: right ones fail for 3 sets of seeds
+# in 1,000.
+OFF = sigmas(3e-3)
 
 
 def trace_of_unit(V, b, w, dim):
@@ -129,7 +133,7 @@ def test_bias_falls_as_label_noise_says(eta, size, trained):
     mean_shift = at_end(trained(eta, size).mean_bias.values)
     spread = mean_shift.standard_error * np.sqrt(512)
     error = np.hypot(mean_shift.standard_error, spread / np.sqrt(RUNS))
-    assert abs(mean_shift.value - FULL[eta, size]) < 3 * error
+    assert abs(mean_shift.value - FULL[eta, size]) < OFF * error
     # ‖W‖ of a unit for He init and d = 10
     wide = np.sqrt(np.random.default_rng(0).chisquare(10, 20_000) / 5)
     early, late = (
@@ -148,18 +152,18 @@ def test_controls_remove_it(trained):
     """Unbiased: b stays and E‖V‖² grows by s² Eσ² per unit. Label-averaged: ¼ of the shift."""
     unbiased = trained(0.05, 1, "unbiased")
     bias = at_end(unbiased.mean_bias.values)
-    assert bias.away(0.0) < 3
+    assert bias.away(0.0) < OFF
     assert bias.away(-0.0876) > 20
     # early, before W has grown
     tau = 40 * 0.05**2
     square = unbiased.weight_norm_V.values[:, :2] ** 2
     rate = at_end((square - square[:, :1]) / tau)
     # Σ_i s² Eσ² with Eσ² = w²/2 = 1
-    assert rate.away(10 * 0.25 * 1.0) < 3
+    assert rate.away(10 * 0.25 * 1.0) < OFF
     assert rate.away(0.0) > 10
     averaged = at_end(trained(0.05, 1, "label_averaged").mean_bias.values)
     spread = averaged.standard_error * np.sqrt(512)
-    assert abs(averaged.value + 0.0205) < 3 * np.hypot(
+    assert abs(averaged.value + 0.0205) < OFF * np.hypot(
         averaged.standard_error, spread / np.sqrt(RUNS)
     )
     assert averaged.away(-0.0876) > 20

@@ -16,6 +16,7 @@ from jthermo.observables import curvature_estimators
 from jthermo.theory import hessian
 from jthermo.update_rule import losses
 from tests import deep_oracles
+from tests.chance import far, sigmas
 
 SHAPE, BLOCKS, M = (4, 5, 1), ((2,), (3,)), 9
 
@@ -238,11 +239,12 @@ def test_hutchinson_agrees_within_its_error_and_lanczos_with_the_spectrum(name):
     value, error = jax.jit(
         lambda k: curvature_estimators.hutchinson(model, params, x, y, loss, k, 400)
     )(jax.random.key(2))
-    assert abs(float(value) - full.trace()) < 4 * float(error)
+    # 400 vectors: the error is known to 4 %, so this fails for 1e-4 of the keys
+    assert abs(float(value) - full.trace()) < sigmas(1e-4) * float(error)
     # the variance of one vᵀHv
     off_diagonal = 2 * ((full**2).sum() - (np.diag(full) ** 2).sum())
     assert float(error) == pytest.approx(np.sqrt(off_diagonal / 400), rel=0.2)
-    assert abs(2 * float(value) - full.trace()) > 4 * float(error)
+    assert abs(2 * float(value) - full.trace()) > sigmas(1e-4) * float(error)
     top = jax.jit(
         lambda k: curvature_estimators.top_eigenvalues(model, params, x, y, loss, k, 3, 40)
     )(jax.random.key(3))
@@ -266,8 +268,8 @@ def test_curvature_is_recorded_in_a_sweep():
     )  # fmt: skip
     ds = jt.run(sweep, progress=False)
     z = (ds.hessian_trace_hutchinson - ds.hessian_trace) / ds.hessian_trace_hutchinson_se
-    assert np.abs(z.values).max() < 4.5
-    assert z.values.std() > 0.3
+    # 12 estimates with keys of their own: neither too far nor too near for 1e-4 of the seeds
+    assert 1e-4 < far(z) < 1 - 1e-4
     np.testing.assert_allclose(ds.trace_bound / ds.hessian_trace, ds.trace_bound_ratio, rtol=1e-5)
     assert (ds.trace_bound_ratio.values > 1).all()
     assert ds.hessian_eigenvalue.dims == ("run", "record", "eigenvalue")

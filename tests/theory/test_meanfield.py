@@ -11,6 +11,7 @@ import jthermo as jt
 from jthermo.engines import run_state, step_program
 from jthermo.errors import InputError
 from jthermo.theory import drift, meanfield
+from tests.chance import sigmas
 
 MODEL = jt.models.TwoLayer(inputs=10, hidden=10, init="he")
 SMALL = jt.models.TwoLayer(inputs=6, hidden=12, init="he")
@@ -74,7 +75,9 @@ def test_prediction_of_label_averaged_sgd(descent):
     ds, curves, one = descent
     shift, predicted = ds.mean_bias.values[:, one], curves.mean_bias[:, one]
     error = (shift - predicted).std() / np.sqrt(NETS)
-    assert abs(shift.mean() - predicted.mean()) < 3 * error + 0.1 * abs(shift.mean())
+    # the same seeds: sampling fails for 3 sets of them in 1,000, the prediction is right to a tenth
+    allowed = sigmas(3e-3) * error + 0.1 * abs(shift.mean())
+    assert abs(shift.mean() - predicted.mean()) < allowed
     np.testing.assert_allclose(
         np.sqrt(curves.squared_norm_V.mean(0)),
         np.sqrt((ds.weight_norm_V.values**2).mean(0)),

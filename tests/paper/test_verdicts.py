@@ -1,0 +1,96 @@
+"""Verdicts from rows with given numbers, for claimed values of either sign and on either side."""
+
+import pytest
+
+from jthermo.paper import verdicts
+
+FITTED = {"first": 1.0, "last": 0.5, "misfit": 0.01, "collapsed": True}
+
+
+def fitted(claimed, low, high, **more):
+    return verdicts.verdict({**FITTED, "claimed": claimed, "low": low, "high": high, **more})[0]
+
+
+def measured(relation, low, high, target, **more):
+    row = {"quantity": "x", "relation": relation, "low": low, "high": high, "target": target}
+    return verdicts.verdict({**row, "value": (low + high) / 2, "tolerance": 0.0, **more})[0]
+
+
+@pytest.mark.parametrize("claimed", [2.0, 0.4, -0.4, -1.0])
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.86, 1.14, "reproduced"),
+        (0.84, 1.14, "undecided"),
+        (0.86, 1.16, "undecided"),
+        (0.50, 1.50, "undecided"),
+        (0.50, 0.84, "not reproduced"),
+        (1.16, 1.50, "not reproduced"),
+        (-1.05, -0.95, "not reproduced"),
+    ],
+)
+def test_an_exponent_of_either_sign_is_judged_by_its_share(claimed, low, high, verdict):
+    """The interval, in units of the claimed exponent, decides."""
+    ends = sorted((low * claimed, high * claimed))
+    assert fitted(f"{claimed:g}", *ends) == verdict
+
+
+def test_an_exponent_that_is_not_identifiable_is_undecided():
+    for low, high in ((None, None), (None, 1.0), (-1.0, None)):
+        assert fitted("-1", low, high) == fitted("1", low, high) == "undecided"
+        assert fitted("> 0", low, high) == "undecided"
+
+
+def test_a_row_without_an_exponent_supports_that_it_is_undecided():
+    for claimed in ("-1", "> 0"):
+        row = {**FITTED, "claimed": claimed, "exponent": None, "low": None, "high": None}
+        assert verdicts.supported({**row, "verdict": "undecided"})
+        assert not verdicts.supported({**row, "verdict": "reproduced"})
+
+
+@pytest.mark.parametrize("bound", [1.0, 0.0, -1.5])
+def test_a_bound_on_an_exponent(bound):
+    claimed = f"> {bound:g}"
+    assert fitted(claimed, bound + 0.01, bound + 1) == "reproduced"
+    assert fitted(claimed, bound - 0.01, bound + 1) == "undecided"
+    assert fitted(claimed, bound - 1, bound - 0.01) == "not reproduced"
+
+
+def test_a_rejected_collapse_counts_only_with_a_misfit():
+    ends = {"low": -1.05, "high": -0.95}
+    for claimed, share in (("-1", 1), ("1", -1)):
+        span = sorted(share * end for end in ends.values())
+        assert fitted(claimed, *span, collapsed=False, misfit=0.04) == "reproduced"
+        assert fitted(claimed, *span, collapsed=False, misfit=0.06) == "not reproduced"
+        # not a rejection: the data can't say
+        assert fitted(claimed, *span, collapsed=None, misfit=0.06) == "reproduced"
+        assert fitted(claimed, *span, collapsed=True, misfit=0.06) == "reproduced"
+
+
+def test_a_curve_that_does_not_fall_reproduces_nothing():
+    for claimed in ("-1", "> -2"):
+        assert fitted(claimed, -1.05, -0.95) == "reproduced"
+        assert fitted(claimed, -1.05, -0.95, last=1.0) == "not reproduced"
+
+
+@pytest.mark.parametrize("target", [1.0, 0.0, -2.0])
+def test_a_measured_number_agrees_within_three_errors_and_its_tolerance(target):
+    error = 0.01
+    for sign in (1, -1):
+        for distance, verdict in ((0.029, "reproduced"), (0.031, "not reproduced")):
+            value = target + sign * distance
+            ends = value - 1.96 * error, value + 1.96 * error
+            assert measured("=", *ends, target) == verdict
+            assert measured("=", *ends, target, tolerance=0.002) == "reproduced"
+
+
+@pytest.mark.parametrize("target", [1.0, 0.0, -2.0])
+def test_a_measured_bound_needs_the_whole_interval(target):
+    for relation, sign in ((">", 1), ("<", -1)):
+        for near, far, verdict in (
+            (0.1, 0.5, "reproduced"),
+            (-0.1, 0.5, "undecided"),
+            (-0.5, -0.1, "not reproduced"),
+        ):
+            ends = sorted((target + sign * near, target + sign * far))
+            assert measured(relation, *ends, target) == verdict
