@@ -31,6 +31,19 @@ def advance(program: step_program.Program) -> Callable[..., run_state.State]:
     return fused.advance
 
 
+def together(engine: str) -> bool:
+    """Whether one call of an engine trains all blocks of a device, instead of one after the other.
+
+    The blocks are an axis of the Pallas kernel's grid. The native kernel spreads them over threads
+    if there are fewer devices than cores. Neither rounding depends on the number of blocks.
+    """
+    if engine == "fused":
+        from jthermo.engines.fused import native
+
+        return native.threads() > 1
+    return engine == "pallas"
+
+
 def settle(
     wanted: str, begun_with: str | None, programs: Iterable[step_program.Program], say: Any
 ) -> str:

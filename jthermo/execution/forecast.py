@@ -168,6 +168,7 @@ class Plan:
         return text
 
 
+@placing.pinned()
 def plan(
     sweep: Sweep,
     *,

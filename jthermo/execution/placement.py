@@ -6,14 +6,13 @@ number of blocks and their order do not affect the bits of a run; W does.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -23,6 +22,8 @@ from jthermo.engines import run_state, step_program, xla
 from jthermo.engines.fingerprint import Parts
 from jthermo.errors import InputError
 from jthermo.models import Model
+from jthermo.randomness.jax_settings import ask_for_cores, num_cores
+from jthermo.randomness.jax_settings import pinned as pinned
 from jthermo.update_rule.optimizer import Optimizer
 
 PLACEMENTS = ("sharding", "pmap")
@@ -31,26 +32,20 @@ _TRACED: dict[str, Parts] = {}
 
 
 def devices() -> tuple[jax.Device, ...]:
-    """The local devices; on a CPU one per core, unless the user has set their number."""
-    untouched = jax.config.values[
-        "jax_num_cpu_devices"
-    ] == -1 and "device_count" not in os.environ.get("XLA_FLAGS", "")
-    if untouched:
-        # If JAX has started already, the number stays as it is; only the speed depends on it.
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    """The local devices; on a CPU one per core, unless JAX has started or the user set another."""
+    ask_for_cores()
     return tuple(jax.local_devices())
 
 
-@contextlib.contextmanager
-def pinned() -> Iterator[None]:
-    """Fix the JAX settings that affect bits while tracing and running, whatever the user set."""
-    with (
-        jax.threefry_partitionable(True),
-        jax.default_matmul_precision("highest"),
-        jax.enable_x64(False),
-    ):
-        yield
+def idle_cores() -> str | None:
+    """How to train on all cores, if JAX started before a sweep could ask for them; else None."""
+    cores, count = num_cores(), jax.local_device_count()
+    if jax.default_backend() != "cpu" or ask_for_cores() or count >= cores:
+        return None
+    return (
+        f"trains on {count} of {cores} cores, because JAX was in use before the sweep was built; "
+        f'for all, first call jax.config.update("jax_num_cpu_devices", {cores})'
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class Placement:
             *blocked, held = args
             if together:
                 return jax.vmap(lambda *block: per_block(*block, held))(*blocked)
-            return jax.lax.map(lambda block: per_block(*block, held), tuple(blocked))
+            return _one_by_one(lambda *block: per_block(*block, held), *blocked)
 
         if self.kind == "pmap":
             return jax.pmap(per_device, devices=self.devices, donate_argnums=donate)
@@ -203,8 +198,7 @@ def _held(split: Split, placement: Placement) -> Any:
 @functools.lru_cache(maxsize=64)
 def _advance(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
     update = functools.partial(engines.advance(program), program)
-    # The blocks are an axis of the Pallas kernel's grid, so that one launch trains all of them.
-    return placement.map(update, donate=(1,), together=program.engine == "pallas")
+    return placement.map(update, donate=(1,), together=engines.together(program.engine))
 
 
 @functools.lru_cache(maxsize=64)
@@ -218,3 +212,24 @@ def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bou
     """The jitted ``runs → states``; a program of its own, since inlined it rounds differently."""
     one = functools.partial(run_state.init, model, optimizer)
     return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})
+
+
+def _one_by_one(function: Callable[..., Any], *blocked: Any) -> Any:
+    """``lax.map`` over the leading axis of arrays, with a number of iterations hidden from XLA.
+
+    XLA would otherwise dissolve a loop of one iteration, and round differently where a device has a
+    single block.
+    """
+
+    def body(i: jax.Array, filled: Any) -> Any:
+        block = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), blocked)
+        return jax.tree.map(
+            lambda a, value: jax.lax.dynamic_update_index_in_dim(a, value, i, 0),
+            filled,
+            function(*block),
+        )
+
+    count = len(jax.tree.leaves(blocked)[0])
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], blocked))
+    filled = jax.tree.map(lambda s: jax.lax.empty((count, *s.shape), s.dtype), shapes)
+    return jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(count)), body, filled)

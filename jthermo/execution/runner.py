@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+@placing.pinned()
 def run(
     sweep: Sweep,
     out: str | Path | None = None,
@@ -145,6 +146,8 @@ def run(
             code=code,
             say=bar.say,
         )
+        if store.engine == "xla" and (advice := placing.idle_cores()) is not None:
+            bar.say(advice)
         keeper = Keeper(store, own_shard, bar, stop, held, policy)
         saved = keeper.saved()
         waiting = _unfinished(store, keeper, own_shard, place, saved, bar)

@@ -17,6 +17,7 @@ from flax import traverse_util
 from jax import Array
 
 from jthermo.errors import InputError
+from jthermo.randomness.jax_settings import pinned
 
 
 class Model:
@@ -122,12 +123,14 @@ class Flax(Model):
 
 # The cache's key is the model's value, so that equal models are traced once.
 @functools.lru_cache(maxsize=256)
+@pinned()
 def _shapes(model: Model) -> Any:
     # eval_shape computes nothing and uses no device
     return jax.eval_shape(lambda: model.init(jax.random.key(0)))
 
 
 @functools.lru_cache(maxsize=256)
+@pinned()
 def _num_outputs(model: Model) -> int:
     batch = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
     out = jax.eval_shape(model.apply, model.shapes, batch)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jthermo.errors import InputError, whole_number
-from jthermo.models import Model
+from jthermo.models import Model, per_example
 from jthermo.observables import curvature_estimators
 from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.theory import hessian
@@ -20,6 +20,10 @@ METHODS = ("exact", "hutchinson")
 @dataclass(frozen=True)
 class Kappa(Observable):
     """κ = η tr K / B, which approaches 1 near instability; see :func:`kappa`."""
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """Find out whether the tape covers the model, which may log a line."""
+        per_example.covers(model)
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``kappa``."""
@@ -52,6 +56,11 @@ class HessianTrace(Observable):
                 self.num_probes,
                 "give at least 2, since the standard error is their scatter",
             )
+
+    def check(self, model: Model, data: Any, loss: str) -> None:
+        """Find out whether the tape covers the model, which may log a line."""
+        if self.method == "exact":
+            per_example.covers(model)
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``hessian_trace``, or ``hessian_trace_hutchinson`` with its standard error ``…_se``."""
@@ -123,7 +132,7 @@ class TopEigenvalues(Observable):
             raise InputError(
                 "top_eigenvalues.num_matvecs",
                 self.num_matvecs,
-                f"give at least {number}, one Hessian product per eigenvalue",
+                f"give at least {number}, the number of eigenvalues",
             )
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -187,11 +196,14 @@ def trace_bound() -> TraceBound:
 
 
 def top_eigenvalues(number: int = 1, num_matvecs: int = 20) -> TopEigenvalues:
-    """The largest eigenvalues of the Hessian of the loss over the probe, by Lanczos.
+    """The largest eigenvalues of the Hessian of the loss over the probe, by block Lanczos.
+
+    A repeated eigenvalue is found as often as it is repeated, up to `number` times. A record costs
+    `number` × `num_matvecs` products of the Hessian with a vector.
 
     Args:
         number: number of eigenvalues, the dim ``eigenvalue``; the largest comes first.
-        num_matvecs: number of Hessian products, at least `number`.
+        num_matvecs: number of Hessian products of each of `number` vectors, at least `number`.
 
     Raises:
         InputError: `number` is below 1, or `num_matvecs` is below `number`.

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import eigh_tridiagonal
 from jaxtyping import Float, PRNGKeyArray, Real
 
+from jthermo.observables.observable import lane_by_lane, norm
 from jthermo.update_rule import losses
 
 # Examples per chunk of a Hessian product; it bounds the memory.
 HESSIAN_CHUNK = 16
-# The Krylov space is exhausted where an off-diagonal element is below this fraction of the largest
-# diagonal element, in float32.
+# A vector is in the span of others if what is left of it, without its projection on them, is below
+# this fraction of the longest H v, in float32.
 EXHAUSTED = 1e-5
 
 
@@ -78,8 +78,11 @@ def top_eigenvalues(
 ) -> Float[Array, " k"]:
     """The largest eigenvalues of the Hessian of the mean loss over these examples, by Lanczos.
 
-    Lanczos runs with full reorthogonalisation (matfree). It does not overestimate the largest
-    eigenvalues, and the largest converge first.
+    Block Lanczos with full reorthogonalisation: `number` random vectors, multiplied by H up to
+    `num_matvecs` times each, so that an eigenvalue is found as often as it is repeated. A vector
+    in the span of those before it is replaced by a random one, so that the spectrum of a Hessian
+    of low rank is complete, zeros included. Lanczos does not overestimate the largest eigenvalues,
+    and the largest converge first.
 
     Args:
         model: any object with ``apply(params, x) -> outputs``.
@@ -87,13 +90,12 @@ def top_eigenvalues(
         x: inputs, (M, …).
         y: class indices, (M,), or real targets, (M,) or (M, C).
         loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
-        key: JAX random key of the starting vector.
+        key: JAX random key of the starting vectors.
         number: number of eigenvalues.
-        num_matvecs: number of Hessian products.
+        num_matvecs: number of Hessian products of each starting vector.
 
     Returns:
-        (number,) eigenvalues, the largest first; fewer if the net has fewer parameters. Those past
-        the dimension of the Krylov space are NaN.
+        (number,) eigenvalues, the largest first; fewer if the net has fewer parameters.
 
     >>> import jax, jthermo as jt
     >>> model = jt.models.MLP(3, hidden=(4,))
@@ -102,20 +104,47 @@ def top_eigenvalues(
     >>> top_eigenvalues(model, params, x, y, "bce", jax.random.key(2), number=2).shape
     (2,)
     """
-    from matfree import decomp
-
     product, size = _hessian_product(model, params, x, y, loss)
-    steps = min(num_matvecs, size)
-    lanczos = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
-    diagonal, off_diagonal = lanczos(product, jax.random.normal(key, (size,))).J_small
-    # Once the Krylov space is exhausted, the next vector is rounding error: drop it and all later
-    # vectors.
-    sound = jnp.cumprod(jnp.abs(off_diagonal) > EXHAUSTED * jnp.abs(diagonal).max())
-    kept = jnp.concatenate([jnp.ones(1), sound])
-    diagonal, off_diagonal = jnp.where(kept > 0, diagonal, diagonal.min()), off_diagonal * sound
-    # Bisection instead of LAPACK: jaxlib's batched LAPACK can deadlock on its own thread pool.
-    values = eigh_tridiagonal(diagonal, off_diagonal, eigvals_only=True)[::-1][:number]
-    return jnp.where(jnp.arange(len(values)) < kept.sum(), values, jnp.nan)
+    return block_lanczos(product, size, key, number, num_matvecs)
+
+
+def block_lanczos(
+    product: Callable[[Array], Array],
+    size: int,
+    key: PRNGKeyArray,
+    number: int,
+    num_matvecs: int,
+) -> Float[Array, " k"]:
+    """The `number` largest eigenvalues of the symmetric map v → H v of vectors of length `size`.
+
+    See :func:`top_eigenvalues`. They are those of Q H Qᵀ, whose orthonormal rows span the block
+    Krylov space.
+    """
+    steps = min(number * num_matvecs, size)
+
+    def orthogonal(v: Array, rows: Array) -> Array:
+        # Twice is enough: Giraud et al. 2005, doi:10.1007/s00211-005-0615-4.
+        for _ in range(2):
+            v = v - rows.T @ (rows @ v)
+        return v
+
+    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        rows, images = carry
+        fresh = jax.random.normal(jax.random.fold_in(key, j), (size,))
+        candidate = jnp.where(j < number, fresh, images[jnp.maximum(j - number, 0)])
+        rest = orthogonal(candidate, rows)
+        # What is left of a vector in the span of the rows is rounding error.
+        largest = jnp.where(j < number, 0.0, norm(images).max())
+        rest = jnp.where(norm(rest) <= EXHAUSTED * largest, orthogonal(fresh, rows), rest)
+        row = orthogonal(rest / norm(rest), rows)
+        row = row / norm(row)
+        return rows.at[j].set(row), images.at[j].set(product(row))
+
+    empty = jnp.zeros((steps, size))
+    rows, images = jax.lax.fori_loop(0, steps, step, (empty, empty))
+    projected = rows @ images.T
+    values = lane_by_lane(lambda: jnp.linalg.eigvalsh((projected + projected.T) / 2))
+    return values[::-1][:number]
 
 
 def _hessian_product(

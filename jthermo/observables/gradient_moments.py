@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ Path = tuple[str, ...]
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("mean_square", "square_mean"),
+    data_fields=("scatter", "square_mean"),
     meta_fields=("num_samples", "sizes"),
 )
 @dataclass(frozen=True)
@@ -42,26 +42,38 @@ class GradientMoments:
     Attributes:
         num_samples: M.
         sizes: number of parameters of each group, (G,).
-        mean_square: (1/M) Σ_i |g_i|², (G,).
-        square_mean: |ḡ|² with ḡ = (1/M) Σ_i g_i, (G,).
+        scatter: Σ_i |g_i − ḡ|² with ḡ = (1/M) Σ_i g_i, (G,); never negative.
+        square_mean: |ḡ|², (G,).
     """
 
     num_samples: int
     sizes: tuple[int, ...]
-    mean_square: Float[Array, "*groups"]
+    scatter: Float[Array, "*groups"]
     square_mean: Float[Array, "*groups"]
 
     @property
     def total(self) -> GradientMoments:
         """The moments of all parameters as one group; its arrays are ()."""
         return GradientMoments(
-            self.num_samples, (sum(self.sizes),), self.mean_square.sum(), self.square_mean.sum()
+            self.num_samples, (sum(self.sizes),), self.scatter.sum(), self.square_mean.sum()
         )
 
     @property
+    def mean_square(self) -> Float[Array, "*groups"]:
+        """(1/M) Σ_i |g_i|² of each group."""
+        return self.square_mean + self.scatter / self.num_samples
+
+    @property
     def trace(self) -> Float[Array, "*groups"]:
-        """Tr Σ1 of each group, unbiased: (Σ_i |g_i|² − M |ḡ|²)/(M − 1)."""
-        return (self.mean_square - self.square_mean) * (self.num_samples / (self.num_samples - 1))
+        """Tr Σ1 of each group, unbiased: Σ_i |g_i − ḡ|²/(M − 1)."""
+        return self.scatter / (self.num_samples - 1)
+
+    @property
+    def variance(self) -> Float[Array, "*groups"]:
+        """Tr Σ1 of each group over its number of parameters."""
+        # One division: XLA would join two at one number of devices and not at another.
+        counts = [float((self.num_samples - 1) * size) for size in self.sizes]
+        return self.scatter / jnp.array(counts).reshape(self.scatter.shape)
 
     @property
     def signal(self) -> Float[Array, "*groups"]:
@@ -120,16 +132,13 @@ def moments(
     kind = ("convolution" if per_example.convolves(model) else "dense") if taped else "vmap"
     sums = _tape_sums(model, params, loss) if taped else _vmap_sums(model, params, loss)
     total = _over_chunks(sums, x, y, min(CHUNK[kind], x.shape[0]))
-    members, count = groups(model, by), x.shape[0]
+    members = groups(model, by)
     return GradientMoments(
-        count,
+        x.shape[0],
         tuple(sum(_size(model, path) for path in paths) for paths in members.values()),
-        jnp.stack([sum(total[p][1] for p in paths) for paths in members.values()]) / count,
+        jnp.stack([sum(total[p].scatter for p in paths) for paths in members.values()]),
         jnp.stack(
-            [
-                sum(jnp.square(total[p][0] / count).sum() for p in paths)
-                for paths in members.values()
-            ]
+            [sum(jnp.square(total[p].mean).sum() for p in paths) for paths in members.values()]
         ),
     )
 
@@ -158,39 +167,60 @@ def groups(model: Model, by: str) -> dict[str, list[Path]]:
     return paths
 
 
-# (Σ_i g_i, Σ_i |g_i|²) by path of the parameter.
-Sums = dict[Path, tuple[Array, Array]]
+class Moments(NamedTuple):
+    """ḡ of some examples, and Σ_i |g_i − ḡ|², ()."""
+
+    mean: Array
+    scatter: Array
+
+
+# By path of the parameter.
+Sums = dict[Path, Moments]
 
 
 def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
     def sums(x: Array, y: Array, weight: Array) -> Sums:
         tape = per_example.record(model, params, x)
-        residual = losses.prediction(loss, tape.outputs) - losses.targets(
-            loss, y, model.num_outputs
-        )
-        weight = weight.reshape(-1, *(1,) * (residual.ndim - 1))
-        return per_example.sums(tape, tape.pull_back(residual * weight), model)
+        target = losses.targets(loss, y, model.num_outputs)
+        deltas = tape.pull_back(losses.prediction(loss, tape.outputs) - target)
+        about = per_example.sums_about_first(tape, deltas, weight, model)
+        return {path: _moments(*three, weight) for path, three in about.items()}
 
     return sums
 
 
 def _vmap_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
-    def one(params: Any, x: Array, y: Array, weight: Array) -> Array:
+    def one(params: Any, x: Array, y: Array) -> Array:
         target = losses.targets(loss, y[None], model.num_outputs)
-        return weight * losses.value(loss, model.apply(params, x[None]), target)[0]
+        return losses.value(loss, model.apply(params, x[None]), target)[0]
 
     def sums(x: Array, y: Array, weight: Array) -> Sums:
-        gradients = jax.vmap(jax.grad(one), in_axes=(None, 0, 0, 0))(params, x, y, weight)
-        flat = traverse_util.flatten_dict(gradients)
-        return {path: (g.sum(0), jnp.square(g).sum()) for path, g in flat.items()}
+        gradients = jax.vmap(jax.grad(one), in_axes=(None, 0, 0))(params, x, y)
+        about = {
+            path: per_example.about_first(g, weight)
+            for path, g in traverse_util.flatten_dict(gradients).items()
+        }
+        return {path: _moments(*three, weight) for path, three in about.items()}
 
     return sums
+
+
+def _moments(first: Array, total: Array, squares: Array, weight: Array) -> Moments:
+    """The moments from g_1, Σ_i (g_i − g_1) and Σ_i |g_i − g_1|²."""
+    shift = total / weight.sum()
+    # Rounding alone could make it negative: Cauchy–Schwarz.
+    scatter = jnp.maximum(squares - weight.sum() * jnp.square(shift).sum(), 0.0)
+    return Moments(first + shift, scatter)
 
 
 def _over_chunks(
     sums: Callable[[Array, Array, Array], Sums], x: Array, y: Array, chunk: int
 ) -> Sums:
-    """Sums over all examples in chunks; the last chunk is padded with examples of weight 0."""
+    """Moments of all examples in chunks; the last chunk is padded with examples of weight 0.
+
+    Two sets of examples are joined as in Chan, Golub and LeVeque 1983,
+    doi:10.1080/00031305.1983.10483115, without a difference of large numbers.
+    """
     count, missing = len(x), -len(x) % chunk
     if count == chunk:
         return sums(x, y, jnp.ones(count, jnp.float32))
@@ -198,9 +228,19 @@ def _over_chunks(
     x, y = (a.reshape(-1, chunk, *a.shape[1:]) for a in (x, y))
     starts = jnp.arange(len(x)) * chunk
 
-    def add(total: Sums, part: Any) -> tuple[Sums, None]:
-        weight = (part[2] + jnp.arange(chunk) < count).astype(jnp.float32)
-        return jax.tree.map(jnp.add, total, sums(part[0], part[1], weight)), None
+    def add(before: Sums, part: Any) -> tuple[Sums, None]:
+        start = part[2]
+        here = jnp.minimum(count - start, chunk)
+        weight = (jnp.arange(chunk) < here).astype(jnp.float32)
+        share = here / (start + here)
+
+        def join(a: Moments, b: Moments) -> Moments:
+            gap = b.mean - a.mean
+            between = start * share * jnp.square(gap).sum()
+            return Moments(a.mean + share * gap, a.scatter + b.scatter + between)
+
+        after = sums(part[0], part[1], weight)
+        return {path: join(before[path], after[path]) for path in after}, None
 
     shapes = jax.eval_shape(sums, x[0], y[0], jnp.ones(chunk, jnp.float32))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

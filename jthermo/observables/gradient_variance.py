@@ -47,12 +47,11 @@ class GradientVariance(Observable):
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """With ``method="tape"``, refuse a model that the tape does not cover."""
-        if self.method == "tape" and not per_example.covers(model):
+        if self.method != "vmap" and not per_example.covers(model) and self.method == "tape":
             raise InputError(
                 "gradient_variance.method",
                 self.method,
-                f"{model!r} has parameters outside dense and convolutional layers, or a layer that "
-                "is called twice; use 'auto' or 'vmap'",
+                f"{model!r} has parameters  use 'auto' or 'vmap'",
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
@@ -60,11 +59,11 @@ class GradientVariance(Observable):
         gradient = gradient_moments.moments(
             model, params, probe.x, probe.y, probe.loss, by=self.by, method=self.method
         )
-        total, sizes = gradient.total, jnp.array(gradient.sizes, jnp.float32)
+        total = gradient.total
         resolved = total.signal > 0
         return {
-            "gradient_variance": total.trace / total.sizes[0],
-            f"gradient_variance_{self.by}": gradient.trace / sizes,
+            "gradient_variance": total.variance,
+            f"gradient_variance_{self.by}": gradient.variance,
             "gradient_signal": total.signal,
             "gradient_snr": total.signal / total.trace,
             f"gradient_snr_{self.by}": gradient.signal / gradient.trace,

@@ -124,10 +124,10 @@ class Custom(Observable):
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """The returned array by the function's name."""
-        return {self.fn.__name__: _lane_by_lane(lambda: jnp.asarray(self.fn(model, params, probe)))}
+        return {self.fn.__name__: lane_by_lane(lambda: jnp.asarray(self.fn(model, params, probe)))}
 
 
-def _lane_by_lane(measure: Callable[[], Array]) -> Array:
+def lane_by_lane(measure: Callable[[], Array]) -> Array:
     """``measure()``; if it calls LAPACK on a CPU, the lanes of a vmap run one after another.
 
     jaxlib's batched LAPACK submits tasks to the thread pool in which it runs itself and waits for

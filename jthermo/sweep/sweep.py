@@ -17,6 +17,7 @@ from typing import Any
 from jthermo.data.source import Source
 from jthermo.errors import InputError, whole_number
 from jthermo.models import as_model
+from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import read_axis, read_list, read_point
 from jthermo.sweep.record import Record
@@ -88,7 +89,9 @@ class Sweep:
     lane_width: int | None = None
     max_runs: int = MAX_RUNS
 
+    @pinned()
     def __post_init__(self) -> None:
+        ask_for_cores()
         for name, kind in (("record", Record), ("optimizer", Optimizer)):
             if not isinstance(getattr(self, name), kind):
                 raise InputError(

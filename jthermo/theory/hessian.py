@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import core as jex
 from jaxtyping import Float
 
 from jthermo.errors import InputError
@@ -51,9 +52,13 @@ def trace(
         chunk = CHUNK["convolution" if per_example.convolves(model) else "dense"]
         return _mean_over_chunks(lambda part: _taped_squares(model, params, part, loss), x, chunk)
 
+    # JAX cannot vmap a grouped convolution over classes, examples and runs.
+    grouped = _grouped(jax.make_jaxpr(model.apply)(params, x[0]).jaxpr)
+
     def one(example: Array) -> Array:
         outputs, pull_back = jax.vjp(lambda p: jnp.atleast_1d(model.apply(p, example)), params)
-        (gradients,) = jax.vmap(pull_back)(_rows(outputs, loss))
+        rows = _rows(outputs, loss)
+        (gradients,) = jax.lax.map(pull_back, rows) if grouped else jax.vmap(pull_back)(rows)
         return sum(
             (jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0)
         )
@@ -166,6 +171,15 @@ def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
         )
 
     return jax.vmap(squares)(rows).sum(0)
+
+
+def _grouped(jaxpr: Any) -> bool:
+    """Whether a jaxpr has a convolution with groups."""
+    return any(
+        eqn.params.get("feature_group_count", 1) > 1
+        or any(_grouped(sub) for sub in jex.jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 def _rows(outputs: Array, loss: str) -> Array:

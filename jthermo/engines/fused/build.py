@@ -22,7 +22,7 @@ import jaxlib
 
 HERE = Path(__file__).parent
 SOURCES = ("ffi.cc", "dense.h")
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-w")
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w")
 # The second variant is for compilers and linkers that cannot select a function by processor when
 # the library is loaded.
 VARIANTS = ((), ("-DJTHERMO_NO_CLONES",))

@@ -1,8 +1,12 @@
-// The fused engine as an XLA custom call on CPUs: one block of runs from step `start` to step `stop`.
+// The fused engine as an XLA custom call on CPUs: blocks of runs, each from its step `start` to its step `stop`.
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "dense.h"
 #include "xla/ffi/api/ffi.h"
@@ -17,13 +21,13 @@
 namespace ffi = xla::ffi;
 using namespace jthermo;
 
-// A block as XLA holds it, runs first.
-struct Block {
-  int64_t runs;
-  const uint32_t *batch_key, *noise_key, *dataset_key;  // (runs, 2)
-  const float *learning_rate, *a, *b, *noise_scale;     // (runs,)
-  int32_t start, stop;
-  const int32_t* order;  // (runs, examples of an epoch)
+// Blocks as XLA holds them, one after the other, runs first.
+struct Blocks {
+  int64_t count, runs;  // of blocks, and of runs in each
+  const uint32_t *batch_key, *noise_key, *dataset_key;  // (count × runs, 2)
+  const float *learning_rate, *a, *b, *noise_scale;     // (count × runs,)
+  const int32_t *start, *stop;  // (blocks,)
+  const int32_t* order;         // (count × runs, examples of an epoch)
   int64_t epoch;
   float** leaves;      // kernel, bias, kernel, bias … of the layers, each (runs, …)
   bool inputs_first;   // kernels are (in, out)
@@ -37,7 +41,7 @@ struct Aligned {
 
 // Parameters of L runs between XLA's layout and [layer][out][in][lane].
 template <int L, bool IN>
-INLINE void copy(const Net& net, const Block& block, const int64_t* run, int64_t real, float* weights) {
+INLINE void copy(const Net& net, const Blocks& block, const int64_t* run, int64_t real, float* weights) {
   float** leaf = block.leaves;
   for (int l = 0; l < net.layers; ++l) {
     const int64_t n = net.widths[l], m = net.widths[l + 1];
@@ -59,12 +63,14 @@ INLINE void copy(const Net& net, const Block& block, const int64_t* run, int64_t
   }
 }
 
-// L runs of the block from `first` on; lanes beyond its last run repeat that one.
-template <int L> INLINE void group(const Net& net, const Block& block, int64_t first, float* memory, int64_t params) {
+// Group `number` of L runs of block `at`; lanes beyond the block's last run repeat that one.
+template <int L>
+INLINE void group(const Net& net, const Blocks& block, int64_t at, int64_t number, float* memory, int64_t params) {
+  const int64_t first = at * block.runs + number * L, end = (at + 1) * block.runs;
   int64_t run[L];
   Group<L> group;
   for (int l = 0; l < L; ++l) {
-    const int64_t r = run[l] = std::min(first + l, block.runs - 1);
+    const int64_t r = run[l] = std::min(first + l, end - 1);
     for (int word = 0; word < 2; ++word) {
       group.batch_key[word][l] = block.batch_key[2 * r + word];
       group.noise_key[word][l] = block.noise_key[2 * r + word];
@@ -76,18 +82,18 @@ template <int L> INLINE void group(const Net& net, const Block& block, int64_t f
     group.noise_scale[l] = block.noise_scale[r];
     group.order[l] = block.order + r * block.epoch;
   }
-  const int64_t real = std::min<int64_t>(L, block.runs - first);
+  const int64_t real = std::min<int64_t>(L, end - first);
   copy<L, true>(net, block, run, real, memory);
   auto* weights = reinterpret_cast<F<L>*>(memory);
-  train<L>(net, group, block.start, block.stop, weights, weights + params);
+  train<L>(net, group, block.start[at], block.stop[at], weights, weights + params);
   copy<L, false>(net, block, run, real, memory);
 }
 
-CLONES void group16(const Net& net, const Block& block, int64_t first, float* memory, int64_t params) {
-  group<16>(net, block, first, memory, params);
+CLONES void group16(const Net& net, const Blocks& block, int64_t at, int64_t number, float* memory, int64_t params) {
+  group<16>(net, block, at, number, memory, params);
 }
-CLONES void group8(const Net& net, const Block& block, int64_t first, float* memory, int64_t params) {
-  group<8>(net, block, first, memory, params);
+CLONES void group8(const Net& net, const Blocks& block, int64_t at, int64_t number, float* memory, int64_t params) {
+  group<8>(net, block, at, number, memory, params);
 }
 
 // How many runs stand side by side. 16 fill the widest vectors, if a core's own cache holds their weights or a batch
@@ -118,16 +124,34 @@ static ffi::Error Advance(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
   auto words = [&](size_t i) { return static_cast<const uint32_t*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
   auto floats = [&](size_t i) { return static_cast<const float*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
   auto whole = [&](size_t i) { return static_cast<const int32_t*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
+  // (blocks, runs, examples), or (runs, examples) of one block
   const auto order = args.get<ffi::AnyBuffer>(9)->dimensions();
-  Block block{order[0], words(0), words(1), words(2), floats(3), floats(4), floats(5), floats(6),
-              *whole(7), *whole(8), whole(9), order[1], leaves.get(), options[8] != 0};
+  const size_t last = order.size() - 1;
+  Blocks block{last == 2 ? order[0] : 1, order[last - 1], words(0), words(1), words(2), floats(3), floats(4), floats(5),
+               floats(6), whole(7), whole(8), whole(9), order[last], leaves.get(), options[8] != 0};
   int64_t params = 0;
   for (int l = 0; l < layers; ++l)
     params += widths[l] * widths[l + 1] + ((l == layers - 1 ? net.output_bias : net.bias) ? widths[l + 1] : 0);
   const int lanes = lanes_of(net, params);
-  Aligned memory((params + scratch(net)) * lanes * sizeof(float));
-  for (int64_t first = 0; first < block.runs; first += lanes)
-    (lanes == 16 ? group16 : group8)(net, block, first, static_cast<float*>(memory.data), params);
+  const int64_t groups = (block.runs + lanes - 1) / lanes, all = block.count * groups;
+  // The groups are independent, so neither their order nor the thread changes a bit.
+  const int64_t threads = std::max<int64_t>(1, std::min(options[9], all));
+  const size_t size = (params + scratch(net)) * lanes * sizeof(float), room = (size + 63) / 64 * 64;
+  Aligned memory(threads * room);
+  std::atomic<int64_t> next{0};
+  auto work = [&](int64_t thread) {
+    auto* own = reinterpret_cast<float*>(static_cast<char*>(memory.data) + thread * room);
+    for (int64_t i; (i = next++) < all;) (lanes == 16 ? group16 : group8)(net, block, i / groups, i % groups, own, params);
+  };
+  std::vector<std::thread> others;
+  others.reserve(threads);
+  try {
+    for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(work, thread);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those there are do the work.
+  }
+  work(0);
+  for (auto& other : others) other.join();
   return ffi::Error::Success();
 }
 

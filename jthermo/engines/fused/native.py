@@ -12,6 +12,7 @@ from jthermo.data import Gaussian, Uniform
 from jthermo.engines import step_program
 from jthermo.engines.fused.build import TARGET
 from jthermo.engines.fused.supported_nets import Net
+from jthermo.randomness.jax_settings import num_cores
 from jthermo.update_rule import residual_noise
 
 SOURCES = {Gaussian: 0, Uniform: 1}
@@ -32,6 +33,8 @@ def block(
 ) -> list[Array]:
     """The parameters of a block of runs after steps `start` … `stop` − 1.
 
+    Under vmap over blocks, one call trains all blocks, with their runs spread over threads.
+
     Args:
         net: the layers.
         program: what the runs share.
@@ -47,16 +50,22 @@ def block(
         TARGET,
         [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
         input_output_aliases={10 + i: i for i in range(len(leaves))},
+        vmap_method="broadcast_all",
     )
     static = {"widths": np.array(net.widths, np.int64), "options": _options(net, program)}
     return list(call(*keys, *traced, start, stop, order, *leaves, **static))
 
 
 def _options(net: Net, program: step_program.Program) -> np.ndarray:
-    """The static fields of ``Net`` and ``Block``, in the order in which ``ffi.cc`` reads them."""
+    """The static numbers of a call, in the order in which ``ffi.cc`` reads them."""
     data = program.data
     sampling = SAMPLING["fresh" if data.num_samples is None else data.sampling]
     kinds = (SOURCES[type(data)], sampling, LOSSES[program.loss], NOISES[type(program.noise)])
     first, *_, last = net.biases
     numbers = (first, last, program.batch_size, *kinds, data.num_samples or 0, net.inputs_first)
-    return np.array(numbers, np.int64)
+    return np.array((*numbers, threads()), np.int64)
+
+
+def threads() -> int:
+    """Number of threads of one device: more than 1 if there are fewer devices than cores."""
+    return max(1, num_cores() // jax.local_device_count())
