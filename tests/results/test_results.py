@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import xarray as xr
 
 import jthermo as jt
 from jthermo.errors import InputError
-from jthermo.results import atomic
+from jthermo.results import atomic, reading
 
 
 def sweep_of(**changes):
@@ -205,3 +206,13 @@ def test_select_picks_runs_and_an_error_lists_axes_and_values(ds):
     ):
         with pytest.raises(InputError, match=words):
             jt.results.select(ds, [condition])
+
+
+@pytest.mark.parametrize("name", ["../../mine.npz", "/etc/passwd", "..", "a/../b"])
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(tmp_path, monkeypatch, name):
+    (tmp_path / "manifest.json").touch()
+    for part, refused in ((name, True), ("mine.npz", False)):
+        manifest = {"parts": {part: "0" * 64}, "attrs": {}}
+        monkeypatch.setattr(reading, "read_json", lambda path, content=manifest: content)
+        with pytest.raises(InputError, match="no file of") if refused else nullcontext():
+            assert reading.read_manifests(tmp_path) == [manifest]
