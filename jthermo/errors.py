@@ -42,6 +42,10 @@ class StorageError(InputError):
     """The disk is full or failing. Committed records are kept; the same call resumes from them."""
 
 
+class FolderInUse(StorageError):
+    """Another process writes to the results folder; the same call succeeds once it has ended."""
+
+
 class Interrupted(SystemExit):
     """A signal stopped a sweep after its state was saved; the same call resumes it.
 

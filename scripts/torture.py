@@ -1,10 +1,16 @@
 """Kill sweeps, damage checkpoints and fill the disk; print what was lost, one line per test.
 
+Sweeps of two data sources are killed while they train whole, in two shards at once, and while they
+are extended; and a sweep with a damaged record file is killed before each change that it makes to
+its folder. Every sweep then has to end with the bytes of an uninterrupted one; otherwise the exit
+code is 1.
+
 usage: .venv/bin/python scripts/torture.py [--kills 100] [--damages 50]
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,13 +30,43 @@ SWEEP = jt.Sweep(
     record=jt.Record(
         steps=jt.log_steps(30), observables=(jt.activation_rate(), jt.weight_norm("V"))))
 """
+TEACHER = SWEEP.replace(
+    "data=jt.data.Gaussian(dim=10)",
+    "data=jt.data.Teacher(jt.data.Gaussian(dim=10), jt.models.TwoLayer(inputs=10, hidden=3))",
+)
 RUN = ["-c", "import sys; from jthermo.cli import main; main(sys.argv[1:])"]
+# Runs jthermo, and kills it before its N-th change of a file's name, N being the first argument.
+KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+
+left = int(sys.argv.pop(1))
+
+
+def killing(change):
+    def changed(*args, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return change(*args, **options)
+
+    return changed
+
+
+for owner, names in ((Path, ("rename", "replace", "unlink")), (os, ("rename", "replace"))):
+    for name in names:
+        setattr(owner, name, killing(getattr(owner, name)))
+from jthermo.cli import main
+
+main(sys.argv[1:])
+"""
 OFTEN = ["--checkpoint-seconds", "0.001", "--checkpoint-steps", "100"]
 
 
-def start(*args):
+def start(*args, program=RUN):
     """Start a jthermo command in a separate process."""
-    command = [sys.executable, *RUN, *map(str, args)]
+    command = [sys.executable, *program, *map(str, args)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
@@ -60,27 +96,91 @@ def equal(out, whole):
     return same
 
 
-def kill(file, whole, folder, number, rng):
-    """Kill sweeps with SIGKILL at random moments, five times each; then let them finish."""
-    kills = finished = agree = 0
-    while kills < number:
-        out = folder / f"kill{kills}"
-        for _ in range(min(5, number - kills)):
-            process = start("run", file, "--out", out, *OFTEN)
+def killed(rng, number, *commands):
+    """Start commands together and kill them at a random moment, `number` times; then finish them.
+
+    Returns:
+        Whether all of them ended with code 0.
+    """
+    for left in range(number, -1, -1):
+        processes = [start("run", *command, *OFTEN) for command in commands]
+        if left:
             time.sleep(rng.uniform(0.5, 6.0))
-            process.kill()
+            for process in processes:
+                process.kill()
+        for process in processes:
             process.communicate()
-            kills += 1
+    return all(process.returncode == 0 for process in processes)
+
+
+def whole_sweep(rng, file, out):
+    """Five kills of a sweep."""
+    return killed(rng, 5, [file, "--out", out])
+
+
+def two_shards(rng, file, out):
+    """Five kills of two shards that train at the same time."""
+    return killed(rng, 5, *([file, "--out", out, "--shard", f"{i}/2"] for i in range(2)))
+
+
+def extended(rng, file, out):
+    """Two kills of a part of a sweep, and three while it is extended."""
+    part = killed(rng, 2, [file, "--out", out, "--seed", "0:24"])
+    return part and killed(rng, 3, [file, "--out", out, "--extend"])
+
+
+def kill(sweeps, folder, number, rng):
+    """Kill sweeps with SIGKILL at random moments, five times each; then let them finish.
+
+    Args:
+        sweeps: for each data source, the file of the sweep and its uninterrupted results.
+        folder: a scratch folder.
+        number: number of kills, a multiple of 5.
+        rng: draws the moments.
+    """
+    ways = [(source, way) for way in (whole_sweep, two_shards, extended) for source in sweeps]
+    counts = {way: [0, 0, 0] for way in ways}
+    for turn in range(-(-number // 5)):
+        source, way = ways[turn % len(ways)]
+        (file, whole), out = sweeps[source], folder / f"kill{turn}"
+        finished = way(rng, file, out)
+        count = counts[source, way]
+        count[0] += 1
+        count[1] += finished
+        count[2] += finished and equal(out, whole)
+    for (source, way), (rounds, finished, agree) in counts.items():
+        print(
+            f"kill -9, {source}, {way.__name__.replace('_', ' ')}: {5 * rounds} kills in {rounds} "
+            f"sweeps; {finished} finished, {agree} byte-equal",
+            flush=True,
+        )
+    return all(rounds == agree for rounds, _, agree in counts.values())
+
+
+def kill_in_set_aside(file, whole, folder):
+    """Damage a record file, and kill the sweep that sets it aside before each of its changes."""
+    kills = agree = 0
+    while True:
+        out = folder / f"aside{kills}"
+        shutil.copytree(whole, out)
+        path = min(out.glob("records/*.npz"))
+        path.write_bytes(path.read_bytes()[:-100])
+        process = start("run", file, "--out", out, *OFTEN, program=["-c", KILLED_AT, str(kills)])
+        process.communicate()
+        if process.returncode == 0:
+            break
+        kills += 1
         process = start("run", file, "--out", out, *OFTEN)
         process.communicate()
-        finished += process.returncode == 0
-        agree += equal(out, whole)
-    rounds = -(-number // 5)
+        agree += process.returncode == 0 and equal(out, whole)
+        shutil.rmtree(out)
+    last = equal(out, whole)
     print(
-        f"kill -9: {kills} kills in {rounds} sweeps; "
-        f"{finished} of {rounds} finished, {agree} byte-equal",
+        f"kill -9 inside the set-aside: {kills} kills, each before another change of a file; "
+        f"{agree} byte-equal after a restart; without a kill: {last}",
         flush=True,
     )
+    return kills == agree and kills > 0 and last
 
 
 def damage(file, whole, folder, number, rng):
@@ -137,8 +237,10 @@ def damage(file, whole, folder, number, rng):
     process.communicate()
     print(
         f"after the last damage the sweep finished with code {process.returncode}, "
-        f"byte-equal: {equal(out, whole)}"
+        f"byte-equal: {(same := equal(out, whole))}",
+        flush=True,
     )
+    return same
 
 
 def full_disk(file, whole, folder):
@@ -149,15 +251,17 @@ def full_disk(file, whole, folder):
         ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=False
     ).returncode:
         print("full disk: skipped, since mounting a tmpfs needs root")
-        return
+        return True
     process = start("run", file, "--out", out / "o", *OFTEN)
     _, err = process.communicate()
     print(f"full disk: exit {process.returncode}: {err.strip().splitlines()[-1]}")
     subprocess.run(["mount", "-o", "remount,size=100m", out], check=True)
     process = start("run", file, "--out", out / "o", *OFTEN)
     process.communicate()
-    print(f"  after enlarging it: exit {process.returncode}, byte-equal: {equal(out / 'o', whole)}")
+    same = equal(out / "o", whole)
+    print(f"  after enlarging it: exit {process.returncode}, byte-equal: {same}", flush=True)
     subprocess.run(["umount", out], check=True)
+    return same
 
 
 def main():
@@ -170,13 +274,20 @@ def main():
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        file, whole = folder / "torture_sweep.py", folder / "whole"
-        file.write_text(SWEEP)
-        assert start("run", file, "--out", whole).wait() == 0
-        full_disk(file, whole, folder)
-        damage(file, whole, folder, options.damages, rng)
-        kill(file, whole, folder, options.kills, rng)
+        folder, sweeps = Path(name), {}
+        for source, text in (("Gaussian", SWEEP), ("Teacher", TEACHER)):
+            file, whole = folder / f"torture_{source}.py", folder / f"whole_{source}"
+            file.write_text(text)
+            assert start("run", file, "--out", whole).wait() == 0
+            sweeps[source] = file, whole
+        file, whole = sweeps["Gaussian"]
+        passed = [
+            full_disk(file, whole, folder),
+            damage(file, whole, folder, options.damages, rng),
+            kill_in_set_aside(file, whole, folder),
+            kill(sweeps, folder, options.kills, rng),
+        ]
+    sys.exit(not all(passed))
 
 
 if __name__ == "__main__":

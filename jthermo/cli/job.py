@@ -1,19 +1,25 @@
 """The text of a cluster job, made from a sweep, its plan and a template of scripts/launch/.
 
-In a template ``__WORD__`` stands for a value. A line whose value is empty is dropped, and a value
-of several lines keeps the indentation of its line. The templates are therefore themselves valid
-shell, YAML and Python.
+In a template ``__WORD__`` stands for a value, which is quoted for its place: a word of the shell, a
+YAML or a Python string. What no quotes can hold is refused. A line whose value is empty is dropped,
+and a value of several lines keeps the indentation of its line. The templates are therefore
+themselves valid shell, YAML and Python.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jthermo.cli.options import Job, token
+from jthermo.cli.options import TOKEN, Job, token
 from jthermo.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +53,15 @@ REQUIRED: dict[str, dict[str, str]] = {
 
 # Most tasks without --tasks; clusters rarely limit the jobs of one user to fewer.
 MOST_TASKS = 64
+
+
+# Unicode categories of control characters, line and paragraph separators, and surrogates, which end
+# a line or cannot be written in one of the formats; and three more that YAML has no place for.
+UNPRINTABLE, NOT_YAML = ("Cc", "Zl", "Zp", "Cs"), "\ufeff\ufffe\uffff"
+# A file name that can be a key of a ConfigMap.
+KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
+# Longest name of a job, which Kubernetes and Google Cloud extend.
+MOST_NAME = 50
 
 
 PLACEHOLDER = re.compile(r"__([A-Z][A-Z_]*[A-Z])__")
@@ -95,6 +110,10 @@ def render(
     job = job or Job()
     template = (templates() / TEMPLATES[kind]).read_text()
     _check(kind, job, set(PLACEHOLDER.findall(template)))
+    for word in (target, *arguments):
+        _printable("launch", word)
+    if job.setup:
+        _check_setup(kind, job.setup)
     stem = Path(target).stem
     folder = Path(token("out", str(out)) or "") if out is not None else _folder(kind, stem)
     if kind in ("tpu", "gke") and (not folder.is_absolute() or len(folder.parts) < 3):
@@ -103,10 +122,19 @@ def render(
         )
     source = experiments().get(target, Path(target))
     if kind == "gke":
+        if not KEY.fullmatch(source.name):
+            raise InputError(
+                "launch", source.name, "rename the file: use letters, digits, dots, - and _ for gke"
+            )
         target = f"/sweep/{source.name}"
     elif kind == "tpu":
-        target = target if target in experiments() else source.name
+        target = target if target in experiments() else os.path.join(".", source.name)
     command = ["jthermo", "run", target, *arguments]
+    cache = str(folder.parent / ".jax-cache")
+    shell, setup = shlex.join(command), (job.setup or "").strip("\n")
+    if kind == "gke":
+        # Kubernetes expands $(NAME) in a command and turns $$ into $
+        shell, setup = (text.replace("$", "$$") for text in (shell, setup))
     tasks, title, share = _plan(kind, stem, sweep, job)
     text = {
         "TITLE": title,
@@ -120,16 +148,17 @@ def render(
         "CPUS": job.cpus,
         "TIME": job.time,
         "MINUTES": job.minutes,
-        "COMMAND": shlex.join(command),
+        "COMMAND": shell,
         "ARGV": [*command, "--out", str(folder), "--quiet"],
-        "OUT": folder,
-        "CACHE": folder.parent / ".jax-cache",
-        "MOUNT": folder.parent,
-        "SETUP": (job.setup or "").strip("\n"),
-        "SETUP_LINES": job.setup.splitlines() if job.setup else "",
-        "FILE": source.name,
-        "SOURCE": "" if target in experiments() else shlex.quote(str(source)),
-        "TEXT": source.read_text().rstrip() if kind == "gke" else "",
+        "OUT": shlex.quote(str(folder)),
+        "CACHE": {"gke": _yaml, "submitit": repr}.get(kind, shlex.quote)(cache),
+        "MOUNT": _yaml(str(folder.parent)),
+        "SETUP": setup,
+        "SETUP_LINES": job.setup.split("\n") if job.setup else "",
+        "FILE": _yaml(source.name),
+        # with a slash, since gcloud takes what stands before a colon for a host
+        "SOURCE": "" if target in experiments() else shlex.quote(os.path.join(".", source)),
+        "TEXT": _text(source) if kind == "gke" else "",
         "SPOT": "--spot" if job.spot else "",
     }
     optional = {
@@ -156,6 +185,46 @@ def _check(kind: str, job: Job, known: set[str]) -> None:
             raise InputError(
                 field.name, getattr(job, field.name), f"has no effect for {kind}; omit it"
             )
+
+
+def _printable(field: str, text: str, allowed: str = "") -> None:
+    """Raise if a text has a character that no quotes of a shell, of YAML and of Python can hold."""
+    for line, content in enumerate(text.split("\n") if "\n" in allowed else [text], 1):
+        for c in content:
+            bad = unicodedata.category(c) in UNPRINTABLE or c in NOT_YAML
+            if bad and c not in allowed:
+                where = f" in line {line}" if "\n" in allowed else ""
+                remedy = (
+                    f"contains the character U+{ord(c):04X}{where}, which a job file can't hold"
+                )
+                raise InputError(field, content, f"{remedy}; remove it, or write it as an escape")
+
+
+def _check_setup(kind: str, setup: str) -> None:
+    """Raise if the lines of --setup would not end where they end."""
+    _printable("setup", setup, "\n\t")
+    if kind == "tpu" and "REMOTE" in setup.split("\n"):
+        raise InputError("setup", setup, "has a line REMOTE, which ends the script; change it")
+    fault = "its last line ends in a backslash" if setup.rstrip("\n").endswith("\\") else ""
+    if not fault and shutil.which("bash"):
+        done = subprocess.run(
+            ["bash", "-n"], input=setup, capture_output=True, text=True, check=False
+        )
+        fault = done.stderr.strip().partition("\n")[0]
+    if fault:
+        raise InputError("setup", setup, f"is not complete lines of shell ({fault}); correct it")
+
+
+def _text(source: Path) -> str:
+    """The text of a sweep's file, for a block of YAML."""
+    text = source.read_text().rstrip()
+    _printable(str(source), text, "\n\t")
+    return text
+
+
+def _yaml(text: str) -> str:
+    """A YAML string. JSON's quotes are also YAML's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
@@ -192,7 +261,7 @@ def _fill(template: str, values: dict[str, str]) -> str:
             continue
         if len(words) == 1 and line.strip() == f"__{words[0]}__":
             indent = line[: len(line) - len(line.lstrip())]
-            lines += [indent + text if text else "" for text in values[words[0]].splitlines()]
+            lines += [indent + text if text else "" for text in values[words[0]].split("\n")]
         else:
             lines.append(PLACEHOLDER.sub(lambda match: values[match[1]], line))
     return "\n".join(lines) + "\n"
@@ -207,4 +276,10 @@ def _folder(kind: str, stem: str) -> Path:
 
 def _name(name: str, kind: str) -> str:
     """A job's name; for Google's services only lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if kind in ("tpu", "gke") else name
+    if kind in ("tpu", "gke"):
+        return re.sub(r"[^a-z0-9]+", "-", name.lower())[:MOST_NAME].strip("-") or "sweep"
+    return (
+        name
+        if TOKEN.fullmatch(name)
+        else re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-") or "sweep"
+    )

@@ -6,6 +6,7 @@ cluster start a job again that exited with 75. See job.py for how the text is ma
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,7 +48,7 @@ def write(kind: str, target: str, text: str, folder: str | Path = ".") -> tuple[
             "launch", str(path), "exists with other content; move or delete it, or use --print"
         )
     path.write_text(text)
-    return path, SUBMIT[kind].format(path)
+    return path, SUBMIT[kind].format(shlex.quote(str(path)))
 
 
 def launch(

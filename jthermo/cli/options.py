@@ -16,7 +16,7 @@ from jthermo.errors import InputError, finite_number, whole_number
 
 # A name that needs no quotes anywhere, and a SLURM time limit, [D-]HH:MM:SS.
 TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
-TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
+TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-5][0-9]):([0-5][0-9])")
 
 Target = Annotated[
     Positional[str],

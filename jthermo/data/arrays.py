@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ import numpy as np
 from jthermo.data.in_memory import InMemory
 from jthermo.data.source import Split
 from jthermo.errors import InputError
+from jthermo.npz import read_npz
 
 # All arrays of this process, by "sha256:" and their digest: a sweep read from JSON finds them here.
 _SEEN: dict[str, dict[str, np.ndarray]] = {}
+
+
+# The arrays that are read from a file; others may stand beside them.
+ARRAYS = ("x", "y", "x_test", "y_test")
 
 
 class Arrays(InMemory):
@@ -143,15 +149,14 @@ def _read(path: str) -> dict[str, np.ndarray]:
             "jt.data.Arrays again first, or use an .npz file",
         )
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
-            return dict(archive)
+        return read_npz(Path(path).expanduser(), ARRAYS)
     except FileNotFoundError:
         raise InputError(
             "data.x", path, "there is no such file; give the path of an .npz file with x and y"
         ) from None
     except PermissionError:
         raise InputError("data.x", path, "can't be read; change its permissions") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, zlib.error) as error:
         raise InputError(
             "data.x",
             path,

@@ -6,6 +6,7 @@ from them.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -39,6 +40,9 @@ ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 # Bytes of one image, and of one record of a binary batch: a label and an image.
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS
+# Most bytes of one batch, and of an archive once it is uncompressed; the published ones have up to
+# 31,035,704 and 186,163,200.
+MOST_BATCH, MOST_ARCHIVE = 2**25, 2**28
 
 
 def read_cifar10(path: Path, layout: str | None = None) -> tuple[dict[str, np.ndarray], bool]:
@@ -76,11 +80,14 @@ def _bodies(path: Path, layout: str) -> Iterator[tuple[str, bytes, str]]:
     try:
         if path.is_dir():
             ending = ".bin" if any((path / f"{name}.bin").exists() for name in BATCHES) else ""
-            yield from _all(lambda name: (path / name).read_bytes(), path, ending)
+            yield from _all(lambda name: _read(path / name), path, ending)
         else:
             folder, ending = LAYOUTS[layout]
-            with tarfile.open(path, "r:gz") as archive:
-                # read in a single pass, since seeking in a gzipped archive is slow
+            with gzip.open(path) as file:
+                body = file.read(MOST_ARCHIVE + 1)
+            if len(body) > MOST_ARCHIVE:
+                raise tarfile.ReadError(f"it unpacks to more than {MOST_ARCHIVE:,} bytes")
+            with tarfile.open(fileobj=io.BytesIO(body)) as archive:
                 members = {
                     Path(member.name).name: _member(archive, member)
                     for member in archive
@@ -107,6 +114,14 @@ def _all(read: Callable[[str], bytes], path: Path, ending: str) -> Iterator[tupl
         yield name, body, str(path / f"{name}{ending}")
 
 
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        body = file.read(MOST_BATCH + 1)
+    if len(body) > MOST_BATCH:
+        raise OSError(f"{path.name} has more than {MOST_BATCH:,} bytes")
+    return body
+
+
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     return b"" if file is None else file.read()
@@ -130,7 +145,7 @@ def _from_pickle(body: bytes, file: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         batch = _Arrays(io.BytesIO(body), encoding="bytes").load()
         fields = {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
-        data, labels = np.asarray(fields["data"]), np.asarray(fields["labels"])
+        data, labels = np.asarray(fields["data"]), np.asarray(_flat(fields["labels"]))
     except Exception as error:
         # a damaged pickle can raise almost any exception
         raise InputError(
@@ -147,6 +162,13 @@ def _from_pickle(body: bytes, file: str) -> tuple[np.ndarray, np.ndarray]:
             f"{(len(labels), PIXELS)} for its {len(labels)} labels; download it again",
         )
     return _images(data), _labels(labels, file)
+
+
+def _flat(labels: Any) -> Any:
+    """The labels, if they are not nested: a small pickle can hold lists of lists without end."""
+    if not isinstance(labels, np.ndarray) and any(isinstance(v, list | tuple) for v in labels):
+        raise ValueError("its labels are nested lists")
+    return labels
 
 
 class _Arrays(pickle.Unpickler):

@@ -25,6 +25,8 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+# Bytes of the largest file: a header of four numbers and 60,000 images of 28 × 28 bytes.
+MOST_BYTES = 16 + 60_000 * 28 * 28
 # The code of the element type, unsigned byte, in an IDX header.
 UBYTE = 0x08
 
@@ -36,14 +38,23 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
         InputError: the file is truncated, isn't an IDX file of bytes, or can't be read.
     """
     try:
-        body = path.read_bytes()
-        body = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            body = file.read(MOST_BYTES + 1)
     except PermissionError:
         raise InputError("data file", str(path), "can't be read; change its permissions") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             "data file", str(path), f"is truncated or damaged ({error}); download it again"
         ) from None
+    if len(body) > MOST_BYTES:
+        raise InputError(
+            "data file",
+            str(path),
+            f"is larger than the {MOST_BYTES:,} bytes of the largest file of Fashion-MNIST; "
+            "download it again, or give other images as jt.data.Arrays",
+        )
     if len(body) < 4 or body[:2] != b"\0\0" or body[2] != UBYTE or not 1 <= body[3] <= 4:
         magic = body[:4].hex() or "nothing"
         raise InputError(

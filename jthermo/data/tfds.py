@@ -19,6 +19,7 @@ import numpy as np
 
 from jthermo.data import cifar10_files, fashion_mnist_files
 from jthermo.data.image_files import ENVIRONMENT, Splits, missing
+from jthermo.npz import read_npz
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 # Name of each split, and of its images and labels in the arrays.
@@ -41,8 +42,7 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
     folder = cache or Path(os.environ.get(ENVIRONMENT) or "~/.cache/jthermo").expanduser()
     kept = folder / f"{name}.npz"
     if kept.exists() and source is None:
-        with np.load(kept, allow_pickle=False) as archive:
-            return dict(archive)
+        return read_npz(kept)
     builder_of, url = _builder(name)
     if source is None:
         _reach(name, url)

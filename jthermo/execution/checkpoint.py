@@ -29,6 +29,7 @@ from orbax.checkpoint.options import AsyncOptions, MultiprocessingOptions
 
 from jthermo.errors import InputError, StorageError
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
+from jthermo.npz import read_npz
 
 # File names of the archive and of its SHA-256, and names of its two arrays that are not rows.
 ARCHIVE, SEAL, META, DIGEST = "rows.npz", "rows.sha256", "meta", "digest"
@@ -92,8 +93,7 @@ def newest(directory: Path) -> Rows | None:
 
 
 def _load(directory: Path) -> Rows:
-    with (directory / ARCHIVE).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return dict(archive)
+    return read_npz(directory / ARCHIVE)
 
 
 class RowsHandler(ocp.AsyncCheckpointHandler):

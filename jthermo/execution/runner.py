@@ -85,8 +85,8 @@ def run(
 
     Raises:
         InputError: a bad argument; or a folder that holds another sweep or results of other code,
-            that another process writes to, or whose checkpoints are all damaged. Nothing is
-            overwritten.
+            or whose checkpoints are all damaged. Nothing is overwritten.
+        FolderInUse: another process writes to the folder.
         StorageError: the disk is full or fails. Committed records and checkpoints are kept.
         Interrupted: SIGTERM, SIGINT or SIGUSR1 arrived and the state was saved; the same call
             resumes. It is a SystemExit with code 75. Signals are handled only in the main thread

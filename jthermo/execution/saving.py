@@ -1,4 +1,4 @@
-"""While a cohort trains: checkpoints are saved, stop signals obeyed, the lock renewed."""
+"""While a cohort trains: checkpoints are saved, stop signals obeyed, the lock checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jthermo.results.writing import Store
 
 
 class Keeper:
-    """Saves checkpoints when they are due, stops after a signal, and keeps the lock fresh.
+    """Saves checkpoints when they are due, stops after a signal, or if the lock was lost.
 
     Args:
         store: the records; without a folder no checkpoint is saved.
@@ -95,8 +95,7 @@ class Keeper:
 
         def tend(step: int, rows: Callable[[], dict[str, np.ndarray]]) -> None:
             nonlocal saved_at, saved_step
-            assert self._held is not None
-            self._held.touch()
+            self._check_lock()
             self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
             self._checkpoints.poll()
             elapsed, slowest = time.monotonic() - saved_at, self._checkpoints.slowest
@@ -123,7 +122,13 @@ class Keeper:
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
         """Save the last state of a cohort, which has its trained parameters, and wait for it."""
         if self._folder is not None:
+            self._check_lock()
             self._save(dict(rows), wait=True)
+            self._check_lock()
+
+    def _check_lock(self) -> None:
+        if self._held is not None:
+            self._held.check()
 
     def _save(self, rows: dict[str, np.ndarray], wait: bool) -> None:
         began = time.monotonic()

@@ -1,10 +1,15 @@
-"""Figures as files: PNG, PDF or SVG on disk, and SVG for HTML pages."""
+"""Figures as files: PNG, PDF or SVG on disk, and SVG for HTML pages.
+
+An SVG that comes from a folder goes into a page only if it draws and does nothing else: a page runs
+the scripts of an inlined SVG, and applies its styles to everything.
+"""
 
 from __future__ import annotations
 
 import html
 import io
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +27,36 @@ if TYPE_CHECKING:
 PIXELS = 1.6
 # No dates or versions in a file, so that the same figure gives the same bytes.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+# What an inlined SVG may consist of. An attribute can refer to an id of the SVG itself only: other
+# addresses need a quote, a slash or a backslash, which no pattern contains.
+_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+_ELEMENT = re.compile(
+    re.escape(_SVG)
+    + "(svg|g|defs|clipPath|use|style|text|tspan|path|rect|circle|ellipse|line|polyline|"
+    "polygon|image|pattern|linearGradient|radialGradient|stop)"
+)
+_ATTRIBUTES = {
+    "x|y|x1|x2|y1|y2|cx|cy|r|rx|ry|dx|dy|d|points|transform|width|height|viewBox|version|offset|"
+    "patternUnits|gradientUnits|gradientTransform|preserveAspectRatio|fill|stroke|opacity|"
+    "font-family|text-anchor|shape-rendering": r"[\w\s.,()+#%-]*",
+    "id": r"[\w-]+",
+    "clip-path": r"url\(#[\w-]+\)",
+    re.escape(_XLINK) + "href": r"#[\w-]+|data:image/png;base64,[A-Za-z0-9+/=\s]*",
+    "role": "img",
+    "type": "text/css",
+    "aria-label": r"(?s:.*)",
+}
+_PROPERTY = re.compile(
+    "(fill|stroke|stop|font|image|shape|text)-[a-z]+|fill|stroke|opacity|background"
+)
+_VALUE = re.compile(r"(url\(#[\w-]+\)|(?!url)[\w .,()#+%-])*", re.IGNORECASE)
+_COLOURS = r":root\{(?:--c[0-9a-f]{6}:#[0-9a-f]{6};)*\}"
+# The two style sheets that `svg` and Matplotlib write.
+_STYLE = re.compile(
+    rf"\*\{{stroke-linejoin: round; stroke-linecap: butt\}}|"
+    rf"{_COLOURS}@media \(prefers-color-scheme:dark\)\{{{_COLOURS}\}}"
+)
 
 
 def save(
@@ -107,3 +142,49 @@ def svg(fig: Figure, name: str) -> bytes:
         ' style="fill: var(--c000000); background: var(--paper, var(--cffffff))"'
     )
     return f"{head}{text.replace('<defs>', scheme + '<defs>', 1)}".encode()
+
+
+def for_page(text: str) -> str:
+    """An SVG from a file as it goes into an HTML page, or a sentence in its place.
+
+    Args:
+        text: the SVG. It is shown if it has only elements, attributes and styles that draw.
+
+    >>> for_page("<svg onload='alert(1)'/>")[:27]
+    '<p>This figure is not shown'
+    """
+    if _only_draws(text):
+        return text
+    return (
+        "<p>This figure is not shown: its file contains more than a drawing. "
+        "The command of its experiment draws it again.</p>"
+    )
+
+
+def _only_draws(text: str) -> bool:
+    # Comments, entities, CDATA and prefixes mean one thing in XML and another in HTML.
+    if re.search(r"<(?!/?[a-zA-Z]+[\s/>])", text):
+        return False
+    try:
+        root = ET.fromstring(text)
+    except (ET.ParseError, ValueError):
+        return False
+    return root.tag == f"{_SVG}svg" and all(
+        _ELEMENT.fullmatch(element.tag)
+        and all(_allowed(name, value) for name, value in element.attrib.items())
+        and (
+            element.tag != f"{_SVG}style"
+            or (len(element) == 0 and _STYLE.fullmatch((element.text or "").strip()))
+        )
+        for element in root.iter()
+    )
+
+
+def _allowed(name: str, value: str) -> bool:
+    if name == "style":
+        declarations = [part.partition(":") for part in value.split(";") if part.strip()]
+        return all(
+            _PROPERTY.fullmatch(key.strip()) and _VALUE.fullmatch(entry)
+            for key, _, entry in declarations
+        )
+    return any(re.fullmatch(k, name) and re.fullmatch(v, value) for k, v in _ATTRIBUTES.items())

@@ -17,6 +17,7 @@ from typing import Any
 
 from jthermo.errors import InputError
 from jthermo.figures import templates
+from jthermo.figures.svg import for_page
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder, verdicts
 from jthermo.paper.reproduce import (
     SCALES,
@@ -133,7 +134,7 @@ def _own(results: Path) -> list[Experiment]:
                 figure: experiment_folder.figure(folder, findings, figure)
                 for figure in findings["figures"]
             }
-            figures = {figure: svg for figure, svg in svgs.items() if svg is not None}
+            figures = {figure: for_page(text) for figure, text in svgs.items() if text is not None}
             experiment = Experiment(
                 name,
                 module,
@@ -174,7 +175,9 @@ def _published_experiment(name: str, known: Mapping[str, Any], results: Path) ->
         figure: results / experiment_folder.FIGURES / f"{figure}.svg"
         for figure in findings.get("figures", [name])
     }
-    figures = {figure: path.read_text() for figure, path in paths.items() if path.exists()}
+    figures = {
+        figure: for_page(path.read_text()) for figure, path in paths.items() if path.exists()
+    }
     beyond = not tested(module) and not hasattr(module, "WINDOWS")
     if beyond and figures:
         # it tests no claim, so claims.json does not mention it, but its figure is published

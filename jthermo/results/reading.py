@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.errors import InputError
+from jthermo.npz import check_expansion
 from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
 from jthermo.results.sealed_json import read_json
 from jthermo.results.tables import axes_of, num_diverged
@@ -91,8 +93,17 @@ def status(directory: str | Path) -> dict[str, str]:
 
 
 def read_manifests(directory: Path) -> list[dict[str, Any]]:
-    """The manifests of a folder, one per shard that wrote into it."""
-    return [read_json(path) for path in sorted(directory.glob(MANIFESTS))]
+    """The manifests of a folder, one per shard that wrote into it.
+
+    Raises:
+        InputError: one is damaged, or names a file outside the folder of records.
+    """
+    manifests = [read_json(path) for path in sorted(directory.glob(MANIFESTS))]
+    for name in (name for manifest in manifests for name in manifest["parts"]):
+        if name in ("", "..") or Path(name).name != name:
+            remedy = "is no file of records; restore the manifest from a copy"
+            raise InputError("directory", str(directory / RECORDS / name), remedy)
+    return manifests
 
 
 def read_record(directory: Path, name: str, digest: str) -> bytes:
@@ -134,20 +145,21 @@ def assemble(
     """
     import xarray as xr
 
-    runs, columns = _columns(description)
-    position = {run: i for i, run in enumerate(runs)}
-    order = np.concatenate(
-        [
-            [position[run] for run in zip(p["key"].tolist(), p["seed"].tolist(), strict=True)]
-            for p in parts
-        ]
-    ).astype(np.int64)
+    order = np.concatenate([_positions(description["runs"], p["key"], p["seed"]) for p in parts])
     # Two shards of different layouts may have written the same run: keep one row of it.
     order, rows = np.unique(order, return_index=True)
+    seeds = np.concatenate([p["seed"] for p in parts])[rows]
+    firsts = _firsts(description["runs"])
+    group = np.searchsorted(firsts, order, side="right") - 1
     coords: dict[str, Any] = {}
-    for name, column in columns.items():
+    for name in description["axes"]:
         long_name, units = _UNITS.get(name, (name, "1"))
-        coords[name] = ("run", column[order], {"long_name": long_name, "units": units})
+        values = (
+            seeds
+            if name == "seed"
+            else _column([r["at"][name] for r in description["runs"]])[group]
+        )
+        coords[name] = ("run", values, {"long_name": long_name, "units": units})
     coords["step"] = (
         ("run", "record"),
         _join([p["step"] for p in parts], -1)[rows],
@@ -172,23 +184,44 @@ def assemble(
     attrs = {
         "sweep": json.dumps(description["sweep"]),
         "id": description["id"],
-        "complete": int(len(order) == len(runs)),
+        "complete": int(len(order) == firsts[-1]),
         **{k: v for m in manifests for k, v in m["attrs"].items()},
         **seconds,
     }
     return xr.Dataset(data, coords, attrs)
 
 
-def _columns(description: Mapping[str, Any]) -> tuple[list[tuple[str, int]], dict[str, np.ndarray]]:
-    """Every run as (key, seed) in the order of the sweep, and a column of values per swept axis."""
-    runs: list[tuple[str, int]] = []
-    columns: dict[str, list[Any]] = {name: [] for name in description["axes"]}
-    for group in description["runs"]:
-        seeds = [s for first, end in group["seeds"] for s in range(first, end)]
-        runs += [(group["key"], seed) for seed in seeds]
-        for name, column in columns.items():
-            column += seeds if name == "seed" else [group["at"][name]] * len(seeds)
-    return runs, {name: _column(column) for name, column in columns.items()}
+def _firsts(groups: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The position of the first run of each group, and the number of all runs.
+
+    A sweep can have millions of seeds, given as ranges; they are never listed.
+    """
+    sizes = [sum(end - first for first, end in group["seeds"]) for group in groups]
+    return np.cumsum([0, *sizes])
+
+
+def _positions(
+    groups: Sequence[Mapping[str, Any]], keys: np.ndarray, seeds: np.ndarray
+) -> np.ndarray:
+    """The position of each run in the order of the sweep."""
+    index = {group["key"]: i for i, group in enumerate(groups)}
+    names, which = np.unique(keys, return_inverse=True)
+    numbers, firsts = np.array([index.get(str(name), -1) for name in names]), _firsts(groups)
+    positions = np.full(len(keys), -1, np.int64)
+    for number in numbers[numbers >= 0]:
+        rows = np.flatnonzero(numbers[which] == number)
+        starts, ends = np.array(groups[number]["seeds"], np.int64).T
+        span = np.maximum(np.searchsorted(starts, seeds[rows], side="right") - 1, 0)
+        inside = (starts[span] <= seeds[rows]) & (seeds[rows] < ends[span])
+        before = np.cumsum([0, *(ends - starts)])[span]
+        places = firsts[number] + before + seeds[rows] - starts[span]
+        positions[rows] = np.where(inside, places, -1)
+    if len(positions) and positions.min() < 0:
+        lost = int(np.argmin(positions))
+        raise InputError(
+            "records", f"{keys[lost]}, seed {seeds[lost]}", "is no run of the sweep in sweep.json"
+        )
+    return positions
 
 
 def _column(values: list[Any]) -> np.ndarray:
@@ -208,6 +241,15 @@ def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
     """Concatenate along runs, padding every other dim to the largest."""
     arrays = list(arrays)
     shape = np.max([a.shape[1:] for a in arrays], axis=0)
+    runs, sizes = sum(len(a) for a in arrays), [int(n) for n in shape]
+    try:
+        check_expansion(
+            sum(a.nbytes for a in arrays), runs * math.prod(sizes) * arrays[0].dtype.itemsize
+        )
+    except ValueError as error:
+        raise InputError(
+            "records", (runs, *sizes), f"are too unequal to be joined: {error}"
+        ) from None
     padded = [
         np.pad(
             a,

@@ -8,11 +8,13 @@ file, is written last: a file that no manifest names is ignored. Rows belong to 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
 import importlib
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -382,12 +384,16 @@ def _refuse_unless_extended(
 ) -> None:
     """Raise unless `extend` is set and the wanted sweep contains every run of the stored one."""
     changes = "; ".join(diff(stored["sweep"], wanted["sweep"])) or "the code of your functions"
-    old, new = (
-        {(g["key"], s) for g in d["runs"] for a, b in g["seeds"] for s in range(a, b)}
-        for d in (stored, wanted)
-    )
+    spans = {group["key"]: group["seeds"] for group in wanted["runs"]}
+    # Ranges of seeds are compared as ranges: a stored one can have millions of seeds.
     contained = (
-        old <= new and stored["law"] == wanted["law"] and set(stored["axes"]) == set(wanted["axes"])
+        all(
+            _contains(spans.get(group["key"], []), a, b)
+            for group in stored["runs"]
+            for a, b in group["seeds"]
+        )
+        and stored["law"] == wanted["law"]
+        and set(stored["axes"]) == set(wanted["axes"])
     )
     if contained and extend:
         return
@@ -404,6 +410,12 @@ def _refuse_unless_extended(
         if extend:
             remedy += ". Only a sweep that contains every run in the folder can extend it"
     raise InputError("out", str(directory), remedy)
+
+
+def _contains(spans: list[list[int]], first: int, end: int) -> bool:
+    """Whether one of the sorted ranges contains the range from `first` to `end`."""
+    i = bisect.bisect(spans, [first, math.inf]) - 1
+    return i >= 0 and end <= spans[i][1]
 
 
 def _named(manifests: list[dict[str, Any]]) -> dict[str, str]:

@@ -19,7 +19,8 @@
 #SBATCH --signal=TERM@300
 set -uo pipefail
 __SETUP__
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-__CACHE__}"
+cache=__CACHE__
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$cache}"
 mkdir -p __OUT__ "$JAX_COMPILATION_CACHE_DIR"
 
 # This shell gets SIGTERM only when SLURM ends the whole job (scancel, preemption). It then waits for

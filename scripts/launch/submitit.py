@@ -1,9 +1,7 @@
-"""__TITLE__
-
-__SHARE__
-Run this with Python on a login node, in the environment that the tasks should use. Run it again to
-continue from the checkpoints.
-"""
+# __TITLE__
+# __SHARE__
+# Run this with Python on a login node, in the environment that the tasks should use. Run it again
+# to continue from the checkpoints.
 
 import os
 import signal
@@ -13,7 +11,7 @@ import submitit
 
 TASKS = __TASKS__
 COMMAND = __ARGV__
-CACHE = "__CACHE__"
+CACHE = __CACHE__
 # SLURM sends USR2 to every process of a step. The child ignores it and reacts to SIGTERM alone,
 # which its parent sends.
 QUIET = ["bash", "-c", 'trap "" USR2; exec "$@"', "bash"]

@@ -21,7 +21,8 @@ create() {
 read -r -d '' remote <<'REMOTE'
 set -e
 __SETUP__
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-__CACHE__}"
+cache=__CACHE__
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$cache}"
 mkdir -p __OUT__ "$JAX_COMPILATION_CACHE_DIR"
 until __COMMAND__ --out __OUT__ --distributed --quiet; do
   code=$?

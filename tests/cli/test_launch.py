@@ -92,7 +92,10 @@ def cluster(folder, code=0, seconds=0):
 
 
 def start(folder, text, variables):
-    (folder / "job.sh").write_text(text)
+    path = folder / "job.sh"
+    # A job that runs already may still be reading the file.
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
     return subprocess.Popen(
         ["bash", "job.sh"], cwd=folder, env=variables, stdout=subprocess.DEVNULL
     )

@@ -6,6 +6,10 @@ Its plain NumPy implementation is in ``test_xla.py``. Its rows of the determinis
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -190,6 +194,77 @@ def test_the_library_is_built_once_and_what_hinders_it_is_named(tmp_path, monkey
     assert made.read_text() == "made\n"
     fake.write_text('#!/bin/sh\n[ "$1" = --version ]\n')
     assert build._built() == made
+
+
+LIBRARY = """
+extern "C" int jthermo_advance() { return 0; }
+// pages beyond the end of a truncated file
+extern "C" const char pad[1 << 20] = {1};
+"""
+LOAD = """
+import sys
+from pathlib import Path
+from jthermo.engines.fused import build
+build.HERE, build.SOURCES = Path(sys.argv[1]), ("tiny.cc",)
+print(build.load())
+"""
+
+
+def test_a_cached_library_that_others_may_have_changed_is_built_again(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("JTHERMO_CACHE", str(cache))
+    (tmp_path / "tiny.cc").write_text(LIBRARY)
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(build, "SOURCES", ("tiny.cc",))
+    myself = os.geteuid
+    # a compiler sets the permissions that the umask allows
+    before = os.umask(0)
+    try:
+        path = build._built()
+    finally:
+        os.umask(before)
+    body, made = path.read_bytes(), path.stat().st_ino
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert build._built() == path
+    assert path.stat().st_ino == made
+
+    def truncate():
+        path.write_bytes(body[:5000])
+
+    def flip():
+        path.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+    def plant():
+        """A library of another user in a folder that everybody may write to."""
+        if myself() == 0:
+            os.chown(path, 12345, 12345)
+        else:
+            monkeypatch.setattr(build.os, "geteuid", lambda: 12345)
+
+    def link():
+        path.rename(tmp_path / "elsewhere.so")
+        path.symlink_to(tmp_path / "elsewhere.so")
+
+    def pipe():
+        path.unlink()
+        os.mkfifo(path)
+
+    for damage in (truncate, flip, lambda: path.chmod(0o775), lambda: path.chmod(0o757), link,
+                   pipe, plant):  # fmt: skip
+        damage()
+        with pytest.raises(build.Unavailable):
+            build._opened(path)
+        monkeypatch.setattr(build.os, "geteuid", myself)
+        assert build._built() == path
+        assert path.read_bytes() == body
+        os.close(build._opened(path))
+    truncate()
+    # loaded as it is, it ends the process with SIGBUS
+    control = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(path)!r})"]
+    assert subprocess.run(control, check=False, capture_output=True).returncode == -signal.SIGBUS
+    command = [sys.executable, "-c", LOAD, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == f"{path}\n"
 
 
 def unavailable():

@@ -1,9 +1,11 @@
 """The report covers the experiments with unchanged records; a failure stops no other experiment."""
 
+import hashlib
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -13,6 +15,7 @@ from jthermo import figures
 from jthermo.cli import verbs
 from jthermo.errors import InputError
 from jthermo.figures.colours import on_dark
+from jthermo.figures.svg import for_page
 from jthermo.paper import claims_json, experiment_folder, reproduce
 from jthermo.paper.report import report
 from jthermo.results import layout, reading, writing
@@ -358,3 +361,72 @@ def test_a_figure_in_a_page_keeps_its_text_and_has_a_shade_for_dark_pages():
     assert sum(bytes.fromhex(dark)) > 2 * sum(bytes.fromhex(light))
     assert on_dark("#000000") > "#e0"
     assert on_dark("#ffffff") < "#30"
+
+
+# Each can run a script, load something, leave its frame or restyle the page.
+HARMFUL = {
+    "script": "<script>alert(1)</script>",
+    "event": '<rect onclick="alert(1)"/>',
+    "link": '<a xlink:href="https://example.org"><text>x</text></a>',
+    "javascript": '<use xlink:href="javascript:alert(1)"/>',
+    "other file": '<use xlink:href="https://example.org/a.svg#b"/>',
+    "plain href": '<use href="#a"/>',
+    "picture from elsewhere": '<image xlink:href="https://example.org/a.png"/>',
+    "picture that is SVG": '<image xlink:href="data:image/svg+xml;base64,PHN2Zy8+"/>',
+    "html inside": '<foreignObject><body xmlns="http://www.w3.org/1999/xhtml"/></foreignObject>',
+    "style sheet": "<style>body { display: none }</style>",
+    "style sheet with an element": "<style><g/></style>",
+    "style that loads": '<rect style="fill: url(https://example.org/a)"/>',
+    "style that loads, escaped": '<rect style="fill: u\\72l(#a)"/>',
+    "style that leaves": '<rect style="position: fixed"/>',
+    "animation": '<set attributeName="href" to="javascript:alert(1)"/>',
+    "comment": "<!-- <script> -->",
+    "cdata": "<text><![CDATA[<script>alert(1)</script>]]></text>",
+    "instruction": "<?xml-stylesheet href='a.css'?>",
+    "not closed": "<g>",
+    "unknown prefix": "<x:script>alert(1)</x:script>",
+    "own prefix": '<s:g xmlns:s="http://www.w3.org/2000/svg"/>',
+    "html": '<p xmlns="http://www.w3.org/1999/xhtml">x</p>',
+    "title": "<title>x</title>",
+}
+ROOT = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{}</svg>'
+DRAWING = ROOT.format('<g style="fill: url(#a); stroke: var(--c000000)"><path d="M 0 1"/></g>')
+
+
+def test_an_svg_with_more_than_a_drawing_stays_out_of_the_page():
+    assert for_page(DRAWING) == DRAWING
+    for case, inside in HARMFUL.items():
+        assert for_page(ROOT.format(inside)).startswith("<p>This figure is not shown"), case
+    bomb = "<!DOCTYPE svg [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;&a;'>]>" + ROOT.format("&b;")
+    for text in (bomb, "", "<p>x</p>", "\0", "<svg/>"):
+        assert for_page(text) != text
+
+
+def test_every_published_figure_and_every_panel_is_a_drawing():
+    published = sorted((Path(__file__).parents[2] / "results" / "figures").glob("*.svg"))
+    assert len(published) > 30
+    for path in published:
+        assert for_page(path.read_text()) == path.read_text(), path.name
+    fig, (left, right) = plt.subplots(1, 2)
+    left.imshow([[0.0, 1.0]])
+    left.set_title("<a> & $x^2$", style="italic", weight="bold")
+    right.bar([0, 1], [1, 2], hatch="/")
+    right.fill_between([0, 1], [1, 2], alpha=0.3)
+    right.errorbar([0, 1], [1, 2], yerr=0.1, ls="--")
+    right.text(0, 0, "rotated", rotation=40)
+    drawn = figures.svg(fig, "a & b <c>").decode()
+    plt.close(fig)
+    assert for_page(drawn) == drawn
+
+
+def test_a_harmful_figure_of_a_folder_is_replaced_by_a_sentence(results):
+    folder = next(path for path in results.iterdir() if path.name.startswith("planted-"))
+    path = folder / "figures" / "planted.svg"
+    harmful = path.read_text().replace("</svg>", "<script>alert(7)</script></svg>").encode()
+    path.write_bytes(harmful)
+    claims = json.loads((folder / "claims.json").read_text())
+    claims["figures"]["planted"] = hashlib.sha256(harmful).hexdigest()
+    (folder / "claims.json").write_text(json.dumps(claims))
+    page = page_of(results)
+    assert "This figure is not shown" in page
+    assert "alert(7)" not in page

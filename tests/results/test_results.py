@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import xarray as xr
 
 import jthermo as jt
 from jthermo.errors import InputError
-from jthermo.results import atomic, tables
+from jthermo.results import atomic, reading, tables
 from jthermo.results.sealed_json import read_json
 from jthermo.results.writing import resumable
 from scripts import flips
@@ -310,3 +311,13 @@ def test_an_unsealed_description_would_be_a_silent_difference(tmp_path):
     (original / "sweep.json").write_text(json.dumps(content).replace("0.05", "0.45"))
     given, said = flips.answers(original)
     assert flips.outcome(expected, given, said) in (flips.SILENT, flips.CRASHED)
+
+
+@pytest.mark.parametrize("name", ["../../mine.npz", "/etc/passwd", "..", "a/../b"])
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(tmp_path, monkeypatch, name):
+    (tmp_path / "manifest.json").touch()
+    for part, refused in ((name, True), ("mine.npz", False)):
+        manifest = {"parts": {part: "0" * 64}, "attrs": {}}
+        monkeypatch.setattr(reading, "read_json", lambda path, content=manifest: content)
+        with pytest.raises(InputError, match="no file of") if refused else nullcontext():
+            assert reading.read_manifests(tmp_path) == [manifest]

@@ -2,17 +2,20 @@
 
 Nothing is compiled at installation, so the same package installs on machines without a compiler.
 The library is cached in ``$JTHERMO_CACHE`` or the user's cache folder, under a hash of its sources,
-flags and compiler.
+flags and compiler and a SHA-256 of its own bytes. A cached library is loaded only if these bytes
+are intact and nobody but this user or root may have written them; otherwise it is compiled again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -50,10 +53,15 @@ def load() -> Path:
         Unavailable: there is no compiler, or compiling or loading fails.
     """
     path = _built()
+    descriptor = _opened(path)
     try:
-        function = getattr(ctypes.CDLL(str(path)), TARGET)
+        # By its descriptor, so that what was checked is what is loaded.
+        opened = Path(f"/proc/self/fd/{descriptor}")
+        function = getattr(ctypes.CDLL(str(opened if opened.exists() else path)), TARGET)
     except (OSError, AttributeError) as error:
         raise Unavailable(f"{path} cannot be loaded ({error}); delete it") from error
+    finally:
+        os.close(descriptor)
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(function), platform="cpu")
     return path
 
@@ -72,13 +80,15 @@ def _built() -> Path:
     command = compiler()
     if command is None:
         raise Unavailable("there is no C++ compiler (apt-get install g++)")
-    path = folder() / f"fused-{_identity(tuple(command))}.so"
-    if path.exists():
-        return path
+    cache, name = folder(), f"fused-{_identity(tuple(command))}"
+    for path in sorted(cache.glob(f"{name}-*.so")):
+        with contextlib.suppress(Unavailable):
+            os.close(_opened(path))
+            return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            output, message = Path(scratch) / path.name, ""
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            output, message = Path(scratch) / name, ""
             for variant in VARIANTS:
                 words = [
                     *command,
@@ -91,16 +101,48 @@ def _built() -> Path:
                     [*words, "-o", str(output)], capture_output=True, text=True, check=False
                 )
                 if done.returncode == 0:
+                    # others may use a cache that an administrator filled, but not write to it
+                    output.chmod(0o755)
                     # a rename, so that another process never sees half a file
-                    output.replace(path)
-                    return path
+                    return output.replace(cache / f"{name}-{_sha256(output.read_bytes())}.so")
                 message = message or done.stderr.strip()[-400:]
     except OSError as error:
         raise Unavailable(
-            f"{path.parent} is not writable ({error.strerror}); "
-            "set JTHERMO_CACHE to a folder that is"
+            f"{cache} is not writable ({error.strerror}); set JTHERMO_CACHE to a folder that is"
         ) from error
     raise Unavailable(f"{shlex.join(command)} fails: {message}")
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of a cached library, opened for reading and checked.
+
+    Raises:
+        Unavailable: others may have written it, or its bytes are not those that its name states.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be opened ({error.strerror}); delete it") from error
+    status = os.fstat(descriptor)
+    fault = ""
+    if not stat.S_ISREG(status.st_mode):
+        fault = "is not a file"
+    elif status.st_uid not in (os.geteuid(), 0):
+        fault = f"belongs to user {status.st_uid}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        fault = "can be written by other users"
+    else:
+        with open(descriptor, "rb", closefd=False) as file:
+            if _sha256(file.read()) != path.stem.rpartition("-")[2]:
+                fault = "is damaged"
+    if fault:
+        os.close(descriptor)
+        raise Unavailable(f"{path} {fault}; set JTHERMO_CACHE to a folder of your own")
+    return descriptor
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:16]
 
 
 def _identity(command: tuple[str, ...]) -> str:
@@ -110,4 +152,4 @@ def _identity(command: tuple[str, ...]) -> str:
     ).stdout
     texts = [(HERE / name).read_text() for name in SOURCES]
     inputs = repr((texts, FLAGS, VARIANTS, command, version, jaxlib.__version__))
-    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
+    return _sha256(inputs.encode())
