@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jthermo.paper import claims_schema
 from jthermo.paper.claims import CLAIMS
 from jthermo.paper.verdicts import overall
+from jthermo.results import json_schema
 from jthermo.results.atomic import write_whole
+from jthermo.results.reading import read_json
 
 # For each kind of rows that an experiment has, the key of a claim's entry that holds them.
 PLACES = {"rows": "experiments", "sensitivity": "sensitivity"}
@@ -33,7 +36,7 @@ def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]
     Returns:
         The new content of the file.
     """
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = read(path) if path.exists() else {}
     for part, place in PLACES.items():
         entries = _by_claim(findings, part)
         for claim in dict.fromkeys([*known, *entries]):
@@ -42,6 +45,15 @@ def update(path: Path, name: str, findings: Mapping[str, Any]) -> dict[str, Any]
     known = dict(sorted(known.items(), key=lambda item: int(item[0][1:])))
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
     return known
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of the ``claims.json`` of all experiments.
+
+    Raises:
+        InputError: it is missing or unreadable, or a key is missing or of another type.
+    """
+    return json_schema.fitting(path, read_json(path), claims_schema.JOINED)
 
 
 def _by_claim(findings: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:

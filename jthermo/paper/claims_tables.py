@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jthermo.paper import claims_json
 from jthermo.results.atomic import write_between
 
 
@@ -158,5 +158,5 @@ def write_tables(claims: Path, page: Path) -> None:
     Raises:
         InputError: the page has neither pair of markers.
     """
-    known = json.loads(claims.read_text())
+    known = claims_json.read(claims)
     write_between(page, {"claims": table(known), "verdicts": verdict_table(known)})

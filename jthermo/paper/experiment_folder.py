@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jthermo.errors import InputError
+from jthermo.paper import claims_schema
+from jthermo.results import json_schema
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import MANIFESTS, SWEEP
 from jthermo.results.reading import read_json, read_manifests, read_record
@@ -65,7 +67,8 @@ def read(folder: Path) -> dict[str, Any]:
             "has records but no verdicts" if list(folder.glob(MANIFESTS)) else "holds no records"
         )
         raise InputError("directory", str(folder), missing)
-    findings = read_json(folder / FINDING)
+    path = folder / FINDING
+    findings = json_schema.fitting(path, read_json(path), claims_schema.FINDINGS)
     if digest(folder) != findings.get("records"):
         raise InputError(
             "directory", str(folder), "has records that changed after its verdicts were computed"

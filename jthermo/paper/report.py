@@ -28,7 +28,6 @@ from jthermo.paper.reproduce import (
 )
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
-from jthermo.results.reading import read_json
 
 # The sign of each verdict on the page.
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}
@@ -157,7 +156,7 @@ def _published(results: Path) -> list[Experiment]:
             str(results),
             f"has no {experiment_folder.FINDING}; give the results folder of a clone of jthermo",
         )
-    known = read_json(path)
+    known = claims_json.read(path)
     return [_published_experiment(name, known, results) for name in experiments()]
 
 
@@ -175,7 +174,9 @@ def _published_experiment(name: str, known: Mapping[str, Any], results: Path) ->
         figure: results / experiment_folder.FIGURES / f"{figure}.svg"
         for figure in findings.get("figures", [name])
     }
-    figures = {figure: path.read_text() for figure, path in paths.items() if path.exists()}
+    figures = {
+        figure: path.read_text(encoding="utf-8") for figure, path in paths.items() if path.exists()
+    }
     beyond = not tested(module) and not hasattr(module, "WINDOWS")
     if beyond and figures:
         # it tests no claim, so claims.json does not mention it, but its figure is published

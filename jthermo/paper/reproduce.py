@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError, MissingData, StorageError
+from jthermo.errors import InputError, MissingData, StorageError, file_path
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
 from jthermo.results.atomic import writing
-from jthermo.results.reading import open_results, read_dataset, read_json
+from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
 from jthermo.results.writing import write_dataset
 from jthermo.sweep.sweep import Sweep
@@ -51,7 +51,7 @@ def load(target: str) -> ModuleType:
             with the name of an installed module.
     """
     known = experiments()
-    path = known.get(target, Path(target))
+    path = known.get(target) or file_path("experiment", target)
     if path.suffix != ".py" or not path.is_file():
         raise InputError("experiment", target, f"give a Python file or one of {', '.join(known)}")
     clash = path.stem in sys.modules and path.stem not in _LOADED
@@ -333,7 +333,7 @@ def _planned(names: Sequence[str], say: Callable[[str], None]) -> dict[str, floa
 def _last_time(scale: str, out: Path) -> dict[str, float]:
     """Seconds that each experiment took when ``claims.json`` was written."""
     path = out / experiment_folder.FINDING
-    joined = read_json(path) if path.exists() else {}
+    joined = claims_json.read(path) if path.exists() else {}
     results = [item for entry in joined.values() for item in entry["experiments"].items()]
     return {
         name: result["made"]["wall_seconds"]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, file_path
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import (
     DATASET,
@@ -201,8 +201,8 @@ def resumable(directory: str | Path) -> Sweep:
     Raises:
         InputError: the folder holds no sweep, or a user's file is missing.
     """
-    path = Path(directory) / SWEEP
-    if not path.exists():
+    path = file_path("directory", directory) / SWEEP
+    if not path.is_file():
         raise InputError(
             "directory",
             str(directory),

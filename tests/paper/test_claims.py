@@ -149,6 +149,10 @@ def test_an_experiment_without_its_data_is_not_run_and_keeps_the_rows_of_another
         "variable": "activation_rate",
         "control": "learning_rate",
         "verdict": "undecided",
+        "claimed": "2",
+        "why": "because",
+        **dict.fromkeys(("exponent", "low", "high")),
+        **dict.fromkeys(("misfit", "first", "last", "num_seeds", "num_runs", "num_left_out"), 0),
     }
     claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
     known = claims_json.update(path, "fig11_12", absent)
