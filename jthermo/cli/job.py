@@ -93,7 +93,7 @@ def render(
     if kind not in TEMPLATES:
         raise InputError("kind", kind, f"use one of {', '.join(TEMPLATES)}")
     job = job or Job()
-    template = (templates() / TEMPLATES[kind]).read_text()
+    template = (templates() / TEMPLATES[kind]).read_text(encoding="utf-8")
     _check(kind, job, set(PLACEHOLDER.findall(template)))
     stem = Path(target).stem
     folder = Path(token("out", str(out)) or "") if out is not None else _folder(kind, stem)
@@ -129,7 +129,7 @@ def render(
         "SETUP_LINES": job.setup.splitlines() if job.setup else "",
         "FILE": source.name,
         "SOURCE": "" if target in experiments() else shlex.quote(str(source)),
-        "TEXT": source.read_text().rstrip() if kind == "gke" else "",
+        "TEXT": source.read_text(encoding="utf-8").rstrip() if kind == "gke" else "",
         "SPOT": "--spot" if job.spot else "",
     }
     optional = {

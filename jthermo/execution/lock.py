@@ -113,7 +113,7 @@ def _refuse_living(path: Path, directory: Path) -> None:
 def _started(pid: Any) -> str | None:
     """Start time of a process on this host, None if it does not exist; tells reused pids apart."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     # Without procfs only the pid can be compared.
     if not Path("/proc/self").exists() and isinstance(pid, int):
         with contextlib.suppress(ProcessLookupError, PermissionError):
