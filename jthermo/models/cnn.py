@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jthermo.errors import InputError
-from jthermo.models.deep_net import DeepModule, DeepNet, check_deep_net, widths
+from jthermo.errors import InputError, sequence
+from jthermo.models.deep_net import MOST_LAYERS, DeepModule, DeepNet, check_deep_net, widths
 
 
 class CNN(DeepNet):
@@ -47,13 +47,9 @@ class CNN(DeepNet):
         shape, hidden = widths("model.input_shape", input_shape), widths("model.hidden", hidden)
         if len(shape) != 3:
             raise InputError("model.input_shape", shape, "give (rows, columns, channels)")
-        if isinstance(channels, str) or not isinstance(channels, Sequence):
-            raise InputError(
-                "model.channels",
-                channels,
-                "give a tuple of widths per block, as in ((16, 16), (32, 32))",
-            )
-        blocks = tuple(widths("model.channels", block) for block in channels)
+        remedy = "give a tuple of widths per block, as in ((16, 16), (32, 32))"
+        listed = sequence("model.channels", channels, MOST_LAYERS, remedy)
+        blocks = tuple(widths("model.channels", block) for block in listed)
         if min(shape[:2]) < 2 ** len(blocks):
             raise InputError(
                 "model.channels",
@@ -61,7 +57,7 @@ class CNN(DeepNet):
                 f"{len(blocks)} blocks halve the image {len(blocks)} times, for which "
                 f"{shape[0]} × {shape[1]} pixels are too few; give fewer blocks",
             )
-        outputs = check_deep_net(hidden, outputs, bias, init)
+        outputs, bias = check_deep_net(hidden, outputs, bias, init)
         module = DeepModule(shape, blocks, hidden, outputs, bias, init)
         layers: dict[str, Any] = {"input_shape": shape, "channels": blocks, "hidden": hidden}
         super().__init__(module, shape, {**layers, "outputs": outputs, "bias": bias, "init": init})

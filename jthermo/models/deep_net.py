@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 from jax import Array
 
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, flag, one_of, sequence, whole_number
 from jthermo.models.init import INITS, bias_init, kernel_init
 from jthermo.models.layer import Layer, max_pool
 from jthermo.models.model import Model
+
+# Largest number of layers of a net and of blocks of a CNN; each is traced into every program.
+MOST_LAYERS = 1000
 
 
 class DeepModule(nn.Module):
@@ -67,26 +69,23 @@ class DeepNet(Model):
         return type(self)(**{**self.arguments, "init": "torch"})
 
 
-def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) -> int:
-    """Check init, bias, hidden widths and outputs; returns the number of outputs as an int."""
-    if init not in INITS:
-        raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
-    if not isinstance(bias, bool):
-        raise InputError("model.bias", bias, "use True or False")
+def check_deep_net(hidden: tuple[int, ...], outputs: Any, bias: Any, init: Any) -> tuple[int, bool]:
+    """Check init, bias, hidden widths and outputs; returns outputs as an int and bias as a bool."""
+    one_of("model.init", init, INITS)
+    bias = flag("model.bias", bias)
     if init == "paired_he" and (not hidden or hidden[-1] % 2):
         raise InputError(
             "model.hidden",
             hidden,
             "paired_he needs an even number of units in the last hidden layer",
         )
-    return whole_number("model.outputs", outputs)
+    return whole_number("model.outputs", outputs), bias
 
 
 def widths(field: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of positive whole numbers; otherwise an InputError for `field`."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InputError(field, value, "give a tuple of positive whole numbers, such as (100, 100)")
-    return tuple(whole_number(field, width) for width in value)
+    remedy = "give a tuple of positive whole numbers, such as (100, 100)"
+    return tuple(whole_number(field, w) for w in sequence(field, value, MOST_LAYERS, remedy))
 
 
 def _example_ndim(shape: tuple[int, ...], size: int) -> int:

@@ -44,7 +44,7 @@ class MLP(DeepNet):
         init: str = "torch",
     ) -> None:
         inputs, hidden = whole_number("model.inputs", inputs), widths("model.hidden", hidden)
-        outputs = check_deep_net(hidden, outputs, bias, init)
+        outputs, bias = check_deep_net(hidden, outputs, bias, init)
         module = DeepModule((inputs,), (), hidden, outputs, bias, init)
         arguments = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
         super().__init__(module, (inputs,), {**arguments, "bias": bias, "init": init})

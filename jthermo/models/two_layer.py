@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, flag, one_of, whole_number
 from jthermo.models.init import INITS, two_layer_initializers
 from jthermo.models.model import Model
 
@@ -62,14 +62,11 @@ class TwoLayer(Model):
         inputs, hidden = (
             whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden))
         )
-        if init not in INITS:
-            raise InputError("model.init", init, f"use one of {', '.join(INITS)}")
+        init, bias = one_of("model.init", init, INITS), flag("model.bias", bias)
         if init == "paired_he" and hidden % 2:
             raise InputError(
                 "model.hidden", hidden, "paired_he needs an even number of hidden units"
             )
-        if not isinstance(bias, bool):
-            raise InputError("model.bias", bias, "use True or False")
         module = TwoLayerModule(inputs, hidden, bias, init)
         arguments = {"inputs": inputs, "hidden": hidden, "bias": bias, "init": init}
         super().__init__(module, (inputs,), arguments)
