@@ -175,7 +175,7 @@ def fit(
     from jthermo.collapse import fit_collapse
     from jthermo.paper.claims import fit_choices
     from jthermo.results.reading import open_results
-    from jthermo.results.tables import select, variable
+    from jthermo.results.tables import axes_of, select, variable
 
     options: dict[str, Any] = {
         "time": time,
@@ -191,7 +191,11 @@ def fit(
         fits = [({}, fit_collapse(read_table(target, where), controls, value=value, **options))]
     else:
         ds = select(open_results(target), where)
-        several = [c for c in controls if len(set(variable(ds, c, "controls").values.tolist())) > 1]
+        for control in controls:
+            if control not in (axes := axes_of(ds)):
+                remedy = f"is no swept axis; choose from {', '.join(axes)}"
+                raise InputError("controls", control, remedy)
+        several = [c for c in controls if len(set(ds[c].values.tolist())) > 1]
         variable(ds, value, "value")
         chosen = fit_choices(ds, value, several or controls, **options)
         fits = [(choice, result) for choice, _, result in chosen]

@@ -77,11 +77,13 @@ class Arrays(InMemory):
             arrays = _SEEN[path] if path in _SEEN else _read(path)
         arrays = _checked(arrays)
         self.sha256 = _arrays_digest(arrays)
-        if sha256 is not None and not (isinstance(sha256, str) and sha256 == self.sha256):
+        if sha256 is not None and not isinstance(sha256, str):
+            raise InputError("data.sha256", sha256, "give the 64 hex digits of the digest")
+        if sha256 is not None and sha256 != self.sha256:
             raise InputError(
                 "data.x",
                 path or "arrays",
-                f"has SHA-256 {self.sha256[:16]}… instead of {str(sha256)[:16]}…; "
+                f"has SHA-256 {self.sha256[:16]}… instead of {sha256[:16]}…; "
                 "give the arrays that the sweep was created with",
             )
         _SEEN[f"sha256:{self.sha256}"] = arrays

@@ -34,7 +34,13 @@ def _row(plain: Any) -> dict[str, Any]:
     return _EVIDENCE if isinstance(plain, Mapping) and "quantity" in plain else _EXPONENT
 
 
-_MADE = {"date?": str, "wall_seconds?": _NUMBER, "versions?": {"*": str}, "*": object}
+_MADE = {
+    **dict.fromkeys(("date?", "device?"), str),
+    "num_devices?": int,
+    "wall_seconds?": _NUMBER,
+    "versions?": {"*": str},
+    "*": object,
+}
 _ENTRY = {
     "rows": [_row],
     "made?": _MADE,
@@ -66,7 +72,7 @@ FINDINGS = {
     "rows": {"*": [_row]},
     "sensitivity": {"*": [_row]},
     "figures": {"*": str},
-    "made": {"date": str, "wall_seconds": _NUMBER, "versions": {"*": str}, "*": object},
+    "made": {**_MADE, "date": str, "wall_seconds": _NUMBER},
     "shows?": {"*": str},
     "windows?": {"*": object},
     "*": object,

@@ -16,7 +16,7 @@ from typing import Any
 from jthermo.errors import InputError
 from jthermo.paper import claims_schema
 from jthermo.results import json_schema
-from jthermo.results.atomic import write_whole, writing
+from jthermo.results.atomic import reading, write_whole, writing
 from jthermo.results.layout import MANIFESTS, SWEEP
 from jthermo.results.reading import read_json, read_manifests, read_record
 
@@ -94,7 +94,8 @@ def digest(folder: Path) -> str:
     }
     for name, sha256 in parts.items():
         read_record(folder, name, sha256)
-    sweep = (folder / SWEEP).read_bytes() if (folder / SWEEP).exists() else b""
+    with reading("directory", folder / SWEEP):
+        sweep = (folder / SWEEP).read_bytes() if (folder / SWEEP).exists() else b""
     return _sha256(json.dumps([_sha256(sweep), *sorted(parts.items())]).encode()) if parts else ""
 
 

@@ -223,7 +223,13 @@ def _page(listed: Sequence[Experiment], published: bool) -> dict[str, Any]:
         "versions": sorted(
             {f"{name} {version}" for m in made for name, version in m.get("versions", {}).items()}
         ),
-        "devices": sorted({f"{m['num_devices']} × {m['device']}" for m in made if m}),
+        "devices": sorted(
+            {
+                f"{m['num_devices']} × {m['device']}"
+                for m in made
+                if {"num_devices", "device"} <= {*m}
+            }
+        ),
     }
 
 

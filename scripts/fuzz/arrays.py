@@ -77,13 +77,21 @@ def damaged(body: bytes, rng: random.Random) -> bytes:
     return rng.choice(kinds)()
 
 
+def _packed(values: object) -> np.ndarray:
+    """Values as an array, also a ragged list."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.asarray(values, object)
+
+
 def npz(folder: Path, seed: int) -> None:
     """An .npz file that is damaged, or has other arrays."""
     rng, body = random.Random(seed), io.BytesIO()
     names = {"x": "np.ones((6, 3))", "y": "np.arange(6) % 2"}
     if rng.random() < 0.5:
         names[rng.choice(("x", "y", "x_test", "y_test", "z"))] = rng.choice(ARRAYS[:40])
-    np.savez(body, **{name: np.asarray(value(text)) for name, text in names.items()})
+    np.savez(body, **{name: _packed(value(text)) for name, text in names.items()})
     path = folder / f"{seed}.npz"
     path.write_bytes(damaged(body.getvalue(), rng) if rng.random() < 0.7 else body.getvalue())
     use(jt.data.Arrays(path))

@@ -169,7 +169,7 @@ def command(verb: str, rng: random.Random) -> list[str]:
 def use(template: Path, words: list[str]) -> None:
     """Run a command in a copy of the folder, and check its exit code and its message."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        folder = Path(scratch) / "here"
+        folder, before = Path(scratch) / "here", Path.cwd()
         shutil.copytree(template, folder)
         os.chdir(folder)
         out, err, code = io.StringIO(), io.StringIO(), 0
@@ -180,7 +180,7 @@ def use(template: Path, words: list[str]) -> None:
         except SystemExit as stop:
             code = stop.code or 0
         finally:
-            os.chdir("/")
+            os.chdir(before)
             for name in set(sys.modules) - names:
                 if name in {Path(file).stem for file in ("own.py", *FILES)}:
                     del sys.modules[name]

@@ -5,10 +5,11 @@ import os
 import resource
 import select
 import signal
+import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,22 +48,23 @@ class Outcome(NamedTuple):
 def run_all(trials: Sequence[Trial], seconds: float = SECONDS, limit: int = BYTES) -> list[Outcome]:
     """The outcome of every trial, in order."""
     outcomes: list[Outcome] = []
-    while len(outcomes) < len(trials):
-        first = len(outcomes)
-        rest = trials[first : first + PER_PROCESS]
-        outcomes += _in_one_process(rest, seconds, limit)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        while len(outcomes) < len(trials):
+            first = len(outcomes)
+            rest = trials[first : first + PER_PROCESS]
+            outcomes += _in_one_process(rest, seconds, limit, scratch)
     return outcomes
 
 
 def _in_one_process(
-    trials: Sequence[Trial], seconds: float, limit: int
-) -> Iterator[Outcome] | list[Outcome]:
+    trials: Sequence[Trial], seconds: float, limit: int, scratch: str
+) -> list[Outcome]:
     """The outcomes of the first trials, up to one that ends the process."""
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         os.close(read)
         try:
-            _work(trials, write, limit)
+            _work(trials, write, limit, scratch)
         finally:
             os._exit(0)
     os.close(write)
@@ -89,9 +91,11 @@ def _in_one_process(
     return outcomes
 
 
-def _work(trials: Sequence[Trial], write: int, limit: int) -> None:
+def _work(trials: Sequence[Trial], write: int, limit: int, scratch: str) -> None:
     """In the forked process: run trials and write a line for each."""
     warnings.simplefilter("ignore")
+    # a trial may write into the present folder, under any name
+    os.chdir(tempfile.mkdtemp(dir=scratch))
     _limit_memory(limit)
     for trial in trials:
         kind, message = outcome_of(trial.call)
