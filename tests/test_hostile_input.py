@@ -159,6 +159,15 @@ REFUSED = {
         "vary['optimizer.momentum'] = nan: isn't a number",
     ),
     "nesterov": (lambda _: jt.sgd(nesterov="no"), "optimizer.nesterov = 'no': use True or False"),
+    "nesterov of adam": (
+        lambda _: jt.Optimizer(optax.adam, nesterov="no"),
+        "optimizer.nesterov = 'no': use True or False",
+    ),
+    "decay": (lambda _: jt.sgd(decay="ten"), "optimizer.decay = 'ten': give a positive finite"),
+    "engine of a plan": (
+        lambda _: jt.plan(sweep_of(), measure=False, engine=5),
+        "engine = 5: use one of auto, xla, fused",
+    ),
     "partial": (lambda _: jt.Optimizer(functools.partial(optax.sgd)), "give an optax factory"),
     "noisy_sgd": (
         lambda _: jt.Optimizer(optax.noisy_sgd, key=0),
@@ -313,6 +322,7 @@ COMMANDS = {
     "out is a device": (["run", "own.py", "--out", "/dev/full"], "is a file; give a folder"),
     "export to a device": (["export", "o", "--to", "csv", "--out", "/dev/full"], "regular file"),
     "export to a folder": (["export", "o", "--to", "csv", "--out", "o"], "regular file"),
+    "controls": (["fit", "o", "--controls", "step"], "controls = 'step': is no swept axis; choose"),
     "page": (["claims", "--results", "r", "--into", "absent.md"], "page = 'absent.md': cannot be"),
     "folder": (["run", "folder.py"], "give a Python file"),
     "job file": (["launch", "slurm", "own.py"], "own.slurm.sh: Is a directory"),

@@ -223,6 +223,7 @@ def plan(
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
     measure = flag("measure", measure)
+    engines.check(engine)
     if platform is not None:
         one_of("platform", platform, PLATFORMS)
     machine = _machine(placement, devices, hosts, rate)

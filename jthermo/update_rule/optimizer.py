@@ -46,7 +46,9 @@ class Optimizer:
             raise InputError("optimizer", fn, remedy) from None
         self.defaults = {p.name: p.default for p in others if p.default is not p.empty}
         for name, value in hyper.items():
-            if isinstance(value, float):
+            if isinstance(self.defaults.get(name), bool):
+                hyper[name] = flag(f"optimizer.{name}", value)
+            elif isinstance(value, float):
                 finite_number(f"optimizer.{name}", value)
             elif getattr(value, "ndim", 0):
                 remedy = "arrays can't be hyperparameters; create the array inside the function"
@@ -149,9 +151,8 @@ def sgd(
     """
     momentum = None if momentum is None else finite_number("optimizer.momentum", momentum)
     nesterov = flag("optimizer.nesterov", nesterov)
+    by = finite_number("optimizer.decay", decay, above=0)
     if decay_at is None:
         return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
-    at, by = (
-        finite_number(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay))
-    )
+    at = finite_number("optimizer.decay_at", decay_at)
     return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)
