@@ -459,10 +459,6 @@ def main(args: list[str] | None = None) -> None:
 
 def _prepare() -> None:
     """Make every verb work without a display, a UTF-8 terminal and a home directory."""
-    # a notebook's MPLBACKEND names a module that may not be installed here
-    os.environ["MPLBACKEND"] = "Agg"
-    if (matplotlib := sys.modules.get("matplotlib")) is not None:
-        matplotlib.use("Agg")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a letter that the terminal can't show, such as η, is printed as \u03b7
@@ -474,6 +470,12 @@ def _prepare() -> None:
         home = tempfile.mkdtemp(prefix="jthermo-home-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
         os.environ["HOME"] = home
+    # a notebook's MPLBACKEND names a module that may not be installed here
+    os.environ.pop("MPLBACKEND", None)
+    # imported only now, because matplotlib reads the environment when it is imported
+    import matplotlib
+
+    matplotlib.use("Agg")
 
 
 def _discard_output() -> None:
