@@ -108,7 +108,7 @@ def render(
     if kind not in TEMPLATES:
         raise InputError("kind", kind, f"use one of {', '.join(TEMPLATES)}")
     job = job or Job()
-    template = (templates() / TEMPLATES[kind]).read_text()
+    template = (templates() / TEMPLATES[kind]).read_text(encoding="utf-8")
     _check(kind, job, set(PLACEHOLDER.findall(template)))
     for word in (target, *arguments):
         _printable("launch", word)

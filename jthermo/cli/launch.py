@@ -43,11 +43,11 @@ def write(kind: str, target: str, text: str, folder: str | Path = ".") -> tuple[
         InputError: the file exists with other content.
     """
     path = Path(folder) / f"{Path(target).stem}.{TEMPLATES[kind]}"
-    if path.exists() and path.read_text() != text:
+    if path.exists() and path.read_text(encoding="utf-8") != text:
         raise InputError(
             "launch", str(path), "exists with other content; move or delete it, or use --print"
         )
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path, SUBMIT[kind].format(shlex.quote(str(path)))
 
 

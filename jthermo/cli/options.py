@@ -17,6 +17,8 @@ from jthermo.errors import InputError, finite_number, whole_number
 # A name that needs no quotes anywhere, and a SLURM time limit, [D-]HH:MM:SS.
 TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
 TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-5][0-9]):([0-5][0-9])")
+# Largest number of seeds on a command line.
+MOST_SEEDS = 10_000_000
 
 Target = Annotated[
     Positional[str],
@@ -56,7 +58,7 @@ class Overrides:
         }
         changes = {k: v for k, v in plain.items() if v is not None}
         if self.seed is not None:
-            changes["seed"] = tuple(s for text in self.seed for s in _seeds(text))
+            changes["seed"] = _joined_seeds(self.seed)
         for text in self.set:
             name, equals, value = text.partition("=")
             if not equals:
@@ -223,20 +225,36 @@ def token(field: str, value: str | None) -> str | None:
     return value
 
 
-def _seeds(text: str) -> range | tuple[int]:
+def _joined_seeds(texts: tuple[str, ...]) -> tuple[int, ...]:
+    """The seeds of several numbers and ranges; their number is checked before they are listed."""
+    ranges = [_seeds(text) for text in texts]
+    number = sum(len(seeds) for seeds in ranges)
+    if number > MOST_SEEDS:
+        limit = f"names {number:,} seeds, the limit is {MOST_SEEDS:,}; give fewer"
+        raise InputError("seed", " ".join(texts), limit)
+    return tuple(seed for seeds in ranges for seed in seeds)
+
+
+def _seeds(text: str) -> range:
     """The seeds of a number or of a range such as 0:256."""
     first, colon, last = text.partition(":")
     try:
-        return range(int(first), int(last)) if colon else (int(first),)
+        start = int(first)
+        stop = int(last) if colon else start + 1
     except ValueError:
         raise InputError("seed", text, "give whole numbers or ranges such as 0:256") from None
+    if not 0 <= start < stop <= 2**32:
+        raise InputError(
+            "seed", text, "give numbers from 0 to 4294967295, or ranges FIRST:END with FIRST < END"
+        )
+    return range(start, stop)
 
 
 def _literal(text: str) -> Any:
     """The value of a JSON text, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -5,10 +5,15 @@ Exit codes: 0 done, 2 bad input, 75 interrupted (the same command continues), 1 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import dataclasses
+import io
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -170,7 +175,7 @@ def fit(
     from jthermo.collapse import fit_collapse
     from jthermo.paper.claims import fit_choices
     from jthermo.results.reading import open_results
-    from jthermo.results.tables import select, variable
+    from jthermo.results.tables import axes_of, select, variable
 
     options: dict[str, Any] = {
         "time": time,
@@ -186,7 +191,11 @@ def fit(
         fits = [({}, fit_collapse(read_table(target, where), controls, value=value, **options))]
     else:
         ds = select(open_results(target), where)
-        several = [c for c in controls if len(set(variable(ds, c, "controls").values.tolist())) > 1]
+        for control in controls:
+            if control not in (axes := axes_of(ds)):
+                remedy = f"is no swept axis; choose from {', '.join(axes)}"
+                raise InputError("controls", control, remedy)
+        several = [c for c in controls if len(set(ds[c].values.tolist())) > 1]
         variable(ds, value, "value")
         chosen = fit_choices(ds, value, several or controls, **options)
         fits = [(choice, result) for choice, _, result in chosen]
@@ -342,7 +351,7 @@ def claims(
     from jthermo.paper import claims_json, claims_tables
 
     path = results / "claims.json"
-    if not path.exists():
+    if not path.is_file():
         raise InputError(
             "results", str(results), "has no claims.json; run `jthermo reproduce all` first"
         )
@@ -421,14 +430,13 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    _prepare()
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS, prog="jthermo", description=DESCRIPTION, args=args
         )
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except StorageError as error:
         sys.exit(_say(f"error: {error}", INTERRUPTED))
     except InputError as error:
@@ -437,14 +445,47 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(_say(str(stopped), INTERRUPTED))
     except BrokenPipeError:
         # the reader of the output, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)
+    except OSError as error:
+        # a file that can't be read, or an output that can't be written, such as /dev/full
+        _discard_output()
+        name = "output" if error.filename is None else str(error.filename)
+        sys.exit(_say(f"error: {name}: {error.strerror or error}", BAD_INPUT))
     except KeyboardInterrupt:
         remedy = "run the same command again to continue from the last checkpoint"
         sys.exit(_say(f"interrupted; {remedy}", INTERRUPTED))
 
 
+def _prepare() -> None:
+    """Make every verb work without a display, a UTF-8 terminal and a home directory."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a letter that the terminal can't show, such as η, is printed as \u03b7
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.home()
+    except RuntimeError:
+        # containers without HOME and without an entry for their user in /etc/passwd
+        home = tempfile.mkdtemp(prefix="jthermo-home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        os.environ["HOME"] = home
+    # a notebook's MPLBACKEND names a module that may not be installed here
+    os.environ.pop("MPLBACKEND", None)
+    # imported only now, because matplotlib reads the environment when it is imported
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def _discard_output() -> None:
+    """Send all further output nowhere, so that Python doesn't fail to write it when it exits."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(text: str, code: int) -> int:
     """Print a message to stderr and return the exit code."""
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
     return code

@@ -7,21 +7,19 @@ import math
 import os
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jthermo.data.in_memory import InMemory
+from jthermo.data.sampling import MOST_CLASSES
 from jthermo.data.source import Split
-from jthermo.errors import InputError
+from jthermo.errors import MOST_WHOLE, InputError, file_path, one_line
 from jthermo.npz import read_npz
 
 # All arrays of this process, by "sha256:" and their digest: a sweep read from JSON finds them here.
 _SEEN: dict[str, dict[str, np.ndarray]] = {}
-
-
 # The arrays that are read from a file; others may stand beside them.
 ARRAYS = ("x", "y", "x_test", "y_test")
 
@@ -73,14 +71,16 @@ class Arrays(InMemory):
         sampling: str = "replacement",
         sha256: str | None = None,
     ) -> None:
-        path = os.fspath(x) if isinstance(x, str | os.PathLike) else None
+        path = str(file_path("data.x", x)) if isinstance(x, str | bytes | os.PathLike) else None
         if path is None:
             passed = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
-            arrays = {k: np.asarray(v) for k, v in passed.items() if v is not None}
+            arrays = {k: _as_array(f"data.{k}", v) for k, v in passed.items() if v is not None}
         else:
             arrays = _SEEN[path] if path in _SEEN else _read(path)
         arrays = _checked(arrays)
         self.sha256 = _arrays_digest(arrays)
+        if sha256 is not None and not isinstance(sha256, str):
+            raise InputError("data.sha256", sha256, "give the 64 hex digits of the digest")
         if sha256 is not None and sha256 != self.sha256:
             raise InputError(
                 "data.x",
@@ -94,17 +94,17 @@ class Arrays(InMemory):
         self.real_classes = max(2, int(y.max()) + 1) if self.num_targets is None else 0
         self.labels, self.sampling, self.num_samples = labels, sampling, num_samples
         self.num_classes = self.real_classes if num_classes is None else num_classes
+        self._check_fields()
         self.arguments = {
             "x": path
             if path is not None and not path.startswith("sha256:")
             else f"sha256:{self.sha256}",
             "labels": labels,
             "num_classes": self.num_classes or None,
-            "num_samples": num_samples,
+            "num_samples": self.num_samples,
             "sampling": sampling,
             "sha256": self.sha256,
         }
-        self._check_fields()
         self._split = Split(arrays)
         self.size(arrays)
 
@@ -149,7 +149,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
             "jt.data.Arrays again first, or use an .npz file",
         )
     try:
-        return read_npz(Path(path).expanduser(), ARRAYS)
+        return read_npz(os.path.expanduser(path), ARRAYS)
     except FileNotFoundError:
         raise InputError(
             "data.x", path, "there is no such file; give the path of an .npz file with x and y"
@@ -161,8 +161,22 @@ def _read(path: str) -> dict[str, np.ndarray]:
             "data.x",
             path,
             "is damaged or isn't an .npz file of numeric arrays "
-            f"({str(error).partition('. ')[0]}); write it with np.savez(path, x=x, y=y)",
+            f"({one_line(error).partition('. ')[0]}); write it with np.savez(path, x=x, y=y)",
         ) from None
+
+
+def _as_array(field: str, values: Any) -> np.ndarray:
+    """Values of the user as an array; a mask or a ragged list raises an InputError."""
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.getmaskarray(values).any():
+            remedy = "has masked entries, which would be used as data; remove those examples first"
+            raise InputError(field, values.shape, remedy)
+        values = values.data
+    try:
+        return np.asarray(values)
+    except Exception as error:
+        remedy = f"isn't an array ({one_line(error)}); give equally long rows of numbers"
+        raise InputError(field, type(values).__name__, remedy) from None
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -183,7 +197,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     checked: dict[str, np.ndarray] = {}
     for ending in ("", "_test") if "x_test" in arrays else ("",):
         x, y = arrays[f"x{ending}"], arrays[f"y{ending}"]
-        if x.ndim < 2 or x.dtype.kind not in "uifb" or len(x) == 0:
+        if x.ndim < 2 or x.dtype.kind not in "uifb" or x.size == 0:
             raise InputError(
                 f"data.x{ending}",
                 (x.shape, x.dtype),
@@ -196,11 +210,9 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 f"training examples have the shape {arrays['x'].shape[1:]}; give test examples of "
                 "the same shape",
             )
-        x = x if x.dtype == np.uint8 else x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise InputError(
-                f"data.x{ending}", x.shape, "contains NaN or infinite values; remove those examples"
-            )
+        if len(x) > MOST_WHOLE:
+            raise InputError(f"data.x{ending}", x.shape, f"give at most {MOST_WHOLE:,} examples")
+        x = x if x.dtype == np.uint8 else _float32(f"data.x{ending}", x)
         y = _labels(f"data.y{ending}", y, len(x))
         train_y = checked.get("y", y)
         if y.dtype != train_y.dtype or y.shape[1:] != train_y.shape[1:]:
@@ -223,8 +235,8 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
     """Class labels as int32 (n,), or real-valued targets as float32 (n,) or (n, C)."""
-    real = y.dtype.kind == "f" and y.ndim in (1, 2)
-    if len(y) != number or not (real or (y.ndim == 1 and y.dtype.kind in "uib")):
+    real = y.dtype.kind == "f" and y.ndim in (1, 2) and y.size > 0
+    if y.ndim == 0 or len(y) != number or not (real or (y.ndim == 1 and y.dtype.kind in "uib")):
         remedy = (
             f"give {number} integer class labels, or real-valued targets of shape ({number},) or "
             f"({number}, C)"
@@ -233,18 +245,34 @@ def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
     if not real:
         if y.min() < 0:
             raise InputError(field, int(y.min()), "isn't a class label; number the classes from 0")
+        if y.max() >= MOST_CLASSES:
+            remedy = (
+                f"would make {int(y.max()) + 1:,} classes, the limit is {MOST_CLASSES:,}; number "
+                "the classes from 0 without gaps, as np.unique(y, return_inverse=True)[1] does"
+            )
+            raise InputError(field, int(y.max()), remedy)
         return y.astype(np.int32)
-    if not np.isfinite(y).all():
-        raise InputError(field, y.shape, "contains NaN or infinite values; remove those examples")
     if y.ndim == 1 and (y == np.rint(y)).all():
         remedy = (
             "a float array of whole numbers is ambiguous; give y.astype(int) for classes or "
             "y[:, None] for real-valued targets"
         )
         raise InputError(field, y.dtype, remedy)
-    y = y.astype(np.float32)
+    y = _float32(field, y)
     # the shape of the outputs of a net with one output
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def _float32(field: str, values: np.ndarray) -> np.ndarray:
+    """The values as float32; those that aren't finite there raise an InputError."""
+    with np.errstate(over="ignore"):
+        converted = values.astype(np.float32)
+    if not np.isfinite(converted).all():
+        remedy = (
+            "contains NaN, or values that are infinite in float32; remove those examples or rescale"
+        )
+        raise InputError(field, values.shape, remedy)
+    return converted
 
 
 def _arrays_digest(arrays: dict[str, np.ndarray]) -> str:

@@ -154,6 +154,13 @@ def _from_pickle(body: bytes, file: str) -> tuple[np.ndarray, np.ndarray]:
             f"is damaged or isn't a CIFAR-10 batch ({type(error).__name__}: {error}); "
             "download it again",
         ) from None
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise InputError(
+            "data file",
+            file,
+            f"has {labels.dtype} labels of shape {labels.shape} instead of a list of whole "
+            "numbers; download it again",
+        )
     if data.dtype != np.uint8 or data.shape != (len(labels), PIXELS):
         raise InputError(
             "data file",

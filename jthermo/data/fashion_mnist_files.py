@@ -25,6 +25,8 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+# Shape of an image.
+IMAGE = (28, 28)
 # Bytes of the largest file: a header of four numbers and 60,000 images of 28 × 28 bytes.
 MOST_BYTES = 16 + 60_000 * 28 * 28
 # The code of the element type, unsigned byte, in an IDX header.
@@ -102,14 +104,15 @@ def read_fashion_mnist(folder: Path, verify: bool = True) -> dict[str, np.ndarra
     for name, path in paths.items():
         assert path is not None
         array, sha256 = read_idx(path)
-        rank = 3 if "images" in name else 1
-        if array.ndim != rank:
+        expected: tuple[int, ...] = IMAGE if "images" in name else ()
+        if array.shape[1:] != expected or not array.size:
+            sizes, wanted = ("×".join(map(str, s)) for s in (array.shape, ("n", *expected)))
             raise InputError(
                 "data file",
                 str(path),
-                f"has {array.ndim} dimensions, but {name} has {rank}; download it again",
+                f"has the shape {sizes}, but {name} has {wanted}; download it again",
             )
-        if rank == 1 and array.size and array.max() > 9:
+        if not expected and array.max() > 9:
             raise InputError(
                 "data file",
                 str(path),

@@ -68,7 +68,8 @@ def find(name: str, data_dir: str | None) -> Path | None:
     folder = os.environ.get(ENVIRONMENT) if data_dir is None else data_dir
     if folder:
         field = ENVIRONMENT if data_dir is None else "data_dir"
-        place = _search(name, Path(folder).expanduser(), field)
+        # os.path, since Path.expanduser raises without a home directory
+        place = _search(name, Path(os.path.expanduser(folder)), field)
         if place is not None:
             return place
         if data_dir is not None:
@@ -148,4 +149,6 @@ def _search(name: str, folder: Path, field: str) -> Path | None:
                     )
     except PermissionError:
         raise InputError(field, str(folder), "can't be read; change its permissions") from None
+    except OSError as error:
+        raise InputError(field, str(folder), f"can't be read ({error.strerror})") from None
     return None

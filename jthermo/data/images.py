@@ -16,6 +16,7 @@ from jax import Array
 from jthermo.data import image_files
 from jthermo.data.in_memory import InMemory
 from jthermo.data.source import Split
+from jthermo.errors import file_path, flag
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class _Images(InMemory):
 
     def __post_init__(self) -> None:
         if self.data_dir is not None:
-            object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
+            object.__setattr__(self, "data_dir", str(file_path("data.data_dir", self.data_dir)))
+        if self.verify is not None:
+            object.__setattr__(self, "verify", flag("data.verify", self.verify))
         self._check_fields()
 
     @property

@@ -12,12 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jthermo.data.sampling import SAMPLINGS
+from jthermo.data.sampling import MOST_CLASSES, SAMPLINGS
 from jthermo.data.source import Source
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_of, whole_number
 from jthermo.randomness import streams
 
 LABELS = ("real", "random", "redrawn")
@@ -98,10 +97,8 @@ class InMemory(Source):
 
     def _check_fields(self) -> None:
         """Check labels, sampling, num_classes and num_samples."""
-        if self.labels not in LABELS:
-            raise InputError("data.labels", self.labels, f"use one of {', '.join(LABELS)}")
-        if self.sampling not in SAMPLINGS:
-            raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
+        one_of("data.labels", self.labels, LABELS)
+        one_of("data.sampling", self.sampling, SAMPLINGS)
         if self.num_targets and (self.labels != "real" or self.num_classes):
             name = "labels" if self.labels != "real" else "num_classes"
             remedy = (
@@ -109,12 +106,13 @@ class InMemory(Source):
                 "integer labels"
             )
             raise InputError(f"data.{name}", getattr(self, name), remedy)
-        for name, least in (("num_classes", 0 if self.num_targets else 2), ("num_samples", 1)):
-            value = getattr(self, name)
-            if value is None and name == "num_samples":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise InputError(f"data.{name}", value, f"give a whole number of at least {least}")
+        # object.__setattr__, since the image sets are frozen dataclasses
+        if self.num_samples is not None:
+            number = whole_number("data.num_samples", self.num_samples)
+            object.__setattr__(self, "num_samples", number)
+        least = 0 if self.num_targets else 2
+        number = whole_number("data.num_classes", self.num_classes, least, MOST_CLASSES)
+        object.__setattr__(self, "num_classes", number)
         if self.labels == "real" and self.num_classes != self.real_labels():
             raise InputError(
                 "data.num_classes",

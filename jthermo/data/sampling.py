@@ -10,7 +10,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jthermo.errors import InputError
+
 SAMPLINGS = ("replacement", "epochs")
+# Largest number of classes of the labels: a net has one output per class, and the largest labelled
+# image sets have about 20,000.
+MOST_CLASSES = 100_000
+
+
+def check_epoch(batch_size: int, num_samples: int | None, sampling: str) -> None:
+    """Raise an InputError if an epoch of a finite set holds no full batch."""
+    if sampling == "epochs" and num_samples is not None and batch_size > num_samples:
+        raise InputError(
+            "batch_size",
+            batch_size,
+            f"an epoch has only {num_samples} examples; give a smaller batch or "
+            "sampling='replacement'",
+        )
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:

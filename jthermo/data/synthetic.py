@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.data.sampling import SAMPLINGS
+from jthermo.data.sampling import MOST_CLASSES, SAMPLINGS
 from jthermo.data.source import Source
-from jthermo.errors import InputError, finite_number, whole_number
+from jthermo.errors import MOST_WHOLE, InputError, finite_number, one_of, whole_number
 from jthermo.randomness import streams, threefry
 
 
@@ -26,15 +26,18 @@ class _Synthetic(Source):
     redraw: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("dim", 1), ("num_classes", 2), ("num_samples", 1)):
+        for name, least, most in (
+            ("dim", 1, MOST_WHOLE),
+            ("num_classes", 2, MOST_CLASSES),
+            ("num_samples", 1, MOST_WHOLE),
+        ):
             value = getattr(self, name)
             if value is None and name == "num_samples":
                 continue
-            object.__setattr__(self, name, whole_number(f"data.{name}", value, least))
-        if self.labels != "random":
+            object.__setattr__(self, name, whole_number(f"data.{name}", value, least, most))
+        if not isinstance(self.labels, str) or self.labels != "random":
             raise InputError("data.labels", self.labels, "synthetic data need labels='random'")
-        if self.sampling not in SAMPLINGS:
-            raise InputError("data.sampling", self.sampling, f"use one of {', '.join(SAMPLINGS)}")
+        one_of("data.sampling", self.sampling, SAMPLINGS)
         if self.redraw is None:
             return
         object.__setattr__(self, "redraw", finite_number("data.redraw", self.redraw))

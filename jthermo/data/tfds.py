@@ -19,6 +19,7 @@ import numpy as np
 
 from jthermo.data import cifar10_files, fashion_mnist_files
 from jthermo.data.image_files import ENVIRONMENT, Splits, missing
+from jthermo.errors import InputError, one_line
 from jthermo.npz import read_npz
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -39,10 +40,11 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
     Raises:
         InputError: the set isn't prepared yet, and its host can't be reached.
     """
-    folder = cache or Path(os.environ.get(ENVIRONMENT) or "~/.cache/jthermo").expanduser()
+    own = os.environ.get(ENVIRONMENT) or "~/.cache/jthermo"
+    folder = cache or Path(os.path.expanduser(own))
     kept = folder / f"{name}.npz"
     if kept.exists() and source is None:
-        return read_npz(kept)
+        return _kept(kept)
     builder_of, url = _builder(name)
     if source is None:
         _reach(name, url)
@@ -54,6 +56,17 @@ def load(name: str, source: Path | None = None, cache: Path | None = None) -> Sp
         np.savez(partial, allow_pickle=False, **splits)
         partial.replace(kept)
     return splits
+
+
+def _kept(path: Path) -> Splits:
+    """The arrays of a prepared set that an earlier call has kept."""
+    try:
+        arrays = read_npz(path)
+        return {name: arrays[name] for split in SPLITS for name in split[1:]}
+    except Exception as error:
+        # a damaged archive can raise any error of zipfile or NumPy
+        remedy = f"is damaged ({one_line(error)}); remove it to download the set again"
+        raise InputError("data file", str(path), remedy) from None
 
 
 def read(builder: Any) -> Splits:

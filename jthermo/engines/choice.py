@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jthermo.engines import run_state, step_program, xla
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_of
 
 ENGINES = ("auto", "xla", "fused")
 # Name of the fused engine in results, by JAX backend.
@@ -126,5 +126,4 @@ def refusal(programs: Iterable[step_program.Program] = ()) -> str | None:
 
 def check(engine: str) -> None:
     """Raise an InputError unless `engine` is the name of a choice."""
-    if engine not in ENGINES:
-        raise InputError("engine", engine, f"use one of {', '.join(ENGINES)}")
+    one_of("engine", engine, ENGINES)

@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, sequence
 from jthermo.execution.progress import Progress
 from jthermo.sweep.sweep import Sweep
 
 # Bound on the elements of a variable that is aggregated. Larger variables, such as all parameters,
 # are only recorded: one curve per element would be too many to look at.
 LARGEST = 32
+# Largest number of callbacks; each is called at every record.
+MOST_CALLBACKS = 1000
 LOG = logging.getLogger("jthermo")
 
 
@@ -163,12 +165,14 @@ def as_callbacks(callbacks: Sequence[Callback]) -> list[Callback]:
         raise InputError(
             "callbacks", callbacks, "is not a sequence; write callbacks=(function,) for one"
         )
-    for callback in callbacks:
+    remedy = "give a list of functions of a jt.sinks.Update"
+    listed = sequence("callbacks", callbacks, MOST_CALLBACKS, remedy)
+    for callback in listed:
         if not callable(callback):
             raise InputError(
                 "callbacks", callback, "is not callable; give functions of a jt.sinks.Update"
             )
-    return list(callbacks)
+    return list(listed)
 
 
 def _columns(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy, save_decision_policy
 from orbax.checkpoint.options import AsyncOptions, MultiprocessingOptions
 
-from jthermo.errors import InputError, StorageError
+from jthermo.errors import InputError, StorageError, disk_error
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
 from jthermo.npz import read_npz
 
@@ -79,7 +79,7 @@ def verified(step: Path) -> Rows:
         )
     # The digest of the whole file also covers the archive's own headers.
     with (step / "rows" / ARCHIVE).open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != (step / "rows" / SEAL).read_text():
+        if hashlib.file_digest(file, "sha256").hexdigest() != _seal(step / "rows"):
             raise ValueError("the digest of its file does not match")
     return rows
 
@@ -94,6 +94,10 @@ def newest(directory: Path) -> Rows | None:
 
 def _load(directory: Path) -> Rows:
     return read_npz(directory / ARCHIVE)
+
+
+def _seal(directory: Path) -> str:
+    return (directory / SEAL).read_text(encoding="utf-8")
 
 
 class RowsHandler(ocp.AsyncCheckpointHandler):
@@ -126,7 +130,7 @@ class RowsHandler(ocp.AsyncCheckpointHandler):
             os.fsync(file.fileno())
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        (directory / SEAL).write_text(sha256)
+        (directory / SEAL).write_text(sha256, encoding="utf-8")
 
 
 @ocp.args.register_with_handler(RowsHandler, for_save=True)
@@ -285,11 +289,15 @@ class Checkpoints:
         """Turn an error of the disk into a StorageError and forget the failed checkpoint."""
         try:
             yield
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self._pending = None
-            why = getattr(error, "strerror", None) or error
+            kept = "a checkpoint failed, and the previous one is kept. "
+            raise disk_error(error, "out", self.directory, kept) from error
+        except ValueError as error:
+            # what was read after writing differs from what was written
+            self._pending = None
             remedy = (
-                f"a checkpoint failed ({why}); the previous one is kept. "
-                "Make room, then give the same command again"
+                f"a checkpoint failed ({error}); the previous one is kept. "
+                "Check the disk, then give the same command again"
             )
             raise StorageError("out", str(self.directory), remedy) from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from jthermo.engines import choice as engines
 from jthermo.engines import step_program
-from jthermo.errors import InputError, finite_number, whole_number
+from jthermo.errors import InputError, finite_number, flag, one_of, whole_number
 from jthermo.execution import cohorts, lane_width, memory
 from jthermo.execution import placement as placing
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
@@ -19,6 +19,7 @@ from jthermo.execution.cohorts import Cohort
 from jthermo.execution.timing import Measured, measure
 from jthermo.sweep.sweep import Sweep
 
+PLATFORMS = ("cpu", "gpu", "tpu")
 # Files of one checkpoint: the archive, its SHA-256 and three that Orbax writes.
 CHECKPOINT_FILES = 5
 # Files that every results folder has once: sweep.json, its copy and the manifest.
@@ -222,6 +223,10 @@ def plan(
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
+    measure = flag("measure", measure)
+    engines.check(engine)
+    if platform is not None:
+        one_of("platform", platform, PLATFORMS)
     machine = _machine(placement, devices, hosts, rate)
     interval = finite_number("checkpoint_every", checkpoint_every, above=0)
     trainer = _engine(sweep, engine) if measure else "xla"

@@ -231,7 +231,8 @@ def _machine() -> str | None:
 def _started(pid: int) -> str | None:
     """Start time of a process on this machine, None if it is dead; tells reused pids apart."""
     with contextlib.suppress(OSError):
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        state, *fields = text.rpartition(")")[2].split()
         # a killed process stays as a zombie if its parent does not wait for it
         return None if state in "ZX" else fields[18]
     # Without procfs only the pid can be compared.

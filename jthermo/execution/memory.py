@@ -55,9 +55,9 @@ def available() -> int | None:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            ceiling = int((CGROUP / most).read_text())
+            ceiling = int((CGROUP / most).read_text("utf-8"))
             if ceiling < UNLIMITED:
-                bounds.append(max(0, ceiling - int((CGROUP / used).read_text())))
+                bounds.append(max(0, ceiling - int((CGROUP / used).read_text("utf-8"))))
         except (OSError, ValueError):
             # The other version of cgroups has no such file; "max" means no limit.
             continue
@@ -67,7 +67,7 @@ def available() -> int | None:
 def _meminfo() -> int | None:
     """Available memory of a Linux machine in bytes; None on other systems."""
     try:
-        lines = MEMINFO.read_text().splitlines()
+        lines = MEMINFO.read_text("utf-8").splitlines()
     except OSError:
         return None
     sizes = {line.partition(":")[0]: line.split()[1] for line in lines if ":" in line}

@@ -20,7 +20,7 @@ from jthermo.data.source import Split
 from jthermo.engines import choice as engines
 from jthermo.engines import run_state, step_program, xla
 from jthermo.engines.fingerprint import Parts
-from jthermo.errors import InputError
+from jthermo.errors import one_of
 from jthermo.models import Model
 from jthermo.randomness.jax_settings import ask_for_cores, num_cores
 from jthermo.randomness.jax_settings import pinned as pinned
@@ -67,8 +67,7 @@ class Placement:
     devices: tuple[jax.Device, ...]
 
     def __post_init__(self) -> None:
-        if self.kind not in PLACEMENTS:
-            raise InputError("placement", self.kind, f"use one of {', '.join(PLACEMENTS)}")
+        one_of("placement", self.kind, PLACEMENTS)
 
     def put(self, tree: Any) -> Any:
         """Copy host arrays (blocks, …) to the devices."""

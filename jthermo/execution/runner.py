@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jthermo.data.sampling import check_epoch
 from jthermo.engines import choice as engines
 from jthermo.engines import step_program
 from jthermo.engines.fingerprint import Parts, fingerprint
-from jthermo.errors import InputError
+from jthermo.errors import InputError, file_path, flag
 from jthermo.execution import lock, stop_signals
 from jthermo.execution import placement as placing
 from jthermo.execution.callbacks import Announcer, Callback, as_callbacks
@@ -111,6 +112,8 @@ def run(
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
     engines.check(engine)
+    progress, extend = flag("progress", progress), flag("extend", extend)
+    out = None if out is None else file_path("out", out)
     callbacks = as_callbacks(callbacks)
     policy = CheckpointPolicy(checkpoint_seconds, checkpoint_steps)
     place = placing.Placement(placement, placing.devices())
@@ -121,19 +124,21 @@ def run(
         with placing.pinned():
             code = fingerprint(sweep)
         placing.forget_changed(code)
-    if out is not None and (complete := _complete(sweep, Path(out), engine, code, bar)) is not None:
+    if out is not None and (complete := _complete(sweep, out, engine, code, bar)) is not None:
         return complete
     # Load the data first, so that a missing or damaged set is reported before a folder is created.
-    for data in {config.data for config in sweep.configs}:
-        data.load()
+    arrays = {data: data.load().arrays for data in {config.data for config in sweep.configs}}
+    for config in sweep.configs:
+        data = config.data
+        check_epoch(config.batch_size, data.size(arrays[data]), data.sampling)
     with contextlib.ExitStack() as stack:
         announce = Announcer(sweep, callbacks, bar)
         stack.callback(announce.close)
         stop = held = None
         if out is not None:
             with writing(out):
-                Path(out).mkdir(parents=True, exist_ok=True)
-                held = stack.enter_context(lock.held(Path(out), own_shard))
+                out.mkdir(parents=True, exist_ok=True)
+                held = stack.enter_context(lock.held(out, own_shard))
             stop = stack.enter_context(stop_signals.watched())
         programs = step_program.programs(sweep)
         store = Store(
@@ -240,7 +245,7 @@ def _complete(
     if not (
         ds.attrs["complete"]
         and ds.attrs["id"] == sweep.id
-        and engines.answers(engine, ds.attrs["engine"])
+        and engines.answers(engine, ds.attrs.get("engine", ""))
     ):
         return None
     refuse_other_code(out, stored, code, bar.say)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jthermo.engines import run_state, step_program
-from jthermo.errors import InputError
+from jthermo.errors import InputError, whole_number
 from jthermo.execution.checkpoint import newest
 from jthermo.execution.train_cohort import STATE
 from jthermo.results.layout import CHECKPOINTS, record_name
@@ -32,8 +32,7 @@ def open_params(directory: str | Path, run: int) -> Any:
             of your own that defines the sweep has not been imported.
     """
     ds = open_results(directory)
-    if not 0 <= run < ds.sizes["run"]:
-        raise InputError("run", run, f"give a whole number from 0 to {ds.sizes['run'] - 1}")
+    run = whole_number("run", run, 0, ds.sizes["run"] - 1)
     sweep = Sweep.from_json(ds.attrs["sweep"])
     at = {name: ds[name].values[run].item() for name in sweep.axes}
     config = next(

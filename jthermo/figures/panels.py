@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number, sequence
 from jthermo.figures.colours import colours
 from jthermo.figures.style import COLUMN, PAGE, STYLE, SYMBOL, style
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # The reference value c₀ of each control: at it the rescaled clock t·(c/c₀)^p equals t.
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}
+# Largest number of panels of a figure.
+MOST_PANELS = 12
 
 
 def curves(
@@ -49,9 +51,11 @@ def curves(
         ax: axes to draw into; None makes a new figure, one column wide.
 
     Raises:
-        InputError: `by` is not an axis of the results, or something else varies too.
+        InputError: `by` is not an axis of the results, or something else varies too; the variable
+            is unknown or has further dims; or `power` is not a number.
     """
-    _refuse_mixed(ds, by)
+    _check(ds, variable, by)
+    power = finite_number("power", power)
     ax = _axes(ax)
     values = np.unique(ds[by].values)
     for value, colour in zip(values, colours(len(values)), strict=True):
@@ -138,8 +142,13 @@ def clocks(
         ylabel: label of the shared vertical axis; by default the variable's long name.
 
     Raises:
-        InputError: `by` is not an axis of the results, or something else varies too.
+        InputError: as for :func:`curves`.
     """
+    remedy = f"give from 1 to {MOST_PANELS} numbers"
+    powers = sequence("powers", powers, MOST_PANELS, remedy)
+    if not powers:
+        raise InputError("powers", powers, remedy)
+    _check(ds, variable, by)
     with style():
         fig, axes = _row(len(powers))
         for ax, power in zip(axes, powers, strict=True):
@@ -287,10 +296,22 @@ def _clock_label(by: str, power: float) -> str:
     return f"t {ratio}" + ("" if power == 1 else f"$^{{{power:.3g}}}$")
 
 
-def _refuse_mixed(ds: xr.Dataset, by: str) -> None:
-    if by not in ds.coords:
+def _check(ds: xr.Dataset, variable: str, by: str) -> None:
+    """Raise an InputError unless `variable` is one curve for each value of the numbers `by`."""
+    axes = [str(name) for name, c in ds.coords.items() if c.dims == ("run",)]
+    if not isinstance(by, str) or by not in axes:
+        raise InputError("by", by, f"is not a swept axis; choose one of {', '.join(axes)}")
+    if ds[by].dtype.kind not in "iuf":
+        raise InputError("by", by, "takes no numbers; choose an axis of numbers")
+    if not isinstance(variable, str) or variable not in ds.data_vars:
+        names = ", ".join(map(str, ds.data_vars))
+        raise InputError("variable", variable, f"is not in the results, which hold {names}")
+    if own := [str(d) for d in ds[variable].dims if d not in ("run", "record")]:
+        select = ", ".join(f"{name}=0" for name in own)
         raise InputError(
-            "by", by, f"is not a swept axis; choose one of {', '.join(str(c) for c in ds.coords)}"
+            "variable",
+            variable,
+            f"is an array over {', '.join(own)}; select one element, as in ds.isel({select})",
         )
     for name, coordinate in ds.coords.items():
         if (

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 from jax import Array
 
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, flag, one_of, sequence, whole_number
 from jthermo.models.activations import ACTIVATIONS
 from jthermo.models.init import INITS, Init, bias_init, is_paired, kernel_init
 from jthermo.models.layer import Layer, max_pool
 from jthermo.models.model import Model
 from jthermo.models.parametrization import PARAMETRIZATIONS, factors
+
+# Largest number of layers of a net and of blocks of a CNN; each is traced into every program.
+MOST_LAYERS = 1000
 
 
 class Options(NamedTuple):
@@ -32,23 +35,27 @@ class Options(NamedTuple):
     activation: str
     parametrization: str
 
-    def check(self, hidden: tuple[int, ...]) -> None:
-        """Raise an InputError for an unknown option, or one that these hidden layers refuse."""
-        if not isinstance(self.bias, bool):
-            raise InputError("model.bias", self.bias, "use True or False")
-        if not isinstance(self.init, Init) and self.init not in INITS:
-            known = f"use one of {', '.join(INITS)}, or jt.models.Init(...)"
-            raise InputError("model.init", self.init, known)
-        choices = {"activation": tuple(ACTIVATIONS), "parametrization": PARAMETRIZATIONS}
-        for name, names in choices.items():
-            if (value := getattr(self, name)) not in names:
-                raise InputError(f"model.{name}", value, f"use one of {', '.join(names)}")
-        if is_paired(self.init) and (not hidden or hidden[-1] % 2):
-            remedy = "a paired init needs an even number of units in the last hidden layer"
-            raise InputError("model.hidden", hidden, remedy)
-        if self.parametrization == "mean_field" and len(hidden) != 1:
-            remedy = f"needs one hidden layer, not {len(hidden)}; use 'mup'"
-            raise InputError("model.parametrization", self.parametrization, remedy)
+
+def checked_options(
+    bias: Any, init: Any, activation: Any, parametrization: Any, hidden: tuple[int, ...]
+) -> Options:
+    """The options of a net with these hidden widths; an InputError for one that is wrong."""
+    if not isinstance(init, Init) and (not isinstance(init, str) or init not in INITS):
+        remedy = f"use one of {', '.join(INITS)}, or jt.models.Init(...)"
+        raise InputError("model.init", init, remedy)
+    options = Options(
+        flag("model.bias", bias),
+        init,
+        one_of("model.activation", activation, ACTIVATIONS),
+        one_of("model.parametrization", parametrization, PARAMETRIZATIONS),
+    )
+    if is_paired(init) and (not hidden or hidden[-1] % 2):
+        remedy = "a paired init needs an even number of units in the last hidden layer"
+        raise InputError("model.hidden", hidden, remedy)
+    if parametrization == "mean_field" and len(hidden) != 1:
+        remedy = f"needs one hidden layer, not {len(hidden)}; use 'mup'"
+        raise InputError("model.parametrization", parametrization, remedy)
+    return options
 
 
 class DeepModule(nn.Module):
@@ -143,9 +150,8 @@ class BuiltIn(Model):
 
 def widths(field: str, value: Any) -> tuple[int, ...]:
     """`value` as a tuple of positive whole numbers; otherwise an InputError for `field`."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InputError(field, value, "give a tuple of positive whole numbers, such as (100, 100)")
-    return tuple(whole_number(field, width) for width in value)
+    remedy = "give a tuple of positive whole numbers, such as (100, 100)"
+    return tuple(whole_number(field, w) for w in sequence(field, value, MOST_LAYERS, remedy))
 
 
 def _example_ndim(shape: tuple[int, ...], size: int) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jthermo.errors import InputError, whole_number
-from jthermo.models.built_in import BuiltIn, DeepModule, Options, widths
+from jthermo.errors import InputError, sequence, whole_number
+from jthermo.models.built_in import MOST_LAYERS, BuiltIn, DeepModule, checked_options, widths
 from jthermo.models.init import Init
 
 
@@ -52,13 +52,9 @@ class CNN(BuiltIn):
         shape, hidden = widths("model.input_shape", input_shape), widths("model.hidden", hidden)
         if len(shape) != 3:
             raise InputError("model.input_shape", shape, "give (rows, columns, channels)")
-        if isinstance(channels, str) or not isinstance(channels, Sequence):
-            raise InputError(
-                "model.channels",
-                channels,
-                "give a tuple of widths per block, as in ((16, 16), (32, 32))",
-            )
-        blocks = tuple(widths("model.channels", block) for block in channels)
+        remedy = "give a tuple of widths per block, as in ((16, 16), (32, 32))"
+        listed = sequence("model.channels", channels, MOST_LAYERS, remedy)
+        blocks = tuple(widths("model.channels", block) for block in listed)
         if min(shape[:2]) < 2 ** len(blocks):
             raise InputError(
                 "model.channels",
@@ -66,8 +62,7 @@ class CNN(BuiltIn):
                 f"{len(blocks)} blocks halve the image {len(blocks)} times, for which "
                 f"{shape[0]} × {shape[1]} pixels are too few; give fewer blocks",
             )
-        options = Options(bias, init, activation, parametrization)
-        options.check(hidden)
+        options = checked_options(bias, init, activation, parametrization, hidden)
         outputs = whole_number("model.outputs", outputs)
         module = DeepModule(shape, blocks, hidden, outputs, options)
         layers: dict[str, Any] = {"input_shape": shape, "channels": blocks, "hidden": hidden}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.errors import InputError, finite_number
+from jthermo.errors import InputError, finite_number, flag, one_of
 
 INITS = ("torch", "he", "unit", "paired_he")
 DISTRIBUTIONS = ("normal", "uniform")
@@ -58,12 +58,8 @@ class Init:
             if value < 0:
                 raise InputError(f"model.init.{name}", value, "give a number of at least 0")
             object.__setattr__(self, name, value)
-        if not isinstance(self.paired, bool):
-            raise InputError("model.init.paired", self.paired, "use True or False")
-        if self.distribution not in DISTRIBUTIONS:
-            raise InputError(
-                "model.init.distribution", self.distribution, f"use {' or '.join(DISTRIBUTIONS)}"
-            )
+        object.__setattr__(self, "paired", flag("model.init.paired", self.paired))
+        one_of("model.init.distribution", self.distribution, DISTRIBUTIONS)
 
     def with_floats(self, floats: Mapping[str, Any]) -> Init:
         """A copy with these floats, unchecked, since they may be traced."""

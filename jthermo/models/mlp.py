@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from jthermo.errors import whole_number
-from jthermo.models.built_in import BuiltIn, DeepModule, Options, widths
+from jthermo.models.built_in import BuiltIn, DeepModule, checked_options, widths
 from jthermo.models.init import Init
 
 
@@ -52,8 +52,7 @@ class MLP(BuiltIn):
         parametrization: str = "standard",
     ) -> None:
         inputs, hidden = whole_number("model.inputs", inputs), widths("model.hidden", hidden)
-        options = Options(bias, init, activation, parametrization)
-        options.check(hidden)
+        options = checked_options(bias, init, activation, parametrization, hidden)
         outputs = whole_number("model.outputs", outputs)
         module = DeepModule((inputs,), (), hidden, outputs, options)
         arguments = {"inputs": inputs, "hidden": hidden, "outputs": outputs}

@@ -7,6 +7,7 @@ the name ``"a"``, the layer is called by the module's path instead.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
 
-from jthermo.errors import InputError
+from jthermo.errors import MOST_WHOLE, InputError, one_line
 from jthermo.randomness.jax_settings import pinned
 
 
@@ -131,9 +132,14 @@ def _shapes(model: Model) -> Any:
 
 @functools.lru_cache(maxsize=256)
 @pinned()
-def _num_outputs(model: Model) -> int:
+def _outputs(model: Model) -> Any:
+    """Shape and dtype of the outputs of a batch of two examples."""
     batch = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
-    out = jax.eval_shape(model.apply, model.shapes, batch)
+    return jax.eval_shape(model.apply, model.shapes, batch)
+
+
+def _num_outputs(model: Model) -> int:
+    out = _outputs(model)
     return 1 if out.ndim == 1 else out.shape[-1]
 
 
@@ -141,34 +147,67 @@ def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
     """A model or a flax module as a :class:`Model` for examples of `input_shape`.
 
     Raises:
-        InputError: it is neither, it isn't hashable, or it fails on such examples.
+        InputError: it is neither, it isn't hashable, it fails on such examples, or it has
+            parameters or outputs that can't be trained.
     """
-    if isinstance(model, Model):
-        if not model.takes(input_shape):
-            raise InputError(
-                "model.inputs",
-                model.input_shape,
-                f"the data have examples of shape {input_shape}; make the two equal",
-            )
-        return model
     if isinstance(model, nn.Module):
-        wrapped = Flax(model, input_shape)
-        try:
-            hash(wrapped)
-        except TypeError:
-            raise InputError(
-                "model", model, "isn't hashable: it has a list or a dict as a field; use a tuple"
-            ) from None
-        try:
-            # tracing the module here raises the error where the user passed the module
-            wrapped.num_outputs  # noqa: B018
-        except Exception as error:
-            raise InputError(
-                "model", model, f"fails on examples of shape {input_shape}: {error}"
-            ) from None
-        return wrapped
-    raise InputError(
-        "model",
-        model,
-        "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module",
-    )
+        model = Flax(model, input_shape)
+    elif not isinstance(model, Model):
+        raise InputError(
+            "model",
+            model,
+            "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module",
+        )
+    elif not model.takes(input_shape):
+        raise InputError(
+            "model.inputs",
+            model.input_shape,
+            f"the data have examples of shape {input_shape}; make the two equal",
+        )
+    try:
+        hash(model)
+    except Exception:
+        # flax raises any error of a field's own hash or repr
+        raise InputError(
+            "model",
+            _shown(model),
+            "isn't hashable: it has a list or a dict as a field; use a tuple",
+        ) from None
+    _check(model)
+    return model
+
+
+@functools.lru_cache(maxsize=256)
+def _check(model: Model) -> None:
+    """Trace a model once, so that its errors are raised where the user passed it."""
+    try:
+        outputs, shapes = _outputs(model), model.shapes
+    except Exception as error:
+        remedy = f"fails on examples of shape {model.input_shape}: {one_line(error)}"
+        raise InputError("model", _shown(model), remedy) from None
+    leaves = {
+        f"parameters {jax.tree_util.keystr(path)}": leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
+    number = sum(math.prod(leaf.shape) for leaf in leaves.values())
+    if number > MOST_WHOLE:
+        remedy = f"has {number:,} parameters, more than {MOST_WHOLE:,}; give a smaller net"
+        raise InputError("model", _shown(model), remedy)
+    for name, array in {**leaves, "outputs": outputs}.items():
+        if array.dtype != jnp.float32:
+            remedy = (
+                f"has {array.dtype} {name}, but jthermo trains in float32; give the module "
+                "dtype=jnp.float32 and param_dtype=jnp.float32"
+            )
+            raise InputError("model", _shown(model), remedy)
+    if outputs.shape[:1] != (2,) or outputs.ndim > 2 or 0 in outputs.shape:
+        remedy = (
+            f"returns the shape {outputs.shape} for 2 examples of shape {model.input_shape}; "
+            "return (M,), (M, 1) or (M, C) for M examples"
+        )
+        raise InputError("model", _shown(model), remedy)
+
+
+def _shown(model: Model) -> Any:
+    """What the user passed: a flax module or a model."""
+    return model.module if isinstance(model, Flax) else model

@@ -8,7 +8,7 @@ from jax import Array
 
 from jthermo.errors import whole_number
 from jthermo.models.activations import ACTIVATIONS
-from jthermo.models.built_in import BuiltIn, Options
+from jthermo.models.built_in import BuiltIn, Options, checked_options
 from jthermo.models.init import Init, bias_init, kernel_init
 from jthermo.models.parametrization import factors
 
@@ -88,7 +88,6 @@ class TwoLayer(BuiltIn):
         inputs, hidden = (
             whole_number(f"model.{k}", v) for k, v in (("inputs", inputs), ("hidden", hidden))
         )
-        options = Options(bias, init, activation, parametrization)
-        options.check((hidden,))
+        options = checked_options(bias, init, activation, parametrization, (hidden,))
         arguments = {"inputs": inputs, "hidden": hidden, **options._asdict()}
         super().__init__(TwoLayerModule(inputs, hidden, options), (inputs,), arguments)

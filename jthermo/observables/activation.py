@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import ArrayLike, Float, Real
 
 from jthermo.data import Gaussian
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_of
 from jthermo.models import Model, TwoLayer
 from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations, norm
 
@@ -23,10 +23,7 @@ class ActivationRate(Observable):
     method: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.method not in ("auto", "closed_form", "probe"):
-            raise InputError(
-                "activation_rate.method", self.method, "use 'auto', 'closed_form' or 'probe'"
-            )
+        one_of("activation_rate.method", self.method, ("auto", "closed_form", "probe"))
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``activation_rate`` or ``activation_rate_probe``; from a probe also its ``…_se``."""

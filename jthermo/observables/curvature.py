@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, one_of, whole_number
 from jthermo.models import Model, per_example
 from jthermo.observables import curvature_estimators
 from jthermo.observables.observable import Observable, Probe, Variable
@@ -46,10 +46,7 @@ class HessianTrace(Observable):
     num_probes: int = 16
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(
-                "hessian_trace.method", self.method, f"use one of {', '.join(METHODS)}"
-            )
+        one_of("hessian_trace.method", self.method, METHODS)
         if whole_number("hessian_trace.num_probes", self.num_probes) < 2:
             raise InputError(
                 "hessian_trace.num_probes",

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_of
 from jthermo.models import Model, per_example
 from jthermo.observables import gradient_moments
 from jthermo.observables.observable import Observable, Probe, Variable
@@ -22,11 +22,8 @@ class GradientVariance(Observable):
     method: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.by not in ("layer", "parameter"):
-            raise InputError("gradient_variance.by", self.by, "use 'layer' or 'parameter'")
-        if self.method not in gradient_moments.METHODS:
-            methods = ", ".join(gradient_moments.METHODS)
-            raise InputError("gradient_variance.method", self.method, f"use one of {methods}")
+        one_of("gradient_variance.by", self.by, ("layer", "parameter"))
+        one_of("gradient_variance.method", self.method, gradient_moments.METHODS)
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The total, its parts, the noise scale and the signal-to-noise ratio."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_of
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.update_rule import losses
@@ -21,8 +21,7 @@ class _OnSplit(Observable):
     split: str = "probe"
 
     def __post_init__(self) -> None:
-        if self.split not in ("probe", "test"):
-            raise InputError("split", self.split, "use 'probe' or 'test'")
+        one_of("split", self.split, ("probe", "test"))
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """Refuse ``split="test"`` for data without a test split."""

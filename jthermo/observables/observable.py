@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Real
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_line
 from jthermo.models import Model
 from jthermo.observables import cost
 
@@ -116,11 +116,11 @@ class Custom(Observable):
         try:
             self.variables(model, data)
         except Exception as error:
-            raise InputError(
-                "record.observables",
-                self.fn,
-                f"this function fails on the sweep's model: {type(error).__name__}: {error}",
-            ) from None
+            remedy = (
+                "this function fails on the sweep's model: "
+                f"{type(error).__name__}: {one_line(error)}"
+            )
+            raise InputError("record.observables", self.fn, remedy) from None
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """The returned array by the function's name."""
@@ -180,7 +180,7 @@ def as_observable(obj: Any) -> Observable:
     if isinstance(obj, Observable):
         return obj
     if callable(obj) and not isinstance(obj, type) and hasattr(obj, "__name__"):
-        if obj.__module__.startswith(__name__.rpartition(".")[0]):
+        if str(obj.__module__).startswith(__name__.rpartition(".")[0]):
             raise InputError(
                 "record.observables", obj.__name__, f"call the function: jt.{obj.__name__}(...)"
             )

@@ -18,6 +18,10 @@ class WeightNorm(Observable):
 
     parameter: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.parameter, str):
+            raise InputError("weight_norm", self.parameter, "give the name of a parameter")
+
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """``weight_norm_<parameter>``, with underscores for the slashes of a nested name."""
         return {

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from jthermo.errors import InputError
+from jthermo.paper import claims_schema
 from jthermo.paper.claims import CLAIMS
 from jthermo.paper.verdicts import overall
+from jthermo.results import json_schema
 from jthermo.results.atomic import write_whole
 from jthermo.results.sealed_json import SEAL, json_digest, read_json, set_aside
 
@@ -81,8 +83,12 @@ def _intact(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The entries without their digests, and the names of those that do not have their digest."""
     known = read_json(path, REMEDY)
+    json_schema.fitting(path, known, {"*": {"*": object}})
     seals = {name: entry.pop(SEAL, None) for name, entry in known.items()}
-    return known, [name for name in known if seals[name] not in (None, _digest(known, name))]
+    damaged = [name for name in known if seals[name] not in (None, _digest(known, name))]
+    intact = {name: entry for name, entry in known.items() if name not in damaged}
+    json_schema.fitting(path, intact, claims_schema.JOINED)
+    return known, damaged
 
 
 def _altered(path: Path, damaged: Sequence[str]) -> InputError:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from jthermo.errors import InputError
-from jthermo.results.atomic import write_whole, writing
+from jthermo.paper import claims_schema
+from jthermo.results import json_schema
+from jthermo.results.atomic import reading, write_whole, writing
 from jthermo.results.layout import MANIFESTS, SWEEP
 from jthermo.results.reading import read_manifests, read_record
 from jthermo.results.sealed_json import read_json, sealed, set_aside
@@ -68,7 +70,8 @@ def read(folder: Path) -> dict[str, Any]:
             "has records but no verdicts" if list(folder.glob(MANIFESTS)) else "holds no records"
         )
         raise InputError("directory", str(folder), missing)
-    findings = read_json(folder / FINDING, REMEDY)
+    path = folder / FINDING
+    findings = json_schema.fitting(path, read_json(path, REMEDY), claims_schema.FINDINGS)
     if digest(folder) != findings.get("records"):
         raise InputError(
             "directory", str(folder), "has records that changed after its verdicts were computed"
@@ -103,7 +106,8 @@ def digest(folder: Path) -> str:
     }
     for name, sha256 in parts.items():
         read_record(folder, name, sha256)
-    sweep = (folder / SWEEP).read_bytes() if (folder / SWEEP).exists() else b""
+    with reading("directory", folder / SWEEP):
+        sweep = (folder / SWEEP).read_bytes() if (folder / SWEEP).exists() else b""
     return _sha256(json.dumps([_sha256(sweep), *sorted(parts.items())]).encode()) if parts else ""
 
 

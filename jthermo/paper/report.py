@@ -176,7 +176,9 @@ def _published_experiment(name: str, known: Mapping[str, Any], results: Path) ->
         for figure in findings.get("figures", [name])
     }
     figures = {
-        figure: for_page(path.read_text()) for figure, path in paths.items() if path.exists()
+        figure: for_page(path.read_text(encoding="utf-8"))
+        for figure, path in paths.items()
+        if path.exists()
     }
     beyond = not tested(module) and not hasattr(module, "WINDOWS")
     if beyond and figures:
@@ -224,7 +226,13 @@ def _page(listed: Sequence[Experiment], published: bool) -> dict[str, Any]:
         "versions": sorted(
             {f"{name} {version}" for m in made for name, version in m.get("versions", {}).items()}
         ),
-        "devices": sorted({f"{m['num_devices']} × {m['device']}" for m in made if m}),
+        "devices": sorted(
+            {
+                f"{m['num_devices']} × {m['device']}"
+                for m in made
+                if {"num_devices", "device"} <= {*m}
+            }
+        ),
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError, MissingData, StorageError
+from jthermo.errors import InputError, MissingData, StorageError, file_path
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
 from jthermo.results.atomic import writing
@@ -51,7 +51,7 @@ def load(target: str) -> ModuleType:
             with the name of an installed module.
     """
     known = experiments()
-    path = known.get(target, Path(target))
+    path = known.get(target) or file_path("experiment", target)
     if path.suffix != ".py" or not path.is_file():
         raise InputError("experiment", target, f"give a Python file or one of {', '.join(known)}")
     clash = path.stem in sys.modules and path.stem not in _LOADED

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jthermo.errors import InputError, StorageError
-
-# Errors that free disk space does not cure: another folder is needed.
-NEVER = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+from jthermo.errors import InputError, disk_error
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """Write a file in full or not at all, even if the process crashes or the disk is full."""
+    """Write a file in full or not at all, even if the process crashes or the disk is full.
+
+    Raises:
+        InputError: `path` is a folder or a device, which a file must not replace.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError("out", str(path), "is not a regular file; give the path of a file")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
@@ -45,7 +47,8 @@ def write_between(page: Path, sections: Mapping[str, str]) -> None:
     Raises:
         InputError: the page has the lines of none of the names.
     """
-    text, written = page.read_text(), False
+    with reading("page", page):
+        text, written = page.read_text(encoding="utf-8"), False
     for name, new in sections.items():
         begin, end = _markers(name)
         before, opened, rest = text.partition(begin)
@@ -66,18 +69,30 @@ def _markers(name: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def writing(directory: str | Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError, or into an InputError if freeing space does not help."""
-    if Path(directory).is_file():
-        raise InputError("out", str(directory), "is a file; give a folder")
+    """Turn an OSError into a StorageError if the same command can succeed later, else InputError.
+
+    Args:
+        directory: the folder that is written.
+    """
     try:
+        if Path(directory).exists() and not Path(directory).is_dir():
+            raise InputError("out", str(directory), "is a file; give a folder")
         yield
     except OSError as error:
-        if error.errno in NEVER:
-            raise InputError(
-                "out", str(directory), f"cannot be written ({error.strerror}); give another folder"
-            ) from None
-        remedy = (
-            f"cannot be written ({error.strerror}); committed records and checkpoints are kept. "
-            "Make room or choose another folder, then give the same command again"
-        )
-        raise StorageError("out", str(directory), remedy) from error
+        kept = "committed records and checkpoints are kept. "
+        raise disk_error(error, "out", directory, kept) from error
+
+
+@contextlib.contextmanager
+def reading(field: str, path: Path) -> Iterator[None]:
+    """Turn an error of reading a text file into an InputError.
+
+    Args:
+        field: the argument that names the file.
+        path: the file.
+    """
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+        raise InputError(field, str(path), f"cannot be read ({why})") from None

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, file_path, one_line
 from jthermo.npz import check_expansion
+from jthermo.results.atomic import reading
 from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
 from jthermo.results.sealed_json import read_json
 from jthermo.results.tables import axes_of, num_diverged
@@ -44,8 +45,10 @@ def open_results(directory: str | Path) -> xr.Dataset:
     Raises:
         InputError: the folder holds no results, or a record file is missing or altered.
     """
-    folder = Path(directory)
-    if not (folder / SWEEP).exists():
+    folder = file_path("directory", directory)
+    with reading("directory", folder):
+        described = (folder / SWEEP).is_file()
+    if not described:
         raise InputError(
             "directory",
             str(directory),
@@ -86,7 +89,7 @@ def status(directory: str | Path) -> dict[str, str]:
         "records": f"{ds.sizes['record']} up to step {int(ds.step.max()):,}",
         "variables": ", ".join(str(v) for v in ds.data_vars),
         "diverged": str(num_diverged(ds)),
-        "made on": f"{ds.attrs['num_devices']} × {ds.attrs['device']} "
+        "made on": f"{ds.attrs.get('num_devices', '?')} × {ds.attrs.get('device', '?')} "
         f"in {ds.attrs['wall_seconds']:.1f} s",
         "sweep": ds.attrs["id"],
     }
@@ -113,7 +116,8 @@ def read_record(directory: Path, name: str, digest: str) -> bytes:
         InputError: the file is missing or altered.
     """
     path = directory / RECORDS / name
-    body = path.read_bytes() if path.exists() else b""
+    with reading("records", path):
+        body = path.read_bytes() if path.exists() else b""
     if hashlib.sha256(body).hexdigest() != digest:
         state = "was altered since it was written" if body else "is missing"
         raise InputError(
@@ -142,7 +146,26 @@ def assemble(
             records and in the sizes of further dims; shorter ones are padded.
         manifests: all manifests; their attributes become those of the dataset, and their seconds
             are added up.
+
+    Raises:
+        InputError: the records do not fit to the description.
     """
+    try:
+        return _joined(description, parts, manifests)
+    except (LookupError, TypeError, ValueError) as error:
+        remedy = (
+            f"its records do not fit to its sweep.json ({type(error).__name__}: {one_line(error)});"
+            " restore the folder from a copy, or remove it and run again"
+        )
+        raise InputError("sweep", description["id"], remedy) from None
+
+
+def _joined(
+    description: Mapping[str, Any],
+    parts: Sequence[Mapping[str, np.ndarray]],
+    manifests: Sequence[Mapping[str, Any]],
+) -> xr.Dataset:
+    """The dataset of :func:`assemble`."""
     import xarray as xr
 
     order = np.concatenate([_positions(description["runs"], p["key"], p["seed"]) for p in parts])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jthermo.errors import InputError
+from jthermo.results import json_schema
 
 SEAL = "sha256"
 REBUILD = (
@@ -31,19 +32,21 @@ def read_json(path: Path, remedy: str = REBUILD) -> dict[str, Any]:
         remedy: what the user can do about a damaged file.
 
     Raises:
-        InputError: the file isn't JSON, or doesn't have its digest.
+        InputError: the file isn't JSON, doesn't have its digest, or lacks a key that it needs.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         damage = None if isinstance(content, dict) else "isn't a JSON object"
-    except ValueError:
+    except (ValueError, RecursionError):
         damage = "isn't valid JSON"
+    except OSError as error:
+        raise InputError("directory", str(path), f"cannot be read ({error.strerror})") from None
     if damage is None:
         seal = content.pop(SEAL, None)
         damage = None if seal in (None, json_digest(content)) else "doesn't have its SHA-256"
     if damage is not None:
         raise InputError("directory", str(path), f"{damage}, so it was altered; {remedy}")
-    return content
+    return json_schema.checked(path, content)
 
 
 def json_digest(plain: Any) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jthermo.engines.fingerprint import Parts, changed
-from jthermo.errors import InputError
+from jthermo.errors import InputError, file_path
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.layout import (
     CHECKPOINTS,
@@ -299,10 +299,10 @@ def resumable(directory: str | Path, say: Callable[[str], None] = warn) -> Sweep
     Raises:
         InputError: the folder holds no sweep, or a user's file is missing.
     """
-    path = Path(directory) / SWEEP
+    path = file_path("directory", directory) / SWEEP
     with writing(directory):
         restore_description(Path(directory), say)
-    if not path.exists():
+    if not path.is_file():
         raise InputError(
             "directory",
             str(directory),

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from jthermo.errors import InputError, finite_number, whole_number
+from jthermo.errors import InputError, finite_number, sequence, whole_number
 
 
 def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
     """The values of one axis, each of them checked; at most `limit`, all different."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    if _is_single(values):
         values = (values,)
-    if isinstance(values, Sequence | np.ndarray) and len(values) > limit:
-        raise InputError(
-            name,
-            values,
-            f"has {len(values):,} values, more than max_runs = {limit:,}; "
-            "set a larger max_runs if this is intended",
-        )
-    coordinates = tuple(_coordinate(name, v) for v in values)
+    elif isinstance(values, set | frozenset):
+        # the order of an axis has no meaning
+        values = sorted(values, key=repr)
+    most = f"max_runs = {limit:,}; set a larger max_runs if this is intended"
+    listed = sequence(name, values, limit, "give one or several values", most)
+    coordinates = tuple(_coordinate(name, v) for v in listed)
     # (0, 0.9) becomes (0.0, 0.9), since an int would be static and need another compilation
     if any(isinstance(v, float) for v in coordinates):
         coordinates = tuple(float(v) if type(v) is int else v for v in coordinates)
@@ -35,18 +32,26 @@ def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
 
 def _coordinate(name: str, value: Any) -> Any:
     """One checked value of an axis as a plain Python scalar."""
-    value = (
-        value.item()
-        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
-        else value
-    )
+    # a number of NumPy or JAX, or an array of rank 0
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
     if name == "learning_rate":
         return finite_number(name, value, above=0)
-    if name in ("batch_size", "seed"):
-        return whole_number(name, value, least=int(name == "batch_size"), most=2**32 - 1)
+    if name == "batch_size":
+        return whole_number(name, value)
+    if name == "seed":
+        return whole_number(name, value, least=0, most=2**32 - 1)
     if value is not None and not isinstance(value, bool | int | float | str):
         raise InputError(f"vary[{name!r}]", value, "give numbers, strings, booleans or None")
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(f"vary[{name!r}]", value, "isn't a number; give finite numbers")
     return value
+
+
+def _is_single(values: Any) -> bool:
+    """Whether an axis is given by a single value instead of several."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        return True
+    return getattr(values, "ndim", None) == 0
 
 
 def read_point(point: Any) -> dict[str, Any]:
@@ -56,10 +61,3 @@ def read_point(point: Any) -> dict[str, Any]:
             "points", point, "give dicts such as {'learning_rate': 0.1, 'batch_size': 4}"
         )
     return {str(k): _coordinate(str(k), v) for k, v in point.items()}
-
-
-def read_list(name: str, values: Any) -> Sequence[Any]:
-    """`values` as a tuple; strings and mappings raise an error."""
-    if isinstance(values, Mapping | str) or not isinstance(values, Iterable):
-        raise InputError(name, values, "give a list")
-    return tuple(values)

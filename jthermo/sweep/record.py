@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, sequence, whole_number
 from jthermo.observables import as_observable
 from jthermo.sweep.recorded_steps import Every, LogSteps, as_steps
+
+# Largest number of observables; each is traced into every program.
+MOST_OBSERVABLES = 1000
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,13 @@ class Record:
     probe_size: int = 256
 
     def __post_init__(self) -> None:
-        listed = self.observables if isinstance(self.observables, Sequence) else (self.observables,)
-        observables = tuple(as_observable(o) for o in listed)
+        listed = self.observables
+        if isinstance(listed, str) or not isinstance(listed, Sequence):
+            listed = (listed,)
+        most, remedy = MOST_OBSERVABLES, "give one or several observables"
+        observables = tuple(
+            as_observable(o) for o in sequence("record.observables", listed, most, remedy)
+        )
         if len(set(observables)) < len(observables):
             raise InputError(
                 "record.observables", observables, "contains an observable twice; remove the repeat"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jthermo.errors import InputError, finite_number, is_whole, whole_number
+from jthermo.errors import MOST_WHOLE, InputError, finite_number, sequence, whole_number
+
+# Largest number of records of a run, far more than a curve can show.
+MOST_RECORDS = 1_000_000
+# Largest number of steps: they are int32 in compiled programs.
+MAX_STEPS = MOST_WHOLE
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class LogSteps:
     n: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", whole_number("log_steps", self.n, least=2))
+        n = whole_number("log_steps", self.n, 2)
+        object.__setattr__(self, "n", whole_number("log_steps", n, 2, MOST_RECORDS))
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
         """The recorded steps of a run of `num_steps`, strictly increasing."""
@@ -45,7 +50,18 @@ class Every:
         object.__setattr__(self, "k", whole_number("every", self.k))
 
     def resolve(self, num_steps: int) -> tuple[int, ...]:
-        """The recorded steps of a run of `num_steps`, strictly increasing."""
+        """The recorded steps of a run of `num_steps`, strictly increasing.
+
+        Raises:
+            InputError: these are more than a million.
+        """
+        if (number := num_steps // self.k + 1) > MOST_RECORDS:
+            raise InputError(
+                "every",
+                self.k,
+                f"gives {number:,} records of {num_steps:,} steps, more than {MOST_RECORDS:,}; "
+                "give a larger k, or jt.log_steps(n)",
+            )
         return tuple(sorted({*range(0, num_steps + 1, self.k), num_steps}))
 
 
@@ -73,16 +89,12 @@ def as_steps(steps: Any) -> LogSteps | Every | tuple[int, ...]:
     """`steps` checked: a schedule value, or any increasing sequence of steps as a tuple."""
     if isinstance(steps, LogSteps | Every):
         return steps
-    if not isinstance(steps, Iterable) or isinstance(steps, str):
-        raise InputError(
-            "record.steps",
-            steps,
-            "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps",
-        )
-    values = tuple(steps)
-    if not values or any(not is_whole(s) or s < 0 for s in values):
-        raise InputError("record.steps", values, "give one or several whole numbers of at least 0")
-    whole = tuple(int(s) for s in values)
+    remedy = "give jt.log_steps(n), jt.every(k) or an increasing tuple of steps"
+    values = sequence("record.steps", steps, MOST_RECORDS, remedy)
+    remedy = f"give one or several whole numbers from 0 to {MAX_STEPS}"
+    if not values:
+        raise InputError("record.steps", values, remedy)
+    whole = tuple(whole_number("record.steps", s, 0, MAX_STEPS, remedy) for s in values)
     if any(b <= a for a, b in itertools.pairwise(whole)):
         raise InputError(
             "record.steps", whole, "must be strictly increasing; sort the steps and remove repeats"
@@ -127,11 +139,14 @@ class RescaledSteps:
         Raises:
             InputError: it is 2³¹ − 1 or more.
         """
-        exact = (
-            self.value
-            * learning_rate**-self.learning_rate_power
-            * batch_size**-self.batch_size_power
-        )
+        try:
+            exact = (
+                self.value
+                * learning_rate**-self.learning_rate_power
+                * batch_size**-self.batch_size_power
+            )
+        except OverflowError:
+            exact = math.inf
         if not exact < MAX_STEPS:
             raise InputError(
                 "num_steps",
@@ -143,10 +158,6 @@ class RescaledSteps:
         # a relative tolerance of 10⁻⁹, because 20/0.05² is 8000 but rounds to slightly more
         steps = max(1, math.ceil(exact * (1 - 1e-9)))
         return steps if self.at_most is None else min(steps, self.at_most)
-
-
-# Largest number of steps: they are int32 in compiled programs.
-MAX_STEPS = 2**31 - 1
 
 
 def as_num_steps(num_steps: Any) -> int | RescaledSteps:

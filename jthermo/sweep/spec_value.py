@@ -12,7 +12,7 @@ import functools
 import inspect
 from typing import Any
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_line
 
 # Fields that every flax.linen.Module has in addition to its own.
 _FLAX_OWN = ("parent", "name")
@@ -35,7 +35,14 @@ def arguments(value: Any) -> dict[str, Any]:
 
 def replace(value: Any, /, **changes: Any) -> Any:
     """A copy of a spec value with some constructor arguments changed, validated again."""
-    return type(value)(**{**arguments(value), **changes})
+    try:
+        return type(value)(**{**arguments(value), **changes})
+    except InputError:
+        raise
+    except Exception as error:
+        # a check in a class of the user
+        remedy = f"{type(value).__name__} rejects this: {type(error).__name__}: {one_line(error)}"
+        raise InputError(", ".join(changes), changes, remedy) from error
 
 
 def same_value(a: Any, b: Any) -> bool:

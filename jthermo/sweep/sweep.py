@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jthermo.data.sampling import check_epoch
 from jthermo.data.source import Source
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, flag, one_line, sequence, whole_number
 from jthermo.models import as_model
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
-from jthermo.sweep.axes import read_axis, read_list, read_point
+from jthermo.sweep.axes import read_axis, read_point
 from jthermo.sweep.record import Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
 from jthermo.sweep.run_config import RunConfig, RunGroup
@@ -29,6 +30,17 @@ from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
 
 AXES = ("learning_rate", "batch_size", "seed")
 MAX_RUNS = 100_000
+# Largest values of max_runs and lane_width, far above what any machine trains.
+MOST_RUNS, MOST_LANES = 10_000_000, 2**20
+# Fields of which only one type of value is valid, with the remedy.
+KINDS: dict[str, tuple[type, str]] = {
+    "record": (Record, "give a jt.Record"),
+    "optimizer": (Optimizer, "give a jt.Optimizer such as jt.sgd()"),
+    "data": (
+        Source,
+        "give a source such as jt.data.Gaussian(dim=10), or extend jt.data.Source",
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,26 +104,25 @@ class Sweep:
     @pinned()
     def __post_init__(self) -> None:
         ask_for_cores()
-        for name, kind in (("record", Record), ("optimizer", Optimizer)):
-            if not isinstance(getattr(self, name), kind):
-                raise InputError(
-                    name,
-                    getattr(self, name),
-                    f"give a jt.{kind.__name__}"
-                    + (" such as jt.sgd()" if name == "optimizer" else ""),
-                )
-        if not isinstance(self.data, Source):
-            remedy = "give a source such as jt.data.Gaussian(dim=10), or extend jt.data.Source"
-            raise InputError("data", self.data, remedy)
+        for name in KINDS:
+            _check_kind(name, getattr(self, name))
+        if not isinstance(self.vary, Mapping):
+            remedy = "give a dict of values by name, such as {'model.hidden': (10, 20)}"
+            raise InputError("vary", self.vary, remedy)
+        limit = whole_number("max_runs", self.max_runs, most=MOST_RUNS)
+        remedy = "give a list of dicts such as [{'learning_rate': 0.1, 'batch_size': 4}]"
+        most = f"max_runs = {limit:,}; set a larger max_runs if this is intended"
+        points = sequence("points", self.points, limit, remedy, most)
         checked = {
             "noise": as_noise(self.noise),
             "num_steps": as_num_steps(self.num_steps),
             "lane_width": None
             if self.lane_width is None
-            else whole_number("lane_width", self.lane_width),
-            "max_runs": whole_number("max_runs", self.max_runs, 1),
-            "points": tuple(read_point(p) for p in read_list("points", self.points)),
-            "vary": {str(k): v for k, v in dict(self.vary).items()},
+            else whole_number("lane_width", self.lane_width, most=MOST_LANES),
+            "max_runs": limit,
+            "points": tuple(read_point(p) for p in points),
+            "vary": {str(k): v for k, v in self.vary.items()},
+            "common_data": flag("common_data", self.common_data),
         }
         for name, new in checked.items():
             object.__setattr__(self, name, new)
@@ -265,8 +276,19 @@ class Sweep:
 
     @staticmethod
     def from_json(text: str) -> Sweep:
-        """The sweep from the text of :meth:`to_json`."""
-        return Sweep(**{k: json_codec.from_plain(v) for k, v in json.loads(text).items()})
+        """The sweep from the text of :meth:`to_json`.
+
+        Raises:
+            InputError: the text isn't the JSON of a sweep, or names what can't be imported.
+        """
+        try:
+            plain = json.loads(text)
+            return Sweep(**{k: json_codec.from_plain(v) for k, v in plain.items()})
+        except InputError:
+            raise
+        except Exception as error:
+            remedy = f"isn't the JSON of a sweep ({type(error).__name__}: {one_line(error)})"
+            raise InputError("sweep", text, f"{remedy}; give the text of Sweep.to_json()") from None
 
     def replace(self, **changes: Any) -> Sweep:
         """A copy with some fields changed, also nested: ``replace(**{"model.hidden": 20})``."""
@@ -305,6 +327,8 @@ class Sweep:
             parts[part] = spec_value.replace(parts[part], **shallow)
             for k, v in deep.items():
                 parts[part] = spec_value.put(parts[part], k, v)
+        for name in ("data", "optimizer"):
+            _check_kind(name, parts[name])
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
         return RunConfig(
@@ -316,6 +340,12 @@ class Sweep:
             at["learning_rate"],
             at["batch_size"],
         )
+
+
+def _check_kind(name: str, value: Any) -> None:
+    kind, remedy = KINDS[name]
+    if not isinstance(value, kind):
+        raise InputError(name, value, remedy)
 
 
 def _check(sweep: Sweep, config: RunConfig) -> None:
@@ -338,11 +368,6 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
             config.noise,
             "averages class labels, but the data have real-valued targets; use 'full'",
         )
-    size = config.data.num_samples
-    if size is not None and config.data.sampling == "epochs" and config.batch_size > size:
-        raise InputError(
-            "batch_size",
-            config.batch_size,
-            f"an epoch has only {size} examples; give a smaller batch or sampling='replacement'",
-        )
+    data = config.data
+    check_epoch(config.batch_size, data.size(data.abstract()), data.sampling)
     sweep.steps_of(config)

@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, Interrupted, one_line
 
 
 def import_file(path: Path, name: str, field: str) -> ModuleType:
@@ -24,14 +24,18 @@ def import_file(path: Path, name: str, field: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except InputError:
+    except (InputError, Interrupted):
         # its message already names the wrong value
-        raise
-    except Exception as error:
         del sys.modules[name]
+        raise
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
         calls = traceback.extract_tb(error.__traceback__)
         lines = [call.lineno for call in calls if Path(call.filename).resolve() == path.resolve()]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
-        remedy = f"fails at line {line}: {type(error).__name__}: {error}; correct the file"
+        if isinstance(error, SyntaxError):
+            lines = [error.lineno]
+        # without a line, the file itself can't be read
+        where = f" at line {lines[-1]}" if lines else ""
+        remedy = f"fails{where}: {type(error).__name__}: {one_line(error)}; correct the file"
         raise InputError(field, str(path), remedy) from error
     return module

@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Real
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, one_of
 
 LOSSES = ("bce", "squared", "softmax")
 # Requirements of each loss on model and labels, for the error message.
@@ -41,8 +41,7 @@ def resolve(loss: str, outputs: int, num_classes: int, num_targets: int | None =
     >>> resolve("auto", outputs=3, num_classes=3)
     'softmax'
     """
-    if loss not in ("auto", *LOSSES):
-        raise InputError("loss", loss, f"use one of {', '.join(('auto', *LOSSES))}")
+    one_of("loss", loss, ("auto", *LOSSES))
     if num_targets is not None:
         if loss not in ("auto", "squared"):
             raise InputError("loss", loss, "the labels are real-valued targets; use 'squared'")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jthermo.errors import InputError, finite_number
+from jthermo.errors import InputError, finite_number, flag, one_line
 from jthermo.update_rule.schedule import stepped_sgd
 
 
@@ -25,7 +25,8 @@ class Optimizer:
             static.
 
     Raises:
-        InputError: `fn` isn't callable, rejects its arguments, or branches on a float.
+        InputError: `fn` isn't callable, rejects its arguments, or branches on a float; an argument
+            isn't a finite number; or the optimizer's state holds a random key.
 
     >>> import optax
     >>> Optimizer(optax.adam, b1=0.8)
@@ -33,16 +34,29 @@ class Optimizer:
     """
 
     def __init__(self, fn: Callable[..., optax.GradientTransformation], **hyper: Any) -> None:
-        if not callable(fn):
+        # a functools.partial has no name, by which a results folder could refer to it
+        if not callable(fn) or not hasattr(fn, "__qualname__"):
             raise InputError(
                 "optimizer", fn, "give an optax factory such as optax.adam, or jt.sgd()"
             )
-        _, *others = inspect.signature(fn).parameters.values()
+        try:
+            _, *others = inspect.signature(fn).parameters.values()
+        except (TypeError, ValueError):
+            remedy = "takes no learning rate; give a function (learning_rate, **hyper)"
+            raise InputError("optimizer", fn, remedy) from None
         self.defaults = {p.name: p.default for p in others if p.default is not p.empty}
+        for name, value in hyper.items():
+            if isinstance(self.defaults.get(name), bool):
+                hyper[name] = flag(f"optimizer.{name}", value)
+            elif isinstance(value, float):
+                finite_number(f"optimizer.{name}", value)
+            elif getattr(value, "ndim", 0):
+                remedy = "arrays can't be hyperparameters; create the array inside the function"
+                raise InputError(f"optimizer.{name}", value, remedy)
         self.fn, self.hyper = fn, {**self.defaults, **hyper}
         try:
             self.build(0.1)
-            jax.eval_shape(self._one_update, 0.1, self._floats)
+            state = jax.eval_shape(self._one_update, 0.1, self._floats)[1]
         except jax.errors.ConcretizationTypeError:
             remedy = (
                 f"{fn.__name__} branches on a float argument, but these are traced by JAX; "
@@ -51,12 +65,19 @@ class Optimizer:
             raise InputError("optimizer", self, remedy) from None
         except InputError:
             raise
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             raise InputError(
                 "optimizer",
                 self,
-                f"{fn.__name__} rejects these arguments: {error}",
+                f"{fn.__name__} rejects these arguments: {one_line(error)[:300]}",
             ) from None
+        if any(_is_key(leaf) for leaf in jax.tree.leaves(state)):
+            remedy = (
+                f"{fn.__name__} keeps a random key in its state, which jthermo can't train; use an "
+                "optimizer without random numbers such as optax.sgd, and add the noise by "
+                "jt.data.Teacher(label_noise=…) or `redraw` of the data"
+            )
+            raise InputError("optimizer", self, remedy)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -74,9 +95,9 @@ class Optimizer:
         return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
 
     def _one_update(self, learning_rate: Any, traced: Mapping[str, Any]) -> Any:
-        """The update of a single weight, traced once to check that the factory can be compiled."""
+        """The update of a single weight, and the state: traced to check that it can be compiled."""
         transformation, weight = self.build(learning_rate, traced), jnp.ones(())
-        return transformation.update(weight, transformation.init(weight), weight)[0]
+        return transformation.update(weight, transformation.init(weight), weight)
 
     def __repr__(self) -> str:
         changed = {
@@ -90,6 +111,12 @@ class Optimizer:
 
     def __hash__(self) -> int:
         return hash((self.fn, tuple(sorted(self.hyper))))
+
+
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf of an optimizer's state is a random key: typed, or the raw words of one."""
+    raw = (leaf.shape, leaf.dtype) == ((2,), jnp.uint32)
+    return raw or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def sgd(
@@ -114,18 +141,18 @@ def sgd(
         The optimizer, for ``jt.Sweep(optimizer=…)``.
 
     Raises:
-        InputError: `decay_at` is negative or at least 2²⁴, where float32 no longer counts single
-            steps; or `decay` isn't positive.
+        InputError: `momentum` isn't a finite number; `decay_at` is negative or at least 2²⁴, where
+            float32 no longer counts single steps; or `decay` isn't positive.
 
     >>> sgd(momentum=0.9)
     Optimizer(optax:sgd, momentum=0.9)
     >>> sgd(decay_at=1000, decay=5)
     Optimizer(jthermo:stepped_sgd, decay_at=1000.0, decay=5.0)
     """
-    momentum = None if momentum is None else float(momentum)
+    momentum = None if momentum is None else finite_number("optimizer.momentum", momentum)
+    nesterov = flag("optimizer.nesterov", nesterov)
+    by = finite_number("optimizer.decay", decay, above=0)
     if decay_at is None:
         return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
-    at, by = (
-        finite_number(f"optimizer.{k}", v) for k, v in (("decay_at", decay_at), ("decay", decay))
-    )
+    at = finite_number("optimizer.decay_at", decay_at)
     return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)

@@ -85,7 +85,7 @@ def as_noise(noise: str | Noise) -> Noise:
     """
     if isinstance(noise, Noise):
         return noise
-    if noise not in _NAMED:
+    if not isinstance(noise, str) or noise not in _NAMED:
         raise InputError(
             "noise",
             noise,

@@ -18,6 +18,7 @@ def stepped_sgd(
     decay: float = 10.0,
 ) -> optax.GradientTransformation:
     """SGD with η for the first `decay_at` updates and η/decay afterwards: :func:`jthermo.sgd`."""
+    # inside a compiled step both are tracers
     if is_number(decay_at) and not 0 <= decay_at < 2**24:
         raise InputError(
             "optimizer.decay_at", decay_at, "give a number of updates from 0 to 2²⁴ − 1"

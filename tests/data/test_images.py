@@ -194,7 +194,7 @@ FASHION_DAMAGE = {
     "truncated": "bytes of data, but its header announces 40×28×28",
     "truncated gzip": "truncated or damaged",
     "magic": "starts with 89504e47",
-    "rank": "1 dimensions",
+    "rank": "has the shape 40, but train-images-idx3-ubyte has n×28×28",
     "missing": "has no t10k-labels",
     "label": "label 11, but Fashion-MNIST has 0 to 9",
     "count": "40 images for 39 labels",

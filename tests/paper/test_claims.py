@@ -153,6 +153,10 @@ def test_an_experiment_without_its_data_is_not_run_and_keeps_the_rows_of_another
         "variable": "activation_rate",
         "control": "learning_rate",
         "verdict": "undecided",
+        "claimed": "2",
+        "why": "because",
+        **dict.fromkeys(("exponent", "low", "high")),
+        **dict.fromkeys(("misfit", "first", "last", "num_seeds", "num_runs", "num_left_out"), 0),
     }
     claims_json.update(path, "fig11_12", {"rows": {"C8": [row]}})
     known = claims_json.update(path, "fig11_12", absent)
@@ -203,7 +207,8 @@ def test_windows_are_one_more_choice_and_hold_only_their_part_of_the_clock():
 def test_a_flipped_digit_of_claims_json_is_noticed_and_other_claims_are_kept(tmp_path, capsys):
     path = tmp_path / "claims.json"
     for name in ("C2", "C3"):
-        row = {"quantity": "q", "value": 1.25, "verdict": "undecided", "choice": {}}
+        row = {"quantity": "q", "value": 1.25, "low": 1.0, "high": 1.5, "verdict": "undecided"}
+        row |= {"choice": {}, "claimed": "1", "num_seeds": 2, "why": ""}
         claims_json.update(path, "fig3_4", {"rows": {c: [row] for c in ("C2", name)}})
         claims_json.update(path, "fig5_6", {"rows": {"C3": [row]}})
     body = path.read_bytes()

@@ -170,11 +170,13 @@ def test_one_that_fails_or_lacks_its_data_stops_no_other(reproduced, capsys):
 def test_a_forecast_uses_the_times_of_its_own_scale(tmp_path):
     known = {
         "C1": {
+            "text": "",
+            "verdict": "",
             "experiments": {
-                "small": {"scale": "small", "made": {"wall_seconds": 3.0}},
-                "paper": {"scale": "paper", "made": {"wall_seconds": 500.0}},
-                "absent": {"scale": "small", "not_run": "no data"},
-            }
+                "small": {"rows": [], "scale": "small", "made": {"wall_seconds": 3.0}},
+                "paper": {"rows": [], "scale": "paper", "made": {"wall_seconds": 500.0}},
+                "absent": {"rows": [], "scale": "small", "not_run": "no data"},
+            },
         }
     }
     assert reproduce._last_time("small", tmp_path) == {}
@@ -203,7 +205,7 @@ def test_the_page_has_the_findings_and_the_commands(reproduced, results):
     for claim, name in (("C8", "absent"), ("C10", "a_broken")):
         assert "not run" in section(page, claim)
         assert f"<pre>jthermo reproduce {name}</pre>" in section(page, claim)
-    assert "TwoLayer(inputs=2, hidden=2, bias=True, init=torch)" in page
+    assert "TwoLayer(inputs=2, hidden=2, bias=True, init=torch, activation=relu, " in page
     # a list of two seeds is not shortened
     assert "0 … 1" not in page
     assert jt.__version__ in section(page, "made")
@@ -426,6 +428,8 @@ def test_a_harmful_figure_of_a_folder_is_replaced_by_a_sentence(results):
     path.write_bytes(harmful)
     claims = json.loads((folder / "claims.json").read_text())
     claims["figures"]["planted"] = hashlib.sha256(harmful).hexdigest()
+    # as one who means harm would write it
+    del claims["sha256"]
     (folder / "claims.json").write_text(json.dumps(claims))
     page = page_of(results)
     assert "This figure is not shown" in page

@@ -53,7 +53,10 @@ BAD = {
         lambda: sweep_of(learning_rate=None),
     ),
     "rate empty": (r"learning_rate = \(\): give at least one", lambda: sweep_of(learning_rate=())),
-    "batch zero": ("batch_size = 0: give a whole number from 1", lambda: sweep_of(batch_size=0)),
+    "batch zero": (
+        "batch_size = 0: give a whole number of at least 1",
+        lambda: sweep_of(batch_size=0),
+    ),
     "batch half": ("batch_size = 1.5", lambda: sweep_of(batch_size=1.5)),
     "seed negative": ("seed = -1: give a whole number from 0", lambda: sweep_of(seed=-1)),
     "seed bool": ("seed = True", lambda: sweep_of(seed=True)),
@@ -106,7 +109,7 @@ BAD = {
         lambda: jt.models.TwoLayer(3, 4, init="xavier"),
     ),
     "odd pairs": (
-        "model.hidden = 3: paired_he",
+        r"model.hidden = \(3,\): a paired init",
         lambda: jt.models.TwoLayer(3, 3, init="paired_he"),
     ),
     "bias": ("model.bias = 1", lambda: jt.models.TwoLayer(3, 4, bias=1)),
@@ -127,7 +130,7 @@ BAD = {
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
     "optimizer argument": ("rejects these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
-    "width": ("lane_width = 0: give a whole number of at least 1", lambda: sweep_of(lane_width=0)),
+    "width": ("lane_width = 0: give a whole number from 1", lambda: sweep_of(lane_width=0)),
     "huge": (
         "the grid has 300,000 runs .*set max_runs=300000",
         lambda: sweep_of(seed=range(75_000)),

@@ -68,12 +68,12 @@ def load() -> Path:
 
 def folder() -> Path:
     """The folder of compiled libraries."""
-    own = os.environ.get("JTHERMO_CACHE")
-    return (
-        Path(own)
-        if own
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jthermo"
-    )
+    if own := os.environ.get("JTHERMO_CACHE"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jthermo"
+    except RuntimeError:
+        raise Unavailable("there is no home directory; set JTHERMO_CACHE to a folder") from None
 
 
 def _built() -> Path:
@@ -150,6 +150,6 @@ def _identity(command: tuple[str, ...]) -> str:
     version = subprocess.run(
         [*command, "--version"], capture_output=True, text=True, check=False
     ).stdout
-    texts = [(HERE / name).read_text() for name in SOURCES]
+    texts = [(HERE / name).read_text(encoding="utf-8") for name in SOURCES]
     inputs = repr((texts, FLAGS, VARIANTS, command, version, jaxlib.__version__))
     return _sha256(inputs.encode())
