@@ -203,7 +203,7 @@ from jthermo.execution import placement
 sweep = jt.Sweep(
     model=jt.models.MLP(5, hidden=(6,), outputs=3), data=jt.data.Gaussian(dim=5, num_classes=3),
     learning_rate=0.1, batch_size=2, seed=range(8), num_steps=9, lane_width=2,
-    record=jt.Record(steps=(0, 9), probe_size=40, observables=(
+    record=jt.Record(steps=(0, 9), probe_size=32, observables=(
         jt.activation_rate(), jt.unit_activation(), jt.layer_statistics(), jt.loss(), jt.accuracy(),
         jt.mean_squared_residual(), jt.gradient_variance(), jt.hessian_trace(), jt.trace_bound(),
         jt.hessian_trace("hutchinson", 3), jt.kappa(), jt.top_eigenvalues(2, 4),
