@@ -18,7 +18,7 @@ import pytest
 import jthermo as jt
 from jthermo.engines import choice as engines
 from jthermo.engines import fused, step_program
-from jthermo.engines.fused import build
+from jthermo.engines.fused import build, native
 from jthermo.execution import placement, train_cohort
 from tests.chance import apart
 from tests.engines.test_xla import CASES, params, sweep_of
@@ -79,6 +79,23 @@ def test_nothing_about_the_grid_changes_a_bit(case, monkeypatch):
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
     assert differing_bits(whole, ends(sweep, "fused")) == 0
     assert differing_bits(whole, ends(sweep.replace(common_data=True), "fused")) > 1000
+
+
+@pytest.mark.parametrize("case", ["epochs", "deep, batch"])
+def test_threads_of_one_device_change_no_bit(case, monkeypatch):
+    sweep = longer(case, seed=range(40), lane_width=12)
+    whole = ends(sweep, "fused")
+    monkeypatch.setattr(native, "num_cores", lambda: len(jax.devices()))
+    assert native.threads() == 1, "as many devices as cores: no thread more"
+    monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
+    for count in (2, 5, 64):
+        cores = count * len(jax.devices())
+        monkeypatch.setattr(native, "num_cores", lambda cores=cores: cores)
+        assert native.threads() == count
+        placement._advance.cache_clear()
+        assert engines.together("fused")
+        assert differing_bits(whole, ends(sweep, "fused")) == 0
+    placement._advance.cache_clear()
 
 
 def test_the_width_of_a_block_changes_no_bit_of_the_training():

@@ -1,6 +1,9 @@
 """Determinism without checkpoints: bit-identical results, and a control that must differ."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -172,3 +175,93 @@ def test_teacher_and_decaying_rate_alone_on_one_device_equal_the_grid_on_two(mon
     assert (
         differing_bits(grid, jt.run(sweep.replace(learning_rate=0.3, seed=6), progress=False)) == 0
     )
+
+
+def printed(tmp_path, program, **environment):
+    """Standard output and error of a program in a fresh process, where JAX has not started."""
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    done = subprocess.run(
+        [sys.executable, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=kept | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr
+
+
+EVERY = """
+import numpy as np
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+import jthermo as jt
+from jthermo.execution import placement
+
+sweep = jt.Sweep(
+    model=jt.models.MLP(5, hidden=(6,), outputs=3), data=jt.data.Gaussian(dim=5, num_classes=3),
+    learning_rate=0.1, batch_size=2, seed=range(8), num_steps=9, lane_width=2,
+    record=jt.Record(steps=(0, 9), probe_size=32, observables=(
+        jt.activation_rate(), jt.unit_activation(), jt.layer_statistics(), jt.loss(), jt.accuracy(),
+        jt.mean_squared_residual(), jt.gradient_variance(), jt.hessian_trace(), jt.trace_bound(),
+        jt.hessian_trace("hutchinson", 3), jt.kappa(), jt.top_eigenvalues(2, 4),
+        jt.weight_norm("hidden_0/kernel"))))
+on = []
+for number in (1, 2, 3, 4):
+    placement.devices = lambda: tuple(jax.devices()[:number])
+    on.append(jt.run(sweep, engine="xla", progress=False))
+    assert on[-1].attrs["num_devices"] == number
+for name in on[0].data_vars:
+    first, *others = (np.ascontiguousarray(ds[name].values).view(np.uint8) for ds in on)
+    print(name, [int((first != other).sum()) for other in others].count(0))
+"""
+
+
+def test_one_to_four_devices_give_the_same_bits_of_every_observable(tmp_path):
+    """A device with one block dissolved its loop over blocks, and rounded differently."""
+    words, _ = printed(tmp_path, EVERY)
+    found = dict(zip(words[::2], words[1::2], strict=True))
+    assert len(found) > 25
+    assert set(found.values()) == {"3"}, found
+
+
+OWN = """
+import os
+os.sched_getaffinity = lambda pid: range(3)
+import jax
+if "EARLY" in os.environ:
+    jax.numpy.ones(3)
+import jthermo as jt
+
+def own(model, params, probe):
+    return jax.numpy.ones(2) * jax.numpy.linalg.norm(params["W"])
+
+def sweep(**changes):
+    return jt.Sweep(
+        model=jt.models.TwoLayer(inputs=4, hidden=6), data=jt.data.Gaussian(dim=4), seed=range(3),
+        learning_rate=0.1, num_steps=2, record=jt.Record(steps=(0, 2), observables=(own,)))
+
+for engine in ("xla", "auto"):
+    ds = jt.run(sweep(), engine=engine)
+    print(ds.attrs["engine"], ds.attrs["num_devices"], ds.own.dtype)
+"""
+
+
+def test_a_sweep_asks_for_all_cores_before_an_observable_starts_jax(tmp_path):
+    """Also with the user's x64, where shapes were asked in float64."""
+    words, said = printed(tmp_path, OWN, JAX_ENABLE_X64="1")
+    assert words[:3] == ["xla", "3", "float32"]
+    assert words[4] == "3"
+    assert "cores" not in said
+
+
+def test_where_jax_has_started_xla_says_how_to_get_all_cores(tmp_path):
+    words, said = printed(tmp_path, OWN, EARLY="1")
+    assert (words[1], words[4]) == ("1", "1")
+    lines = [line for line in said.splitlines() if "cores" in line]
+    assert lines == [
+        "trains on 1 of 3 cores, because JAX was in use before the sweep was built; "
+        'for all, first call jax.config.update("jax_num_cpu_devices", 3)'
+    ] * (1 + (words[3] == "xla"))

@@ -208,6 +208,59 @@ def test_estimates_are_unbiased_and_the_plain_ones_are_not():
     assert abs(biased.mean() - truth[0]) > 20 * error[0]
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "two-layer"])
+@pytest.mark.parametrize("ratio", [1e-2, 1e-8])
+def test_nearly_equal_examples_have_the_right_variance(name, ratio):
+    """Sums of squares lose tr Σ1 in the rounding of |G|², and even become negative."""
+    if name == "two-layer":
+        model, loss = jt.models.TwoLayer(inputs=5, hidden=6), "bce"
+        params = model.init(jax.random.key(3))
+    else:
+        model, loss, params, *_ = case(name)
+    rng = np.random.default_rng(0)
+    base, noise = rng.normal(size=model.input_shape), rng.normal(size=(300, *model.input_shape))
+    label = int(model.num_outputs > 1)
+    y = jnp.full(300, label)
+
+    def exact(x):
+        """tr Σ1 and |ḡ|² in float64."""
+        with jax.enable_x64(True):
+            wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
+
+            def value(p, x):
+                f = model.apply(p, x[None])[0]
+                return jax.nn.softplus(f) if f.ndim == 0 else -jax.nn.log_softmax(f)[label]
+
+            each = jax.jit(jax.vmap(jax.grad(value), (None, 0)))(wide, jnp.asarray(x, jnp.float64))
+            flat = np.concatenate(
+                [np.asarray(g).reshape(300, -1) for g in jax.tree.leaves(each)], 1
+            )
+        return flat.var(0, ddof=1).sum(), np.square(flat.mean(0)).sum()
+
+    step = 1e-2
+    for _ in range(2):
+        trace, square = exact(np.float32(base + step * noise))
+        step *= np.sqrt(ratio / (trace / square))
+    x = np.float32(base + step * noise)
+    trace, square = exact(x)
+    assert ratio / 3 < trace / square < 3 * ratio
+    found = compiled(model, loss)(params, jnp.asarray(x), y)
+    assert float(found.total.trace) == pytest.approx(trace, rel=1e-3)
+    assert (found.scatter >= 0).all()
+    # The negative control: a difference of sums in float32.
+    plain = np.float32(square + trace) - np.float32(square)
+    assert ratio > 1e-3 or abs(plain / trace - 1) > 0.1
+
+
+def test_equal_examples_have_no_variance():
+    for name in ("mlp", "cnn"):
+        model, loss, params, x, _ = case(name)
+        same = jnp.broadcast_to(x[:1], (300, *model.input_shape))
+        found = compiled(model, loss)(params, same, jnp.ones(300, int))
+        assert (found.scatter >= 0).all()
+        assert (found.scatter <= 1e-12 * found.square_mean).all()
+
+
 def test_memory_does_not_grow_with_the_probe():
     model = jt.models.MLP(20, hidden=(30, 30))
     params = jax.eval_shape(model.init, jax.random.key(0))

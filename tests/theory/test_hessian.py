@@ -256,6 +256,54 @@ def test_hutchinson_agrees_within_its_error_and_lanczos_with_the_spectrum(name):
     assert few < exact[0] * (1 - 1e-3)
 
 
+def spectrum(kind, size, rng):
+    """Eigenvalues of a random matrix of a kind, the largest in modulus about 1."""
+    tail = np.zeros(size - 5)
+    return {
+        "zero": np.zeros(size),
+        "dead": np.append(np.zeros(size - 1), 0.25),
+        "low rank": np.append(rng.uniform(-1, 1, 5), tail),
+        "negative": np.append(-rng.uniform(0, 1, 5), tail),
+        "repeated": np.append(np.full(3, 7.48), rng.uniform(-1, 1.5, size - 3)),
+        "repeated, low rank": np.append([3.0, 3.0, 3.0, 1.0, 1.0], tail),
+        "all equal": np.full(size, 2.0),
+    }[kind]
+
+
+def test_top_eigenvalues_of_500_random_spectra():
+    from jthermo.observables.curvature_estimators import block_lanczos
+
+    kinds = ("zero", "dead", "low rank", "negative", "repeated", "repeated, low rank", "all equal")
+    rng, sizes = np.random.default_rng(0), {1: 12, 3: 41, 4: 65}
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def largest(matrix, key, number):
+        return block_lanczos(lambda v: matrix @ v, len(matrix), key, number, 20)
+
+    for i in range(504):
+        kind, number = kinds[i % 7], (1, 3, 4)[i // 7 % 3]
+        size, scale = sizes[number], 10 ** rng.uniform(-4, 4)
+        basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
+        values = scale * spectrum(kind, size, rng)
+        matrix = np.float32((basis * values) @ basis.T)
+        found = largest((matrix + matrix.T) / 2, jax.random.key(i), number)
+        exact = np.sort(values)[::-1][:number]
+        np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-5 * np.abs(values).max())
+
+
+def test_top_eigenvalues_of_a_net_with_dead_units():
+    """Only the output's bias has a gradient: H = p(1−p) e eᵀ, with any key."""
+    model = jt.models.MLP(4, hidden=(5,))
+    params = model.init(jax.random.key(0))
+    params["hidden_0"] = {"kernel": params["hidden_0"]["kernel"], "bias": jnp.full(5, -100.0)}
+    params["output"] = {"kernel": params["output"]["kernel"], "bias": jnp.zeros(1)}
+    x, y = jax.random.normal(jax.random.key(1), (20, 4)), jnp.arange(20) % 2
+    top = jax.jit(
+        jax.vmap(lambda k: curvature_estimators.top_eigenvalues(model, params, x, y, "bce", k, 2))
+    )(jax.random.split(jax.random.key(2), 24))
+    np.testing.assert_allclose(top, [[0.25, 0.0]] * 24, rtol=1e-4, atol=1e-6)
+
+
 def test_curvature_is_recorded_in_a_sweep():
     observables = (
         jt.hessian_trace(), jt.hessian_trace("hutchinson", num_probes=200), jt.trace_bound(),
