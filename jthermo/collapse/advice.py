@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from jthermo.collapse import linalg
 from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.noise_covariance import Bins, ages_of, kernels
 from jthermo.collapse.noise_fit import learn_noise
@@ -143,7 +144,7 @@ class Planner:
         white = np.zeros((len(fitted), basis.shape[1] + gradient.shape[1]))
         both = np.column_stack([basis, gradient])
         for rows, omega in self._covariances(records, slope, fitted):
-            factor = np.linalg.cholesky(omega)
+            factor = linalg.cholesky(omega)
             white[rows] = solve_triangular(factor, both[rows], lower=True)
         basis, gradient = np.split(white, [basis.shape[1]], axis=1)
         cross = basis.T @ gradient
@@ -220,7 +221,9 @@ class Planner:
         for last in self._lasts():
             mine = self.now.log_time[self.now.condition == self.now.condition[last]]
             step = float(np.median(np.diff(mine))) if len(mine) > 1 else 1.0
-            ahead = np.arange(step, end - mine[-1] + 1e-9, step)
+            # Beyond the largest τ the curve is not known, so records there don't count.
+            room = min(end - mine[-1], self.now.log_tau.max() - self.now.log_tau[last])
+            ahead = np.arange(step, room + 1e-9, step)
             rows.append(np.full(len(ahead), last))
             moves.append(ahead)
         return float(np.exp(end)), self.now.at(np.concatenate(rows), np.concatenate(moves))

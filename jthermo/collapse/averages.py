@@ -128,6 +128,7 @@ def average(
     """Average over replicates and bins."""
     number = len(curves.conditions)
     per_curve = max(settings.min_bins, settings.total_bins // number)
+    per_curve = min(per_curve, settings.max_bins // number)
     held = np.zeros((2, number))
     for unknown in unknowns:
         held[int(unknown.height)] += fixed.get(unknown.name, 0.0) * unknown.column

@@ -29,9 +29,12 @@ def rough_variance(averages: Averages) -> np.ndarray:
         variance = sd**2 / reps.counts
     else:
         variance = np.empty(len(reps.counts))
-        for k in np.unique(means.condition):
-            rows = means.condition == k
-            typical = np.median(local_noise(means.mean[None, rows]))
+        curves = [means.condition == k for k in np.unique(means.condition)]
+        local = [local_noise(means.mean[None, rows]) for rows in curves]
+        # A curve of one or two records has no local differences.
+        usual = np.median([np.median(noise) for noise in local if len(noise)])
+        for rows, noise in zip(curves, local, strict=True):
+            typical = np.median(noise) if len(noise) else usual
             variance[rows] = typical * settings.single_noise_factor
     return variance + settings.min_error**2
 
