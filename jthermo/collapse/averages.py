@@ -46,6 +46,11 @@ class Means:
         total = np.add.reduceat(rows, self.starts, axis=0)
         return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
 
+    def noise_unit(self, fitted: np.ndarray) -> float:
+        """Standard deviation of a bin if that of every record is the range of the fitted curve."""
+        counts = np.diff(np.r_[self.starts, len(self.x)])
+        return float(np.ptp(fitted) * np.sqrt(np.mean(1 / counts))) or 1.0
+
     def log_tau(self, theta: np.ndarray) -> np.ndarray:
         """Log τ of every point, (n,). θ holds the shifts first, then the heights."""
         return self.x + self.controls @ theta[: self.controls.shape[1]]

@@ -227,6 +227,8 @@ def assemble(
         ahead += values[correction.name] * float(sizes.mean())
     lift = np.exp(-sum(values.get(f"value_{name}", 0.0) * mid for name, mid in centre.items()))
     unit = averages.scale * float(lift)
+    noise_unit = averages.means.noise_unit(inference.best.fitted)
+    low, high = (noise / noise_unit for noise in inference.common_noise_interval)
     return CollapseFit(
         exponents=exponents,
         collapsed=_verdict(curves, inference),
@@ -238,7 +240,7 @@ def assemble(
         window=curves.window,
         num_replicates=(min(numbers), max(numbers)),
         left_out=curves.left_out,
-        notes=_notes(curves, directions, inference, averages.settings),
+        notes=_notes(curves, directions, inference, averages),
         covariance=_covariance(directions, inference),
         degrees=inference.degrees,
         free=directions.free,
@@ -256,7 +258,8 @@ def assemble(
             for row in inference.drift.table
         ),
         drift_p_values=inference.drift.p_values,
-        common_noise=inference.common_noise,
+        common_noise=inference.common_noise / noise_unit,
+        common_noise_interval=(low, high),
     )
 
 
@@ -327,9 +330,10 @@ def _combinations(
 
 
 def _notes(
-    curves: Curves, directions: Directions, inference: Inference, settings: Settings
+    curves: Curves, directions: Directions, inference: Inference, averages: Averages
 ) -> tuple[Note, ...]:
     """The caveats, in a fixed order."""
+    settings = averages.settings
     notes = []
     for i, name in enumerate(directions.free):
         if name not in curves.controls:
@@ -359,7 +363,8 @@ def _notes(
     caveats = map(inference.drift.caveat, inference.drift.p_values)
     notes += [Note("drifting_exponent", caveat) for caveat in caveats if caveat]
     if inference.common_noise:
-        size = f"{100 * inference.common_noise:.2g} %"
+        unit = averages.means.noise_unit(inference.best.fitted)
+        size = f"{100 * inference.common_noise / unit:.2g} %"
         message = (
             f"all replicates share scatter of {size} of the curve's range that no smooth curve "
             "explains, such as steps or rounding; the intervals include it"

@@ -163,6 +163,7 @@ class CollapseFit(FitState):
             "p_value": number(self.p_value),
             "misfit": number(self.misfit),
             "common_noise": self.common_noise,
+            "common_noise_interval": [number(end) for end in self.common_noise_interval],
             "confidence": self.confidence,
             "degrees": number(self.degrees),
             "window": list(self.window),

@@ -231,6 +231,10 @@ class Settings:
     # Noise common to all replicates that is tried, as shares of the mean variance of the means.
     # Study: physics_first_passage.
     common_noise_shares: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    # Beyond the last of them the share grows by this factor while the evidence does. Chosen.
+    common_noise_growth: float = 3.0
+    # Accuracy of the log variance of common noise. Chosen: below its standard error.
+    common_noise_tolerance: float = 0.03
     # Gain in log likelihood that common noise must bring. Study: physics_first_passage; fits
     # without common noise gain as much once in a hundred.
     common_noise_gain: float = 3.0
@@ -360,7 +364,8 @@ class Settings:
 
     # ---- advice.py -------------------------------------------------------------------------------
 
-    # Factor on the replicates. Derivation: four times as many halve any interval.
+    # Factor on the replicates. Derivation: four times as many halve the interval, unless noise is
+    # common to all of them or the exponent drifts.
     advice_replicates: float = 4.0
     # Gaps of log c by which a control is extended. Chosen.
     advice_gaps: tuple[float, ...] = (1.0, 2.0)
@@ -379,8 +384,8 @@ class Settings:
 
     # Fewer replicates than this at some condition are noted. Chosen.
     few_replicates: int = 4
-    # Fewer records per curve than this are noted. Study: of 80 fits of a decay over 8 e-folds with 4
-    # or 5 records and several replicates, 95 % intervals missed 12; of 40 with 6 records, none.
+    # Fewer records per curve than this are noted. Study: of 80 fits of a decay over 8 e-folds with
+    # 4 or 5 records and several replicates, 95 % intervals missed 12; of 40 with 6 records, none.
     few_records: int = 6
 
 
