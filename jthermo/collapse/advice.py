@@ -18,8 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from scipy import stats
 from scipy.linalg import solve_triangular
 
+from jthermo.collapse import linalg
+from jthermo.collapse.exponent_drift import Drift
 from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.noise_covariance import Bins, ages_of, kernels
 from jthermo.collapse.noise_fit import learn_noise
@@ -117,12 +120,15 @@ class Planner:
     def __init__(self, fit: FitState) -> None:
         self.fit = fit
         noise, _ = learn_noise(fit.averages, fit.likelihood, fit.solution)
-        self.noise = replace(noise, common=fit.common_noise)
+        unit = fit.averages.means.noise_unit(fit.solution.fitted)
+        self.noise = replace(noise, common=fit.common_noise * unit)
         self.sd, self.point_sd = np.zeros((2, len(fit.solution.fitted)))
         for rows, kernel in zip(self.noise.blocks, self.noise.components, strict=True):
             diagonal = dict(zip(self.noise.names, np.einsum("mii->mi", kernel), strict=True))
             sds = np.sqrt([diagonal["point"], diagonal["point_scaled"]])
             self.point_sd[rows], self.sd[rows] = sds
+        refused = fit.p_value < fit.settings.verdict_p_value
+        self.drift = Drift(fit.drift, fit.drift_p_values, refused, fit.settings)
         self.now = Records.of(fit)
         self.spread_now = self.spread(self.now)
 
@@ -130,8 +136,8 @@ class Planner:
         """Covariance of θ, (P, P), with records added where the curve is known."""
         return self.spread(self.now + new.within(self.now.log_tau.min(), self.now.log_tau.max()))
 
-    def spread(self, records: Records) -> np.ndarray:
-        """Covariance of θ, (P, P), from these records."""
+    def spread(self, records: Records, more: float = 1.0) -> np.ndarray:
+        """Covariance of θ, (P, P), from these records, with `more` times the replicates."""
         likelihood, best = self.fit.likelihood, self.fit.solution
         lattice, height = likelihood.lattice, records.height[:, None]
         basis = lattice.design(records.log_tau, best.span) * height
@@ -142,8 +148,8 @@ class Planner:
         )
         white = np.zeros((len(fitted), basis.shape[1] + gradient.shape[1]))
         both = np.column_stack([basis, gradient])
-        for rows, omega in self._covariances(records, slope, fitted):
-            factor = np.linalg.cholesky(omega)
+        for rows, omega in self._covariances(records, slope, fitted, more):
+            factor = linalg.cholesky(omega)
             white[rows] = solve_triangular(factor, both[rows], lower=True)
         basis, gradient = np.split(white, [basis.shape[1]], axis=1)
         cross = basis.T @ gradient
@@ -151,7 +157,7 @@ class Planner:
         return np.linalg.inv(gradient.T @ gradient - cross.T @ np.linalg.solve(normal, cross))
 
     def _covariances(
-        self, records: Records, slope: np.ndarray, fitted: np.ndarray
+        self, records: Records, slope: np.ndarray, fitted: np.ndarray, more: float
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows and Ω of each block of the means."""
         fit = self.fit
@@ -179,13 +185,29 @@ class Planner:
                 unit=(float(length) or 1.0, float(np.mean(self.sd[old] ** 2))),
             )
             of_replicate = np.tensordot(self.noise.weights, kernel, axes=1)
-            omega = of_replicate * fit.averages.share[np.ix_(source, source)]
+            omega = of_replicate * fit.averages.share[np.ix_(source, source)] / more
             yield rows, omega + self.noise.of_means * np.eye(len(rows))
 
     def ratio(self, name: str, spread: np.ndarray) -> float:
-        """Standard error of an exponent over the present one."""
+        """Standard error of an exponent over the present one. Its drift stays as it is."""
         position = self.fit.directions.position(name)
-        return float(np.sqrt(spread[position, position] / self.spread_now[position, position]))
+        square = spread[position, position] / self.spread_now[position, position]
+        drift = self.drift.spread(name) / self.fit.exponents[name].standard_error
+        return float(np.sqrt(square * (1 - drift**2) + drift**2))
+
+    def quantile_ratio(self, more: float) -> float:
+        """Student's quantile with `more` times the replicates over the present one.
+
+        The replicates' own degrees of freedom grow; those of the noise model are kept.
+        """
+        fit = self.fit
+        number = float(np.mean([len(c.values) for c in fit.curves.conditions]))
+        if fit.num_replicates[0] < 2:
+            return 1.0
+        model = min(fit.settings.model_degrees, fit.degrees)
+        degrees = model + (fit.degrees - model) * (more * number - 1) / (number - 1)
+        at = 0.5 + fit.confidence / 2
+        return float(stats.t.ppf(at, degrees) / stats.t.ppf(at, fit.degrees))
 
     def further(self, name: str, end: int, move: float) -> Records:
         """A condition `move` in log c beyond the outermost one, recorded at the same times."""
@@ -220,7 +242,9 @@ class Planner:
         for last in self._lasts():
             mine = self.now.log_time[self.now.condition == self.now.condition[last]]
             step = float(np.median(np.diff(mine))) if len(mine) > 1 else 1.0
-            ahead = np.arange(step, end - mine[-1] + 1e-9, step)
+            # Beyond the largest τ the curve is not known, so records there don't count.
+            room = min(end - mine[-1], self.now.log_tau.max() - self.now.log_tau[last])
+            ahead = np.arange(step, room + 1e-9, step)
             rows.append(np.full(len(ahead), last))
             moves.append(ahead)
         return float(np.exp(end)), self.now.at(np.concatenate(rows), np.concatenate(moves))
@@ -262,10 +286,12 @@ def advise(fit: FitState) -> tuple[Advice, ...]:
     later = [planner.later(factor) for factor in settings.advice_ends]
     ends = [(time, planner.add(new)) for time, new in later]
     more = settings.advice_replicates
+    repeated = planner.spread(planner.now, more)
     advice = []
     for name in names:
         replicates = more * fit.num_replicates[1]
-        advice.append(Advice(name, "replicates", replicates, float(more**-0.5)))
+        ratio = planner.ratio(name, repeated) * planner.quantile_ratio(more)
+        advice.append(Advice(name, "replicates", replicates, ratio))
         advice.append(_best_value(planner, name))
         trials = [Advice(name, "end", time, planner.ratio(name, spread)) for time, spread in ends]
         advice.append(_early_enough(planner, trials))

@@ -46,6 +46,11 @@ class Means:
         total = np.add.reduceat(rows, self.starts, axis=0)
         return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
 
+    def noise_unit(self, fitted: np.ndarray) -> float:
+        """Standard deviation of a bin if that of every record is the range of the fitted curve."""
+        counts = np.diff(np.r_[self.starts, len(self.x)])
+        return float(np.ptp(fitted) * np.sqrt(np.mean(1 / counts))) or 1.0
+
     def log_tau(self, theta: np.ndarray) -> np.ndarray:
         """Log τ of every point, (n,). θ holds the shifts first, then the heights."""
         return self.x + self.controls @ theta[: self.controls.shape[1]]
@@ -128,6 +133,7 @@ def average(
     """Average over replicates and bins."""
     number = len(curves.conditions)
     per_curve = max(settings.min_bins, settings.total_bins // number)
+    per_curve = min(per_curve, settings.max_bins // number)
     held = np.zeros((2, number))
     for unknown in unknowns:
         held[int(unknown.height)] += fixed.get(unknown.name, 0.0) * unknown.column

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from jthermo.collapse.outliers import without_outliers
 from jthermo.collapse.read import Curves, read_curves
 from jthermo.collapse.result import CollapseFit
 from jthermo.collapse.result_types import Combination, Exponent, Note
-from jthermo.collapse.search import search
+from jthermo.collapse.search import check_range, search
 from jthermo.collapse.settings import DEFAULT, Settings
 from jthermo.collapse.unknowns import (
     Correction,
@@ -32,7 +35,10 @@ from jthermo.collapse.unknowns import (
     find_directions,
     list_unknowns,
 )
-from jthermo.errors import InputError
+from jthermo.errors import InputError, is_number, whole_number
+
+# Largest power of a correction. Safe bound: (c/c₀)^w of a control extended tenfold stays finite.
+MAX_POWER = 50
 
 
 def fit_collapse(
@@ -102,8 +108,11 @@ def fit_collapse(
         >>> print(round(fit.exponents["rate"].value, 1), fit.collapsed)
         2.0 True
     """
-    if not 0 < confidence < 1:
+    if not is_number(confidence) or not 0 < confidence < 1:
         raise InputError("confidence", confidence, "give a number between 0 and 1, such as 0.95")
+    seed = whole_number("seed", seed, least=0)
+    if not isinstance(settings, Settings):
+        raise InputError("settings", settings, "give a Settings, such as replace(DEFAULT, …)")
     curves = read_curves(
         data,
         controls,
@@ -114,11 +123,13 @@ def fit_collapse(
         settings=settings,
     )
     curves = without_outliers(curves, settings)
-    scaled = (rescale,) if isinstance(rescale, str) else tuple(rescale)
-    _among("rescale", scaled, curves.controls)
-    corrections, ends = _corrections(correction or {}, curves)
+    scaled = (rescale,) if isinstance(rescale, str) else rescale
+    scaled = tuple(dict.fromkeys(_among("rescale", scaled, curves.controls)))
+    corrections, ends = _corrections(_mapping("correction", correction), curves)
     unknowns = list_unknowns(curves, scaled, corrections)
-    held = _checked_exponents("fixed", fixed or {}, [unknown.name for unknown in unknowns])
+    held = _checked_exponents(
+        "fixed", _mapping("fixed", fixed), [unknown.name for unknown in unknowns]
+    )
     directions = find_directions(unknowns, held)
     # The matrices have a few hundred rows: more threads gain nothing and stall on a busy machine.
     with threadpool_limits(1, "blas"):
@@ -130,6 +141,7 @@ def fit_collapse(
             unknowns = list_unknowns(curves, scaled, corrections)
             directions = find_directions(unknowns, held)
         averages = average(curves, unknowns, directions, held, settings)
+        check_range(averages, curves, held)
         optimum = search(averages)
         inference = infer(averages, directions, optimum, confidence, np.random.default_rng(seed))
         t = float(stats.t.ppf(0.5 + confidence / 2, inference.degrees))
@@ -141,10 +153,20 @@ def fit_collapse(
     return fit if power is None else with_power(fit, power, t)
 
 
-def _among(field: str, names: Iterable[str], known: Sequence[str]) -> None:
+def _among(field: str, names: Iterable[str], known: Sequence[str]) -> Iterable[str]:
+    """The names, all of which must be known."""
+    if not isinstance(names, Collection):
+        raise InputError(field, names, f"give names out of {list(known)}")
     for name in names:
         if name not in known:
             raise InputError(field, name, f"is not one of {list(known)}; name one of them")
+    return names
+
+
+def _mapping(field: str, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if not isinstance(given or {}, Mapping):
+        raise InputError(field, given, f"give numbers by name, such as {field}={{'dose': -1}}")
+    return given or {}
 
 
 def _checked_exponents(
@@ -153,7 +175,7 @@ def _checked_exponents(
     """The numbers given for some names, which must be known and finite."""
     _among(field, given, known)
     for name, exponent in given.items():
-        if not isinstance(exponent, int | float | np.number) or not np.isfinite(exponent):
+        if not is_number(exponent) or not math.isfinite(exponent):
             raise InputError(f"{field}[{name!r}]", exponent, "give a finite exponent")
     return {name: float(exponent) for name, exponent in given.items()}
 
@@ -162,7 +184,7 @@ def _corrections(
     given: Mapping[str, float | tuple[float, float]], curves: Curves
 ) -> tuple[tuple[Correction, ...], tuple[float, float] | None]:
     """The corrections, and the range in which the power of the last one is to be fitted."""
-    known = {n: power for n, power in given.items() if isinstance(power, int | float | np.number)}
+    known: dict[str, Any] = {name: power for name, power in given.items() if is_number(power)}
     ranges = {name: power_ends(name, pair) for name, pair in given.items() if name not in known}
     if len(ranges) > 1:
         remedy = "only one power can be fitted; give one power for each of the other controls"
@@ -170,8 +192,8 @@ def _corrections(
     powers = {**known, **{name: low for name, (low, _) in ranges.items()}}
     corrections = []
     for name, power in _checked_exponents("correction", powers, curves.controls).items():
-        if power == 0:
-            remedy = "give a power that is not 0, such as -1"
+        if not 0 < abs(power) <= MAX_POWER:
+            remedy = f"give a power that is not 0 and at most {MAX_POWER} in size, such as -1"
             raise InputError(f"correction[{name!r}]", power, remedy)
         column = curves.controls.index(name)
         values = np.exp([c.log_controls[column] for c in curves.conditions])
@@ -205,6 +227,8 @@ def assemble(
         ahead += values[correction.name] * float(sizes.mean())
     lift = np.exp(-sum(values.get(f"value_{name}", 0.0) * mid for name, mid in centre.items()))
     unit = averages.scale * float(lift)
+    noise_unit = averages.means.noise_unit(inference.best.fitted)
+    low, high = (noise / noise_unit for noise in inference.common_noise_interval)
     return CollapseFit(
         exponents=exponents,
         collapsed=_verdict(curves, inference),
@@ -216,7 +240,7 @@ def assemble(
         window=curves.window,
         num_replicates=(min(numbers), max(numbers)),
         left_out=curves.left_out,
-        notes=_notes(curves, directions, inference, averages.settings),
+        notes=_notes(curves, directions, inference, averages),
         covariance=_covariance(directions, inference),
         degrees=inference.degrees,
         free=directions.free,
@@ -234,7 +258,8 @@ def assemble(
             for row in inference.drift.table
         ),
         drift_p_values=inference.drift.p_values,
-        common_noise=inference.common_noise,
+        common_noise=inference.common_noise / noise_unit,
+        common_noise_interval=(low, high),
     )
 
 
@@ -305,9 +330,10 @@ def _combinations(
 
 
 def _notes(
-    curves: Curves, directions: Directions, inference: Inference, settings: Settings
+    curves: Curves, directions: Directions, inference: Inference, averages: Averages
 ) -> tuple[Note, ...]:
     """The caveats, in a fixed order."""
+    settings = averages.settings
     notes = []
     for i, name in enumerate(directions.free):
         if name not in curves.controls:
@@ -326,18 +352,39 @@ def _notes(
             f"well; use at least {settings.few_replicates}"
         )
         notes.append(Note("too_few_replicates", message))
+    records = np.median([len(c.log_time) for c in curves.conditions])
+    if records < settings.few_records:
+        message = (
+            f"{records:g} records per curve show it so coarsely that intervals miss more often "
+            f"than they say; use at least {settings.few_records}"
+        )
+        notes.append(Note("few_records", message))
     notes += inference.identified.notes
     caveats = map(inference.drift.caveat, inference.drift.p_values)
     notes += [Note("drifting_exponent", caveat) for caveat in caveats if caveat]
     if inference.common_noise:
-        size = f"{100 * inference.common_noise:.2g} %"
+        unit = averages.means.noise_unit(inference.best.fitted)
+        size = f"{100 * inference.common_noise / unit:.2g} %"
         message = (
             f"all replicates share scatter of {size} of the curve's range that no smooth curve "
             "explains, such as steps or rounding; the intervals include it"
         )
         notes.append(Note("common_noise", message))
-    outliers = sum(run.reason == "outlier" for run in curves.left_out)
+    reasons = Counter(run.reason for run in curves.left_out)
+    outliers = reasons["outlier"]
     if outliers:
         message = f"{outliers} replicates lie far from the others and were left out"
         notes.append(Note("outliers", message))
+    if reasons["copy"]:
+        message = (
+            "the replicates of every setting are equal, so one of each is used, and the noise is "
+            "estimated from the residuals"
+        )
+        notes.append(Note("copies", message))
+    if curves.negative:
+        message = (
+            f"{curves.negative} of {curves.num_records} records have {curves.time} < 0 or none; "
+            "they are not used, since τ needs log t"
+        )
+        notes.append(Note("times_left_out", message))
     return tuple(notes)

@@ -50,8 +50,10 @@ class FitState:
         corrections: leading corrections that were fitted, with the power that was used.
         drift: local exponents between neighbouring values of each control and in windows of τ.
         drift_p_values: control → p-value of its local exponents being equal.
-        common_noise: standard deviation, in units of the curve's range, of scatter that all
-            replicates share and no curve explains (a staircase, rounding); 0 if there is none.
+        common_noise: standard deviation of one record, in units of the curve's range, of scatter
+            that all replicates share and no curve explains (a staircase, rounding); 0 if there is
+            none.
+        common_noise_interval: its limits, by the likelihood at the fitted exponents.
     """
 
     exponents: dict[str, Exponent]
@@ -80,6 +82,7 @@ class FitState:
     drift: tuple[Local, ...] = field(repr=False)
     drift_p_values: dict[str, float] = field(repr=False)
     common_noise: float = field(repr=False)
+    common_noise_interval: tuple[float, float] = field(repr=False)
 
     @property
     def settings(self) -> Settings:

@@ -9,9 +9,11 @@ residuals alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.result_types import Note
@@ -43,6 +45,7 @@ def identify(
     spread: np.ndarray,
     t: float,
     bounds: np.ndarray,
+    confidence: float,
 ) -> Identified:
     """Judge every direction of θ.
 
@@ -53,6 +56,7 @@ def identify(
         spread: covariance of θ, (P, P).
         t: quantile of the intervals.
         bounds: range of θ that was searched, (P, 2).
+        confidence: of the intervals.
     """
     num, settings = len(best.theta), likelihood.settings
     if not num:
@@ -61,6 +65,8 @@ def identify(
     _, axes = np.linalg.eigh(hessian)
     known = np.ones(num, bool)
     reaches = np.zeros((num, 2))
+    # The losses in the settings are those of a 95 % interval.
+    stretch = float(stats.norm.ppf(0.5 + confidence / 2) / stats.norm.ppf(0.975)) ** 2
     notes: list[Note] = []
     loose, flat = _without_penalty(likelihood, best), _featureless(likelihood, best)
     if flat:
@@ -72,7 +78,7 @@ def identify(
         extrapolated = firm < axis @ hessian @ axis
         known[d] = np.isfinite(error) and not extrapolated and not flat
         if known[d]:
-            reach = _reach(likelihood, best, axis, t * error, bounds)
+            reach = _reach(likelihood, best, axis, t * error, bounds, stretch)
             known[d] = reach is not None
             reaches[d] = reach or (0.0, 0.0)
     overlaps = _overlaps(likelihood, best)
@@ -109,6 +115,7 @@ def _reach(
     axis: np.ndarray,
     half: float,
     bounds: np.ndarray,
+    stretch: float,
 ) -> tuple[float, float] | None:
     """How far the interval must extend along a line, (low, high); None if nothing is known.
 
@@ -117,6 +124,7 @@ def _reach(
     the end of the range or over much of it, nothing is known.
     """
     settings = likelihood.settings
+    losses = (stretch * settings.min_loss, stretch * settings.limit_loss)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.where(axis[:, None] != 0, (bounds - best.theta[:, None]) / axis[:, None], np.inf)
     ends = np.sort(np.where(np.isfinite(steps), steps, np.array([-np.inf, np.inf])), axis=1)
@@ -128,23 +136,34 @@ def _reach(
         return likelihood.solve(best.theta + step * axis).objective - best.objective
 
     line = np.linspace(low, high, settings.scan_points)
-    if all(lost(step) >= settings.min_loss for step in line if abs(step) > 2 * half):
+    if all(lost(step) >= losses[0] for step in line if abs(step) > 2 * half):
         return 0.0, 0.0
     widest = settings.max_reach_share * (high - low)
-    sides = [_limit(lost, end, half, widest, settings) for end in (low, high)]
+    sides = [_limit(lost, end, half, widest, losses, settings) for end in (low, high)]
     below, above = sides
     return None if below is None or above is None else (-below, above)
 
 
-def _limit(lost, end: float, half: float, widest: float, settings: Settings) -> float | None:
-    """Distance of the limit on one side, 0 if `half` is enough, None if there is no limit."""
+def _limit(
+    lost: Callable[[float], float],
+    end: float,
+    half: float,
+    widest: float,
+    losses: tuple[float, float],
+    settings: Settings,
+) -> float | None:
+    """Distance of the limit on one side, 0 if `half` is enough, None if there is no limit.
+
+    `losses` are those that other exponents must reach, and that at the limit.
+    """
+    far, near = losses
     line = np.linspace(0.0, end, settings.scan_points + 1)
     loss = np.array([lost(step) for step in line])
-    out = np.flatnonzero(loss >= settings.min_loss)
-    if not len(out) or np.any(loss[out[0] :] < settings.min_loss) or abs(line[out[0]]) > widest:
+    out = np.flatnonzero(loss >= far)
+    if not len(out) or np.any(loss[out[0] :] < far) or abs(line[out[0]]) > widest:
         return None
     rising = np.maximum.accumulate(loss[: out[0] + 1])
-    inside = np.interp(settings.limit_loss, rising, np.abs(line[: out[0] + 1]))
+    inside = np.interp(near, rising, np.abs(line[: out[0] + 1]))
     return float(inside) if inside > half else 0.0
 
 

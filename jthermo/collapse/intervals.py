@@ -12,7 +12,7 @@ from jthermo.collapse.exponent_drift import Drift, drift
 from jthermo.collapse.identifiability import Identified, identify
 from jthermo.collapse.lack_of_fit import LackOfFit, contrasts, lack_of_fit
 from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
-from jthermo.collapse.noise_fit import diagonal_blocks
+from jthermo.collapse.noise_fit import common_noise_interval, diagonal_blocks
 from jthermo.collapse.result_types import Exponent
 from jthermo.collapse.scatter import Scatter
 from jthermo.collapse.search import Optimum
@@ -34,7 +34,8 @@ class Inference:
         outcome: of the lack-of-fit test.
         identified: which directions of θ are determined.
         drift: local exponents.
-        common_noise: standard deviation of noise that all replicates share.
+        common_noise: standard deviation of noise that all replicates share, in a bin.
+        common_noise_interval: its limits.
         grid: log τ, (200,).
         curve: F there, (200,).
         curve_error: its standard error, (200,).
@@ -49,6 +50,7 @@ class Inference:
     identified: Identified
     drift: Drift
     common_noise: float
+    common_noise_interval: tuple[float, float]
     grid: np.ndarray
     curve: np.ndarray
     curve_error: np.ndarray
@@ -84,7 +86,9 @@ def infer(
     scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
     spread = _errors(likelihood, best, scatter)
     t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
-    identified = identify(likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds)
+    identified = identify(
+        likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds, confidence
+    )
     outcome = _outcome(optimum, spread.influence, scatter, rng)
 
     exponents = directions.basis @ best.theta
@@ -121,6 +125,9 @@ def infer(
         identified=identified,
         drift=local,
         common_noise=optimum.noise.common,
+        common_noise_interval=common_noise_interval(
+            likelihood, best, optimum.noise, optimum.share, confidence
+        ),
         grid=grid,
         curve=curve,
         curve_error=curve_error,

@@ -22,6 +22,7 @@ from jthermo.collapse import linalg
 from jthermo.collapse.averages import Means
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.spline import Lattice, penalty
+from jthermo.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Whitener:
         """From the blocks of Ω."""
         inverses = []
         for omega in covariances:
-            chol = np.linalg.cholesky(omega)
+            chol = linalg.cholesky(omega)
             inverses.append(solve_triangular(chol, np.eye(len(omega)), lower=True))
         return cls(tuple(inverses))
 
@@ -108,7 +109,12 @@ class CurveLikelihood:
         return self._score(basis, self.stiffness, span[1])[0]
 
     def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-        span = self.lattice.span(self.means.log_tau(theta))
+        log_tau = self.means.log_tau(theta)
+        # Checked before anything of that size is allocated.
+        if not np.ptp(log_tau) < 2 * self.settings.max_knots * self.lattice.spacing:
+            remedy = "shifts the curves too far apart; give finite exponents nearer to the fitted"
+            raise InputError("exponents", theta.tolist(), remedy)
+        span = self.lattice.span(log_tau)
         return self.means.basis(self.lattice, theta, span), span
 
     def _score(self, basis: np.ndarray, stiffness: float, number: int):

@@ -10,11 +10,32 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 
 def factor(matrix: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor. The part above the diagonal is not cleared."""
+    """Lower Cholesky factor. The part above the diagonal is not cleared.
+
+    If rounding has made the matrix indefinite, its diagonal is lifted by the least of 1, 100,
+    10⁴, … roundings of the mean of the diagonal that helps.
+
+    Raises:
+        LinAlgError: the matrix is not finite, or far from positive definite.
+    """
     lower, failed = dpotrf(matrix, lower=1, clean=0)
+    lift = np.finfo(float).eps * float(np.trace(matrix)) / len(matrix)
+    for _ in range(6):
+        if not failed:
+            break
+        lower, failed = dpotrf(matrix + lift * np.eye(len(matrix)), lower=1, clean=0)
+        lift *= 100
     if failed:
         raise np.linalg.LinAlgError("matrix is not positive definite")
     return lower
+
+
+def cholesky(matrix: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factor, lifted like that of :func:`factor`, and 0 above the diagonal."""
+    try:
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return np.tril(factor(matrix))
 
 
 def solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -222,7 +222,12 @@ def _own_course(
 
 
 def local_noise(rows: np.ndarray) -> np.ndarray:
-    """Variance of point noise: mean of (d_j − (d_{j−1} + d_{j+1})/2)²·⅔ over replicates."""
+    """Variance of point noise: mean of (d_j − (d_{j−1} + d_{j+1})/2)²·⅔ over replicates.
+
+    Empty below three records.
+    """
+    if rows.shape[1] < 3:
+        return np.zeros(0)
     bend = rows[:, 1:-1] - 0.5 * (rows[:, :-2] + rows[:, 2:])
     inner = np.mean(bend**2, axis=0) * (2 / 3)
     return np.r_[inner[:1], inner, inner[-1:]]

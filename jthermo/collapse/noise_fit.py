@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
+from scipy.optimize import brentq, minimize_scalar
 
 from jthermo.collapse.averages import Averages
 from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
@@ -29,9 +31,12 @@ def rough_variance(averages: Averages) -> np.ndarray:
         variance = sd**2 / reps.counts
     else:
         variance = np.empty(len(reps.counts))
-        for k in np.unique(means.condition):
-            rows = means.condition == k
-            typical = np.median(local_noise(means.mean[None, rows]))
+        curves = [means.condition == k for k in np.unique(means.condition)]
+        local = [local_noise(means.mean[None, rows]) for rows in curves]
+        # A curve of one or two records has no local differences.
+        usual = np.median([np.median(noise) for noise in local if len(noise)])
+        for rows, noise in zip(curves, local, strict=True):
+            typical = np.median(noise) if len(noise) else usual
             variance[rows] = typical * settings.single_noise_factor
     return variance + settings.min_error**2
 
@@ -210,21 +215,74 @@ def with_common_noise(
     condition, so the replicates' scatter does not show them. A curve that must pass through takes
     every step for a feature, and the slope of such features narrows the interval wrongly. The noise
     is added as point noise of the means. Its size grows while the evidence does, and it is kept
-    only if it gains `common_noise_gain` log likelihood.
+    only if it gains `common_noise_gain` log likelihood. Then the most likely size is found.
     """
     settings = likelihood.settings
     variances = [np.diag(omega) for omega in noise.covariances(share)]
     typical = float(np.mean(np.concatenate(variances)))
     without = likelihood.solve(best.theta)
-    chosen = (likelihood, without, noise)
-    least = likelihood.evidence(without) - settings.common_noise_gain
-    for part in settings.common_noise_shares:
-        trial = replace(noise, common=float(np.sqrt(part * typical)))
-        noisier = replace(likelihood, whiten=Whitener.of(trial.covariances(share)))
-        noisier = noisier.with_best_stiffness(best.theta)
-        solution = noisier.solve(best.theta)
-        evidence = noisier.evidence(solution)
+    growth = settings.common_noise_growth
+    # The means are in units of the curve's range, and common noise is no larger than that.
+    largest = int(max(np.log(1 / typical) / np.log(growth), 0))
+    beyond = growth ** np.arange(1, largest + 1)
+    chosen, least = 0.0, likelihood.evidence(without)
+    enough = least - settings.common_noise_gain
+    for part in np.r_[settings.common_noise_shares, beyond * settings.common_noise_shares[-1]]:
+        evidence = _under_common_noise(likelihood, best, noise, share, part * typical)[0]
         if evidence >= least:
             break
-        chosen, least = (noisier, solution, trial), evidence
-    return chosen
+        chosen, least = part * typical, evidence
+    if least >= enough:
+        return likelihood, without, noise
+    finest = minimize_scalar(
+        lambda log: _under_common_noise(likelihood, best, noise, share, np.exp(log))[0],
+        bounds=np.log(chosen) + np.array([-1, 1]) * np.log(growth),
+        method="bounded",
+        options={"xatol": settings.common_noise_tolerance},
+    )
+    return _under_common_noise(likelihood, best, noise, share, float(np.exp(finest.x)))[1:]
+
+
+def _under_common_noise(
+    likelihood: CurveLikelihood,
+    best: Solution,
+    noise: NoiseCovariance,
+    share: list[np.ndarray],
+    variance: float,
+) -> tuple[float, CurveLikelihood, Solution, NoiseCovariance]:
+    """Evidence, likelihood, solution and covariance with common noise of this variance."""
+    trial = replace(noise, common=float(np.sqrt(variance)))
+    noisier = replace(likelihood, whiten=Whitener.of(trial.covariances(share)))
+    noisier = noisier.with_best_stiffness(best.theta)
+    solution = noisier.solve(best.theta)
+    return noisier.evidence(solution), noisier, solution, trial
+
+
+def common_noise_interval(
+    likelihood: CurveLikelihood,
+    best: Solution,
+    noise: NoiseCovariance,
+    share: list[np.ndarray],
+    confidence: float,
+) -> tuple[float, float]:
+    """Standard deviations of common noise at which the evidence has fallen by z²/2; 0 if none."""
+    if not noise.common:
+        return 0.0, 0.0
+    middle = 2 * float(np.log(noise.common))
+    least = _under_common_noise(likelihood, best, noise, share, np.exp(middle))[0]
+    allowed = float(stats.norm.ppf(0.5 + confidence / 2)) ** 2 / 2
+
+    def beyond(log: float) -> float:
+        return _under_common_noise(likelihood, best, noise, share, np.exp(log))[0] - least - allowed
+
+    ends = []
+    for sign in (-1.0, 1.0):
+        steps = middle + sign * 0.5 * np.arange(1, 40)
+        outer = next((step for step in steps if beyond(step) > 0), None)
+        if outer is None:
+            ends.append(0.0 if sign < 0 else np.inf)
+            continue
+        low, high = sorted((float(middle), float(outer)))
+        end = brentq(beyond, low, high, xtol=likelihood.settings.common_noise_tolerance)
+        ends.append(float(np.exp(end / 2)))
+    return ends[0], ends[1]

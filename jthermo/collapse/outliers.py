@@ -1,4 +1,4 @@
-"""Leaves out replicates that lie far from the others with the same controls."""
+"""Leaves out replicates that lie far from the others with the same controls, and mere copies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import numpy as np
 
 from jthermo.collapse.read import Condition, Curves, LeftOut
 from jthermo.collapse.settings import Settings
+from jthermo.errors import InputError
 
 
 def without_outliers(curves: Curves, settings: Settings) -> Curves:
     """Leave out replicates that got stuck or follow another law.
 
     The distance of a replicate is the root mean square along the curve of (value − median over
-    replicates)/(1.4826·MAD), where the MAD of a condition is pooled with that of the others.
+    replicates)/(1.4826·MAD), where the MAD of a condition is pooled with that of the others. If
+    most replicates are equal, the MAD is 0 and no distance is known.
+
+    Raises:
+        InputError: all values that are left are equal.
     """
     kept, left_out = [], list(curves.left_out)
     spreads = [_robust_spread(condition, settings) for condition in curves.conditions]
     pooled = np.nanmedian(spreads) if np.isfinite(spreads).any() else np.nan
     for condition, spread in zip(curves.conditions, spreads, strict=True):
-        if len(condition.values) < settings.outlier_min_replicates or not np.isfinite(pooled):
+        if len(condition.values) < settings.outlier_min_replicates or not pooled > 0:
             kept.append(condition)
             continue
         far = _far(condition, spread, float(pooled), settings)
@@ -35,7 +40,51 @@ def without_outliers(curves: Curves, settings: Settings) -> Curves:
         kept.append(
             replace(condition, values=condition.values[~far], labels=condition.labels[~far])
         )
-    return replace(curves, conditions=tuple(kept), left_out=tuple(left_out))
+    curves = replace(curves, conditions=tuple(kept), left_out=tuple(left_out))
+    _refuse_flat(curves, settings)
+    return _without_copies(curves, settings)
+
+
+def _refuse_flat(curves: Curves, settings: Settings) -> None:
+    highest = max(float(np.nanmax(c.values)) for c in curves.conditions)
+    lowest = min(float(np.nanmin(c.values)) for c in curves.conditions)
+    rounding = settings.flat_roundings * np.finfo(float).eps
+    if highest - lowest <= rounding * max(abs(highest), abs(lowest)):
+        remedy = f"is flat: all its values are {highest:g}, so there is nothing to fit"
+        raise InputError("value", curves.value, remedy)
+
+
+def _without_copies(curves: Curves, settings: Settings) -> Curves:
+    """If the replicates of every condition are equal, the fullest one of each.
+
+    They were copied, or computed without noise, so they say nothing about the noise. The residuals
+    of the fit do.
+    """
+    means = [np.nanmean(c.values, axis=0) for c in curves.conditions]
+    least = settings.min_scatter * float(np.ptp(np.concatenate(means)))
+    pairs = zip(curves.conditions, means, strict=True)
+    scatter = max(float(np.nanmax(np.abs(c.values - mean))) for c, mean in pairs)
+    if scatter > least or max(len(c.labels) for c in curves.conditions) == 1:
+        return curves
+    conditions, left_out = [], list(curves.left_out)
+    for c in curves.conditions:
+        finite = np.isfinite(c.values)
+        fullest = int(np.argmax(finite.sum(axis=1)))
+        setting = dict(zip(curves.controls, np.exp(c.log_controls).tolist(), strict=True))
+        left_out += [
+            LeftOut(setting, curves.label_names[label], "copy")
+            for label in np.delete(c.labels, fullest)
+        ]
+        seen = finite[fullest]
+        conditions.append(
+            replace(
+                c,
+                log_time=c.log_time[seen],
+                values=c.values[[fullest]][:, seen],
+                labels=c.labels[[fullest]],
+            )
+        )
+    return replace(curves, conditions=tuple(conditions), left_out=tuple(left_out))
 
 
 def _robust_spread(condition: Condition, settings: Settings) -> float:

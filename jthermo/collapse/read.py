@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A replicate that the fit does not use, and the reason: "non-finite" or "outlier"."""
+    """A replicate that the fit does not use.
+
+    The reason is "non-finite", "outlier", "copy" of another one, or "too short" to be compared.
+    """
 
     controls: dict[str, float]
     replicate: object
@@ -52,6 +55,9 @@ class Curves:
         label_names: the replicates' own labels, by code.
         left_out: replicates that are not used.
         window: first and last time used.
+        num_records: number of finite values that were given.
+        not_positive: how many of them have a time ≤ 0, or none. They are not used.
+        negative: how many of them have a time other than 0.
     """
 
     controls: tuple[str, ...]
@@ -61,6 +67,9 @@ class Curves:
     label_names: tuple[object, ...]
     left_out: tuple[LeftOut, ...]
     window: tuple[float, float]
+    num_records: int
+    not_positive: int
+    negative: int
 
     @property
     def paired(self) -> bool:
@@ -80,6 +89,7 @@ class Table:
         values: (n,).
         label_names: the replicates' own labels, by code.
         value_name: name of the value.
+        further: columns without a role that may hold another setting, by name.
     """
 
     controls: np.ndarray
@@ -88,6 +98,7 @@ class Table:
     values: np.ndarray
     label_names: tuple[object, ...]
     value_name: str
+    further: dict[Hashable, np.ndarray]
 
 
 def read_curves(
@@ -103,10 +114,11 @@ def read_curves(
     """Group the raw replicates by their controls. Times ≤ 0 and padding are dropped: τ needs log t.
 
     Raises:
-        InputError: a column is missing, a control is not positive, something else varies, or
-            nothing is left.
+        InputError: a column is missing or holds no numbers, a control is not positive, something
+            else varies, or too little is left.
     """
     names = _control_names(controls)
+    _check_roles(names, time, replicate, value if isinstance(data, pd.DataFrame) else None)
     if isinstance(data, pd.DataFrame):
         table = _from_frame(data, names, time, replicate, value)
     elif isinstance(data, xr.DataArray):
@@ -125,9 +137,10 @@ def read_curves(
             "0 rows",
             "there is nothing to fit; give raw replicates, one row per recorded value",
         )
-    if not (table.time > 0).any():
+    positive = (table.time > 0) & np.isfinite(table.time)
+    if not positive.any():
         raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
-    usable = (table.time > 0) & (table.time >= low) & (table.time <= high)
+    usable = positive & (table.time >= low) & (table.time <= high)
     if not usable.any():
         raise InputError(
             "window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}"
@@ -138,16 +151,41 @@ def read_curves(
         raise InputError(
             names[column],
             float(table.controls[row, column]),
-            "a power law needs controls > 0; drop those rows or fit another control",
+            "a power law needs finite controls > 0; drop those rows or fit another control",
         )
-    return _group(table, usable, names, time, settings)
+    curves = _group(table, usable, positive, names, time, settings)
+    _check_records(curves, window, settings)
+    return curves
 
 
 def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
-    names = (controls,) if isinstance(controls, str) else tuple(controls)
+    try:
+        names = (controls,) if isinstance(controls, str) else tuple(controls)
+    except TypeError:
+        raise InputError("controls", controls, "give a list of names") from None
+    if not all(isinstance(name, str) for name in names):
+        remedy = "names are text; rename the columns first, as by table.rename(columns=str)"
+        raise InputError("controls", names, remedy)
     if not names or len(set(names)) < len(names):
         raise InputError("controls", names, "name at least one control, and none twice")
     return names
+
+
+def _check_roles(
+    controls: tuple[str, ...], time: str, replicate: str | None, value: str | None
+) -> None:
+    """Every column has one role, and a name that is text."""
+    roles = {"time": time, "replicate": replicate, "value": value}
+    taken = dict.fromkeys(controls, "a control")
+    for role, name in roles.items():
+        if name is None and role != "time":
+            continue
+        if not isinstance(name, str):
+            remedy = "names are text; rename the columns first, as by table.rename(columns=str)"
+            raise InputError(role, name, remedy)
+        if name in taken:
+            raise InputError(role, name, f"is {taken[name]} already; name another column")
+        taken[name] = f"the {role}"
 
 
 def _window(window: tuple[float, float] | None) -> tuple[float, float]:
@@ -163,10 +201,22 @@ def _window(window: tuple[float, float] | None) -> tuple[float, float]:
 
 
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:
+    """The values as floats. Dates are refused: their number depends on a unit that nobody gave."""
+    shown = values.ravel()[0] if values.size else None
+    if values.dtype.kind == "M":
+        remedy = "is a date; give the time elapsed, (column - start).dt.total_seconds()"
+        raise InputError(name, str(shown), remedy)
+    if values.dtype.kind == "m":
+        raise InputError(name, str(shown), "has a unit; convert it by column.dt.total_seconds()")
+    if values.dtype.kind == "c":
+        raise InputError(name, shown, "is complex; give its real part or its modulus")
+    if values.dtype == object:
+        values = np.where(pd.isna(values), np.nan, values)
     try:
-        return np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        text = next(v for v in np.ravel(np.asarray(values, dtype=object)) if not _is_number(v))
+        with np.errstate(over="ignore"):
+            return np.asarray(values, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        text = next((v for v in values.astype(object).ravel() if not _is_number(v)), shown)
         raise InputError(
             name, text, "is not a number; convert the column or drop such rows"
         ) from None
@@ -175,32 +225,54 @@ def _numbers(values: np.ndarray, name: str) -> np.ndarray:
 def _is_number(value: object) -> bool:
     try:
         float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
+
+
+def _labels(cells: np.ndarray, name: str | None) -> tuple[np.ndarray, tuple[object, ...]]:
+    """Codes of the replicates' labels, and the labels by code. A missing label is a label too."""
+    try:
+        codes, labels = pd.factorize(cells, sort=False, use_na_sentinel=False)
+    except TypeError:
+        raise InputError(
+            "replicate", name, f"holds {cells[0]!r}, which is no label; give numbers or text"
+        ) from None
+    return codes, tuple(pd.Index(labels).tolist())
 
 
 def _from_frame(
     frame: pd.DataFrame, names: tuple[str, ...], time: str, replicate: str | None, value: str
 ) -> Table:
     wanted = [*names, time, value] + ([replicate] if replicate is not None else [])
+    columns = list(frame.columns)
     for name in wanted:
-        if name not in frame.columns:
+        if columns.count(name) > 1:
+            remedy = f"names {columns.count(name)} columns of the table; rename or drop the others"
+            raise InputError("column", name, remedy)
+        if name in frame.index.names:
+            raise InputError("column", name, "is in the table's index; call table.reset_index()")
+        if name not in columns:
             raise InputError(
                 "column",
                 name,
-                f"is not in the table, which has {list(frame.columns)}; name it with controls=, "
+                f"is not in the table, which has {columns}; name it with controls=, "
                 "time=, value= or replicate= (replicate=None if each curve was recorded once)",
             )
     cells = np.zeros(len(frame), int) if replicate is None else frame[replicate].to_numpy()
-    codes, labels = pd.factorize(cells, sort=False)
+    codes, labels = _labels(cells, replicate)
     return Table(
         controls=np.column_stack([_numbers(frame[name].to_numpy(), name) for name in names]),
         time=_numbers(frame[time].to_numpy(), time),
         replicate=codes,
         values=_numbers(frame[value].to_numpy(), value),
-        label_names=tuple(labels.tolist()),
+        label_names=labels,
         value_name=value,
+        further={
+            name: frame.iloc[:, place].to_numpy()
+            for place, name in enumerate(columns)
+            if name not in wanted
+        },
     )
 
 
@@ -224,14 +296,16 @@ def _from_array(
         ).ravel()
 
     cells = np.zeros(array.size, int) if replicate is None else flat(replicate)
-    codes, labels = pd.factorize(cells, sort=False)
+    codes, labels = _labels(cells, replicate)
+    value_name = "value" if array.name is None else str(array.name)
     return Table(
         controls=np.column_stack([_numbers(flat(name), name) for name in names]),
         time=_numbers(flat(time), time),
         replicate=codes,
-        values=_numbers(array.values, str(array.name)).ravel(),
-        label_names=tuple(labels.tolist()),
-        value_name="value" if array.name is None else str(array.name),
+        values=_numbers(array.values, value_name).ravel(),
+        label_names=labels,
+        value_name=value_name,
+        further={},
     )
 
 
@@ -251,56 +325,130 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
     for name, coord in array.coords.items():
         # the bare index of the dimension that carries the controls, such as run
         is_index = name in array.dims
-        if name in wanted or is_index or coord.dtype == bool or not coord.dims:
+        if name in wanted or is_index or not coord.dims:
             continue
         if not set(coord.dims) <= settings or set(coord.dims) & (time_dims - settings):
             # varies along time only: another clock
             continue
         distinct = pd.unique(np.asarray(coord.values).ravel())
         if 1 < len(distinct) < coord.size:
-            shown = ", ".join(map(repr, distinct[:4].tolist())) + (
-                ", …" if len(distinct) > 4 else ""
-            )
             raise InputError(
                 "coordinate",
                 name,
-                f"varies ({shown}) and is neither a control nor the replicate; select one value "
-                f"(data.where(data[{name!r}] == …, drop=True)) or make it a control",
+                f"varies ({_some(distinct)}) and is neither a control nor the replicate; select "
+                f"one value (data.where(data[{name!r}] == …, drop=True)), make it a control, or "
+                f"drop it (data.drop_vars({name!r}))",
             )
 
 
+def _some(distinct: np.ndarray) -> str:
+    """The first few of some values, as text."""
+    return ", ".join(map(repr, distinct[:4].tolist())) + (", …" if len(distinct) > 4 else "")
+
+
+def _refuse_other_settings(table: Table, rows: np.ndarray, cell: np.ndarray) -> None:
+    """Replicates at one setting of the controls must not differ by another setting.
+
+    A column that stays the same along a run and takes several values at one setting of the controls
+    is another setting, unless it labels the runs. So is a text that varies along a run, unless it
+    follows the time.
+    """
+    cell, replicate = cell[rows], table.replicate[rows]
+    run, clock = _joint(cell, replicate), pd.factorize(table.time[rows])[0]
+    for name, column in table.further.items():
+        try:
+            code, distinct = pd.factorize(column[rows], use_na_sentinel=False)
+        except TypeError:
+            # Lists and the like are no setting.
+            continue
+        of_setting, of_run = _follows(code, cell), _follows(code, run)
+        labels = _follows(run, code) or (_follows(code, replicate) and _follows(replicate, code))
+        # Numbers that vary along a run are other observables; text that does so may be a phase.
+        text = column.dtype.kind in "OUS" and not _follows(code, _joint(cell, clock))
+        if (of_run or text) and not (of_setting or labels):
+            raise InputError(
+                "column",
+                name,
+                f"varies ({_some(pd.Index(distinct).to_numpy())}) at one setting of the controls "
+                "and is neither a control nor the replicate; select one value of it, make it a "
+                "control, or drop the column",
+            )
+
+
+def _joint(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """One code for each pair of codes that occurs."""
+    return pd.factorize(first * (int(second.max(initial=0)) + 1) + second)[0]
+
+
+def _follows(code: np.ndarray, given: np.ndarray) -> bool:
+    """Whether a code is a function of a given one."""
+    return int(_joint(given, code).max(initial=0)) == len(pd.unique(given)) - 1
+
+
+def _cells(controls: np.ndarray) -> np.ndarray:
+    """A code for each setting of the controls, in the order of the first, the second, …, (n,)."""
+    cell = np.zeros(len(controls), int)
+    for column in controls.T:
+        codes, uniques = pd.factorize(column, sort=True)
+        # Factored again at each control, so that the codes of many controls don't overflow.
+        cell = pd.factorize(cell * (len(uniques) + 1) + codes, sort=True)[0]
+    return cell
+
+
 def _group(
-    table: Table, usable: np.ndarray, names: tuple[str, ...], time: str, settings: Settings
+    table: Table,
+    usable: np.ndarray,
+    positive: np.ndarray,
+    names: tuple[str, ...],
+    time: str,
+    settings: Settings,
 ) -> Curves:
     """One condition per setting of the controls, without replicates that diverged."""
-    cell = np.zeros(len(table.values), int)
-    for column in table.controls.T:
-        codes, uniques = pd.factorize(column, sort=True)
-        cell = cell * (len(uniques) + 1) + codes
+    cell = _cells(table.controls)
+    finite = np.isfinite(table.values)
+    _refuse_other_settings(table, np.flatnonzero(usable & finite), cell)
+    number = len(pd.unique(cell[usable]))
+    if number > settings.max_conditions:
+        raise InputError(
+            "controls",
+            names,
+            f"take {number:,} settings, and a fit compares at most {settings.max_conditions}; "
+            "select some, or round the controls so that runs share settings",
+        )
     conditions: list[Condition] = []
     left_out: list[LeftOut] = []
     order = np.argsort(cell[usable], kind="stable")
     rows = np.flatnonzero(usable)[order]
     for chunk in np.split(rows, np.flatnonzero(np.diff(cell[rows])) + 1):
         setting = dict(zip(names, table.controls[chunk[0]].tolist(), strict=True))
-        x, values, recorded, labels = _pivot(table, chunk, setting, time)
+        x, values, recorded, labels = _pivot(table, chunk, setting, time, settings)
+        # The square of a larger value overflows, so it counts as diverged.
+        values[~(np.abs(values) < settings.max_value)] = np.nan
         keep = []
         for row, label in enumerate(labels):
             if _diverged(values[row][recorded[row]], settings):
                 left_out.append(LeftOut(setting, table.label_names[label], "non-finite"))
             else:
                 keep.append(row)
-        if keep:
-            values, recorded = np.where(np.isfinite(values), values, np.nan)[keep], recorded[keep]
-            if recorded.mean() < settings.own_clock_share:
-                x, values = _common_clock(x, values)
-            x, values = _coarsen(x, values, settings)
-            conditions.append(Condition(np.log(table.controls[chunk[0]]), x, values, labels[keep]))
+        if not keep:
+            continue
+        values, recorded, labels = values[keep], recorded[keep], labels[keep]
+        if recorded.mean() < settings.own_clock_share:
+            x, values = _common_clock(x, values)
+        x, values = _coarsen(x, values, settings)
+        seen = np.isfinite(values).any(axis=1)
+        left_out += [
+            LeftOut(setting, table.label_names[label], "too short") for label in labels[~seen]
+        ]
+        if seen.any():
+            log_controls = np.log(table.controls[chunk[0]])
+            conditions.append(Condition(log_controls, x, values[seen], labels[seen]))
     if not conditions:
         raise InputError(
             "value",
             table.value_name,
-            "no replicate of it is finite, so there is nothing to fit; check the column",
+            f"no replicate of it is finite and below {settings.max_value:g}, so there is nothing "
+            "to fit; check the column or its unit",
         )
     if len(conditions) == 1 and len(conditions[0].labels) == 1:
         raise InputError(
@@ -316,15 +464,39 @@ def _group(
         label_names=table.label_names,
         left_out=tuple(left_out),
         window=(float(table.time[usable].min()), float(table.time[usable].max())),
+        num_records=int(finite.sum()),
+        not_positive=int((finite & ~positive).sum()),
+        negative=int((finite & ~positive & (table.time != 0)).sum()),
     )
 
 
+def _check_records(curves: Curves, window: tuple[float, float] | None, settings: Settings) -> None:
+    """Refuse curves of too few records."""
+    numbers = [n for c in curves.conditions for n in np.isfinite(c.values).sum(axis=1)]
+    typical = float(np.median(numbers))
+    if typical < settings.min_records:
+        several = max(len(c.log_time) for c in curves.conditions) > 1
+        remedy = f"a curve needs at least {settings.min_records}; record more often"
+        if window is not None:
+            remedy += ", or widen the window"
+        if several:
+            remedy += ", and check that replicate= names the column that numbers whole curves"
+        raise InputError("data", f"{typical:g} records per replicate", remedy)
+
+
 def _pivot(
-    table: Table, chunk: np.ndarray, setting: dict[str, float], time: str
+    table: Table, chunk: np.ndarray, setting: dict[str, float], time: str, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One condition's rows as a (replicate, time) matrix on the union of the recorded times."""
     times, column = np.unique(table.time[chunk], return_inverse=True)
     labels, row = np.unique(table.replicate[chunk], return_inverse=True)
+    if len(labels) * len(times) > settings.max_cells:
+        raise InputError(
+            time,
+            f"{len(times):,} different times of {len(labels):,} replicates at one setting",
+            f"are too many to compare; round {time}, or check that replicate= names the column "
+            "that numbers whole curves",
+        )
     recorded = np.zeros((len(labels), len(times)), bool)
     recorded[row, column] = True
     if recorded.sum() < len(chunk):

@@ -65,6 +65,8 @@ def likelihood_profile(fit: FitState, name: str, values: np.ndarray) -> np.ndarr
     wide = np.stack([rest - room, rest + room], axis=-1).reshape(-1, 2)
     lost = []
     for value in np.asarray(values, dtype=float):
+        if not np.isfinite(value):
+            raise InputError("values", float(value), "give finite values of the exponent")
         held = replace(likelihood, means=likelihood.means.holding(position, value))
         lost.append(held.minimise(held.solve(rest), wide).objective - best.objective)
     return np.array(lost)

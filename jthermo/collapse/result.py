@@ -97,6 +97,17 @@ class CollapseFit(FitState):
             f"{self.curves.time} {self.window[0]:g} to {self.window[1]:g}, "
             f"{100 * self.confidence:g} % intervals",
             f"  runs left out: {len(self.left_out)}" + (f" ({told})" if told else ""),
+            *self._records_line(),
+        ]
+
+    def _records_line(self) -> list[str]:
+        """How many records have no time > 0, if any."""
+        curves = self.curves
+        if not curves.not_positive:
+            return []
+        return [
+            f"  records left out: {curves.not_positive:,} of {curves.num_records:,} "
+            f"({curves.time} ≤ 0 or missing)"
         ]
 
     def _drift_lines(self, name: str) -> list[str]:
@@ -152,6 +163,7 @@ class CollapseFit(FitState):
             "p_value": number(self.p_value),
             "misfit": number(self.misfit),
             "common_noise": self.common_noise,
+            "common_noise_interval": [number(end) for end in self.common_noise_interval],
             "confidence": self.confidence,
             "degrees": number(self.degrees),
             "window": list(self.window),
@@ -173,6 +185,8 @@ class CollapseFit(FitState):
                 {"controls": r.controls, "replicate": str(r.replicate), "reason": r.reason}
                 for r in self.left_out
             ],
+            "num_records": self.curves.num_records,
+            "num_records_left_out": self.curves.not_positive,
             "notes": [{"code": n.code, "message": n.message} for n in self.notes],
         }
 

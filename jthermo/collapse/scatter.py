@@ -51,7 +51,9 @@ class Scatter:
         scores = (rows / reps.counts) @ reps.unbiased.T
         own, model = self._own_degrees(rows), min(weights, settings.model_degrees)
         s = model / (model + own)
-        return Spread(s * by_model + (1 - s) * scores @ scores.T, model + own)
+        # The replicates don't show what they all share.
+        shared = self.noise.common**2 * rows @ rows.T
+        return Spread(s * by_model + (1 - s) * (scores @ scores.T + shared), model + own)
 
     def _own_degrees(self, rows: np.ndarray) -> float:
         """Satterthwaite's degrees of freedom over conditions; paired replicates are one group."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +16,11 @@ from jthermo.collapse.noise_fit import (
     rough_variance,
     with_common_noise,
 )
+from jthermo.collapse.read import Curves
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.spline import Lattice
 from jthermo.collapse.starts import starts
+from jthermo.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -144,16 +147,59 @@ def objective(solution: Solution) -> float:
 
 
 def search_bounds(averages: Averages) -> np.ndarray:
-    """Range of θ, (P, 2): neighbouring curves keep some overlap, and values scale within reason."""
+    """Range of θ, (P, 2): neighbouring curves keep some overlap, and values scale within reason.
+
+    Together the shifts stay within `max_knots` knots, which bounds the memory.
+    """
     means, settings = averages.means, averages.settings
     first = np.unique(means.condition, return_index=True)[1]
+    columns = means.binned(means.controls)[first].T
+    room = _room(averages) / max(len(columns), 1)
     bounds = []
-    for column in means.binned(means.controls)[first].T:
+    for column in columns:
         gaps = np.diff(np.unique(np.round(column, 9)))
         most = np.ptp(means.x) / np.median(gaps) if len(gaps) else settings.max_exponent
-        bounds.append(_exponent_bound(float(most), settings))
+        bounds.append(min(_exponent_bound(float(most), settings), room / np.ptp(column)))
     bounds += [settings.least_range] * means.heights.shape[1]
     return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
+
+
+def _room(averages: Averages) -> float:
+    """Length in log τ by which the shifts may extend the curves."""
+    means, settings = averages.means, averages.settings
+    return settings.max_knots * knot_spacing(averages) - float(np.ptp(means.x))
+
+
+def check_range(averages: Averages, curves: Curves, held: Mapping[str, float]) -> None:
+    """Refuse curves too far apart to be compared: they would need too many knots.
+
+    Raises:
+        InputError: held exponents or the recorded times put the curves too far apart, or a control
+            has a value far beyond the others.
+    """
+    means, settings = averages.means, averages.settings
+    room, length = _room(averages), float(np.ptp(means.x))
+    if room <= 0:
+        shifting = {name: power for name, power in held.items() if not name.startswith("value_")}
+        field, value = (
+            ("fixed", shifting) if any(shifting.values()) else (curves.time, curves.window)
+        )
+        remedy = (
+            f"the curves extend over e^{length:.3g} of τ, too far to be compared; give smaller "
+            "exponents, or curves whose times are nearer to each other"
+        )
+        raise InputError(field, value, remedy)
+    for name in curves.controls:
+        column = curves.controls.index(name)
+        logs = np.array([c.log_controls[column] for c in curves.conditions])
+        gaps = np.diff(np.unique(np.round(logs, 9)))
+        if name in held or not len(gaps):
+            continue
+        wanted = min(length / gaps.min(), settings.least_range)
+        if wanted * np.ptp(logs) > room:
+            far = float(np.exp(logs[np.argmax(np.abs(logs - np.median(logs)))]))
+            remedy = "is too far from the other values to be compared with them; drop those rows"
+            raise InputError(name, float(f"{far:.6g}"), remedy)
 
 
 def _exponent_bound(most: float, settings: Settings) -> float:

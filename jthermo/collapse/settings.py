@@ -37,6 +37,20 @@ class Settings:
     max_gap_share_at_end: float = 0.02
     # Times recorded by less than this share of the replicates are dropped. Chosen.
     min_tail_share: float = 0.5
+    # Fewest records of a curve, as a median over all replicates. Derivation: a curve has a level, a
+    # slope and a bend, and a fourth record is the first to test them.
+    min_records: int = 4
+    # Most settings of the controls. Safe bound on memory and time.
+    max_conditions: int = 200
+    # Most cells of the (replicate, time) matrix of one condition. Safe bound on memory: 0.5 GB.
+    max_cells: int = 50_000_000
+    # Values at least this large count as diverged. Safe bound: larger squares overflow.
+    max_value: float = 1e150
+    # Values whose range is below this many roundings of the largest one are flat. Chosen.
+    flat_roundings: float = 64.0
+    # Replicates that differ nowhere by more than this share of the range are copies. Safe bound:
+    # far below `min_error`.
+    min_scatter: float = 1e-9
 
     # ---- outliers.py: replicates that are left out ---------------------------------------------
 
@@ -64,6 +78,9 @@ class Settings:
     total_bins: int = 330
     # Fewest bins per condition. Safe bound: it matters with more than 16 conditions only.
     min_bins: int = 20
+    # Most bins of all conditions together. Safe bound on memory: the covariance components of 1600
+    # bins take 1 GB. It matters with more than 80 conditions only.
+    max_bins: int = 1600
 
     # ---- search.py, likelihood.py: the curve and its minimum -----------------------------------
 
@@ -73,6 +90,8 @@ class Settings:
     # Fewest records per curve that are assumed when the knots are placed. Safe bound for curves of
     # a few records.
     min_knots: int = 4
+    # Most knots of the range that is searched. Safe bound on memory: 16 lengths of a curve or more.
+    max_knots: int = 1000
     # Start, end and step of the scan over the log stiffness of the curve, relative to the
     # information per spline. Chosen: it reaches from interpolation to a straight line.
     stiffness_scan: tuple[float, float, float] = (-25.0, 12.1, 2.5)
@@ -212,6 +231,10 @@ class Settings:
     # Noise common to all replicates that is tried, as shares of the mean variance of the means.
     # Study: physics_first_passage.
     common_noise_shares: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    # Beyond the last of them the share grows by this factor while the evidence does. Chosen.
+    common_noise_growth: float = 3.0
+    # Accuracy of the log variance of common noise. Chosen: below its standard error.
+    common_noise_tolerance: float = 0.03
     # Gain in log likelihood that common noise must bring. Study: physics_first_passage; fits
     # without common noise gain as much once in a hundred.
     common_noise_gain: float = 3.0
@@ -341,7 +364,8 @@ class Settings:
 
     # ---- advice.py -------------------------------------------------------------------------------
 
-    # Factor on the replicates. Derivation: four times as many halve any interval.
+    # Factor on the replicates. Derivation: four times as many halve the interval, unless noise is
+    # common to all of them or the exponent drifts.
     advice_replicates: float = 4.0
     # Gaps of log c by which a control is extended. Chosen.
     advice_gaps: tuple[float, ...] = (1.0, 2.0)
@@ -360,6 +384,9 @@ class Settings:
 
     # Fewer replicates than this at some condition are noted. Chosen.
     few_replicates: int = 4
+    # Fewer records per curve than this are noted. Study: of 80 fits of a decay over 8 e-folds with
+    # 4 or 5 records and several replicates, 95 % intervals missed 12; of 40 with 6 records, none.
+    few_records: int = 6
 
 
 DEFAULT = Settings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -43,8 +44,12 @@ class Lattice:
         return matrix
 
 
-@lru_cache(maxsize=64)
+# Few entries, since each may have a million numbers.
+@lru_cache(maxsize=16)
 def penalty(number: int) -> np.ndarray:
     """D'D of the second differences D, (q, q). The array is shared: do not write to it."""
-    differences = np.diff(np.eye(number), n=2, axis=0)
-    return differences.T @ differences
+    difference, first = (1.0, -2.0, 1.0), np.arange(number - 2)
+    matrix = np.zeros((number, number))
+    for (i, a), (j, b) in product(enumerate(difference), repeat=2):
+        matrix[first + i, first + j] += a * b
+    return matrix

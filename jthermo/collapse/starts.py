@@ -149,6 +149,9 @@ def _pair_tables(means: Means, variance: np.ndarray, settings: Settings) -> _Tab
     noise = np.full((number, len(grid)), np.nan)
     for k, m in enumerate(members):
         values[k] = np.interp(grid, x[m], means.mean[m], left=np.nan, right=np.nan)
+        if not np.isfinite(values[k]).any():
+            # A curve shorter than a cell takes the nearest one.
+            values[k, np.argmin(np.abs(grid - x[m[0]]))] = means.mean[m].mean()
         noise[k] = np.interp(grid, x[m], variance[m])
     floor = (settings.start_noise * scale) ** 2
     unseen = 0.5 * np.log1p(np.nanvar(values) / (np.mean(variance) + floor))

@@ -48,7 +48,7 @@ def test_the_noise_of_the_slope_is_told_from_information():
 
 
 # Draws whose shares fall in steps: on a lattice, walkers can leave only at every other step.
-STAIRCASES = (15, 28)
+STAIRCASES = (11, 28)
 
 
 def holds(number, settings=DEFAULT):

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from jthermo.collapse import fit_collapse
+from jthermo.collapse.read import _cells
 from jthermo.errors import InputError
 
 RATES = np.array([0.05, 0.1, 0.2])
@@ -191,3 +192,269 @@ def test_jax_is_never_imported():
         "assert not {'jax', 'matplotlib'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def at_steps(number: int, num_replicates: int = 6, seed: int = 0) -> pd.DataFrame:
+    """The decay of `long_table` at fewer steps."""
+    table = long_table(seed, num_replicates)
+    return table[table.step.isin(STEPS[np.linspace(0, len(STEPS) - 1, number).astype(int)])]
+
+
+@pytest.mark.parametrize("num_records", [1, 2, 3])
+@pytest.mark.parametrize("num_replicates", [1, 6])
+def test_too_few_records_are_refused(num_records, num_replicates):
+    with pytest.raises(InputError, match=f"'{num_records} records per replicate': .*at least 4"):
+        fit_collapse(at_steps(num_records, num_replicates), ["learning_rate"])
+
+
+def test_few_records_are_enough_and_noted():
+    """Misses allowed: binomial(12, 0.05) exceeds 3 with probability 0.002."""
+    for number, noted in ((4, True), (5, True), (6, False)):
+        fits = [
+            fit_collapse(at_steps(number, replicates, seed), ["learning_rate"])
+            for replicates in (1, 2, 6)
+            for seed in range(4)
+        ]
+        exponents = [fit.exponents["learning_rate"] for fit in fits]
+        assert sum(not e.low < 2 < e.high for e in exponents) <= 3
+        assert all(abs(e.value - 2) < 0.2 for e in exponents)
+        for fit in fits:
+            assert ("few_records" in {note.code for note in fit.notes}) == noted
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_window_of_few_records_is_refused(number):
+    window = (0.5, float(STEPS[number - 1]) + 0.5)
+    with pytest.raises(InputError, match="at least 4; record more often, or widen the window"):
+        fit_collapse(long_table(num_replicates=1), ["learning_rate"], window=window)
+
+
+def test_a_curve_of_one_record_spoils_no_other():
+    table = long_table(num_replicates=1)
+    short = table[(table.learning_rate < 0.2) | (table.step == STEPS[9])]
+    exponent = fit_collapse(short, ["learning_rate"]).exponents["learning_rate"]
+    assert exponent.low < 2 < exponent.high
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e-300])
+def test_flat_values_are_refused(value):
+    table = long_table()
+    remedy = f"value = 'value': is flat: all its values are {value:g}"
+    for flat in (value, value * (1 + 1e-15 * table.value)):
+        for call in ({}, {"rescale": ["learning_rate"]}):
+            with pytest.raises(InputError, match=remedy):
+                fit_collapse(table.assign(value=flat), ["learning_rate"], **call)
+    small = table.assign(value=value + (abs(value) or 1.0) * 1e-10 * table.value)
+    exponent = fit_collapse(small, ["learning_rate"]).exponents["learning_rate"]
+    assert exponent.low < 2 < exponent.high
+
+
+def test_one_value_that_differs_tells_no_exponent():
+    table = long_table()
+    for change in (np.arange(len(table)) == 40, table.learning_rate):
+        fit = fit_collapse(table.assign(value=np.asarray(change, float)), ["learning_rate"])
+        assert not fit.identifiable["learning_rate"]
+        assert fit.collapsed is None
+
+
+def test_equal_replicates_count_as_one():
+    """Four copies of a curve say nothing of its noise: the answer is that of the curve alone."""
+    table = long_table(num_replicates=1)
+    copies = pd.concat([table.assign(seed=k) for k in range(4)])
+    one, four = fit_collapse(table, ["learning_rate"]), fit_collapse(copies, ["learning_rate"])
+    assert four.exponents == one.exponents
+    assert four.num_replicates == (1, 1)
+    assert [run.reason for run in four.left_out] == ["copy"] * 9
+    assert "copies" in {note.code for note in four.notes}
+    exact = copies.assign(value=1 / (1 + copies.step * copies.learning_rate**2))
+    exponent = fit_collapse(exact, ["learning_rate"]).exponents["learning_rate"]
+    assert exponent.low < 2 < exponent.high
+    assert 1e-7 < exponent.standard_error < 1e-4
+    # The same replicates with noise of their own are no copies.
+    noisy = copies.assign(
+        value=copies.value + 1e-6 * np.random.default_rng(1).normal(size=len(copies))
+    )
+    assert fit_collapse(noisy, ["learning_rate"]).num_replicates == (4, 4)
+
+
+def test_absolute_temperatures_are_times_like_any_other():
+    """Curves against T near 300 cannot shift far on τ = T·rate^p, so little memory is needed."""
+    table = long_table(num_replicates=1)
+    for width in (1.0, 50.0):
+        shift = 300 + 1e-3 * width * np.log(table.learning_rate / 0.1) / np.log(2)
+        step = shift + width * (np.log(table.step) / np.log(STEPS[-1]))
+        value = 1 / (1 + np.exp((step - shift - width / 2) / (width / 10)))
+        fit = fit_collapse(table.assign(step=step, value=value), ["learning_rate"])
+        wanted = -1e-3 * width / np.log(2) / (300 + width / 2)
+        assert fit.exponents["learning_rate"].value == pytest.approx(wanted, rel=0.02)
+        assert len(fit.advice()) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "call", "words"),
+    [
+        (
+            lambda t: t.assign(step=pd.Timestamp("2026-01-01") + pd.to_timedelta(t.step, unit="s")),
+            {},
+            r"step = '2026-01-01.*is a date; give the time elapsed",
+        ),
+        (
+            lambda t: t.assign(step=pd.to_timedelta(t.step, unit="s")),
+            {},
+            "step = .*total_seconds",
+        ),
+        (
+            lambda t: t.assign(learning_rate=pd.Timestamp("2026-01-01")),
+            {},
+            "learning_rate = '2026-01-01.*is a date",
+        ),
+        (lambda t: t.assign(value=t.value + 1j), {}, "value = .*is complex"),
+        (lambda t: t.assign(value=[10**400] * len(t)), {}, "value = 1000.*is not a number"),
+        (
+            lambda t: t.assign(learning_rate=t.learning_rate.replace(0.2, 1e300)),
+            {},
+            r"learning_rate = 1e\+300: is too far from the other values",
+        ),
+        (
+            lambda t: t.assign(learning_rate=t.learning_rate.replace(0.2, np.inf)),
+            {},
+            "learning_rate = inf: a power law needs finite controls > 0",
+        ),
+        (lambda t: t.assign(value=1e200 * t.value), {}, r"finite and below 1e\+150"),
+        (lambda t: t.assign(seed=range(len(t))), {}, "check that replicate= names the column"),
+        (lambda t: t.assign(seed=[[1]] * len(t)), {}, r"replicate = 'seed': holds \[1\]"),
+        (
+            lambda t: pd.concat([t, t[["value"]]], axis=1),
+            {},
+            "column = 'value': names 2 columns of the table",
+        ),
+        (
+            lambda t: t.set_axis(range(4), axis=1),
+            {"controls": [0], "replicate": 1, "time": 2, "value": 3},
+            r"controls = \(0,\): names are text; rename the columns",
+        ),
+        (lambda t: t.set_index("seed"), {}, "column = 'seed': is in the table's index"),
+        (lambda t: t, {"time": "learning_rate"}, "time = 'learning_rate': is a control already"),
+        (lambda t: t, {"value": "step"}, "value = 'step': is the time already"),
+        (lambda t: t, {"time": None}, "time = None: names are text"),
+        (lambda t: t, {"controls": None}, "controls = None: give a list of names"),
+        (lambda t: t, {"controls": [["learning_rate"]]}, "controls = .*names are text"),
+        (lambda t: t, {"seed": -1}, "seed = -1: give a whole number of at least 0"),
+        (lambda t: t, {"seed": "x"}, "seed = 'x': give a whole number"),
+        (lambda t: t, {"confidence": "x"}, "confidence = 'x': .*between 0 and 1"),
+        (lambda t: t, {"fixed": {"learning_rate": 1e300}}, "fixed = .*1e.300.*give smaller exp"),
+        (lambda t: t, {"fixed": {"learning_rate": True}}, "True: give a finite exponent"),
+        (lambda t: t, {"fixed": ["learning_rate"]}, "fixed = .*give numbers by name"),
+        (lambda t: t, {"correction": ["learning_rate"]}, "correction = .*give numbers by name"),
+        (lambda t: t, {"correction": {"learning_rate": -1e300}}, "at most 50 in size"),
+        (lambda t: t, {"rescale": 5}, r"rescale = 5: give names out of \['learning_rate'\]"),
+        (lambda t: t, {"settings": 3}, "settings = 3: give a Settings"),
+    ],
+)
+def test_hostile_tables_and_arguments_get_one_clear_line(change, call, words):
+    with pytest.raises(InputError, match=words) as caught:
+        fit_collapse(change(long_table()), **{"controls": ["learning_rate"], **call})
+    assert "\n" not in str(caught.value)
+
+
+def test_more_settings_than_a_fit_can_hold_are_refused():
+    rates = np.geomspace(0.01, 1, 5000)
+    table = pd.DataFrame({"rate": rates.repeat(5), "step": np.tile([1.0, 2, 3, 4, 5], 5000)})
+    table["value"] = 1 / (1 + table.rate * table.step)
+    with pytest.raises(InputError, match="take 5,000 settings, and a fit compares at most 200"):
+        fit_collapse(table, "rate", replicate=None)
+    clocks = np.random.default_rng(0).uniform(1, 2, size=(8000, 1)) * np.arange(1, 6)
+    own = pd.DataFrame({"seed": np.arange(8000).repeat(5), "step": clocks.ravel(), "rate": 1.0})
+    with pytest.raises(InputError, match="step = '40,000 different times of 8,000 replicates"):
+        fit_collapse(own.assign(value=own.step), "rate")
+
+
+def test_codes_of_many_controls_do_not_overflow():
+    """Eight controls of 500 values each have more combinations than a 64-bit integer can count."""
+    rng = np.random.default_rng(0)
+    controls = np.array([rng.permutation(500) for _ in range(8)]).T
+    assert len(np.unique(_cells(np.concatenate([controls, controls])))) == 500
+
+
+def test_two_populations_are_refused_in_tables_too():
+    table = long_table()
+    other = table.assign(value=table.value / 2, seed=table.seed + 100)
+    for kinds in (("a", "b"), (True, False), (0.1, 0.2)):
+        both = pd.concat([table.assign(kind=kinds[0]), other.assign(kind=kinds[1])])
+        with pytest.raises(InputError, match=r"column = 'kind': varies .*select one value.*drop"):
+            fit_collapse(both, ["learning_rate"])
+        array = run_array(both).assign_coords(
+            kind=(
+                "run",
+                [g.kind.iloc[0] for _, g in both.groupby(["learning_rate", "seed"], sort=False)],
+            )
+        )
+        with pytest.raises(InputError, match=r"coordinate = 'kind': varies .*select .*drop_vars"):
+            fit_collapse(array)
+    within = both.assign(seed=both.seed % 100, kind=np.where(both.step % 2, "a", "b"))
+    within = within.drop_duplicates(["learning_rate", "seed", "step"])
+    assert fit_collapse(within, ["learning_rate"]).collapsed
+    within["kind"] = np.where((within.step + within.seed) % 2, "a", "b")
+    with pytest.raises(InputError, match="column = 'kind': varies"):
+        fit_collapse(within, ["learning_rate"])
+
+
+def test_columns_that_are_no_setting_are_left_alone():
+    table = long_table()
+    run = table.groupby(["learning_rate", "seed"]).ngroup()
+    rng = np.random.default_rng(0)
+    wide = table.assign(
+        run=run,
+        name=run.map("run-{}".format),
+        data_seed=table.seed + 1000,
+        rate_name=table.learning_rate.map(str),
+        epoch=table.step // 100,
+        phase=np.where(table.step < 100, "early", "late"),
+        loss=rng.normal(size=len(table)).round(1),
+        constant="x",
+        missing=np.nan,
+        cells=[[1]] * len(table),
+    )
+    assert fit_collapse(wide, ["learning_rate"]).exponents == (
+        fit_collapse(table, ["learning_rate"]).exponents
+    )
+
+
+def test_times_without_a_logarithm_are_counted():
+    table = long_table()
+    start = table[table.step == 1].assign(step=0)
+    fit = fit_collapse(pd.concat([table, start]), ["learning_rate"])
+    assert fit.exponents == fit_collapse(table, ["learning_rate"]).exponents
+    assert f"  records left out: 18 of {len(table) + 18} (step ≤ 0 or missing)" in fit.summary()
+    assert fit.to_dict()["num_records_left_out"] == 18
+    assert "times_left_out" not in {note.code for note in fit.notes}
+    signed = fit_collapse(pd.concat([table, table.assign(step=-table.step)]), ["learning_rate"])
+    (note,) = (note for note in signed.notes if note.code == "times_left_out")
+    assert note.message.startswith(f"{len(table)} of {2 * len(table)} records have step < 0")
+    assert "records left out" not in fit_collapse(table, ["learning_rate"]).summary()
+
+
+def test_a_replicate_without_a_label_keeps_its_own_name():
+    table = long_table()
+    table["seed"] = table.seed.astype(float).where(table.seed != 2)
+    table["value"] = table.value.where(table.seed.notna())
+    left_out = fit_collapse(table, ["learning_rate"]).left_out
+    assert len(left_out) == 3
+    assert all(np.isnan(run.replicate) for run in left_out)
+
+
+def test_a_replicate_on_its_way_to_infinity_is_left_out():
+    table = long_table()
+    grown = table.learning_rate.eq(0.1) & table.seed.eq(3)
+    table.loc[grown & (table.step > 10), "value"] = 1e300
+    fit = fit_collapse(table, ["learning_rate"])
+    assert [(run.replicate, run.reason) for run in fit.left_out] == [(3, "non-finite")]
+
+
+def test_an_exponent_far_off_is_refused_by_the_profile():
+    fit = fit_collapse(long_table(), ["learning_rate"])
+    with pytest.raises(InputError, match="shifts the curves too far apart"):
+        fit.profile("learning_rate", [1e6])
+    for value in (np.nan, np.inf):
+        with pytest.raises(InputError, match=r"values = .*give finite values"):
+            fit.profile("learning_rate", [value])

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from jthermo.collapse import fit_collapse
 from jthermo.collapse.noise_covariance import Bins, Sample, ages_of, estimate_weights, kernels
 from jthermo.collapse.settings import DEFAULT
 from scripts.collapse_study.families import FAMILIES
@@ -98,3 +100,54 @@ def test_quality_of_exact_lines_is_zero_and_of_shifted_ones_is_not():
     moved = [same[0], (x + 0.1, 2 * x, error)]
     assert quality(moved)[0] > 100
     assert quality([same[0], (x + 5, 2 * x, error)]) == (np.inf, 0)
+
+
+def with_common(size: float, seed: int, num_replicates: int = 4, num_records: int = 60):
+    """A decay from 0.98 to 0.015 whose replicates share noise of standard deviation `size`."""
+    rng = np.random.default_rng([seed, int(1e4 * size)])
+    step, frames = np.geomspace(1, 1000, num_records), []
+    for c in (0.5, 1.0, 2.0):
+        mean = 1 / (1 + step * c / 30) + size * rng.standard_normal(num_records)
+        for r in range(num_replicates):
+            value = mean + 0.012 * rng.standard_normal(num_records)
+            frames.append(pd.DataFrame({"c": c, "seed": f"{c}-{r}", "step": step, "value": value}))
+    return pd.concat(frames)
+
+
+@pytest.mark.parametrize(
+    ("size", "num_records"), [(0.008, 60), (0.016, 60), (0.03, 60), (0.016, 300)]
+)
+def test_common_noise_is_found_with_its_uncertainty(size, num_records):
+    """Also larger than the replicates' own. Binomial(5, 0.05) exceeds 2 with probability 0.001."""
+    fits = [
+        fit_collapse(with_common(size, seed, num_records=num_records), ["c"]) for seed in range(5)
+    ]
+    truth = size / 0.967
+    limits = [fit.common_noise_interval for fit in fits]
+    assert sum(not low <= truth <= high for low, high in limits) <= 2
+    assert np.mean([fit.common_noise for fit in fits]) == pytest.approx(truth, rel=0.1)
+    assert all(high < 1.8 * low for low, high in limits)
+    hits = [fit.exponents["c"].low < 1 < fit.exponents["c"].high for fit in fits]
+    assert sum(hits) >= 3
+
+
+def test_no_common_noise_is_found_where_there_is_none():
+    """Fits without it gain the evidence once in a hundred."""
+    fits = [fit_collapse(with_common(0.0, seed), ["c"]) for seed in range(8)]
+    assert sum(fit.common_noise > 0 for fit in fits) <= 1
+    assert sum(fit.common_noise_interval == (0.0, 0.0) for fit in fits) >= 7
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0.0, 0.49), (0.01, 0.87)])
+def test_advice_knows_that_replicates_do_not_help_against_common_noise(size, expected):
+    promised, measured = [], []
+    for seed in range(6):
+        many = with_common(size, seed, 16)
+        few = many[many.seed.str.split("-").str[-1].astype(int) < 4]
+        fits = [fit_collapse(table, ["c"]) for table in (few, many)]
+        promised.append(next(a.ratio for a in fits[0].advice() if a.change == "replicates"))
+        four, sixteen = (fit.exponents["c"].high - fit.exponents["c"].low for fit in fits)
+        measured.append(sixteen / four)
+    # Medians, because common noise is found once in a hundred draws without it.
+    assert np.median(promised) == pytest.approx(np.median(measured), rel=0.1)
+    assert np.median(promised) == pytest.approx(expected, abs=0.04)
