@@ -204,7 +204,6 @@ def _one_by_one(function: Callable[..., Any], *blocked: Any) -> Any:
     XLA would otherwise dissolve a loop of one iteration, and round differently where a device has a
     single block.
     """
-
     size = len(jax.tree.leaves(blocked)[0])
     # Behind the barrier an array that `function` does not use keeps its sharding as well.
     count, blocked = jax.lax.optimization_barrier((jnp.int32(size), blocked))
