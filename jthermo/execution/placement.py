@@ -219,6 +219,9 @@ def _one_by_one(function: Callable[..., Any], *blocked: Any) -> Any:
     XLA would otherwise dissolve a loop of one iteration, and round differently where a device has a
     single block.
     """
+    size = len(jax.tree.leaves(blocked)[0])
+    # Behind the barrier an array that `function` does not use keeps its sharding as well.
+    count, blocked = jax.lax.optimization_barrier((jnp.int32(size), blocked))
 
     def body(i: jax.Array, filled: Any) -> Any:
         block = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), blocked)
@@ -228,7 +231,6 @@ def _one_by_one(function: Callable[..., Any], *blocked: Any) -> Any:
             function(*block),
         )
 
-    count = len(jax.tree.leaves(blocked)[0])
     shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], blocked))
-    filled = jax.tree.map(lambda s: jax.lax.empty((count, *s.shape), s.dtype), shapes)
-    return jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(count)), body, filled)
+    filled = jax.tree.map(lambda s: jax.lax.empty((size, *s.shape), s.dtype), shapes)
+    return jax.lax.fori_loop(0, count, body, filled)
