@@ -75,12 +75,12 @@ def identify(
             reach = _reach(likelihood, best, axis, t * error, bounds)
             known[d] = reach is not None
             reaches[d] = reach or (0.0, 0.0)
-    overlaps = _overlaps(likelihood, best)
-    if overlaps.min() < settings.min_overlap:
-        share = f"{100 * overlaps.min():.0f} %"
+    shares = overlaps(likelihood, best)
+    if shares.min() < settings.min_overlap:
+        share = f"{100 * shares.min():.0f} %"
         message = f"at the best exponents a curve shares only {share} of its length with others"
         notes.append(Note("poor_overlap", message))
-        known &= overlaps.mean() > settings.min_mean_overlap
+        known &= shares.mean() > settings.min_mean_overlap
     ended = _at_bound(best.theta, bounds, settings)
     if ended.any():
         message = f"an exponent reached the end of the range that was searched, {bounds.tolist()}"
@@ -124,8 +124,16 @@ def _reach(
     if 2 * half > settings.max_interval_share * max(high, -low):
         return None
 
+    compared = overlaps(likelihood, best).min() >= settings.min_overlap
+
     def lost(step: float) -> float:
-        return likelihood.solve(best.theta + step * axis).objective - best.objective
+        trial = likelihood.solve(best.theta + step * axis)
+        loss = trial.objective - best.objective
+        # Curves that are shifted apart fit anything, and are no rival to curves that overlap.
+        apart = compared and loss < settings.min_loss
+        if apart and overlaps(likelihood, trial).min() < settings.min_overlap:
+            return np.inf
+        return loss
 
     line = np.linspace(low, high, settings.scan_points)
     if all(lost(step) >= settings.min_loss for step in line if abs(step) > 2 * half):
@@ -153,8 +161,9 @@ def _featureless(likelihood: CurveLikelihood, best: Solution) -> bool:
 
     A curve of q numbers gains about q in χ² by chance.
     """
-    target = likelihood.whiten(likelihood.means.mean)
-    level = likelihood.whiten(likelihood.means.height(best.theta)[:, None])[:, 0]
+    means = likelihood.means
+    target = likelihood.whiten(means.target(best.theta))
+    level = likelihood.whiten(means.weight(best.theta))
     constant = target @ target - (level @ target) ** 2 / (level @ level)
     left, freedom = _residual(likelihood, best)
     chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
@@ -168,14 +177,14 @@ def _without_penalty(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     length = np.median(lengths)
     at = means.log_tau(best.theta)
     cell = (length or 1.0) / likelihood.settings.free_cells
-    lattice = Lattice(max(cell, likelihood.lattice.spacing))
+    lattice = Lattice(max(cell, likelihood.lattice.spacing), likelihood.lattice.broken)
     basis = likelihood.whiten(means.basis(lattice, best.theta, lattice.span(at)))
     white = likelihood.whiten(likelihood.gradient(best))
     left = white - basis @ np.linalg.lstsq(basis, white, rcond=1e-8)[0]
     return left.T @ left
 
 
-def _overlaps(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+def overlaps(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     """Share of each curve's records that lie within the span of another curve, (K,)."""
     at = likelihood.means.binned(likelihood.means.log_tau(best.theta))
     condition = likelihood.means.condition
@@ -209,7 +218,7 @@ def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) 
     condition = likelihood.means.condition
     spans = [(at[condition == k].min(), at[condition == k].max()) for k in np.unique(condition)]
     shared = np.sum([(at >= low) & (at <= high) for low, high in spans], axis=0) >= 2
-    if _overlaps(likelihood, rival).min() < settings.min_overlap or not shared.any():
+    if overlaps(likelihood, rival).min() < settings.min_overlap or not shared.any():
         return False
     features = settings.min_rival_features * np.ptp(rival.fitted)
     return bool(np.ptp(rival.fitted[shared]) > features)
@@ -218,8 +227,8 @@ def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) 
 def _residual(likelihood: CurveLikelihood, solution: Solution) -> tuple[float, float]:
     """Weighted sum of squares and its degrees of freedom."""
     basis = solution.whitened_basis
-    resid = likelihood.whiten(likelihood.means.mean) - basis @ solution.beta
+    resid = likelihood.residual(solution)
     gram = basis.T @ basis
-    normal = gram + likelihood.stiffness * penalty(solution.span[1])
+    normal = gram + likelihood.stiffness * penalty(solution.span)
     used = np.trace(np.linalg.solve(normal, gram))
     return float(resid @ resid), float(len(resid) - used)

@@ -86,8 +86,14 @@ def infer(
     t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
     identified = identify(likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds)
     outcome = _outcome(optimum, spread.influence, scatter, rng)
+    if optimum.strict is not None:
+        strict = optimum.strict
+        scatter = Scatter(averages, strict.noise, strict.share, strict.omega())
+        influence = _errors(strict.likelihood, strict.best, scatter).influence
+        outcome = _outcome(strict, influence, scatter, rng)
+        scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
 
-    exponents = directions.basis @ best.theta
+    exponents = directions.numbers(best.theta)
     variances = np.diag(directions.basis @ spread.covariance @ directions.basis.T)
     errors = np.sqrt(np.maximum(variances, 0.0))
     sure = determined(directions, identified, settings)
@@ -238,7 +244,7 @@ def _misfit(optimum: Optimum, windows: np.ndarray, scatter: Scatter) -> float:
 def _normal(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     """M = B'Ω⁻¹B + λD'D, (q, q)."""
     gram = best.whitened_basis.T @ best.whitened_basis
-    return gram + likelihood.stiffness * penalty(best.span[1])
+    return gram + likelihood.stiffness * penalty(best.span)
 
 
 def _curve(

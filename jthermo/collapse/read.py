@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from jthermo.collapse.forms import Clock, Form
 from jthermo.collapse.settings import Settings
 from jthermo.errors import InputError
 
@@ -19,16 +20,19 @@ class Condition:
 
     Attributes:
         log_controls: natural logs of the controls, (P,).
-        log_time: natural log of the recorded times, increasing, (T,).
+        log_time: natural log of the recorded times, increasing, or asinh of signed ones, as
+            :class:`Clock` places them, (T,).
         values: one row per replicate, NaN where nothing was recorded, (S, T).
         labels: the replicates' codes, (S,). The same code at another condition means that the two
             runs are paired.
+        errors: published standard errors, like `values`; None if the replicates' scatter is used.
     """
 
     log_controls: np.ndarray
     log_time: np.ndarray
     values: np.ndarray
     labels: np.ndarray
+    errors: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Curves:
         label_names: the replicates' own labels, by code.
         left_out: replicates that are not used.
         window: first and last time used.
+        clock: the axis of the times.
+        log_above: the number whose distance to the value is compared on a log scale; None if
+            values are compared as they are.
     """
 
     controls: tuple[str, ...]
@@ -61,6 +68,12 @@ class Curves:
     label_names: tuple[object, ...]
     left_out: tuple[LeftOut, ...]
     window: tuple[float, float]
+    clock: Clock = field(default_factory=Clock)
+    log_above: float | None = None
+
+    def compared(self, values: np.ndarray) -> np.ndarray:
+        """The numbers that are averaged: the values, or the logs of what exceeds `log_above`."""
+        return values if self.log_above is None else np.log(values - self.log_above)
 
     @property
     def paired(self) -> bool:
@@ -80,6 +93,7 @@ class Table:
         values: (n,).
         label_names: the replicates' own labels, by code.
         value_name: name of the value.
+        errors: published standard errors of the values, (n,), or None.
     """
 
     controls: np.ndarray
@@ -88,6 +102,7 @@ class Table:
     values: np.ndarray
     label_names: tuple[object, ...]
     value_name: str
+    errors: np.ndarray | None = None
 
 
 def read_curves(
@@ -97,10 +112,13 @@ def read_curves(
     time: str,
     replicate: str | None,
     value: str,
-    window: tuple[float, float] | None,
+    error: str | xr.DataArray | None = None,
+    form: Form,
     settings: Settings,
 ) -> Curves:
-    """Group the raw replicates by their controls. Times ≤ 0 and padding are dropped: τ needs log t.
+    """Group the raw replicates by their controls. Padding is dropped.
+
+    So are times ≤ 0 where τ needs log t, which is unless there is a critical point.
 
     Raises:
         InputError: a column is missing, a control is not positive, something else varies, or
@@ -108,9 +126,9 @@ def read_curves(
     """
     names = _control_names(controls)
     if isinstance(data, pd.DataFrame):
-        table = _from_frame(data, names, time, replicate, value)
+        table = _from_frame(data, names, time, replicate, value, error)
     elif isinstance(data, xr.DataArray):
-        table = _from_array(data, names, time, replicate)
+        table = _from_array(data, names, time, replicate, error)
     else:
         raise InputError(
             "data",
@@ -118,20 +136,13 @@ def read_curves(
             "give an xarray.DataArray (one variable, such as ds.activation_rate) or a tidy "
             "pandas.DataFrame",
         )
-    low, high = _window(window)
     if not len(table.values):
         raise InputError(
             "data",
             "0 rows",
             "there is nothing to fit; give raw replicates, one row per recorded value",
         )
-    if not (table.time > 0).any():
-        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
-    usable = (table.time > 0) & (table.time >= low) & (table.time <= high)
-    if not usable.any():
-        raise InputError(
-            "window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}"
-        )
+    clock, usable = _usable(table, names, time, form, settings)
     bad = ~(np.isfinite(table.controls) & (table.controls > 0)) & usable[:, None]
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -140,7 +151,56 @@ def read_curves(
             float(table.controls[row, column]),
             "a power law needs controls > 0; drop those rows or fit another control",
         )
-    return _group(table, usable, names, time, settings)
+    _check_errors(table, usable)
+    above = form.log_above
+    if above is not None and (low := usable & (table.values <= above)).any():
+        remedy = (
+            f'scale="log" takes values > {above:g}; drop those records, or give an offset below'
+        )
+        raise InputError(table.value_name, float(table.values[low][0]), remedy)
+    return _group(table, usable, names, time, clock, above, settings)
+
+
+def _usable(
+    table: Table, names: tuple[str, ...], time: str, form: Form, settings: Settings
+) -> tuple[Clock, np.ndarray]:
+    """The clock, and which rows lie on it and in the windows, (n,)."""
+    there = np.isfinite(table.time)
+    finite = there & np.isfinite(table.values)
+    inner, core = settings.clock_inner_share, settings.clock_core_share
+    clock = Clock.of(form, table.time[finite], inner, core)
+    signed = clock.given is not None
+    positive = there if signed else table.time > 0
+    if not positive.any():
+        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
+    low, high = _window(form.window, signed)
+    usable = positive & (table.time >= low) & (table.time <= high)
+    if not usable.any():
+        least = "" if signed else " > 0"
+        raise InputError(
+            "window", (low, high), f"no {time}{least} lies in it; widen it or check {time!r}"
+        )
+    if (clocked := form.clock_powers(names)) is not None:
+        low, high, powers = clocked
+        with np.errstate(all="ignore"):
+            tau = (table.time - clock.origin) * np.prod(table.controls**powers, axis=1)
+        usable &= (tau >= low) & (tau <= high)
+        if not usable.any():
+            remedy = f"no record lies in it, since τ goes from {np.nanmin(tau):.3g} to "
+            raise InputError("clock_window", (low, high), f"{remedy}{np.nanmax(tau):.3g}; widen it")
+    if not clock.signed:
+        usable &= table.time > clock.origin
+    return clock, usable
+
+
+def _check_errors(table: Table, usable: np.ndarray) -> None:
+    """Refuse standard errors that are not positive."""
+    if table.errors is None:
+        return
+    bad = usable & np.isfinite(table.values) & ~(table.errors > 0)
+    if bad.any():
+        remedy = "a standard error must be > 0; drop those rows, or give no error"
+        raise InputError("error", float(table.errors[bad][0]), remedy)
 
 
 def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
@@ -150,14 +210,14 @@ def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _window(window: tuple[float, float] | None) -> tuple[float, float]:
+def _window(window: tuple[float, float] | None, signed: bool) -> tuple[float, float]:
     if window is None:
-        return 0.0, np.inf
+        return -np.inf if signed else 0.0, np.inf
     try:
         low, high = (float(edge) for edge in window)
     except (TypeError, ValueError):
         low, high = 1.0, 0.0
-    if not 0 <= low < high:
+    if not (low < high and (signed or low >= 0)):
         raise InputError("window", window, "give (low, high) in units of time with 0 ≤ low < high")
     return low, high
 
@@ -181,9 +241,15 @@ def _is_number(value: object) -> bool:
 
 
 def _from_frame(
-    frame: pd.DataFrame, names: tuple[str, ...], time: str, replicate: str | None, value: str
+    frame: pd.DataFrame,
+    names: tuple[str, ...],
+    time: str,
+    replicate: str | None,
+    value: str,
+    error: str | xr.DataArray | None,
 ) -> Table:
     wanted = [*names, time, value] + ([replicate] if replicate is not None else [])
+    wanted += [error] if isinstance(error, str) else []
     for name in wanted:
         if name not in frame.columns:
             raise InputError(
@@ -201,11 +267,16 @@ def _from_frame(
         values=_numbers(frame[value].to_numpy(), value),
         label_names=tuple(labels.tolist()),
         value_name=value,
+        errors=_numbers(frame[error].to_numpy(), error) if isinstance(error, str) else None,
     )
 
 
 def _from_array(
-    array: xr.DataArray, names: tuple[str, ...], time: str, replicate: str | None
+    array: xr.DataArray,
+    names: tuple[str, ...],
+    time: str,
+    replicate: str | None,
+    error: str | xr.DataArray | None,
 ) -> Table:
     wanted = [*names, time] + ([replicate] if replicate is not None else [])
     for name in wanted:
@@ -225,6 +296,11 @@ def _from_array(
 
     cells = np.zeros(array.size, int) if replicate is None else flat(replicate)
     codes, labels = pd.factorize(cells, sort=False)
+    errors = None
+    if error is not None:
+        there = array.coords[error] if isinstance(error, str) else error
+        there = there.broadcast_like(array).transpose(*array.dims)
+        errors = _numbers(there.values, "error").ravel()
     return Table(
         controls=np.column_stack([_numbers(flat(name), name) for name in names]),
         time=_numbers(flat(time), time),
@@ -232,6 +308,7 @@ def _from_array(
         values=_numbers(array.values, str(array.name)).ravel(),
         label_names=tuple(labels.tolist()),
         value_name="value" if array.name is None else str(array.name),
+        errors=errors,
     )
 
 
@@ -270,7 +347,13 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
 
 
 def _group(
-    table: Table, usable: np.ndarray, names: tuple[str, ...], time: str, settings: Settings
+    table: Table,
+    usable: np.ndarray,
+    names: tuple[str, ...],
+    time: str,
+    clock: Clock,
+    log_above: float | None,
+    settings: Settings,
 ) -> Curves:
     """One condition per setting of the controls, without replicates that diverged."""
     cell = np.zeros(len(table.values), int)
@@ -283,7 +366,7 @@ def _group(
     rows = np.flatnonzero(usable)[order]
     for chunk in np.split(rows, np.flatnonzero(np.diff(cell[rows])) + 1):
         setting = dict(zip(names, table.controls[chunk[0]].tolist(), strict=True))
-        x, values, recorded, labels = _pivot(table, chunk, setting, time)
+        x, values, errors, recorded, labels = _pivot(table, chunk, setting, time, clock)
         keep = []
         for row, label in enumerate(labels):
             if _diverged(values[row][recorded[row]], settings):
@@ -294,8 +377,15 @@ def _group(
             values, recorded = np.where(np.isfinite(values), values, np.nan)[keep], recorded[keep]
             if recorded.mean() < settings.own_clock_share:
                 x, values = _common_clock(x, values)
-            x, values = _coarsen(x, values, settings)
-            conditions.append(Condition(np.log(table.controls[chunk[0]]), x, values, labels[keep]))
+            if errors is not None:
+                errors = errors[keep]
+            if errors is not None and len(keep) == 1:
+                seen = np.isfinite(values[0])
+                x, values, errors = x[seen], values[:, seen], errors[:, seen]
+            else:
+                x, values = _coarsen(x, values, settings)
+            log_controls = np.log(table.controls[chunk[0]])
+            conditions.append(Condition(log_controls, x, values, labels[keep], errors))
     if not conditions:
         raise InputError(
             "value",
@@ -316,12 +406,14 @@ def _group(
         label_names=table.label_names,
         left_out=tuple(left_out),
         window=(float(table.time[usable].min()), float(table.time[usable].max())),
+        clock=clock,
+        log_above=log_above,
     )
 
 
 def _pivot(
-    table: Table, chunk: np.ndarray, setting: dict[str, float], time: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    table: Table, chunk: np.ndarray, setting: dict[str, float], time: str, clock: Clock
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
     """One condition's rows as a (replicate, time) matrix on the union of the recorded times."""
     times, column = np.unique(table.time[chunk], return_inverse=True)
     labels, row = np.unique(table.replicate[chunk], return_inverse=True)
@@ -337,7 +429,11 @@ def _pivot(
         )
     values = np.full(recorded.shape, np.nan)
     values[row, column] = table.values[chunk]
-    return np.log(times), values, recorded, labels
+    errors = None
+    if table.errors is not None:
+        errors = np.full(recorded.shape, np.nan)
+        errors[row, column] = table.errors[chunk]
+    return clock.place(times), values, errors, recorded, labels
 
 
 def _diverged(row: np.ndarray, settings: Settings) -> bool:

@@ -65,6 +65,7 @@ def likelihood_profile(fit: FitState, name: str, values: np.ndarray) -> np.ndarr
     wide = np.stack([rest - room, rest + room], axis=-1).reshape(-1, 2)
     lost = []
     for value in np.asarray(values, dtype=float):
-        held = replace(likelihood, means=likelihood.means.holding(position, value))
+        component = fit.directions.component(name, value)
+        held = replace(likelihood, means=likelihood.means.holding(position, component))
         lost.append(held.minimise(held.solve(rest), wide).objective - best.objective)
     return np.array(lost)

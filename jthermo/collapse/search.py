@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jthermo.collapse.averages import Averages
+from jthermo.collapse.identifiability import overlaps
 from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
 from jthermo.collapse.noise_covariance import NoiseCovariance
 from jthermo.collapse.noise_fit import (
     diagonal_blocks,
     learn_noise,
+    published,
     rough_variance,
     with_common_noise,
 )
@@ -32,6 +34,7 @@ class Optimum:
         share: n_ij/(n_i n_j) of each block.
         bounds: of θ, (P, 2).
         variance: of each mean, as if its points were independent, (N,).
+        strict: the optimum under published errors alone, by which the verdict is; None without.
     """
 
     likelihood: CurveLikelihood
@@ -41,6 +44,7 @@ class Optimum:
     share: list[np.ndarray]
     bounds: np.ndarray
     variance: np.ndarray
+    strict: Optimum | None = None
 
     def omega(self) -> np.ndarray:
         """Covariance of the means by the noise model, (N, N)."""
@@ -77,7 +81,7 @@ def first_basins(averages: Averages) -> Basins:
     settings, means = averages.settings, averages.means
     bounds = search_bounds(averages)
     variance = rough_variance(averages)
-    lattice = Lattice(knot_spacing(averages))
+    lattice = Lattice(knot_spacing(averages), averages.broken)
     candidates = starts(means, variance, bounds, settings) if len(bounds) else [np.zeros(0)]
     whiten = Whitener.of(diagonal_blocks(averages, variance))
     white = CurveLikelihood(means, lattice, whiten, 1.0, settings)
@@ -87,13 +91,45 @@ def first_basins(averages: Averages) -> Basins:
         white.minimise(start, bounds, tolerance=settings.coarse_tolerance)
         for start in solutions[: settings.num_basins]
     ]
-    return Basins(white, distinct(minima, lattice), bounds, variance)
+    return Basins(white, _comparing(white, distinct(minima, lattice)), bounds, variance)
+
+
+def _comparing(likelihood: CurveLikelihood, minima: list[Solution]) -> list[Solution]:
+    """The minima whose curves overlap and nearly coincide, if only the best one shifts them apart.
+
+    Curves without overlap fit perfectly, and say nothing. Where other exponents bring them within
+    a small share of their range, these are what a user looks for, and the verdict tells the rest.
+    """
+    settings = likelihood.settings
+
+    def compares(solution: Solution) -> bool:
+        return bool(overlaps(likelihood, solution).min() >= settings.min_overlap)
+
+    if compares(minima[0]):
+        return minima
+    near = []
+    for solution in filter(compares, minima[1:]):
+        weight = likelihood.means.weight(solution.theta)
+        miss = np.sqrt(np.mean(((likelihood.means.mean - solution.fitted) / weight) ** 2))
+        at = likelihood.means.log_tau(solution.theta)
+        if miss < settings.near_misfit * np.ptp(likelihood.curve(solution, at)):
+            near.append(solution)
+    return near or minima
 
 
 def refine(averages: Averages, basins: Basins) -> Optimum:
     """Estimate the noise at the best minimum, and minimise again under it."""
     settings, bounds = averages.settings, basins.bounds
     best = basins.minima[0]
+    strict = None
+    if averages.errors is not None:
+        # Under independent published errors the basins are at their bottom, but for the tolerance.
+        strict_noise, share = published(averages)
+        white = basins.likelihood.with_best_stiffness(best.theta)
+        best = white.minimise(white.solve(best.theta), bounds)
+        strict = Optimum(
+            white, best, basins.minima[1:], strict_noise, share, bounds, basins.variance
+        )
     noise, share = learn_noise(averages, basins.likelihood, best)
     likelihood = replace(basins.likelihood, whiten=Whitener.of(noise.covariances(share)))
     likelihood = likelihood.with_best_stiffness(best.theta)
@@ -113,7 +149,7 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
     near = [basin.theta for basin in minima[1:] if basin.objective < worst]
     rivals = [_minimum(likelihood, theta, bounds) for theta in near]
     rivals = distinct([best, *rivals], likelihood.lattice)[1:]
-    return Optimum(likelihood, best, rivals, noise, share, bounds, basins.variance)
+    return Optimum(likelihood, best, rivals, noise, share, bounds, basins.variance, strict)
 
 
 def _minima(
@@ -152,8 +188,8 @@ def search_bounds(averages: Averages) -> np.ndarray:
         gaps = np.diff(np.unique(np.round(column, 9)))
         most = np.ptp(means.x) / np.median(gaps) if len(gaps) else settings.max_exponent
         bounds.append(_exponent_bound(float(most), settings))
-    bounds += [settings.least_range] * means.heights.shape[1]
-    return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
+    bounds += [settings.least_range] * means.num_heights
+    return np.concatenate([np.array([[-b, b] for b in bounds]).reshape(-1, 2), averages.limits])
 
 
 def _exponent_bound(most: float, settings: Settings) -> float:

@@ -38,6 +38,12 @@ class Settings:
     # Times recorded by less than this share of the replicates are dropped. Chosen.
     min_tail_share: float = 0.5
 
+    # Share of the records that lie so near to a critical point that a signed clock is linear there.
+    # Chosen.
+    clock_inner_share: float = 0.25
+    # The same if all lie on one side, or if the curve has two branches. Chosen.
+    clock_core_share: float = 0.02
+
     # ---- outliers.py: replicates that are left out ---------------------------------------------
 
     # Fewest replicates whose median absolute deviation is used. Derivation: two are equally far
@@ -104,6 +110,9 @@ class Settings:
     # Minima worse than the best by this log likelihood are dropped before the final noise is known.
     # Safe bound: re-estimating the noise never promoted one in the study.
     hopeless_loss: float = 150.0
+    # Root mean square distance of overlapping curves from the common one, in units of its range, at
+    # which they are preferred to curves that fit because they are shifted apart. Chosen.
+    near_misfit: float = 0.05
     # Times the noise is estimated again at the best exponents. Study: with one round intervals are
     # some per cent wider, a fourth changes little.
     noise_rounds: int = 2
@@ -126,8 +135,18 @@ class Settings:
     start_overlap_cost: float = 10.0
     # Shift by which some pair must differ between two starts, in lengths of a curve. Safe bound.
     start_separation: float = 0.0625
-    # Candidates per exponent of the value's scale. Chosen.
-    start_heights: int = 33
+    # Candidates per exponent of the value's scale, with one, two and three of them. Safe bound: the
+    # minimiser refines the starts.
+    start_heights: tuple[int, int, int] = (161, 33, 13)
+    # Candidates for an offset of the value. Chosen.
+    start_offsets: int = 12
+    # Candidates per unknown of a signed clock, with one, two and three of them. Chosen: it bounds
+    # the time.
+    start_signed_grid: tuple[int, int, int] = (241, 61, 17)
+    # Most pairs of conditions that are compared on a signed clock. Safe bound on time.
+    start_signed_pairs: int = 10
+    # Most records per curve that are compared on a signed clock. Safe bound on time.
+    start_records: int = 24
     # Candidates per exponent of a control, with one, two and three controls. Safe bound: the
     # minimiser refines the starts.
     start_grid: tuple[int, int, int] = (601, 121, 41)
@@ -218,6 +237,8 @@ class Settings:
     # Most degrees of freedom that the covariance model counts as. Study: it is only a model, so it
     # must not outvote many replicates.
     model_degrees: float = 20.0
+    # Degrees of freedom of published standard errors. Chosen: they count as known.
+    published_degrees: float = 1e6
     # Least and most degrees of freedom of noise estimated from residuals. Study: white_1, memory_1.
     # Half of these widen the intervals by some 60 %, twice of these narrow them by 20 %.
     single_degrees: tuple[float, float] = (4.0, 60.0)

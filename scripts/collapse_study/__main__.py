@@ -4,6 +4,7 @@
 python scripts/collapse_study --draws 20 --salt 1 --families white_3 false_plateau
 python scripts/collapse_study --draws 5 --salt 1 --rivals
 python scripts/collapse_study --draws 40 --salt 1 --powers
+python scripts/collapse_study --draws 20 --salt 1 --forms
 python scripts/collapse_study --draws 4 --salt 1 --perturb
 """
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from jthermo.collapse import fit_collapse
 from scripts.collapse_study import perturb
 from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.forms import FORMS
 from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
 from scripts.collapse_study.rivals import RULES, rival
 from scripts.collapse_study.scoring import Fitter, ours, score_family, table
@@ -89,10 +91,11 @@ def main() -> None:
     parser.add_argument(
         "--families",
         nargs="*",
-        choices=list(FAMILIES),
+        choices=[*FAMILIES, *FORMS],
         metavar="NAME",
         help="all by default, or with --perturb one of each kind: " + ", ".join(FAMILIES),
     )
+    parser.add_argument("--forms", action="store_true", help="the families of scaling forms")
     parser.add_argument("--rivals", action="store_true", help="compare with the quality S")
     parser.add_argument("--powers", action="store_true", help="fit the power of a correction")
     parser.add_argument(
@@ -105,7 +108,8 @@ def main() -> None:
         help="file of --perturb, one line per fit",
     )
     args = parser.parse_args()
-    families = args.families or list(FAMILIES)
+    known = FORMS if args.forms else FAMILIES
+    families = args.families or list(known)
     if args.powers:
         correction_powers(args.draws, args.salt)
     elif args.rivals:
@@ -117,7 +121,7 @@ def main() -> None:
     else:
         scores = {}
         for name in families:
-            scores[name] = score_family(name, args.draws, salt=args.salt)
+            scores[name] = score_family(name, args.draws, salt=args.salt, families=known)
             print(".", end="", flush=True, file=sys.stderr)
         print(file=sys.stderr)
         print("\n".join(table(scores)))
