@@ -124,16 +124,14 @@ def _reach(
     if 2 * half > settings.max_interval_share * max(high, -low):
         return None
 
-    compared = overlaps(likelihood, best).min() >= settings.min_overlap
+    compared = not apart(likelihood, best)
 
     def lost(step: float) -> float:
         trial = likelihood.solve(best.theta + step * axis)
         loss = trial.objective - best.objective
         # Curves that are shifted apart fit anything, and are no rival to curves that overlap.
-        apart = compared and loss < settings.min_loss
-        if apart and overlaps(likelihood, trial).min() < settings.min_overlap:
-            return np.inf
-        return loss
+        doubtful = compared and loss < settings.min_loss
+        return np.inf if doubtful and apart(likelihood, trial) else loss
 
     line = np.linspace(low, high, settings.scan_points)
     if all(lost(step) >= settings.min_loss for step in line if abs(step) > 2 * half):
@@ -182,6 +180,11 @@ def _without_penalty(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     white = likelihood.whiten(likelihood.gradient(best))
     left = white - basis @ np.linalg.lstsq(basis, white, rcond=1e-8)[0]
     return left.T @ left
+
+
+def apart(likelihood: CurveLikelihood, solution: Solution) -> bool:
+    """Whether the curves are shifted apart, so that little of them is compared."""
+    return bool(overlaps(likelihood, solution).mean() < likelihood.settings.min_overlap)
 
 
 def overlaps(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:

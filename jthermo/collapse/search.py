@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jthermo.collapse.averages import Averages
-from jthermo.collapse.identifiability import overlaps
+from jthermo.collapse.identifiability import apart
 from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
 from jthermo.collapse.noise_covariance import NoiseCovariance
 from jthermo.collapse.noise_fit import (
@@ -89,9 +89,36 @@ def first_basins(averages: Averages) -> Basins:
     solutions = sorted((white.solve(theta) for theta in candidates), key=objective)
     minima = [
         white.minimise(start, bounds, tolerance=settings.coarse_tolerance)
-        for start in solutions[: settings.num_basins]
+        for start in distinct(solutions, lattice)[: settings.num_basins]
+    ]
+    best = min(minima, key=objective)
+    minima += [
+        white.minimise(white.solve(theta), bounds, tolerance=settings.coarse_tolerance)
+        for theta in _elsewhere(best.theta, averages, bounds)
     ]
     return Basins(white, _comparing(white, distinct(minima, lattice)), bounds, variance)
+
+
+def _elsewhere(theta: np.ndarray, averages: Averages, bounds: np.ndarray) -> list[np.ndarray]:
+    """Exponents to begin from again: a step of the scan's grid away, and at other t_c and v₀.
+
+    These change what the other exponents should be, so the scan may rank a better minimum low.
+    """
+    settings, means = averages.settings, averages.means
+    first, ends = len(theta) - len(averages.limits), np.ptp(bounds, axis=1)
+    places = np.linspace(0, 1, settings.start_places + 2)[1:-1]
+    moves = [(i, low + x * (high - low)) for i, (low, high) in enumerate(bounds) for x in places]
+    moves = [(i, value) for i, value in moves if i >= first]
+    if means.lead is not None:
+        points = settings.start_signed_grid[min(len(means.movers), 3) - 1]
+        steps = [(i, sign * ends[i] / (points - 1)) for i in means.movers for sign in (-1, 1)]
+        moves += [(i, theta[i] + step) for i, step in steps]
+    starts = []
+    for i, value in moves:
+        other = theta.copy()
+        other[i] = np.clip(value, *bounds[i])
+        starts.append(other)
+    return starts
 
 
 def _comparing(likelihood: CurveLikelihood, minima: list[Solution]) -> list[Solution]:
@@ -101,14 +128,12 @@ def _comparing(likelihood: CurveLikelihood, minima: list[Solution]) -> list[Solu
     a small share of their range, these are what a user looks for, and the verdict tells the rest.
     """
     settings = likelihood.settings
-
-    def compares(solution: Solution) -> bool:
-        return bool(overlaps(likelihood, solution).min() >= settings.min_overlap)
-
-    if compares(minima[0]):
+    if not apart(likelihood, minima[0]):
         return minima
     near = []
-    for solution in filter(compares, minima[1:]):
+    for solution in minima[1:]:
+        if apart(likelihood, solution):
+            continue
         weight = likelihood.means.weight(solution.theta)
         miss = np.sqrt(np.mean(((likelihood.means.mean - solution.fitted) / weight) ** 2))
         at = likelihood.means.log_tau(solution.theta)

@@ -127,6 +127,8 @@ class Settings:
     # Standard deviation, in units of the range of the values, below which a mismatch does not yet
     # distinguish candidates. Safe bound.
     start_noise: float = 0.02
+    # The same in the third scan of forms with more unknowns. Study: scaling forms.
+    start_rough_noise: float = 0.1
     # Most pairs of conditions that are compared. Safe bound on time: it matters with more than 16
     # conditions only.
     start_max_pairs: int = 120
@@ -138,8 +140,11 @@ class Settings:
     # Candidates per exponent of the value's scale, with one, two and three of them. Safe bound: the
     # minimiser refines the starts.
     start_heights: tuple[int, int, int] = (161, 33, 13)
-    # Candidates for an offset of the value. Chosen.
+    # Candidates for an offset of logs. Chosen.
     start_offsets: int = 12
+    # Places in the range of a critical point and of an offset from which the search begins again.
+    # Study: scaling forms.
+    start_places: int = 5
     # Candidates per unknown of a signed clock, with one, two and three of them. Chosen: it bounds
     # the time.
     start_signed_grid: tuple[int, int, int] = (241, 61, 17)

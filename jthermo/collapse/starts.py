@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +24,29 @@ from jthermo.collapse.settings import Settings
 Scored = tuple[float, np.ndarray]
 
 
+class Scan(NamedTuple):
+    """One way to rank the exponents.
+
+    Attributes:
+        least: mismatch that does not yet distinguish candidates, in units of the range of values.
+        cost: of a record without overlap, in units of what an average one could tell.
+        number: of the best minima that become starts.
+    """
+
+    least: float
+    cost: float
+    number: int
+
+
 def starts(
     means: Means, variance: np.ndarray, bounds: np.ndarray, settings: Settings
 ) -> list[np.ndarray]:
-    """The best distinct minima of the pairwise score, and the best one with much overlap.
+    """The best distinct minima of the pairwise score, and those with much overlap.
 
     The score takes points as independent. Noise with memory makes curves that do belong together
     differ over whole stretches, so that the score prefers to shift them apart. The second scan, in
-    which missing overlap costs more, gives a start for this case.
+    which missing overlap costs more, gives a start for this case. With more unknowns the grid is
+    coarser, and precise curves mismatch at all its points; the third scan forgives more.
 
     Args:
         means: the averaged curves.
@@ -38,33 +54,35 @@ def starts(
         bounds: of θ, (P, 2).
         settings: the constants of the fit.
     """
-    costs = ((1.0, settings.num_starts), (settings.start_overlap_cost, 1))
-    ranked: tuple[list[Scored], ...] = ([], [])
-    for level, level_variance, ends in _of_logs(means, variance, bounds, settings):
-        minima = _minima(level, level_variance, bounds, ends, costs, settings)
+    fine, cost, number = settings.start_noise, settings.start_overlap_cost, settings.num_starts
+    plain = means.lead is None and not means.num_heights
+    scans = [Scan(fine, 1.0, number), Scan(fine, cost, 1 if plain else number)]
+    if not plain:
+        scans.append(Scan(settings.start_rough_noise, cost, number))
+    ranked: list[list[Scored]] = [[] for _ in scans]
+    for level, level_variance, offset in _of_logs(means, variance, bounds, settings):
+        minima = _minima(level, level_variance, bounds, offset, scans, settings)
         for scored, part in zip(ranked, minima, strict=True):
             scored += part
     for scored in ranked:
         scored.sort(key=lambda pair: pair[0])
     return [
         start
-        for scored, (_, number) in zip(ranked, costs, strict=True)
-        for _, start in scored[:number]
+        for scored, scan in zip(ranked, scans, strict=True)
+        for _, start in scored[: scan.number]
     ]
 
 
 def _of_logs(
     means: Means, variance: np.ndarray, bounds: np.ndarray, settings: Settings
 ) -> Iterator[tuple[Means, np.ndarray, np.ndarray]]:
-    """The curves, their variance and the offsets to try; logs are taken anew for each offset."""
-    if means.offset_unit is None:
+    """The curves and their variance; their logs are taken anew for each offset to try."""
+    if means.level is None or means.offset_unit is None or means.log_unit is None:
         yield means, variance, np.zeros(0)
         return
-    offsets = np.linspace(bounds[-1, 0], bounds[-1, 1], settings.start_offsets)
-    if means.level is None or means.log_unit is None:
-        yield means, variance, offsets
-        return
-    for offset in offsets:
+    # An offset just below the least value bends the logs most, so more of them are tried there.
+    low, high = bounds[-1]
+    for offset in high - (high - low) * np.geomspace(1, 0.01, settings.start_offsets):
         weight = 1 - offset / means.level
         mean = means.mean + np.log(weight) / means.log_unit
         yield replace(means, mean=mean), variance / weight**2, np.array([offset])
@@ -74,77 +92,71 @@ def _minima(
     means: Means,
     variance: np.ndarray,
     bounds: np.ndarray,
-    offsets: np.ndarray,
-    costs: tuple[tuple[float, int], ...],
+    offset: np.ndarray,
+    scans: list[Scan],
     settings: Settings,
 ) -> list[list[Scored]]:
-    """Scores and exponents of the best minima, for each cost of missing overlap."""
+    """Scores and exponents of the best minima of each scan."""
     pairs = _pairs(means, settings)
     clocks, shape = _clocks(means, bounds, settings)
     if means.lead is None:
         sums = _by_lags(means, pairs, clocks, settings)
     else:
         sums = _by_records(means, means.lead, pairs, clocks, settings)
-    values, noise = _ordinary(means, variance, settings)
     heights = _heights(means, bounds, settings)
     first = np.unique(means.condition, return_index=True)[1]
     scales = means.log_height[first] + heights @ means.heights[first].T
-    plain = means.log_unit is None
-    shown = offsets * means.offset_unit if len(offsets) and plain else np.zeros(1)
-    weights = np.concatenate(
-        [_weights(scales, offset, pairs, noise, means.log_unit) for offset in shown]
-    )
-    # (clocks, heights and offsets)
-    mismatch = sums.values @ weights.T
-    best = np.argmin(mismatch, axis=1)
-    least, between = _vertex(mismatch, best, len(heights))
-    unseen = 0.5 * np.log1p(values)
+    linear = means.offset_unit is not None and means.log_unit is None
+    ends = bounds[-1] if linear else np.zeros(2)
+    # Three offsets, since the mismatch is a parabola of the offset.
+    offsets = np.array([ends[0], ends.mean(), ends[1]]) * (means.offset_unit or 0.0)
     minima = []
-    for cost, number in costs:
-        score = least + cost * unseen * sums.missing
-        minima.append(
-            [
-                (
-                    float(score[pick]),
-                    _theta(means, clocks[pick], heights, offsets, best[pick], between[pick]),
-                )
-                for pick in _apart(score.reshape(shape), sums.places, number, settings)
-            ]
-        )
+    for least, cost, number in scans:
+        contrast, noise, gap = _ordinary(means, variance, least)
+        weights = [_weights(scales, v, pairs, noise, gap, means.log_unit) for v in offsets]
+        score, height, place = _best([sums.values @ w.T for w in weights], heights, linear)
+        score = score + cost * 0.5 * np.log1p(contrast) * sums.missing
+        part = []
+        for pick in _apart(score.reshape(shape), sums.places, number, settings):
+            clock, middle = clocks[pick], ends.mean() + place[pick] * 0.5 * np.ptp(ends)
+            last = [middle] if linear else offset
+            theta = np.r_[clock[: means.num_shifts], height[pick], clock[means.num_shifts :], last]
+            part.append((float(score[pick]), theta))
+        minima.append(part)
     return minima
 
 
-def _theta(
-    means: Means,
-    clock: np.ndarray,
-    heights: np.ndarray,
-    offsets: np.ndarray,
-    pick: int,
-    between: float,
-) -> np.ndarray:
-    """Exponents of a clock with one pair of heights and offset."""
-    number = means.num_shifts
-    offset = offsets[pick // len(heights)] if len(offsets) > 1 else offsets
-    height = heights[pick % len(heights)]
-    if means.num_heights == 1:
-        height = height + between * (heights[1] - heights[0])
-    return np.r_[clock[:number], height, clock[number:], offset]
+def _best(
+    mismatch: list[np.ndarray], heights: np.ndarray, linear: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The least mismatch of each clock, (m,), its heights, (m, R), and its offset, (m,).
 
+    The offset counts from −1 to 1 over its range, and is that of a parabola. So is the height, if
+    there is one.
 
-def _vertex(
-    mismatch: np.ndarray, best: np.ndarray, num_heights: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The least mismatch of each clock by a parabola through three heights, and its place, (m,).
-
-    The place counts in steps of the heights from the best one.
+    Args:
+        mismatch: at the least, middle and largest offset, (m, Q) each.
+        heights: candidates, (Q, R).
+        linear: whether an offset is fitted.
     """
-    rows, last = np.arange(len(best)), mismatch.shape[1] - 1
-    middle = mismatch[rows, best]
-    below, above = (mismatch[rows, np.clip(best + step, 0, last)] for step in (-1, 1))
-    inside = (best % num_heights > 0) & (best % num_heights < num_heights - 1)
-    bend = below + above - 2 * middle
-    between = np.where(inside & (bend > 0), 0.5 * (below - above) / np.where(bend > 0, bend, 1), 0)
-    return np.maximum(middle - 0.25 * (below - above) * between, 0.0), between
+    score, place = mismatch[1], np.zeros_like(mismatch[1])
+    if linear:
+        slope = 0.5 * (mismatch[2] - mismatch[0])
+        bend = np.maximum(mismatch[2] + mismatch[0] - 2 * score, 1e-300)
+        place = np.clip(-slope / bend, -1, 1)
+        score = score + slope * place + 0.5 * bend * place**2
+    rows, best = np.arange(len(score)), np.argmin(score, axis=1)
+    middle, chosen = score[rows, best], heights[best]
+    if heights.shape[1] == 1:
+        last = len(heights) - 1
+        inside = (best > 0) & (best < last)
+        below, above = (score[rows, np.clip(best + step, 0, last)] for step in (-1, 1))
+        bend = np.where(inside, below + above - 2 * middle, np.inf)
+        between = 0.5 * (below - above) / np.maximum(bend, 1e-300)
+        between = np.clip(between, -0.5, 0.5)
+        middle = middle - 0.25 * (below - above) * between
+        chosen = chosen + between[:, None] * (heights[1] - heights[0])
+    return middle, chosen, place[rows, best]
 
 
 def _pairs(means: Means, settings: Settings) -> np.ndarray:
@@ -204,39 +216,55 @@ def _weights(
     offset: float,
     pairs: np.ndarray,
     noise: np.ndarray,
+    least_gap: np.ndarray,
     log_unit: float | None,
 ) -> np.ndarray:
-    """Factors on the sums that give ½χ² of all pairs, (Q, 6·pairs).
+    """Factors on the sums that give −log likelihood of all pairs, (Q, 6·pairs).
 
     Args:
         scales: log of the scale of each condition, (Q, K).
         offset: of the value.
         pairs: of conditions, (pairs, 2).
-        noise: variance of each condition, with half the least mismatch that counts, (K,).
+        noise: variance of each condition, (K,).
+        least_gap: half the square of the least mismatch that counts, for each condition, (K,).
         log_unit: unit of log values; None if they are not logs.
     """
     first, second = scales[:, pairs[:, 0]], scales[:, pairs[:, 1]]
-    noise_a, noise_b = noise[pairs[:, 0]], noise[pairs[:, 1]]
+    noise_a, noise_b = noise[pairs].T
+    least_a, least_b = least_gap[pairs].T
+    drowned = 0.0
     one = np.ones_like(first)
     if log_unit is not None:
         apart = (first - second) / log_unit
         factors = [one, one, -2 * one, -2 * apart, 2 * apart, apart**2]
-        weight = 0.5 / (noise_a + noise_b)
+        weight = 0.5 / (noise_a + least_a + noise_b + least_b)
     else:
         # Heights relative to the middle of the pair.
         a, b = np.exp(0.5 * (second - first)), np.exp(0.5 * (first - second))
         lift = offset * (a - b)
         factors = [a**2, b**2, -2 * one, -2 * lift * a, 2 * lift * b, lift**2]
-        weight = 0.5 / (a**2 * noise_a + b**2 * noise_b)
-    return (np.stack(factors, axis=1) * np.expand_dims(weight, -2)).reshape(len(scales), -1)
+        weight = 0.5 / (a**2 * (noise_a + least_a) + b**2 * (noise_b + least_b))
+        # Heights that drown a difference in noise make it no likelier.
+        drowned = 0.5 * np.log((a**2 * noise_a + b**2 * noise_b) / (noise_a + noise_b))
+    out = np.stack(factors, axis=1) * np.expand_dims(weight, -2)
+    out[:, 5] += drowned
+    return out.reshape(len(scales), -1)
 
 
-def _ordinary(means: Means, variance: np.ndarray, settings: Settings) -> tuple[float, np.ndarray]:
-    """Variance of all values over that of their noise, and the noise of each condition, (K,)."""
-    floor = (settings.start_noise * (np.ptp(means.mean) or 1.0)) ** 2
-    number = int(means.condition.max()) + 1
-    noise = np.array([np.mean(variance[means.condition == k]) for k in range(number)])
-    return float(np.var(means.mean) / (np.mean(variance) + floor)), noise + 0.5 * floor
+def _ordinary(
+    means: Means, variance: np.ndarray, least: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Variance of values over that of noise; noise and `least_gap` of each condition, (K,)."""
+    parts = [means.condition == k for k in range(int(means.condition.max()) + 1)]
+    noise = np.array([np.mean(variance[part]) for part in parts])
+    scale = np.full(len(parts), np.ptp(means.mean) or 1.0)
+    floor = (least * scale) ** 2
+    contrast = np.var(means.mean) / (np.mean(variance) + floor[0])
+    if means.num_heights:
+        # A factor on the value makes the range of one curve that of another.
+        floor = (least * np.array([np.ptp(means.mean[part]) for part in parts])) ** 2
+        contrast = np.max([np.var(means.mean[part]) for part in parts] / (noise + floor + 1e-300))
+    return float(contrast), noise, 0.5 * floor
 
 
 def _by_lags(means: Means, pairs: np.ndarray, clocks: np.ndarray, settings: Settings) -> _Sums:

@@ -2,7 +2,7 @@
 
     value = v₀ + L^q·F((t − t_c)·L^p·exp(a·(L/L₀)^w)) + noise
 
-Every draw has fresh exponents, sizes, times and curves. Noise is in units of the curve's range, or
+Every draw has fresh exponents, sizes, times and curves. Noise is in units of each curve's range, or
 of the value itself on a log scale.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jthermo.collapse import CollapseFit
+from jthermo.collapse.search import search_bounds
 from scripts.collapse_study.families import Draw
 
 Curve = Callable[[np.ndarray], np.ndarray]
@@ -123,7 +125,7 @@ class Plan:
         frames = []
         for size, mean in zip(sizes, clean, strict=True):
             whole = base + mean
-            spread = noise * (np.abs(whole) if self.logs else np.full(points, np.ptp(level)))
+            spread = noise * (np.abs(whole) if self.logs else np.full(points, np.ptp(mean)))
             error = spread * rng.uniform(0.6, 1.6, points) if self.errors else spread
             for label in range(labels):
                 draws = error * rng.standard_normal(points)
@@ -181,7 +183,6 @@ class Plan:
 FORMS: dict[str, Plan] = {
     "step_given_errors": Plan(step, critical="given"),
     "step_fitted_errors": Plan(step),
-    "step_given_replicates": Plan(step, critical="given", errors=False),
     "step_fitted_replicates": Plan(step, errors=False),
     "step_correction": Plan(step, correction=True),
     "order_eighth": Plan(order, value=-0.125),
@@ -202,5 +203,17 @@ FORMS: dict[str, Plan] = {
     "clock_errors": Plan(decay, "clock", None, None),
     "offset_given": Plan(decay, "clock", (-1.0, 1.0), None, offset="given"),
     "offset_fitted": Plan(decay, "clock", (-1.0, 1.0), None, offset="fitted", errors=False),
+    "offset_log": Plan(decay, "clock", (-1.0, 1.0), None, offset="fitted", logs=True, errors=False),
     "branches_log": Plan(wings, value=(-0.5, 0.5), critical="given", logs=True, branches=2),
 }
+
+
+def lost(fit: CollapseFit, truth: dict[str, float]) -> float:
+    """Log likelihood by which the minimum nearest to the exact values is better than the fit."""
+    likelihood, directions = fit.likelihood, fit.directions
+    bounds = search_bounds(fit.averages)
+    theta = np.zeros(len(bounds))
+    for name in directions.free:
+        theta[directions.position(name)] = directions.component(name, truth[name])
+    exact = likelihood.solve(np.clip(theta, *bounds.T))
+    return fit.solution.objective - likelihood.minimise(exact, bounds).objective

@@ -11,8 +11,8 @@ from scipy import stats
 
 from jthermo.collapse import fit_collapse
 from jthermo.errors import InputError
-from scripts.collapse_study.forms import FORMS
-from scripts.collapse_study.scoring import ours, score_family
+from scripts.collapse_study.forms import FORMS, lost
+from scripts.collapse_study.scoring import ours, score_family, source
 
 SIZES = (16.0, 32.0, 64.0, 128.0)
 
@@ -252,3 +252,40 @@ def test_the_slope_of_the_objective_is_its_derivative(name):
     steps = 1e-5 * np.eye(len(theta))
     rise = [likelihood.objective(theta + h) - likelihood.objective(theta - h) for h in steps]
     assert slope == pytest.approx(np.array(rise) / 2e-5, rel=1e-3, abs=1e-3 * np.abs(slope).max())
+
+
+def test_exact_values_given_as_a_start_reach_no_better_minimum():
+    """The study draws 500 forms."""
+    worst = 0.0
+    for number, name in enumerate([*FORMS, *list(FORMS)[:6]]):
+        draw = FORMS[name](source(name, number, 1))
+        worst = max(worst, lost(ours(draw), draw.truth))
+    assert worst < 0.01
+
+
+def eighth(seed):
+    """Value = L^(−1/8)·(½ + (tL)²)^(1/16), whose textbook exponents are small."""
+    rng = np.random.default_rng(seed)
+    times = np.geomspace(0.01, 10, 40)
+    frames = []
+    for size in (8.0, 16.0, 32.0, 64.0):
+        mean = size**-0.125 * (0.5 + (times * size) ** 2) ** (1 / 16)
+        for r in range(6):
+            value = mean + 1e-3 * rng.standard_normal(40)
+            columns = {"L": size, "seed": f"{size}-{r}", "step": times, "value": value}
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_small_exponents_between_the_points_of_the_grid_are_found():
+    truth = {"L": 1.0, "value_L": -0.125}
+    for seed in range(3):
+        table = eighth(seed)
+        fit = fit_collapse(table, ["L"], rescale=["L"])
+        assert lost(fit, truth) < 1e-3
+        assert fit.exponents["L"].value == pytest.approx(1, abs=0.02)
+        assert fit.exponents["value_L"].value == pytest.approx(-0.125, abs=0.002)
+        assert fit.collapsed
+    # The minimum that a grid of steps of ¼ leads to.
+    trapped = fit.likelihood.solve(np.array([3.13, -0.161]))
+    assert lost(dataclasses.replace(fit, solution=trapped), truth) > 1
