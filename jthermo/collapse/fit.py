@@ -338,7 +338,12 @@ def _combinations(
         return ()
     t = stats.t.ppf(0.5 + confidence / 2, inference.degrees)
     combinations = []
-    for axis in identified.axes[:, identified.known].T:
+    known, unknown = (identified.axes[:, mask] for mask in (identified.known, ~identified.known))
+    # The unknown directions are held: whatever they are, these sums are known.
+    cross = known.T @ inference.covariance @ unknown
+    open_ = np.linalg.pinv(unknown.T @ inference.covariance @ unknown, hermitian=True)
+    variances = np.diag(known.T @ inference.covariance @ known - cross @ open_ @ cross.T)
+    for axis, variance in zip(known.T, variances, strict=True):
         column = directions.basis @ axis
         largest = column[np.argmax(np.abs(column))]
         pairs = zip(directions.free, column, strict=True)
@@ -346,7 +351,7 @@ def _combinations(
         if len(weights) < 2:
             continue
         centre = (axis @ inference.best.theta + column @ directions.origin) / largest
-        half = t * np.sqrt(max(axis @ inference.covariance @ axis, 0.0)) / abs(largest)
+        half = t * np.sqrt(max(variance, 0.0)) / abs(largest)
         low, high = float(centre - half), float(centre + half)
         combinations.append(Combination(weights, float(centre), low, high))
     return tuple(combinations)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.result_types import Note
@@ -66,11 +67,21 @@ def identify(
     if flat:
         message = "a constant fits as well as any curve, so the curves can be shifted at will"
         notes.append(Note("flat_curve", message))
+    ridges = _power_law(likelihood, best)
+    if ridges.size and not flat:
+        message = (
+            "a power law fits as well as any curve, so an exponent of the time has the same effect as "
+            "one of the value; see combinations"
+        )
+        notes.append(Note("power_law_curve", message))
+        # The ridges are axes of their own, so that the rest is known as well as it can be.
+        axes = _along_first(ridges, spread)
     for d, axis in enumerate(axes.T):
         error = np.sqrt(max(axis @ spread @ axis, 0.0))
         firm = axis @ loose @ axis * settings.max_extrapolation**2
         extrapolated = firm < axis @ hessian @ axis
-        known[d] = np.isfinite(error) and not extrapolated and not flat
+        along_ridge = d < ridges.shape[1]
+        known[d] = np.isfinite(error) and not extrapolated and not flat and not along_ridge
         if known[d]:
             reach = _reach(likelihood, best, axis, t * error, bounds)
             known[d] = reach is not None
@@ -166,6 +177,69 @@ def _featureless(likelihood: CurveLikelihood, best: Solution) -> bool:
     left, freedom = _residual(likelihood, best)
     chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
     return bool(constant - left < chance)
+
+
+def _power_law(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+    """Directions of θ, (P, ridges), that a curve τᵃ leaves open: p rises by 1 while q falls by a.
+
+    There are none unless a power law fits as well as any curve, as a constant does in
+    :func:`_featureless`.
+    """
+    means = likelihood.means
+    both = [
+        (i, j)
+        for i, shift in enumerate(means.controls[means.starts].T)
+        for j, height in enumerate(means.heights.T, means.num_shifts)
+        if np.allclose(shift, height)
+    ]
+    place = means.log_tau(best.theta)
+    log_tau = means.binned(place)
+    if means.lead is not None:
+        if np.ptp(np.sign(place)):
+            return np.zeros((len(best.theta), 0))
+        log_tau = means.binned(np.log(np.abs(np.sinh(place))))
+    if not both:
+        return np.zeros((len(best.theta), 0))
+    log_tau = log_tau - log_tau.mean()
+    weight = means.weight(best.theta)
+    target = likelihood.whiten(means.target(best.theta))
+    unit = means.log_unit
+
+    def misfit(power: float) -> float:
+        if unit is not None:
+            law = likelihood.whiten(np.column_stack([weight, weight * log_tau]))
+        else:
+            law = likelihood.whiten((weight * np.exp(power * log_tau))[:, None])
+        left = target - law @ np.linalg.lstsq(law, target, rcond=None)[0]
+        return float(left @ left)
+
+    if unit is not None:
+        plain = np.column_stack([weight, weight * log_tau])
+        law = likelihood.whiten(plain)
+        power = unit * float(np.linalg.lstsq(law, target, rcond=None)[0][1])
+    else:
+        most = likelihood.settings.max_power
+        grid = np.linspace(-most, most, 33)
+        k = int(np.clip(np.argmin([misfit(a) for a in grid]), 1, len(grid) - 2))
+        power = float(
+            minimize_scalar(misfit, bounds=(grid[k - 1], grid[k + 1]), method="bounded").x
+        )
+    left, freedom = _residual(likelihood, best)
+    chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
+    if misfit(power) - left >= chance:
+        return np.zeros((len(best.theta), 0))
+    ridges = np.zeros((len(best.theta), len(both)))
+    for column, (i, j) in enumerate(both):
+        ridges[i, column], ridges[j, column] = 1.0, -power
+    return ridges
+
+
+def _along_first(directions: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Orthonormal axes, (P, P): the directions first, then those of the rest of the covariance."""
+    first, _ = np.linalg.qr(directions)
+    rest = np.linalg.svd(first, full_matrices=True)[0][:, first.shape[1] :]
+    _, turned = np.linalg.eigh(rest.T @ spread @ rest)
+    return np.column_stack([first, rest @ turned])
 
 
 def _without_penalty(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:

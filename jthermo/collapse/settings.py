@@ -271,6 +271,8 @@ class Settings:
     max_interval_share: float = 0.8
     # χ² per number of the curve by which it must fit better than a constant. Study: hidden_flat.
     min_feature_gain: float = 6.0
+    # Largest power of a curve that is compared with a power law. Safe bound.
+    max_power: float = 8.0
     # Largest ratio of the standard errors without and with the roughness penalty. Study:
     # hidden_disjoint.
     max_extrapolation: float = 4.0

@@ -289,3 +289,52 @@ def test_small_exponents_between_the_points_of_the_grid_are_found():
     # The minimum that a grid of steps of ¼ leads to.
     trapped = fit.likelihood.solve(np.array([3.13, -0.161]))
     assert lost(dataclasses.replace(fit, solution=trapped), truth) > 1
+
+
+def characteristic(seed, power, scale):
+    """Value = V^power whatever the control, as a current against a voltage."""
+    rng = np.random.default_rng(seed)
+    volts = np.geomspace(0.1, 10, 30)
+    mean, frames = volts**power, []
+    for control in (1.0, 2.0, 4.0, 8.0):
+        for r in range(6):
+            draws = 0.01 * rng.standard_normal(30)
+            value = mean * np.exp(draws) if scale == "log" else mean + np.ptp(mean) * draws
+            columns = {"c": control, "seed": f"{control}-{r}", "step": volts, "value": value}
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_power_law_cannot_tell_the_exponents_of_time_and_value_apart(scale):
+    for seed in range(4):
+        power = 0.5 + 0.5 * seed
+        table = characteristic(seed, power, scale)
+        fit = fit_collapse(table, ["c"], rescale=["c"], scale=scale)
+        assert not fit.identifiable["c"]
+        assert not fit.identifiable["value_c"]
+        assert "power_law_curve" in {note.code for note in fit.notes}
+        assert fit.collapsed is True
+        (known,) = fit.combinations
+        # q + p·power = 0
+        weights = known.weights["c"] / known.weights["value_c"]
+        assert weights == pytest.approx(power, rel=0.02)
+        assert known.low - 0.02 < 0 < known.high + 0.02
+        assert known.high - known.low < 0.1
+        # A bend is enough to tell them apart.
+        bent = table.assign(value=table.value / (1 + table.step**2) ** power)
+        told = fit_collapse(bent, ["c"], rescale=["c"], scale=scale)
+        assert told.identifiable["c"]
+        assert holds(told, c=0.0, value_c=0.0)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_free_exponents_are_accepted_where_the_same_ones_held_are(scale):
+    for seed in range(3):
+        table = law(seed=seed, noise=0.01) if scale == "log" else characteristic(seed, 1.0, "log")
+        free = fit_collapse(table, [table.columns[0]], rescale=[table.columns[0]], scale=scale)
+        exponents = dict(zip(free.free, free.directions.numbers(free.solution.theta), strict=True))
+        held = fit_collapse(
+            table, [table.columns[0]], rescale=[table.columns[0]], scale=scale, fixed=exponents
+        )
+        assert free.collapsed is held.collapsed is True
