@@ -27,6 +27,7 @@ from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.noise_covariance import Bins, ages_of, kernels
 from jthermo.collapse.noise_fit import learn_noise
 from jthermo.collapse.spline import penalty
+from jthermo.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Planner:
             white[rows] = solve_triangular(factor, both[rows], lower=True)
         basis, gradient = np.split(white, [basis.shape[1]], axis=1)
         cross = basis.T @ gradient
-        normal = basis.T @ basis + likelihood.stiffness * penalty(basis.shape[1])
+        normal = basis.T @ basis + likelihood.stiffness * penalty(best.span)
         return np.linalg.inv(gradient.T @ gradient - cross.T @ np.linalg.solve(normal, cross))
 
     def _covariances(
@@ -280,6 +281,13 @@ class Planner:
 def advise(fit: FitState) -> tuple[Advice, ...]:
     """For each exponent: more replicates, a further value, a later end, denser records."""
     names = [name for name in fit.curves.controls if name in fit.free and fit.identifiable[name]]
+    means = fit.likelihood.means
+    if means.lead is not None or means.log_unit is not None or means.offset_unit is not None:
+        remedy = (
+            "is predicted for a clock without critical point, a value without offset and a linear "
+            "scale only; omit it"
+        )
+        raise InputError("advice", True, remedy)
     if not names:
         return ()
     planner, settings = Planner(fit), fit.settings

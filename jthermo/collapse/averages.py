@@ -2,79 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from jthermo.collapse.means import Means
 from jthermo.collapse.read import Curves
 from jthermo.collapse.settings import Settings
-from jthermo.collapse.spline import Lattice
-from jthermo.collapse.unknowns import Directions, Unknown
+from jthermo.collapse.unknowns import KINDS, Directions, Unknown
 
-
-@dataclass(frozen=True)
-class Means:
-    """The averaged curves, all conditions one after the other, and the bins of their points.
-
-    Attributes:
-        x: log t of every point plus the shifts that are held fixed, (n,).
-        log_time: log t of each bin, (N,).
-        controls: the centred log controls of every point in the fitted directions, (n, P).
-        starts: first point of each bin, (N,).
-        mean: average over replicates and bin, (N,).
-        condition: index of the condition of each bin, (N,).
-        heights: centred log controls of each bin that scale the value, in the fitted directions,
-            (N, R).
-        log_height: log of the part of the value's scale that is held fixed, (N,).
-    """
-
-    x: np.ndarray
-    log_time: np.ndarray
-    controls: np.ndarray
-    starts: np.ndarray
-    mean: np.ndarray
-    condition: np.ndarray
-    heights: np.ndarray
-    log_height: np.ndarray
-
-    def binned(self, rows: np.ndarray) -> np.ndarray:
-        """Average rows given at the points over the bins."""
-        if len(self.starts) == len(self.x):
-            return rows
-        counts = np.diff(np.r_[self.starts, len(self.x)])
-        total = np.add.reduceat(rows, self.starts, axis=0)
-        return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
-
-    def noise_unit(self, fitted: np.ndarray) -> float:
-        """Standard deviation of a bin if that of every record is the range of the fitted curve."""
-        counts = np.diff(np.r_[self.starts, len(self.x)])
-        return float(np.ptp(fitted) * np.sqrt(np.mean(1 / counts))) or 1.0
-
-    def log_tau(self, theta: np.ndarray) -> np.ndarray:
-        """Log τ of every point, (n,). θ holds the shifts first, then the heights."""
-        return self.x + self.controls @ theta[: self.controls.shape[1]]
-
-    def holding(self, position: int, value: float) -> Means:
-        """The same with one component of θ held; the later components move up."""
-        shifts = self.controls.shape[1]
-        if position < shifts:
-            x = self.x + value * self.controls[:, position]
-            return replace(self, x=x, controls=np.delete(self.controls, position, axis=1))
-        column = position - shifts
-        log_height = self.log_height + value * self.heights[:, column]
-        return replace(self, log_height=log_height, heights=np.delete(self.heights, column, axis=1))
-
-    def height(self, theta: np.ndarray) -> np.ndarray:
-        """Scale of the value of every bin, (N,)."""
-        return np.exp(self.log_height + self.heights @ theta[self.controls.shape[1] :])
-
-    def basis(
-        self, lattice: Lattice, theta: np.ndarray, span: tuple[int, int], *, slope: bool = False
-    ) -> np.ndarray:
-        """The splines (or their derivatives in log τ) behind each mean, (N, q)."""
-        rows = self.binned(lattice.design(self.log_tau(theta), span, slope=slope))
-        return rows * self.height(theta)[:, None]
+# Largest offset of logs that is tried, in units of the least value. Chosen.
+MOST_OFFSET = 0.999
 
 
 @dataclass(frozen=True)
@@ -112,6 +51,10 @@ class Averages:
         scale: unit of the values.
         centre: their origin.
         settings: the constants of the fit.
+        limits: range of the components of θ that are fitted in a given one, (P₁, 2), the last.
+        scaled: whether a factor on the value is fitted or held, with 0 or the offset at `centre`.
+        broken: whether the curve has a branch on either side of τ = 0.
+        errors: published standard errors of the means, (N,); None without.
     """
 
     means: Means
@@ -121,6 +64,10 @@ class Averages:
     scale: float
     centre: float
     settings: Settings
+    limits: np.ndarray
+    scaled: bool = False
+    broken: bool = False
+    errors: np.ndarray | None = None
 
 
 def average(
@@ -134,19 +81,25 @@ def average(
     number = len(curves.conditions)
     per_curve = max(settings.min_bins, settings.total_bins // number)
     per_curve = min(per_curve, settings.max_bins // number)
-    held = np.zeros((2, number))
+    held = {kind: np.zeros(number) for kind in KINDS}
     for unknown in unknowns:
-        held[int(unknown.height)] += fixed.get(unknown.name, 0.0) * unknown.column
+        if unknown.name in fixed:
+            held[unknown.kind] = held[unknown.kind] + fixed[unknown.name] * unknown.column
+    known_errors = all(c.errors is not None for c in curves.conditions)
+    errors: list[np.ndarray] = []
     xs, starts, means, conditions, rows, log_times = [], [], [], [], [], []
     total = 0
     for k, condition in enumerate(curves.conditions):
         start = _bins(condition.log_time, per_curve)
-        binned = _bin_rows(condition.values, start)
+        binned = _bin_rows(curves.compared(condition.values), start)
         counts = np.isfinite(binned).sum(axis=0)
         means.append(np.nansum(binned, axis=0) / np.maximum(counts, 1))
         rows.append(binned)
         xs.append(condition.log_time)
         size = np.diff(np.r_[start, len(condition.log_time)])
+        if known_errors and condition.errors is not None:
+            variances = _variances(curves, condition.values, condition.errors)
+            errors.append(np.sqrt(_bin_rows(variances, start)[0] / size))
         log_times.append(np.add.reduceat(condition.log_time, start) / size)
         starts.append(start + total)
         conditions.append(np.full(len(start), k))
@@ -154,23 +107,60 @@ def average(
     per_point = np.concatenate([np.full(len(x), k) for k, x in enumerate(xs)])
     mean = np.concatenate(means)
     scale = float(np.ptp(mean)) or float(np.abs(mean).max()) or 1.0
+    free = {unknown.kind: unknown for unknown in unknowns if unknown.name not in fixed}
+    offset = free.get("offset")
     # A factor on the value moves everything except 0, so 0 must stay where it is.
-    scaled = any(unknown.height for unknown in unknowns)
+    logs = curves.log_above is not None
+    scaled = not logs and any(unknown.kind == "height" for unknown in unknowns)
     centre = 0.0 if scaled else float(np.median(mean))
+    if scaled and (offset is not None or "offset" in fixed):
+        centre = fixed["offset"] if offset is None else offset.origin
     condition_of = np.concatenate(conditions)
+    place, lead = np.concatenate(xs), None
+    if curves.clock.signed:
+        lead = np.exp(held["shift"][per_point])
+        place = np.arcsinh(np.sinh(place) * lead)
+    else:
+        place = place + held["shift"][per_point]
     averaged = Means(
-        x=np.concatenate(xs) + held[0][per_point],
+        x=place,
         log_time=np.concatenate(log_times),
         controls=directions.shifts[per_point],
         starts=np.concatenate(starts),
         mean=(mean - centre) / scale,
         condition=condition_of,
         heights=directions.heights[condition_of],
-        log_height=held[1][condition_of],
+        log_height=held["height"][condition_of],
+        lead=lead,
+        critical="critical_point" in free,
+        offset_unit=None if offset is None else 1.0 if logs else offset.unit / scale,
+        log_unit=scale if logs else None,
+        level=np.exp(mean) / offset.unit if logs and offset is not None else None,
     )
+    limits = directions.limits.copy()
+    if averaged.level is not None:
+        # The value exceeds its offset.
+        limits[-1, 1] = min(limits[-1, 1], MOST_OFFSET * float(averaged.level.min()))
     replicates, share = _replicates(curves, rows, means, condition_of, scale)
     levels = {unknown.name: unknown.column for unknown in unknowns[: len(curves.controls)]}
-    return Averages(averaged, replicates, share, levels, scale, centre, settings)
+    return Averages(
+        averaged,
+        replicates,
+        share,
+        levels,
+        scale,
+        centre,
+        settings,
+        limits=limits,
+        scaled=scaled,
+        broken=curves.clock.broken,
+        errors=np.concatenate(errors) / scale if errors else None,
+    )
+
+
+def _variances(curves: Curves, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Squares of the published errors of the numbers that are averaged, (1, T)."""
+    return errors**2 if curves.log_above is None else (errors / (values - curves.log_above)) ** 2
 
 
 def _bins(x: np.ndarray, most: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from jthermo.collapse.averages import average
 from jthermo.collapse.fit_state import FitState
+from jthermo.collapse.forms import Form
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.read import Curves
 from jthermo.collapse.result_types import Exponent, Note
@@ -129,7 +130,7 @@ def _minimise_over(
 
 def best_power(
     curves: Curves,
-    rescale: tuple[str, ...],
+    form: Form,
     correction: Correction,
     others: tuple[Correction, ...],
     fixed: dict[str, float],
@@ -140,7 +141,7 @@ def best_power(
     grid = np.geomspace(ends[0], ends[1], settings.power_candidates)
     best = replace(correction, power=float(grid[settings.power_candidates // 2]))
     for _ in range(settings.power_rounds):
-        unknowns = list_unknowns(curves, rescale, (*others, best))
+        unknowns = list_unknowns(curves, form, (*others, best))
         directions = find_directions(unknowns, fixed)
         optimum = search(average(curves, unknowns, directions, fixed, settings))
         best = _better_power(optimum, directions, curves, best, grid)

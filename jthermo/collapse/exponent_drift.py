@@ -151,8 +151,9 @@ def drift(
             if not np.all(np.isfinite(error)) or np.any(error <= 0):
                 continue
             p_by_kind[kind] = _p_value(local, spread, settings)
+            number = np.sinh if kind == "window" and means.lead is not None else np.exp
             table += [
-                Local(name, kind, float(np.exp(a)), float(np.exp(b)), float(exponent + x), float(e))
+                Local(name, kind, float(number(a)), float(number(b)), float(exponent + x), float(e))
                 for a, b, x, e in zip(edges[:-1], edges[1:], local, error, strict=True)
             ]
         if p_by_kind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from jthermo.collapse.correction_power import (
     power_interval,
     with_power,
 )
+from jthermo.collapse.forms import Form, Given
 from jthermo.collapse.intervals import Inference, determined, infer
 from jthermo.collapse.outliers import without_outliers
 from jthermo.collapse.read import Curves, read_curves
@@ -50,10 +52,16 @@ def fit_collapse(
     value: str = "value",
     confidence: float = 0.95,
     seed: int = 0,
+    error: str | xr.DataArray | None = None,
     window: tuple[float, float] | None = None,
+    clock_window: tuple | None = None,
     fixed: Mapping[str, float] | None = None,
     rescale: Sequence[str] = (),
-    correction: Mapping[str, float | tuple[float, float]] | None = None,
+    correction: Mapping[str, Given] | None = None,
+    critical_point: Given | None = None,
+    branches: int = 1,
+    offset: Given | None = None,
+    scale: str = "linear",
     settings: Settings = DEFAULT,
 ) -> CollapseFit:
     """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
@@ -66,8 +74,8 @@ def fit_collapse(
 
     Args:
         data: one variable of raw replicates: a DataArray with `controls`, `time` and `replicate` as
-            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped. Runs
-            that diverge are left out and counted.
+            coordinates, or a tidy table with them as columns. NaN is dropped, and so are times ≤ 0
+            unless there is a critical point. Runs that diverge are left out and counted.
         controls: names of the controls, any number.
         time: name of t.
         replicate: name of the replicate's label. The same label at several controls is one paired
@@ -75,7 +83,12 @@ def fit_collapse(
         value: the table's column of values (a DataArray has its own).
         confidence: of the intervals.
         seed: of the verdict's random draws.
+        error: published standard errors, as the name of their column (of their coordinate for a
+            DataArray) or as a second DataArray. Without replicates they are the noise.
         window: (low, high) times to use; all by default.
+        clock_window: (low, high) values of τ to use, with the exponents of `fixed` or of a third
+            entry, e.g. ``(1, np.inf, {"learning_rate": 2, "batch_size": -1})``; an exponent that is
+            not given is 0. It cuts each curve at a time of its own.
         fixed: exponents held at a value, e.g. ``{"batch_size": -1}``.
         rescale: controls c that also scale the value, value = c^q·F(τ), as in finite-size scaling.
             q is the exponent ``"value_<control>"``.
@@ -84,6 +97,12 @@ def fit_collapse(
             amplitude a is ``"correction_<control>"``. A range of powers of one sign, e.g.
             ``{"L": (-4, -0.25)}``, fits w within it as ``"power_<control>"``; this takes four
             values of the control.
+        critical_point: t_c of τ = (t − t_c)·Π c^p, with records on both sides; a range (low, high)
+            fits it as ``"critical_point"``. None stands for 0 if some times are negative.
+        branches: 1 if F is smooth through τ = 0; 2 fits another F on either side.
+        offset: v₀ of value − v₀ = Π c^q·F(τ); a range (low, high) fits it as ``"offset"``, which
+            takes `rescale`.
+        scale: "log" compares the logs of the values, for noise in proportion to the value.
         settings: the constants of the fit. The published calibration holds for the defaults only.
 
     Returns:
@@ -113,35 +132,47 @@ def fit_collapse(
     seed = whole_number("seed", seed, least=0)
     if not isinstance(settings, Settings):
         raise InputError("settings", settings, "give a Settings, such as replace(DEFAULT, …)")
+    form = Form(
+        fixed=_mapping("fixed", fixed),
+        rescale=rescale,
+        correction=_mapping("correction", correction),
+        critical_point=critical_point,
+        branches=branches,
+        offset=offset,
+        scale=scale,
+        window=window,
+        clock_window=clock_window,
+    )
     curves = read_curves(
         data,
         controls,
         time=time,
         replicate=replicate,
         value=value,
-        window=window,
+        error=error,
+        form=form,
         settings=settings,
     )
     curves = without_outliers(curves, settings)
-    scaled = (rescale,) if isinstance(rescale, str) else rescale
-    scaled = tuple(dict.fromkeys(_among("rescale", scaled, curves.controls)))
-    corrections, ends = _corrections(_mapping("correction", correction), curves)
-    unknowns = list_unknowns(curves, scaled, corrections)
-    held = _checked_exponents(
-        "fixed", _mapping("fixed", fixed), [unknown.name for unknown in unknowns]
-    )
+    scaled = dict.fromkeys(_among("rescale", form.rescale, curves.controls))
+    form = replace(form, rescale=tuple(scaled))
+    corrections, ends = _corrections(form.correction, curves)
+    unknowns = list_unknowns(curves, form, corrections)
+    held = _checked_exponents("fixed", form.fixed, [unknown.name for unknown in unknowns])
+    held |= {u.name: u.origin for u in unknowns if u.kind not in ("shift", "height") and not u.ends}
+    shifts = {u.name: held[u.name] for u in unknowns if u.name in held and u.kind == "shift"}
     directions = find_directions(unknowns, held)
     # The matrices have a few hundred rows: more threads gain nothing and stall on a busy machine.
     with threadpool_limits(1, "blas"):
         if ends:
             last = corrections[-1]
             check_power(last, ends, directions, curves, settings)
-            last = best_power(curves, scaled, last, corrections[:-1], held, ends, settings)
+            last = best_power(curves, form, last, corrections[:-1], held, ends, settings)
             corrections = (*corrections[:-1], last)
-            unknowns = list_unknowns(curves, scaled, corrections)
+            unknowns = list_unknowns(curves, form, corrections)
             directions = find_directions(unknowns, held)
         averages = average(curves, unknowns, directions, held, settings)
-        check_range(averages, curves, held)
+        check_range(averages, curves, shifts)
         optimum = search(averages)
         inference = infer(averages, directions, optimum, confidence, np.random.default_rng(seed))
         t = float(stats.t.ppf(0.5 + confidence / 2, inference.degrees))
@@ -225,8 +256,10 @@ def assemble(
         column = curves.controls.index(correction.control)
         sizes = correction.size(np.exp([c.log_controls[column] for c in curves.conditions]))
         ahead += values[correction.name] * float(sizes.mean())
-    lift = np.exp(-sum(values.get(f"value_{name}", 0.0) * mid for name, mid in centre.items()))
-    unit = averages.scale * float(lift)
+    sunk = sum(values.get(f"value_{name}", 0.0) * mid for name, mid in centre.items())
+    clock = curves.clock
+    base = 0.0 if averages.scaled else averages.centre - values.get("offset", 0.0)
+    curve, curve_error = _curve(curves, averages, inference, base, -float(sunk))
     noise_unit = averages.means.noise_unit(inference.best.fitted)
     low, high = (noise / noise_unit for noise in inference.common_noise_interval)
     return CollapseFit(
@@ -244,9 +277,9 @@ def assemble(
         covariance=_covariance(directions, inference),
         degrees=inference.degrees,
         free=directions.free,
-        log_tau=inference.grid + ahead,
-        curve=averages.centre + unit * inference.curve,
-        curve_error=unit * inference.curve_error,
+        curve_tau=clock.since(inference.grid) * np.exp(ahead),
+        curve=curve,
+        curve_error=curve_error,
         curves=curves,
         likelihood=inference.likelihood,
         solution=inference.best,
@@ -254,13 +287,26 @@ def assemble(
         directions=directions,
         corrections=corrections,
         drift=tuple(
-            row.counted_from(centre[row.control] if row.kind == "between" else ahead)
+            row.counted_from(
+                centre[row.control] if row.kind == "between" else ahead + np.log(clock.unit)
+            )
             for row in inference.drift.table
         ),
         drift_p_values=inference.drift.p_values,
         common_noise=inference.common_noise / noise_unit,
         common_noise_interval=(low, high),
     )
+
+
+def _curve(
+    curves: Curves, averages: Averages, inference: Inference, base: float, log_lift: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """F and its standard error in the user's units, at controls of 1, (200,) each."""
+    unit, lift = averages.scale, float(np.exp(log_lift))
+    if curves.log_above is not None:
+        curve = np.exp(averages.centre + unit * inference.curve + log_lift)
+        return curve, curve * unit * inference.curve_error
+    return base + unit * lift * inference.curve, unit * lift * inference.curve_error
 
 
 def _exponents(
@@ -300,7 +346,8 @@ def _verdict(curves: Curves, inference: Inference) -> bool | None:
         unsure = "poor_overlap" in codes and not inference.identified.known.all()
         return None if unsure else True
     # With one replicate, an offset of its own looks like a curve of its own.
-    if max(len(c.values) for c in curves.conditions) == 1:
+    single = max(len(c.values) for c in curves.conditions) == 1
+    if single and curves.conditions[0].errors is None:
         return None
     # If a constant fits as well, the exponents follow the noise and no law was tested.
     return None if "flat_curve" in codes else False
@@ -315,15 +362,20 @@ def _combinations(
         return ()
     t = stats.t.ppf(0.5 + confidence / 2, inference.degrees)
     combinations = []
-    for axis in identified.axes[:, identified.known].T:
+    known, unknown = (identified.axes[:, mask] for mask in (identified.known, ~identified.known))
+    # The unknown directions are held: whatever they are, these sums are known.
+    cross = known.T @ inference.covariance @ unknown
+    open_ = np.linalg.pinv(unknown.T @ inference.covariance @ unknown, hermitian=True)
+    variances = np.diag(known.T @ inference.covariance @ known - cross @ open_ @ cross.T)
+    for axis, variance in zip(known.T, variances, strict=True):
         column = directions.basis @ axis
         largest = column[np.argmax(np.abs(column))]
         pairs = zip(directions.free, column, strict=True)
         weights = {name: float(w / largest) for name, w in pairs if abs(w) > 1e-6}
         if len(weights) < 2:
             continue
-        centre = axis @ inference.best.theta / largest
-        half = t * np.sqrt(max(axis @ inference.covariance @ axis, 0.0)) / abs(largest)
+        centre = (axis @ inference.best.theta + column @ directions.origin) / largest
+        half = t * np.sqrt(max(variance, 0.0)) / abs(largest)
         low, high = float(centre - half), float(centre + half)
         combinations.append(Combination(weights, float(centre), low, high))
     return tuple(combinations)
@@ -346,7 +398,8 @@ def _notes(
             message = f"{name} varies only together with other controls; see combinations"
             notes.append(Note("ridge", message))
     fewest = min(len(c.values) for c in curves.conditions)
-    if fewest < settings.few_replicates:
+    published = averages.errors is not None
+    if fewest < settings.few_replicates and not published:
         message = (
             f"{fewest} replicate{'s' * (fewest > 1)} at some condition, too few to know the noise "
             f"well; use at least {settings.few_replicates}"
@@ -370,6 +423,9 @@ def _notes(
             "explains, such as steps or rounding; the intervals include it"
         )
         notes.append(Note("common_noise", message))
+    if curves.published and not published:
+        message = "there are replicates, so the published errors are not used"
+        notes.append(Note("errors_not_used", message))
     reasons = Counter(run.reason for run in curves.left_out)
     outliers = reasons["outlier"]
     if outliers:

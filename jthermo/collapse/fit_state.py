@@ -22,8 +22,9 @@ class FitState:
     """The answer of :func:`fit_collapse`.
 
     Attributes:
-        exponents: control → :class:`Exponent`; also ``value_<control>`` of the value's scale, and
-            ``correction_<control>`` and ``power_<control>`` of a correction.
+        exponents: control → :class:`Exponent`; also ``value_<control>`` of the value's scale,
+            ``correction_<control>`` and ``power_<control>`` of a correction, and the numbers
+            ``critical_point`` and ``offset``.
         collapsed: True; False if the p-value is below 0.01; None if the data cannot say.
         p_value: of the lack-of-fit test; uniform if the curves do collapse.
         misfit: root mean square distance of the curves from the common one beyond their noise, in
@@ -39,8 +40,8 @@ class FitState:
             correction, (P, P).
         degrees: degrees of freedom of the intervals.
         free: names of the exponents that were fitted.
-        log_tau: grid of the curve, (200,).
-        curve: the common curve there, (200,).
+        curve_tau: τ on a grid along the curve, (200,).
+        curve: the common curve F there, (200,).
         curve_error: its standard error, (200,).
         curves: the data that were used.
         likelihood: the objective that was minimised, in the fit's own units.
@@ -70,7 +71,7 @@ class FitState:
     covariance: np.ndarray
     degrees: float
     free: tuple[str, ...]
-    log_tau: np.ndarray = field(repr=False)
+    curve_tau: np.ndarray = field(repr=False)
     curve: np.ndarray = field(repr=False)
     curve_error: np.ndarray = field(repr=False)
     curves: Curves = field(repr=False)
@@ -83,6 +84,11 @@ class FitState:
     drift_p_values: dict[str, float] = field(repr=False)
     common_noise: float = field(repr=False)
     common_noise_interval: tuple[float, float] = field(repr=False)
+
+    @property
+    def log_tau(self) -> np.ndarray:
+        """Log of `curve_tau`, (200,); NaN where τ ≤ 0."""
+        return np.log(np.where(self.curve_tau > 0, self.curve_tau, np.nan))
 
     @property
     def settings(self) -> Settings:
@@ -110,11 +116,11 @@ class FitState:
         return self.covariance[np.ix_(index, index)]
 
     def tau(self, time: np.ndarray, **controls: float) -> np.ndarray:
-        """τ = t·Π controlᵖ with the fitted exponents and corrections.
+        """τ = (t − t_c)·Π controlᵖ with the fitted exponents and corrections.
 
         Exponents that are not identifiable count as 0.
         """
-        out = np.asarray(time, dtype=float)
+        out = np.asarray(time, dtype=float) - self._exponent("critical_point")
         for name, value in controls.items():
             out = out * value ** self._exponent(name)
         for correction in self.corrections:
@@ -124,8 +130,8 @@ class FitState:
         return out
 
     def rescaled(self, values: np.ndarray, **controls: float) -> np.ndarray:
-        """The values over Π control^q, which lie on the curve if controls scale the value too."""
-        out = np.asarray(values, dtype=float)
+        """(value − offset)/Π control^q, which lies on the curve."""
+        out = np.asarray(values, dtype=float) - self._exponent("offset")
         for name, value in controls.items():
             out = out / value ** self._exponent(f"value_{name}")
         return out
@@ -137,6 +143,8 @@ class FitState:
 
     def symbol(self, name: str) -> str:
         """How an exponent is written: p(c), q(c) of the value, a(c) and w(c) of a correction."""
+        if name in ("critical_point", "offset") and name not in self.curves.controls:
+            return {"critical_point": "t_c", "offset": "offset"}[name]
         kind, _, control = name.partition("_")
         letter = {"value": "q", "correction": "a", "power": "w"}.get(kind)
         if name in self.curves.controls or letter is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import minimize_scalar
 
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.result_types import Note
@@ -72,21 +73,31 @@ def identify(
     if flat:
         message = "a constant fits as well as any curve, so the curves can be shifted at will"
         notes.append(Note("flat_curve", message))
+    ridges = _power_law(likelihood, best)
+    if ridges.size and not flat:
+        message = (
+            "a power law fits as well as any curve, so an exponent of the time has the same "
+            "effect as one of the value; see combinations"
+        )
+        notes.append(Note("power_law_curve", message))
+        # The ridges are axes of their own, so that the rest is known as well as it can be.
+        axes = _along_first(ridges, spread)
     for d, axis in enumerate(axes.T):
         error = np.sqrt(max(axis @ spread @ axis, 0.0))
         firm = axis @ loose @ axis * settings.max_extrapolation**2
         extrapolated = firm < axis @ hessian @ axis
-        known[d] = np.isfinite(error) and not extrapolated and not flat
+        along_ridge = d < ridges.shape[1]
+        known[d] = np.isfinite(error) and not extrapolated and not flat and not along_ridge
         if known[d]:
             reach = _reach(likelihood, best, axis, t * error, bounds, stretch)
             known[d] = reach is not None
             reaches[d] = reach or (0.0, 0.0)
-    overlaps = _overlaps(likelihood, best)
-    if overlaps.min() < settings.min_overlap:
-        share = f"{100 * overlaps.min():.0f} %"
+    shares = overlaps(likelihood, best)
+    if shares.min() < settings.min_overlap:
+        share = f"{100 * shares.min():.0f} %"
         message = f"at the best exponents a curve shares only {share} of its length with others"
         notes.append(Note("poor_overlap", message))
-        known &= overlaps.mean() > settings.min_mean_overlap
+        known &= shares.mean() > settings.min_mean_overlap
     ended = _at_bound(best.theta, bounds, settings)
     if ended.any():
         message = f"an exponent reached the end of the range that was searched, {bounds.tolist()}"
@@ -132,8 +143,14 @@ def _reach(
     if 2 * half > settings.max_interval_share * max(high, -low):
         return None
 
+    compared = not apart(likelihood, best)
+
     def lost(step: float) -> float:
-        return likelihood.solve(best.theta + step * axis).objective - best.objective
+        trial = likelihood.solve(best.theta + step * axis)
+        loss = trial.objective - best.objective
+        # Curves that are shifted apart fit anything, and are no rival to curves that overlap.
+        doubtful = compared and loss < settings.min_loss
+        return np.inf if doubtful and apart(likelihood, trial) else loss
 
     line = np.linspace(low, high, settings.scan_points)
     if all(lost(step) >= losses[0] for step in line if abs(step) > 2 * half):
@@ -172,12 +189,76 @@ def _featureless(likelihood: CurveLikelihood, best: Solution) -> bool:
 
     A curve of q numbers gains about q in χ² by chance.
     """
-    target = likelihood.whiten(likelihood.means.mean)
-    level = likelihood.whiten(likelihood.means.height(best.theta)[:, None])[:, 0]
+    means = likelihood.means
+    target = likelihood.whiten(means.target(best.theta))
+    level = likelihood.whiten(means.weight(best.theta))
     constant = target @ target - (level @ target) ** 2 / (level @ level)
     left, freedom = _residual(likelihood, best)
     chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
     return bool(constant - left < chance)
+
+
+def _power_law(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+    """Directions of θ, (P, ridges), that a curve τᵃ leaves open: p rises by 1 while q falls by a.
+
+    There are none unless a power law fits as well as any curve, as a constant does in
+    :func:`_featureless`.
+    """
+    means = likelihood.means
+    both = [
+        (i, j)
+        for i, shift in enumerate(means.controls[means.starts].T)
+        for j, height in enumerate(means.heights.T, means.num_shifts)
+        if np.allclose(shift, height)
+    ]
+    place = means.log_tau(best.theta)
+    log_tau = means.binned(place)
+    if means.lead is not None:
+        if np.ptp(np.sign(place)):
+            return np.zeros((len(best.theta), 0))
+        log_tau = means.binned(np.log(np.abs(np.sinh(place))))
+    if not both:
+        return np.zeros((len(best.theta), 0))
+    log_tau = log_tau - log_tau.mean()
+    weight = means.weight(best.theta)
+    target = likelihood.whiten(means.target(best.theta))
+    unit = means.log_unit
+
+    def misfit(power: float) -> float:
+        if unit is not None:
+            law = likelihood.whiten(np.column_stack([weight, weight * log_tau]))
+        else:
+            law = likelihood.whiten((weight * np.exp(power * log_tau))[:, None])
+        left = target - law @ np.linalg.lstsq(law, target, rcond=None)[0]
+        return float(left @ left)
+
+    if unit is not None:
+        plain = np.column_stack([weight, weight * log_tau])
+        law = likelihood.whiten(plain)
+        power = unit * float(np.linalg.lstsq(law, target, rcond=None)[0][1])
+    else:
+        most = likelihood.settings.max_power
+        grid = np.linspace(-most, most, 33)
+        k = int(np.clip(np.argmin([misfit(a) for a in grid]), 1, len(grid) - 2))
+        power = float(
+            minimize_scalar(misfit, bounds=(grid[k - 1], grid[k + 1]), method="bounded").x
+        )
+    left, freedom = _residual(likelihood, best)
+    chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
+    if misfit(power) - left >= chance:
+        return np.zeros((len(best.theta), 0))
+    ridges = np.zeros((len(best.theta), len(both)))
+    for column, (i, j) in enumerate(both):
+        ridges[i, column], ridges[j, column] = 1.0, -power
+    return ridges
+
+
+def _along_first(directions: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Orthonormal axes, (P, P): the directions first, then those of the rest of the covariance."""
+    first, _ = np.linalg.qr(directions)
+    rest = np.linalg.svd(first, full_matrices=True)[0][:, first.shape[1] :]
+    _, turned = np.linalg.eigh(rest.T @ spread @ rest)
+    return np.column_stack([first, rest @ turned])
 
 
 def _without_penalty(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
@@ -187,14 +268,19 @@ def _without_penalty(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     length = np.median(lengths)
     at = means.log_tau(best.theta)
     cell = (length or 1.0) / likelihood.settings.free_cells
-    lattice = Lattice(max(cell, likelihood.lattice.spacing))
+    lattice = Lattice(max(cell, likelihood.lattice.spacing), likelihood.lattice.broken)
     basis = likelihood.whiten(means.basis(lattice, best.theta, lattice.span(at)))
     white = likelihood.whiten(likelihood.gradient(best))
     left = white - basis @ np.linalg.lstsq(basis, white, rcond=1e-8)[0]
     return left.T @ left
 
 
-def _overlaps(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
+def apart(likelihood: CurveLikelihood, solution: Solution) -> bool:
+    """Whether the curves are shifted apart, so that little of them is compared."""
+    return bool(overlaps(likelihood, solution).mean() < likelihood.settings.min_overlap)
+
+
+def overlaps(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     """Share of each curve's records that lie within the span of another curve, (K,)."""
     at = likelihood.means.binned(likelihood.means.log_tau(best.theta))
     condition = likelihood.means.condition
@@ -228,7 +314,7 @@ def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) 
     condition = likelihood.means.condition
     spans = [(at[condition == k].min(), at[condition == k].max()) for k in np.unique(condition)]
     shared = np.sum([(at >= low) & (at <= high) for low, high in spans], axis=0) >= 2
-    if _overlaps(likelihood, rival).min() < settings.min_overlap or not shared.any():
+    if overlaps(likelihood, rival).min() < settings.min_overlap or not shared.any():
         return False
     features = settings.min_rival_features * np.ptp(rival.fitted)
     return bool(np.ptp(rival.fitted[shared]) > features)
@@ -237,8 +323,8 @@ def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) 
 def _residual(likelihood: CurveLikelihood, solution: Solution) -> tuple[float, float]:
     """Weighted sum of squares and its degrees of freedom."""
     basis = solution.whitened_basis
-    resid = likelihood.whiten(likelihood.means.mean) - basis @ solution.beta
+    resid = likelihood.residual(solution)
     gram = basis.T @ basis
-    normal = gram + likelihood.stiffness * penalty(solution.span[1])
+    normal = gram + likelihood.stiffness * penalty(solution.span)
     used = np.trace(np.linalg.solve(normal, gram))
     return float(resid @ resid), float(len(resid) - used)

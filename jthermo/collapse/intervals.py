@@ -58,11 +58,10 @@ class Inference:
 
 @dataclass(frozen=True)
 class _Errors:
-    """Covariance of θ, its degrees of freedom, and the influence of the means on θ, (P, N)."""
+    """Covariance of θ and its degrees of freedom."""
 
     covariance: np.ndarray
     degrees: float
-    influence: np.ndarray
 
 
 def infer(
@@ -89,9 +88,9 @@ def infer(
     identified = identify(
         likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds, confidence
     )
-    outcome = _outcome(optimum, spread.influence, scatter, rng)
+    outcome = _outcome(optimum.strict or optimum, averages, identified, rng)
 
-    exponents = directions.basis @ best.theta
+    exponents = directions.numbers(best.theta)
     variances = np.diag(directions.basis @ spread.covariance @ directions.basis.T)
     errors = np.sqrt(np.maximum(variances, 0.0))
     sure = determined(directions, identified, settings)
@@ -135,18 +134,35 @@ def infer(
 
 
 def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _Errors:
-    """How θ follows from the means, and its covariance."""
+    """How well the means determine θ."""
     num, omega = len(best.theta), scatter.model_covariance
     if not num:
-        return _Errors(np.zeros((0, 0)), np.inf, np.zeros((0, len(omega))))
+        return _Errors(np.zeros((0, 0)), np.inf)
     hessian, free = likelihood.information(best)
     inverse = np.linalg.pinv(hessian, hermitian=True)
     influence = (likelihood.whiten.transposed(free) @ inverse).T
     spread = scatter.mixed(influence)
     # ψΩψ' omits the bias of the penalised curve; the inverse information includes it.
-    bias = np.maximum(inverse - influence @ omega @ influence.T, 0) * np.eye(num)
+    bias = _positive(inverse - influence @ omega @ influence.T)
     wider = _without_slope_noise(hessian, likelihood.slope_noise(best), likelihood.settings)
-    return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees, influence)
+    return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees)
+
+
+def _influence(likelihood: CurveLikelihood, best: Solution, identified: Identified) -> np.ndarray:
+    """How θ follows from the means along the directions that they determine, (P, N).
+
+    Along the others the fit hardly moves, whatever a linear step would say.
+    """
+    known = identified.axes[:, identified.known]
+    hessian, free = likelihood.information(best)
+    inverse = np.linalg.pinv(known.T @ hessian @ known, hermitian=True)
+    return known @ inverse @ known.T @ likelihood.whiten.transposed(free).T
+
+
+def _positive(matrix: np.ndarray) -> np.ndarray:
+    """The part of a symmetric matrix with positive eigenvalues."""
+    size, axes = np.linalg.eigh(matrix)
+    return axes * np.maximum(size, 0.0) @ axes.T
 
 
 def _without_slope_noise(
@@ -178,10 +194,11 @@ def determined(directions: Directions, identified: Identified, settings: Setting
 
 
 def _outcome(
-    optimum: Optimum, influence: np.ndarray, scatter: Scatter, rng: np.random.Generator
+    optimum: Optimum, averages: Averages, identified: Identified, rng: np.random.Generator
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
-    averages, likelihood, best = scatter.averages, optimum.likelihood, optimum.best
+    scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
+    likelihood, best = optimum.likelihood, optimum.best
     settings, means = averages.settings, likelihood.means
     probe = contrasts(
         means.condition,
@@ -198,8 +215,9 @@ def _outcome(
         [likelihood.whiten.transposed(free).T, _left_over(likelihood, best, probe.windows)]
     )
     # The curve is fitted again to what the exponents leave: r = (I − S)(I − G ψ) m.
-    if len(influence):
-        left = left - (left @ likelihood.gradient(best)) @ influence
+    if identified.known.any():
+        moved = left @ likelihood.gradient(best)
+        left = left - moved @ _influence(likelihood, best, identified)
     spread = scatter.mixed(left)
     whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
     seen = np.diag(spread.covariance) > settings.min_contrast_share * whole
@@ -245,7 +263,7 @@ def _misfit(optimum: Optimum, windows: np.ndarray, scatter: Scatter) -> float:
 def _normal(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     """M = B'Ω⁻¹B + λD'D, (q, q)."""
     gram = best.whitened_basis.T @ best.whitened_basis
-    return gram + likelihood.stiffness * penalty(best.span[1])
+    return gram + likelihood.stiffness * penalty(best.span)
 
 
 def _curve(

@@ -7,6 +7,9 @@ the log-determinant that makes it a marginal likelihood):
 
     f(θ) = ½ [ m'Ω⁻¹m − b'M⁻¹b + log|M| − (q − 2) log λ ],   M = B'Ω⁻¹B + λ D'D,   b = B'Ω⁻¹m.
 
+Other forms of the law replace m by the weighted ordinates, and weight the rows of B
+(jthermo/collapse/means.py).
+
 The log-determinant matters: without it, curves that are shifted until they no longer overlap fit
 perfectly.
 """
@@ -19,9 +22,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from jthermo.collapse import linalg
-from jthermo.collapse.averages import Means
+from jthermo.collapse.means import Means
 from jthermo.collapse.settings import Settings
-from jthermo.collapse.spline import Lattice, penalty
+from jthermo.collapse.spline import Lattice, Span, penalty
 from jthermo.errors import InputError
 
 
@@ -66,9 +69,9 @@ class Solution:
 
     Attributes:
         theta: exponents in the fitted directions, (P,).
-        moved: what θ adds to log t of every point and to the log scale of every bin, (n + N,).
+        moved: what θ adds to the place of every point and to the log scale of every bin, (n + N,).
         objective: f(θ).
-        span: first cell and number of the splines.
+        span: the splines used.
         beta: coefficients of the splines, (q,).
         fitted: the curve, binned like the data, (N,).
         whitened_basis: Ω⁻¹ᐟ²B, (N, q).
@@ -78,7 +81,7 @@ class Solution:
     theta: np.ndarray
     moved: np.ndarray
     objective: float
-    span: tuple[int, int]
+    span: Span
     beta: np.ndarray
     fitted: np.ndarray
     whitened_basis: np.ndarray
@@ -105,10 +108,9 @@ class CurveLikelihood:
 
     def objective(self, theta: np.ndarray) -> float:
         """f(θ), up to a constant that does not depend on θ."""
-        basis, span = self._basis(theta)
-        return self._score(basis, self.stiffness, span[1])[0]
+        return self.solve(theta).objective
 
-    def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, Span]:
         log_tau = self.means.log_tau(theta)
         # Checked before anything of that size is allocated.
         if not np.ptp(log_tau) < 2 * self.settings.max_knots * self.lattice.spacing:
@@ -117,20 +119,16 @@ class CurveLikelihood:
         span = self.lattice.span(log_tau)
         return self.means.basis(self.lattice, theta, span), span
 
-    def _score(self, basis: np.ndarray, stiffness: float, number: int):
-        white = self.whiten(basis)
-        target = self.whiten(self.means.mean)
-        return self._solve(white.T @ white, white.T @ target, target @ target, stiffness, number)
-
     @staticmethod
-    def _solve(gram: np.ndarray, moment: np.ndarray, square: float, stiffness: float, number: int):
+    def _solve(gram: np.ndarray, moment: np.ndarray, square: float, stiffness: float, span: Span):
+        number = span.number
         # The 1e-13 keeps the factorisation possible if the noise is zero. It is far below rounding.
-        normal = gram + stiffness * penalty(number)
+        normal = gram + stiffness * penalty(span)
         normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
         factor = linalg.factor(normal)
         beta = linalg.solve(factor, moment)
         log_det = 2 * np.log(np.diag(factor)).sum()
-        value = 0.5 * (square - moment @ beta + log_det - (number - 2) * np.log(stiffness))
+        value = 0.5 * (square - moment @ beta + log_det - span.penalised * np.log(stiffness))
         return value, beta, factor
 
     def evidence(self, solution: Solution) -> float:
@@ -143,12 +141,12 @@ class CurveLikelihood:
         """The same with the most likely λ at this θ: a scan, then steps that get smaller."""
         basis, span = self._basis(theta)
         white = self.whiten(basis)
-        target = self.whiten(self.means.mean)
+        target = self.whiten(self.means.target(theta))
         gram, moment, square = white.T @ white, white.T @ target, target @ target
-        unit = np.trace(gram) / span[1]
+        unit = np.trace(gram) / span.number
 
         def value(log_stiffness: float) -> float:
-            return self._solve(gram, moment, square, unit * np.exp(log_stiffness), span[1])[0]
+            return self._solve(gram, moment, square, unit * np.exp(log_stiffness), span)[0]
 
         grid = np.arange(*self.settings.stiffness_scan)
         best = grid[int(np.argmin([value(point) for point in grid]))]
@@ -160,36 +158,38 @@ class CurveLikelihood:
         """The curve at θ."""
         basis, span = self._basis(theta)
         white = self.whiten(basis)
-        target = self.whiten(self.means.mean)
+        plain = self.means.target(theta)
+        target = self.whiten(plain)
         gram = white.T @ white
         value, beta, factor = self._solve(
-            gram, white.T @ target, target @ target, self.stiffness, span[1]
+            gram, white.T @ target, target @ target, self.stiffness, span
         )
         return Solution(
             theta=theta,
             moved=np.r_[
                 self.means.log_tau(theta) - self.means.x,
-                self.means.heights @ theta[self.num_shifts :],
+                self.means.log_scale(theta) - self.means.log_height,
             ],
             objective=value,
             span=span,
             beta=beta,
-            fitted=basis @ beta,
+            fitted=basis @ beta + (self.means.mean - plain),
             whitened_basis=white,
             factor=factor,
         )
 
     @property
     def num_shifts(self) -> int:
-        """Number of components of θ that shift log τ; the others scale the value."""
-        return self.means.controls.shape[1]
+        """Number of components of θ that shift log τ."""
+        return self.means.num_shifts
+
+    def residual(self, solution: Solution) -> np.ndarray:
+        """Ω⁻¹ᐟ² (means − fitted), (N,)."""
+        return self.whiten(self.means.mean - solution.fitted)
 
     def pace(self, solution: Solution) -> np.ndarray:
         """∂(fitted)/∂ log τ of every bin, (N,)."""
-        return (
-            self.means.basis(self.lattice, solution.theta, solution.span, slope=True)
-            @ solution.beta
-        )
+        return self.means.pace(self.lattice, solution.theta, solution.span, solution.beta)
 
     def gradient(self, solution: Solution) -> np.ndarray:
         """Derivative of the N fitted averages with respect to the P exponents, (N, P).
@@ -197,37 +197,27 @@ class CurveLikelihood:
         The curve F is held fixed. An exponent of the time gives F'·log c, with c its control; an
         exponent of the value gives F·log c.
         """
-        log_tau = self.means.log_tau(solution.theta)
-        slope = self.lattice.design(log_tau, solution.span, slope=True) @ solution.beta
-        shifts = self.means.binned(slope[:, None] * self.means.controls)
-        shifts *= self.means.height(solution.theta)[:, None]
-        return np.column_stack([shifts, self.means.heights * solution.fitted[:, None]])
+        return self.means.gradient(
+            self.lattice, solution.theta, solution.span, solution.beta, solution.fitted
+        )
 
     def slope(self, solution: Solution) -> np.ndarray:
         """∂f/∂θ, (P,): misfit along the curve's slope, and change of the log-determinant."""
-        resid = self.whiten(self.means.mean) - solution.whitened_basis @ solution.beta
+        resid = self.residual(solution)
         inner = linalg.solve(solution.factor, solution.whitened_basis.T)
         # Ω⁻¹ B M⁻¹, (N, q)
         pulled = self.whiten.transposed(inner.T)
         force = self.whiten.transposed(resid)
         return np.array(
             [
-                np.sum(pulled * move) - force @ (move @ solution.beta)
-                for move in self._moves(solution)
+                np.sum(pulled * move) - force @ (move @ solution.beta - change)
+                for move, change in self._moves(solution)
             ]
         )
 
-    def _moves(self, solution: Solution) -> list[np.ndarray]:
-        """∂B/∂θ for each component of θ, (N, q)."""
-        means = self.means
-        log_tau = means.log_tau(solution.theta)
-        rate = self.lattice.design(log_tau, solution.span, slope=True)
-        height = means.height(solution.theta)[:, None]
-        moves = [means.binned(rate * column[:, None]) * height for column in means.controls.T]
-        if len(means.heights.T):
-            basis = means.basis(self.lattice, solution.theta, solution.span)
-            moves += [basis * column[:, None] for column in means.heights.T]
-        return moves
+    def _moves(self, solution: Solution) -> list[tuple[np.ndarray, np.ndarray | float]]:
+        """∂(basis)/∂θ and ∂(target)/∂θ for each component of θ."""
+        return self.means.moves(self.lattice, solution.theta, solution.span)
 
     def information(self, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
         """Information on θ, and the part of the whitened gradient that the curve cannot follow."""
@@ -246,7 +236,7 @@ class CurveLikelihood:
         half = linalg.solve(solution.factor, gram)
         # M⁻¹ G M⁻¹
         sampling = linalg.solve(solution.factor, half.T)
-        white = [self.whiten(move) for move in self._moves(solution)]
+        white = [self.whiten(move) for move, _ in self._moves(solution)]
         free = [self.project_out_curve(solution, part) for part in white]
         return np.array([[np.sum((a.T @ b) * sampling) for b in free] for a in white])
 
@@ -269,7 +259,7 @@ class CurveLikelihood:
             move = self._newton_step(solution, slope, bounds)
             # If the step promises less than the tolerance, it is the last one.
             last = -0.5 * slope @ move < tolerance
-            move *= self._damping(move)
+            move *= self._damping(solution, move)
             least = settings.min_last_step_fraction if last else settings.min_step_fraction
             trial = self._descend(solution, move, bounds, least)
             if trial is None:
@@ -291,10 +281,13 @@ class CurveLikelihood:
         move[inside] = -np.linalg.solve((hessian + ridge)[np.ix_(inside, inside)], slope[inside])
         return move
 
-    def _damping(self, move: np.ndarray) -> float:
+    def _damping(self, solution: Solution, move: np.ndarray) -> float:
         """Factor ≤ 1 that keeps the step within the range of the linearisation."""
-        shift = np.abs(self.means.controls @ move[: self.num_shifts]).max(initial=1e-300)
-        height = np.abs(self.means.heights @ move[self.num_shifts :]).max(initial=1e-300)
+        means = self.means
+        places = means.place_moves(solution.theta) @ move[means.movers]
+        shift = np.abs(places).max(initial=1e-300)
+        first, number = means.num_shifts, means.num_heights
+        height = np.abs(means.heights @ move[first : first + number]).max(initial=1e-300)
         longest = self.settings.max_shift_step * self.lattice.spacing
         return min(1.0, longest / shift, self.settings.max_height_step / height)
 

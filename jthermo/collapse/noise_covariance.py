@@ -58,6 +58,7 @@ class NoiseCovariance:
         settings: the constants of the fit.
         common: standard deviation of noise that all replicates share, independent from record to
             record.
+        held: number of weights, the first, that are known and not estimated.
     """
 
     names: tuple[str, ...]
@@ -67,6 +68,7 @@ class NoiseCovariance:
     information: np.ndarray
     settings: Settings
     common: float = 0.0
+    held: int = 0
 
     @property
     def of_means(self) -> float:
@@ -83,8 +85,9 @@ class NoiseCovariance:
         return out
 
     def active(self) -> np.ndarray:
-        """Indices of the weights that are not negligible."""
-        return np.flatnonzero(self.weights > self.settings.active_weight * self.weights.sum())
+        """Indices of the weights that were estimated and are not negligible."""
+        large = self.weights > self.settings.active_weight * self.weights.sum()
+        return np.flatnonzero(large & (np.arange(len(large)) >= self.held))
 
     def uncertainty(self, active: np.ndarray) -> np.ndarray:
         """Covariance of the active weights."""
@@ -320,6 +323,26 @@ def kernels(
     return tuple(out), np.array(list(out.values()))
 
 
+def misfit_kernels(
+    bins: Bins, known: np.ndarray, settings: Settings
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The components of the noise if that of every record is published, (m, n, n), with names.
+
+    The first is the published one, (n, n). The others are what records may differ by beyond it:
+    independently, smoothly along each curve, and by an offset of each curve.
+    """
+    same = bins.condition[:, None] == bins.condition[None, :]
+    x = bins.log_time
+    length = np.median([np.ptp(x[bins.condition == k]) for k in np.unique(bins.condition)]) or 1.0
+    apart = np.abs(x[:, None] - x[None, :]) / length
+    level = np.mean(np.diag(known))
+    out = {"published": known, "excess": known}
+    for reach in settings.memory_lengths[1:]:
+        out[f"misfit_{reach}"] = level * np.exp(-apart / reach) * same
+    out["misfit_offset"] = level * same
+    return tuple(out), np.array(list(out.values()))
+
+
 def _counts(
     progress: np.ndarray, settings: Settings
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -356,6 +379,7 @@ def estimate_weights(
     names: tuple[str, ...],
     settings: Settings,
     start: np.ndarray | None = None,
+    held: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most likely weights a ≥ 0 and the information on them.
 
@@ -370,6 +394,7 @@ def estimate_weights(
         names: of the components.
         settings: the constants of the fit.
         start: weights of an earlier estimate.
+        held: number of weights, the first, that are known to be 1.
     """
     number = len(names)
     total = sum(sample.degrees * np.trace(sample.covariance) for sample in samples)
@@ -377,6 +402,9 @@ def estimate_weights(
     weights = total / np.maximum(own, 1e-300) / number
     if start is not None:
         weights = np.maximum(start, settings.small_weight * weights)
+    # What the curve and the exponents follow altogether cannot be estimated.
+    weights[own < 1e-9 * own.max()] = 0.0
+    weights[:held] = 1.0
     doubted = np.flatnonzero([not name.startswith(PLAIN) for name in names])
     chance = _chance_size(samples, total)[doubted]
     flat = [sample.kernel.reshape(number, -1) for sample in samples]
@@ -389,6 +417,7 @@ def estimate_weights(
             want += sample.degrees * (rows @ inverse.ravel())
         want[doubted] += 2 * settings.prior_strength / (chance + weights[doubted])
         ratio = np.maximum(have, 0) / np.maximum(want, 1e-300)
+        ratio[:held] = 1.0
         weights = weights * ratio
         weights[weights < settings.min_weight * weights.sum()] = 0.0
         judged = np.maximum(ratio[weights > settings.small_weight * weights.sum()], 1e-9)

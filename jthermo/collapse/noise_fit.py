@@ -18,6 +18,7 @@ from jthermo.collapse.noise_covariance import (
     estimate_weights,
     kernels,
     local_noise,
+    misfit_kernels,
     profiles,
 )
 from jthermo.collapse.spline import Lattice
@@ -26,6 +27,8 @@ from jthermo.collapse.spline import Lattice
 def rough_variance(averages: Averages) -> np.ndarray:
     """Variance of each mean if its points were independent, (N,)."""
     settings, reps, means = averages.settings, averages.replicates, averages.means
+    if averages.errors is not None:
+        return averages.errors**2
     if reps.counts.max() > 1:
         sd, _ = profiles(reps, means.condition, means.log_time, means.log_time, 0.0, settings)
         variance = sd**2 / reps.counts
@@ -61,6 +64,8 @@ def learn_noise(
         best: its best solution, which gives the slope and the progress of the curve.
         before: an earlier estimate to start from.
     """
+    if averages.errors is not None:
+        return _with_misfit(averages, likelihood, best, before)
     if averages.replicates.counts.min() > 1:
         learning: _FromReplicates | _FromResiduals = _FromReplicates.of(averages, likelihood, best)
     else:
@@ -89,6 +94,46 @@ def learn_noise(
         averages.settings,
     )
     return noise, [averages.share[np.ix_(rows, rows)] for rows in learning.groups]
+
+
+def published(averages: Averages) -> tuple[NoiseCovariance, list[np.ndarray]]:
+    """Published standard errors as they are: nothing about them is estimated."""
+    errors = averages.errors
+    if errors is None:
+        raise ValueError("there are no published errors")
+    rows, component = np.arange(len(errors)), np.diag(errors**2)[None]
+    noise = NoiseCovariance(
+        ("published",),
+        np.ones(1),
+        (rows,),
+        (component,),
+        np.zeros((1, 1)),
+        averages.settings,
+        held=1,
+    )
+    return noise, [np.ones((len(rows), len(rows)))]
+
+
+def _with_misfit(
+    averages: Averages, likelihood: CurveLikelihood, best: Solution, before: NoiseCovariance | None
+) -> tuple[NoiseCovariance, list[np.ndarray]]:
+    """Published standard errors, and what the curves miss each other by beyond them.
+
+    Corrections to scaling, or errors that are too small, leave residuals that are smooth along each
+    curve. Their covariance is estimated like that of single replicates, so that the intervals take
+    them in. The verdict does not: it compares the curves by the published errors.
+    """
+    means, settings = averages.means, averages.settings
+    only, share = published(averages)
+    residuals = _FromResiduals.of(averages, likelihood, best)
+    names, kernel = misfit_kernels(residuals.bins, only.components[0][0], settings)
+    sample = residuals.sample(np.arange(len(means.mean)), kernel)
+    start = None if before is None or len(before.weights) != len(names) else before.weights
+    weights, information = estimate_weights([sample], names, settings, start, held=1)
+    noise = replace(
+        only, names=names, weights=weights, components=(kernel,), information=information
+    )
+    return noise, share
 
 
 @dataclass(frozen=True)
@@ -149,27 +194,30 @@ class _FromResiduals:
     bins: Bins
     groups: list[np.ndarray]
     reached: np.ndarray
+    target: np.ndarray
     paired: bool = False
 
     @classmethod
     def of(cls, averages: Averages, likelihood: CurveLikelihood, best: Solution) -> _FromResiduals:
         means, settings = averages.means, averages.settings
-        coarse = Lattice(settings.residual_coarseness * likelihood.lattice.spacing)
+        fine = likelihood.lattice
+        coarse = Lattice(settings.residual_coarseness * fine.spacing, fine.broken)
         span = coarse.span(means.log_tau(best.theta))
         basis = means.basis(coarse, best.theta, span)
         reached = np.column_stack([basis, likelihood.gradient(best)])
-        residual = _complement(reached).T @ means.mean
+        target = means.target(best.theta)
+        residual = _complement(reached).T @ target
         level = np.sqrt(np.mean(residual**2) + settings.min_error**2)
         sd = np.full(len(means.mean), level)
         bins = _bins(averages, likelihood, best, sd, sd)
-        return cls(averages, bins, [np.arange(len(means.mean))], reached)
+        return cls(averages, bins, [np.arange(len(means.mean))], reached, target)
 
     def sample(self, rows: np.ndarray, kernel: np.ndarray) -> Sample:
         """The part of the means that neither the curve nor the exponents reach."""
         pick = _thinned(np.arange(len(rows)), self.averages.settings.max_weight_bins)
         few = rows[pick]
         left = _complement(self.reached[few])
-        part = left.T @ self.averages.means.mean[few]
+        part = left.T @ self.target[few]
         turned = np.array([left.T @ k[np.ix_(pick, pick)] @ left for k in kernel])
         return Sample(turned, np.outer(part, part), 1.0)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jthermo.collapse.read import Condition, Curves, LeftOut
+from jthermo.collapse.read import Curves, LeftOut
 from jthermo.collapse.settings import Settings
 from jthermo.errors import InputError
 
@@ -22,13 +22,14 @@ def without_outliers(curves: Curves, settings: Settings) -> Curves:
         InputError: all values that are left are equal.
     """
     kept, left_out = [], list(curves.left_out)
-    spreads = [_robust_spread(condition, settings) for condition in curves.conditions]
+    rows = [curves.compared(condition.values) for condition in curves.conditions]
+    spreads = [_robust_spread(values, settings) for values in rows]
     pooled = np.nanmedian(spreads) if np.isfinite(spreads).any() else np.nan
-    for condition, spread in zip(curves.conditions, spreads, strict=True):
+    for condition, values, spread in zip(curves.conditions, rows, spreads, strict=True):
         if len(condition.values) < settings.outlier_min_replicates or not pooled > 0:
             kept.append(condition)
             continue
-        far = _far(condition, spread, float(pooled), settings)
+        far = _far(values, spread, float(pooled), settings)
         if not far.any() or far.mean() > settings.outlier_max_share:
             kept.append(condition)
             continue
@@ -87,18 +88,18 @@ def _without_copies(curves: Curves, settings: Settings) -> Curves:
     return replace(curves, conditions=tuple(conditions), left_out=tuple(left_out))
 
 
-def _robust_spread(condition: Condition, settings: Settings) -> float:
+def _robust_spread(values: np.ndarray, settings: Settings) -> float:
     """Standard deviation of a condition's replicates from their median absolute deviation."""
-    if len(condition.values) < settings.outlier_min_spread_replicates:
+    if len(values) < settings.outlier_min_spread_replicates:
         return np.nan
-    distance = np.abs(condition.values - np.nanmedian(condition.values, axis=0))
+    distance = np.abs(values - np.nanmedian(values, axis=0))
     return 1.4826 * np.sqrt(np.nanmean(np.nanmedian(distance, axis=0) ** 2))
 
 
-def _far(condition: Condition, spread: float, pooled: float, settings: Settings) -> np.ndarray:
+def _far(values: np.ndarray, spread: float, pooled: float, settings: Settings) -> np.ndarray:
     """Which replicates of a condition are outliers, (S,)."""
-    number, prior = len(condition.values), settings.outlier_pooled_replicates
-    distance = condition.values - np.nanmedian(condition.values, axis=0)
+    number, prior = len(values), settings.outlier_pooled_replicates
+    distance = values - np.nanmedian(values, axis=0)
     variance = (number * spread**2 + prior * pooled**2) / (number + prior)
     size = np.sqrt(np.nanmean(distance**2, axis=1) / max(variance, 1e-300))
     beyond = size > settings.outlier_distance

@@ -42,7 +42,7 @@ def title(fit: FitState) -> str:
 def plot_collapse(fit: FitState, ax: Axes | None = None) -> Axes:
     """Each condition's mean ± standard error against τ, over the curve with its pointwise band."""
     ax = axes(ax)
-    tau = np.exp(fit.log_tau)
+    tau = fit.curve_tau
     band = 2 * fit.curve_error
     ax.fill_between(tau, fit.curve - band, fit.curve + band, color="0.85", lw=0)
     ax.plot(tau, fit.curve, color="0.4", lw=1)
@@ -61,10 +61,10 @@ def plot_residuals(fit: FitState, ax: Axes | None = None, by: str | None = None)
     """
     ax = axes(ax)
     band = 2 * fit.curve_error
-    ax.fill_between(np.exp(fit.log_tau), -band, band, color="0.85", lw=0)
+    ax.fill_between(fit.curve_tau, -band, band, color="0.85", lw=0)
     ax.axhline(0.0, color="0.4", lw=1)
     if by is None:
-        _draw(fit, ax, lambda tau, mean: mean - np.interp(np.log(tau), fit.log_tau, fit.curve))
+        _draw(fit, ax, lambda tau, mean: mean - np.interp(tau, fit.curve_tau, fit.curve))
     else:
         _draw_windows(fit, ax, by)
     verdict = f"p = {fit.p_value:.2g}, misfit {100 * fit.misfit:.2g} %"
@@ -76,7 +76,7 @@ def _rescaled(fit: FitState) -> Iterator[tuple[dict[str, float], np.ndarray, np.
     """Setting, τ and rescaled values of each condition."""
     for condition in fit.curves.conditions:
         setting = dict(zip(fit.curves.controls, np.exp(condition.log_controls), strict=True))
-        tau = fit.tau(np.exp(condition.log_time), **setting)
+        tau = fit.tau(fit.curves.clock.time(condition.log_time), **setting)
         yield setting, tau, fit.rescaled(condition.values, **setting)
 
 

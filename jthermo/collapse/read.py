@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from jthermo.collapse.forms import Clock, Form
 from jthermo.collapse.settings import Settings
 from jthermo.errors import InputError
 
@@ -19,16 +20,19 @@ class Condition:
 
     Attributes:
         log_controls: natural logs of the controls, (P,).
-        log_time: natural log of the recorded times, increasing, (T,).
+        log_time: natural log of the recorded times, increasing, or asinh of signed ones, as
+            :class:`Clock` places them, (T,).
         values: one row per replicate, NaN where nothing was recorded, (S, T).
         labels: the replicates' codes, (S,). The same code at another condition means that the two
             runs are paired.
+        errors: published standard errors of a single replicate, (1, T), or None.
     """
 
     log_controls: np.ndarray
     log_time: np.ndarray
     values: np.ndarray
     labels: np.ndarray
+    errors: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Curves:
         num_records: number of finite values that were given.
         not_positive: how many of them have a time ≤ 0, or none. They are not used.
         negative: how many of them have a time other than 0.
+        clock: the axis of the times.
+        log_above: the number whose distance to the value is compared on a log scale; None if
+            values are compared as they are.
+        published: whether standard errors were given. They are used if there are no replicates.
     """
 
     controls: tuple[str, ...]
@@ -70,6 +78,13 @@ class Curves:
     num_records: int
     not_positive: int
     negative: int
+    clock: Clock = field(default_factory=Clock)
+    log_above: float | None = None
+    published: bool = False
+
+    def compared(self, values: np.ndarray) -> np.ndarray:
+        """The numbers that are averaged: the values, or the logs of what exceeds `log_above`."""
+        return values if self.log_above is None else np.log(values - self.log_above)
 
     @property
     def paired(self) -> bool:
@@ -90,6 +105,7 @@ class Table:
         label_names: the replicates' own labels, by code.
         value_name: name of the value.
         further: columns without a role that may hold another setting, by name.
+        errors: published standard errors of the values, (n,), or None.
     """
 
     controls: np.ndarray
@@ -99,6 +115,7 @@ class Table:
     label_names: tuple[object, ...]
     value_name: str
     further: dict[Hashable, np.ndarray]
+    errors: np.ndarray | None = None
 
 
 def read_curves(
@@ -108,21 +125,33 @@ def read_curves(
     time: str,
     replicate: str | None,
     value: str,
-    window: tuple[float, float] | None,
+    error: str | xr.DataArray | None = None,
+    form: Form,
     settings: Settings,
 ) -> Curves:
-    """Group the raw replicates by their controls. Times ≤ 0 and padding are dropped: τ needs log t.
+    """Group the raw replicates by their controls. Padding is dropped.
+
+    So are times ≤ 0 where τ needs log t, which is unless there is a critical point.
 
     Raises:
         InputError: a column is missing or holds no numbers, a control is not positive, something
             else varies, or too little is left.
     """
     names = _control_names(controls)
-    _check_roles(names, time, replicate, value if isinstance(data, pd.DataFrame) else None)
+    if error is not None and replicate == "seed" and "seed" not in _names(data):
+        # Published values have no replicates.
+        replicate = None
+    column = error if isinstance(error, str) else None
+    if error is not column and not (
+        isinstance(error, xr.DataArray) and isinstance(data, xr.DataArray)
+    ):
+        remedy = "name the column of standard errors; a DataArray takes another one like it too"
+        raise InputError("error", type(error).__name__, remedy)
+    _check_roles(names, time, replicate, value if isinstance(data, pd.DataFrame) else None, column)
     if isinstance(data, pd.DataFrame):
-        table = _from_frame(data, names, time, replicate, value)
+        table = _from_frame(data, names, time, replicate, value, column)
     elif isinstance(data, xr.DataArray):
-        table = _from_array(data, names, time, replicate)
+        table = _from_array(data, names, time, replicate, error)
     else:
         raise InputError(
             "data",
@@ -130,21 +159,13 @@ def read_curves(
             "give an xarray.DataArray (one variable, such as ds.activation_rate) or a tidy "
             "pandas.DataFrame",
         )
-    low, high = _window(window)
     if not len(table.values):
         raise InputError(
             "data",
             "0 rows",
             "there is nothing to fit; give raw replicates, one row per recorded value",
         )
-    positive = (table.time > 0) & np.isfinite(table.time)
-    if not positive.any():
-        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
-    usable = positive & (table.time >= low) & (table.time <= high)
-    if not usable.any():
-        raise InputError(
-            "window", (low, high), f"no {time} > 0 lies in it; widen it or check {time!r}"
-        )
+    clock, positive, usable = _usable(table, names, time, form, settings)
     bad = ~(np.isfinite(table.controls) & (table.controls > 0)) & usable[:, None]
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -153,9 +174,59 @@ def read_curves(
             float(table.controls[row, column]),
             "a power law needs finite controls > 0; drop those rows or fit another control",
         )
-    curves = _group(table, usable, positive, names, time, settings)
-    _check_records(curves, window, settings)
+    _check_errors(table, usable, settings)
+    above = form.log_above
+    if above is not None and (low := usable & (table.values <= above)).any():
+        remedy = (
+            f'scale="log" takes values > {above:g}; drop those records, or give an offset below'
+        )
+        raise InputError(table.value_name, float(table.values[low][0]), remedy)
+    curves = _group(table, usable, positive, names, time, clock, above, settings)
+    _check_records(curves, form, settings)
     return curves
+
+
+def _usable(
+    table: Table, names: tuple[str, ...], time: str, form: Form, settings: Settings
+) -> tuple[Clock, np.ndarray, np.ndarray]:
+    """The clock, the rows with a place on it, (n,), and those of them in the windows, (n,)."""
+    there = np.isfinite(table.time)
+    finite = there & np.isfinite(table.values)
+    inner, core = settings.clock_inner_share, settings.clock_core_share
+    clock = Clock.of(form, table.time[finite], inner, core)
+    signed = clock.given is not None
+    positive = there if signed else there & (table.time > 0)
+    if not positive.any():
+        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
+    low, high = _window(form.window, signed)
+    usable = positive & (table.time >= low) & (table.time <= high)
+    if not usable.any():
+        least = "" if signed else " > 0"
+        raise InputError(
+            "window", (low, high), f"no {time}{least} lies in it; widen it or check {time!r}"
+        )
+    if (clocked := form.clock_powers(names)) is not None:
+        low, high, powers = clocked
+        with np.errstate(all="ignore"):
+            tau = (table.time - clock.origin) * np.prod(table.controls**powers, axis=1)
+        usable &= (tau >= low) & (tau <= high)
+        if not usable.any():
+            remedy = f"no record lies in it, since τ goes from {np.nanmin(tau):.3g} to "
+            raise InputError("clock_window", (low, high), f"{remedy}{np.nanmax(tau):.3g}; widen it")
+    if not clock.signed:
+        usable &= table.time > clock.origin
+    return clock, positive, usable
+
+
+def _check_errors(table: Table, usable: np.ndarray, settings: Settings) -> None:
+    """Refuse standard errors that are not positive, or whose square overflows."""
+    if table.errors is None:
+        return
+    fine = (table.errors > 0) & (table.errors < settings.max_value)
+    bad = usable & np.isfinite(table.values) & ~fine
+    if bad.any():
+        remedy = "a standard error must be > 0 and finite; drop those rows, or give no error"
+        raise InputError("error", float(table.errors[bad][0]), remedy)
 
 
 def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
@@ -171,11 +242,22 @@ def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _names(data: object) -> list[Hashable]:
+    """Names of the columns of a table or of the coordinates of an array."""
+    if isinstance(data, pd.DataFrame):
+        return list(data.columns)
+    return list(data.coords) if isinstance(data, xr.DataArray) else []
+
+
 def _check_roles(
-    controls: tuple[str, ...], time: str, replicate: str | None, value: str | None
+    controls: tuple[str, ...],
+    time: str,
+    replicate: str | None,
+    value: str | None,
+    error: str | None,
 ) -> None:
     """Every column has one role, and a name that is text."""
-    roles = {"time": time, "replicate": replicate, "value": value}
+    roles = {"time": time, "replicate": replicate, "value": value, "error": error}
     taken = dict.fromkeys(controls, "a control")
     for role, name in roles.items():
         if name is None and role != "time":
@@ -188,14 +270,14 @@ def _check_roles(
         taken[name] = f"the {role}"
 
 
-def _window(window: tuple[float, float] | None) -> tuple[float, float]:
+def _window(window: tuple[float, float] | None, signed: bool) -> tuple[float, float]:
     if window is None:
-        return 0.0, np.inf
+        return -np.inf if signed else 0.0, np.inf
     try:
         low, high = (float(edge) for edge in window)
     except (TypeError, ValueError):
         low, high = 1.0, 0.0
-    if not 0 <= low < high:
+    if not (low < high and (signed or low >= 0)):
         raise InputError("window", window, "give (low, high) in units of time with 0 ≤ low < high")
     return low, high
 
@@ -242,9 +324,15 @@ def _labels(cells: np.ndarray, name: str | None) -> tuple[np.ndarray, tuple[obje
 
 
 def _from_frame(
-    frame: pd.DataFrame, names: tuple[str, ...], time: str, replicate: str | None, value: str
+    frame: pd.DataFrame,
+    names: tuple[str, ...],
+    time: str,
+    replicate: str | None,
+    value: str,
+    error: str | None,
 ) -> Table:
     wanted = [*names, time, value] + ([replicate] if replicate is not None else [])
+    wanted += [error] if error is not None else []
     columns = list(frame.columns)
     for name in wanted:
         if columns.count(name) > 1:
@@ -273,13 +361,19 @@ def _from_frame(
             for place, name in enumerate(columns)
             if name not in wanted
         },
+        errors=None if error is None else _numbers(frame[error].to_numpy(), error),
     )
 
 
 def _from_array(
-    array: xr.DataArray, names: tuple[str, ...], time: str, replicate: str | None
+    array: xr.DataArray,
+    names: tuple[str, ...],
+    time: str,
+    replicate: str | None,
+    error: str | xr.DataArray | None,
 ) -> Table:
     wanted = [*names, time] + ([replicate] if replicate is not None else [])
+    wanted += [error] if isinstance(error, str) else []
     for name in wanted:
         if name not in array.coords:
             raise InputError(
@@ -298,6 +392,15 @@ def _from_array(
     cells = np.zeros(array.size, int) if replicate is None else flat(replicate)
     codes, labels = _labels(cells, replicate)
     value_name = "value" if array.name is None else str(array.name)
+    errors = None
+    if error is not None:
+        there = array.coords[error] if isinstance(error, str) else error.reindex_like(array)
+        there = there.broadcast_like(array)
+        if there.sizes != array.sizes:
+            remedy = f"differs from the data, {dict(array.sizes)}; give an error for each value"
+            raise InputError("error", dict(there.sizes), remedy)
+        there = there.transpose(*array.dims)
+        errors = _numbers(there.values, "error").ravel()
     return Table(
         controls=np.column_stack([_numbers(flat(name), name) for name in names]),
         time=_numbers(flat(time), time),
@@ -306,6 +409,7 @@ def _from_array(
         label_names=labels,
         value_name=value_name,
         further={},
+        errors=errors,
     )
 
 
@@ -401,6 +505,8 @@ def _group(
     positive: np.ndarray,
     names: tuple[str, ...],
     time: str,
+    clock: Clock,
+    log_above: float | None,
     settings: Settings,
 ) -> Curves:
     """One condition per setting of the controls, without replicates that diverged."""
@@ -421,7 +527,7 @@ def _group(
     rows = np.flatnonzero(usable)[order]
     for chunk in np.split(rows, np.flatnonzero(np.diff(cell[rows])) + 1):
         setting = dict(zip(names, table.controls[chunk[0]].tolist(), strict=True))
-        x, values, recorded, labels = _pivot(table, chunk, setting, time, settings)
+        x, values, errors, recorded, labels = _pivot(table, chunk, setting, time, clock, settings)
         # The square of a larger value overflows, so it counts as diverged.
         values[~(np.abs(values) < settings.max_value)] = np.nan
         keep = []
@@ -433,16 +539,21 @@ def _group(
         if not keep:
             continue
         values, recorded, labels = values[keep], recorded[keep], labels[keep]
-        if recorded.mean() < settings.own_clock_share:
-            x, values = _common_clock(x, values)
-        x, values = _coarsen(x, values, settings)
+        if errors is not None and len(keep) == 1:
+            there = np.isfinite(values[0])
+            x, values, errors = x[there], values[:, there], errors[keep][:, there]
+        else:
+            errors = None
+            if recorded.mean() < settings.own_clock_share:
+                x, values = _common_clock(x, values)
+            x, values = _coarsen(x, values, settings)
         seen = np.isfinite(values).any(axis=1)
         left_out += [
             LeftOut(setting, table.label_names[label], "too short") for label in labels[~seen]
         ]
         if seen.any():
             log_controls = np.log(table.controls[chunk[0]])
-            conditions.append(Condition(log_controls, x, values[seen], labels[seen]))
+            conditions.append(Condition(log_controls, x, values[seen], labels[seen], errors))
     if not conditions:
         raise InputError(
             "value",
@@ -467,17 +578,20 @@ def _group(
         num_records=int(finite.sum()),
         not_positive=int((finite & ~positive).sum()),
         negative=int((finite & ~positive & (table.time != 0)).sum()),
+        clock=clock,
+        log_above=log_above,
+        published=table.errors is not None,
     )
 
 
-def _check_records(curves: Curves, window: tuple[float, float] | None, settings: Settings) -> None:
+def _check_records(curves: Curves, form: Form, settings: Settings) -> None:
     """Refuse curves of too few records."""
     numbers = [n for c in curves.conditions for n in np.isfinite(c.values).sum(axis=1)]
     typical = float(np.median(numbers))
     if typical < settings.min_records:
         several = max(len(c.log_time) for c in curves.conditions) > 1
         remedy = f"a curve needs at least {settings.min_records}; record more often"
-        if window is not None:
+        if form.window is not None or form.clock_window is not None:
             remedy += ", or widen the window"
         if several:
             remedy += ", and check that replicate= names the column that numbers whole curves"
@@ -485,8 +599,13 @@ def _check_records(curves: Curves, window: tuple[float, float] | None, settings:
 
 
 def _pivot(
-    table: Table, chunk: np.ndarray, setting: dict[str, float], time: str, settings: Settings
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    table: Table,
+    chunk: np.ndarray,
+    setting: dict[str, float],
+    time: str,
+    clock: Clock,
+    settings: Settings,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
     """One condition's rows as a (replicate, time) matrix on the union of the recorded times."""
     times, column = np.unique(table.time[chunk], return_inverse=True)
     labels, row = np.unique(table.replicate[chunk], return_inverse=True)
@@ -509,7 +628,11 @@ def _pivot(
         )
     values = np.full(recorded.shape, np.nan)
     values[row, column] = table.values[chunk]
-    return np.log(times), values, recorded, labels
+    errors = None
+    if table.errors is not None:
+        errors = np.full(recorded.shape, np.nan)
+        errors[row, column] = table.errors[chunk]
+    return clock.place(times), values, errors, recorded, labels
 
 
 def _diverged(row: np.ndarray, settings: Settings) -> bool:

@@ -67,6 +67,7 @@ def likelihood_profile(fit: FitState, name: str, values: np.ndarray) -> np.ndarr
     for value in np.asarray(values, dtype=float):
         if not np.isfinite(value):
             raise InputError("values", float(value), "give finite values of the exponent")
-        held = replace(likelihood, means=likelihood.means.holding(position, value))
+        component = fit.directions.component(name, value)
+        held = replace(likelihood, means=likelihood.means.holding(position, component))
         lost.append(held.minimise(held.solve(rest), wide).objective - best.objective)
     return np.array(lost)

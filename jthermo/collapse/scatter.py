@@ -44,6 +44,9 @@ class Scatter:
         by_model = rows @ self.model_covariance @ rows.T
         reps = self.averages.replicates
         weights = float(np.median(self.noise.degrees(rows, self.share)))
+        if self.averages.errors is not None:
+            least, most = settings.single_degrees[0], settings.published_degrees
+            return Spread(by_model, float(np.clip(weights, least, most)))
         if reps.counts.min() <= 1:
             degrees = float(np.clip(weights, *settings.single_degrees))
             return Spread(by_model, degrees)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jthermo.collapse.averages import Averages
+from jthermo.collapse.identifiability import apart
 from jthermo.collapse.likelihood import CurveLikelihood, Solution, Whitener
 from jthermo.collapse.noise_covariance import NoiseCovariance
 from jthermo.collapse.noise_fit import (
     diagonal_blocks,
     learn_noise,
+    published,
     rough_variance,
     with_common_noise,
 )
@@ -35,6 +36,7 @@ class Optimum:
         share: n_ij/(n_i n_j) of each block.
         bounds: of θ, (P, 2).
         variance: of each mean, as if its points were independent, (N,).
+        strict: the optimum under published errors alone, by which the verdict is; None without.
     """
 
     likelihood: CurveLikelihood
@@ -44,6 +46,7 @@ class Optimum:
     share: list[np.ndarray]
     bounds: np.ndarray
     variance: np.ndarray
+    strict: Optimum | None = None
 
     def omega(self) -> np.ndarray:
         """Covariance of the means by the noise model, (N, N)."""
@@ -80,7 +83,7 @@ def first_basins(averages: Averages) -> Basins:
     settings, means = averages.settings, averages.means
     bounds = search_bounds(averages)
     variance = rough_variance(averages)
-    lattice = Lattice(knot_spacing(averages))
+    lattice = Lattice(knot_spacing(averages), averages.broken)
     candidates = starts(means, variance, bounds, settings) if len(bounds) else [np.zeros(0)]
     whiten = Whitener.of(diagonal_blocks(averages, variance))
     white = CurveLikelihood(means, lattice, whiten, 1.0, settings)
@@ -88,15 +91,72 @@ def first_basins(averages: Averages) -> Basins:
     solutions = sorted((white.solve(theta) for theta in candidates), key=objective)
     minima = [
         white.minimise(start, bounds, tolerance=settings.coarse_tolerance)
-        for start in solutions[: settings.num_basins]
+        for start in distinct(solutions, lattice)[: settings.num_basins]
     ]
-    return Basins(white, distinct(minima, lattice), bounds, variance)
+    best = min(minima, key=objective)
+    minima += [
+        white.minimise(white.solve(theta), bounds, tolerance=settings.coarse_tolerance)
+        for theta in _elsewhere(best.theta, averages, bounds)
+    ]
+    return Basins(white, _comparing(white, distinct(minima, lattice)), bounds, variance)
+
+
+def _elsewhere(theta: np.ndarray, averages: Averages, bounds: np.ndarray) -> list[np.ndarray]:
+    """Exponents to begin from again: a step of the scan's grid away, and at other t_c and v₀.
+
+    These change what the other exponents should be, so the scan may rank a better minimum low.
+    """
+    settings, means = averages.settings, averages.means
+    first, ends = len(theta) - len(averages.limits), np.ptp(bounds, axis=1)
+    places = np.linspace(0, 1, settings.start_places + 2)[1:-1]
+    moves = [(i, low + x * (high - low)) for i, (low, high) in enumerate(bounds) for x in places]
+    moves = [(i, value) for i, value in moves if i >= first]
+    if means.lead is not None:
+        points = settings.start_signed_grid[min(len(means.movers), 3) - 1]
+        steps = [(i, sign * ends[i] / (points - 1)) for i in means.movers for sign in (-1, 1)]
+        moves += [(i, theta[i] + step) for i, step in steps]
+    starts = []
+    for i, value in moves:
+        other = theta.copy()
+        other[i] = np.clip(value, *bounds[i])
+        starts.append(other)
+    return starts
+
+
+def _comparing(likelihood: CurveLikelihood, minima: list[Solution]) -> list[Solution]:
+    """The minima whose curves overlap and nearly coincide, if only the best one shifts them apart.
+
+    Curves without overlap fit perfectly, and say nothing. Where other exponents bring them within
+    a small share of their range, these are what a user looks for, and the verdict tells the rest.
+    """
+    settings = likelihood.settings
+    if not apart(likelihood, minima[0]):
+        return minima
+    near = []
+    for solution in minima[1:]:
+        if apart(likelihood, solution):
+            continue
+        weight = likelihood.means.weight(solution.theta)
+        miss = np.sqrt(np.mean(((likelihood.means.mean - solution.fitted) / weight) ** 2))
+        at = likelihood.means.log_tau(solution.theta)
+        if miss < settings.near_misfit * np.ptp(likelihood.curve(solution, at)):
+            near.append(solution)
+    return near or minima
 
 
 def refine(averages: Averages, basins: Basins) -> Optimum:
     """Estimate the noise at the best minimum, and minimise again under it."""
     settings, bounds = averages.settings, basins.bounds
     best = basins.minima[0]
+    strict = None
+    if averages.errors is not None:
+        # Under independent published errors the basins are at their bottom, but for the tolerance.
+        strict_noise, share = published(averages)
+        white = basins.likelihood.with_best_stiffness(best.theta)
+        best = white.minimise(white.solve(best.theta), bounds)
+        strict = Optimum(
+            white, best, basins.minima[1:], strict_noise, share, bounds, basins.variance
+        )
     noise, share = learn_noise(averages, basins.likelihood, best)
     likelihood = replace(basins.likelihood, whiten=Whitener.of(noise.covariances(share)))
     likelihood = likelihood.with_best_stiffness(best.theta)
@@ -116,7 +176,7 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
     near = [basin.theta for basin in minima[1:] if basin.objective < worst]
     rivals = [_minimum(likelihood, theta, bounds) for theta in near]
     rivals = distinct([best, *rivals], likelihood.lattice)[1:]
-    return Optimum(likelihood, best, rivals, noise, share, bounds, basins.variance)
+    return Optimum(likelihood, best, rivals, noise, share, bounds, basins.variance, strict)
 
 
 def _minima(
@@ -160,8 +220,8 @@ def search_bounds(averages: Averages) -> np.ndarray:
         gaps = np.diff(np.unique(np.round(column, 9)))
         most = np.ptp(means.x) / np.median(gaps) if len(gaps) else settings.max_exponent
         bounds.append(min(_exponent_bound(float(most), settings), room / np.ptp(column)))
-    bounds += [settings.least_range] * means.heights.shape[1]
-    return np.array([[-b, b] for b in bounds]).reshape(-1, 2)
+    bounds += [settings.least_range] * means.num_heights
+    return np.concatenate([np.array([[-b, b] for b in bounds]).reshape(-1, 2), averages.limits])
 
 
 def _room(averages: Averages) -> float:
@@ -170,8 +230,13 @@ def _room(averages: Averages) -> float:
     return settings.max_knots * knot_spacing(averages) - float(np.ptp(means.x))
 
 
-def check_range(averages: Averages, curves: Curves, held: Mapping[str, float]) -> None:
+def check_range(averages: Averages, curves: Curves, held: dict[str, float]) -> None:
     """Refuse curves too far apart to be compared: they would need too many knots.
+
+    Args:
+        averages: the averaged curves.
+        curves: the data.
+        held: exponents of τ that are held.
 
     Raises:
         InputError: held exponents or the recorded times put the curves too far apart, or a control
@@ -180,10 +245,7 @@ def check_range(averages: Averages, curves: Curves, held: Mapping[str, float]) -
     means, settings = averages.means, averages.settings
     room, length = _room(averages), float(np.ptp(means.x))
     if room <= 0:
-        shifting = {name: power for name, power in held.items() if not name.startswith("value_")}
-        field, value = (
-            ("fixed", shifting) if any(shifting.values()) else (curves.time, curves.window)
-        )
+        field, value = ("fixed", held) if any(held.values()) else (curves.time, curves.window)
         remedy = (
             f"the curves extend over e^{length:.3g} of τ, too far to be compared; give smaller "
             "exponents, or curves whose times are nearer to each other"

@@ -52,6 +52,12 @@ class Settings:
     # far below `min_error`.
     min_scatter: float = 1e-9
 
+    # Share of the records that lie so near to a critical point that a signed clock is linear there.
+    # Chosen.
+    clock_inner_share: float = 0.25
+    # The same if all lie on one side, or if the curve has two branches. Chosen.
+    clock_core_share: float = 0.02
+
     # ---- outliers.py: replicates that are left out ---------------------------------------------
 
     # Fewest replicates whose median absolute deviation is used. Derivation: two are equally far
@@ -123,6 +129,9 @@ class Settings:
     # Minima worse than the best by this log likelihood are dropped before the final noise is known.
     # Safe bound: re-estimating the noise never promoted one in the study.
     hopeless_loss: float = 150.0
+    # Root mean square distance of overlapping curves from the common one, in units of its range, at
+    # which they are preferred to curves that fit because they are shifted apart. Chosen.
+    near_misfit: float = 0.05
     # Times the noise is estimated again at the best exponents. Study: with one round intervals are
     # some per cent wider, a fourth changes little.
     noise_rounds: int = 2
@@ -137,6 +146,8 @@ class Settings:
     # Standard deviation, in units of the range of the values, below which a mismatch does not yet
     # distinguish candidates. Safe bound.
     start_noise: float = 0.02
+    # The same in the third scan of forms with more unknowns. Study: scaling forms.
+    start_rough_noise: float = 0.1
     # Most pairs of conditions that are compared. Safe bound on time: it matters with more than 16
     # conditions only.
     start_max_pairs: int = 120
@@ -145,8 +156,21 @@ class Settings:
     start_overlap_cost: float = 10.0
     # Shift by which some pair must differ between two starts, in lengths of a curve. Safe bound.
     start_separation: float = 0.0625
-    # Candidates per exponent of the value's scale. Chosen.
-    start_heights: int = 33
+    # Candidates per exponent of the value's scale, with one, two and three of them. Safe bound: the
+    # minimiser refines the starts.
+    start_heights: tuple[int, int, int] = (161, 33, 13)
+    # Candidates for an offset of logs. Chosen.
+    start_offsets: int = 12
+    # Places in the range of a critical point and of an offset from which the search begins again.
+    # Study: scaling forms.
+    start_places: int = 5
+    # Candidates per unknown of a signed clock, with one, two and three of them. Chosen: it bounds
+    # the time.
+    start_signed_grid: tuple[int, int, int] = (241, 61, 17)
+    # Most pairs of conditions that are compared on a signed clock. Safe bound on time.
+    start_signed_pairs: int = 10
+    # Most records per curve that are compared on a signed clock. Safe bound on time.
+    start_records: int = 24
     # Candidates per exponent of a control, with one, two and three controls. Safe bound: the
     # minimiser refines the starts.
     start_grid: tuple[int, int, int] = (601, 121, 41)
@@ -241,6 +265,8 @@ class Settings:
     # Most degrees of freedom that the covariance model counts as. Study: it is only a model, so it
     # must not outvote many replicates.
     model_degrees: float = 20.0
+    # Degrees of freedom of published standard errors. Chosen: they count as known.
+    published_degrees: float = 1e6
     # Least and most degrees of freedom of noise estimated from residuals. Study: white_1, memory_1.
     # Half of these widen the intervals by some 60 %, twice of these narrow them by 20 %.
     single_degrees: tuple[float, float] = (4.0, 60.0)
@@ -268,6 +294,8 @@ class Settings:
     max_interval_share: float = 0.8
     # χ² per number of the curve by which it must fit better than a constant. Study: hidden_flat.
     min_feature_gain: float = 6.0
+    # Largest power of a curve that is compared with a power law. Safe bound.
+    max_power: float = 8.0
     # Largest ratio of the standard errors without and with the roughness penalty. Study:
     # hidden_disjoint.
     max_extrapolation: float = 4.0

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import block_diag
 
+from jthermo.collapse.forms import Form
 from jthermo.collapse.read import Curves
+
+# Exponents of τ and amplitudes of its corrections; exponents of the value; t_c; v₀.
+KINDS = ("shift", "height", "critical_point", "offset")
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """One number a that is fitted: it multiplies τ, or the value if `height`, by exp(a·column).
+    """One number of the law that is fitted or held.
 
     Attributes:
         name: its name among the exponents.
-        column: at the conditions, centred, (K,).
-        height: whether it scales the value instead of τ.
+        column: at the conditions, centred, (K,). A number a of the kinds "shift" and "height"
+            multiplies τ or the value by exp(a·column).
+        kind: one of `KINDS`.
+        origin: the number at θ = 0.
+        unit: change of the number per unit of θ.
+        ends: range in which it is fitted; None if the data set it.
     """
 
     name: str
     column: np.ndarray
-    height: bool = False
+    kind: str = "shift"
+    origin: float = 0.0
+    unit: float = 1.0
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,32 +74,53 @@ class Correction:
 
 
 def list_unknowns(
-    curves: Curves, rescale: tuple[str, ...], corrections: tuple[Correction, ...]
+    curves: Curves, form: Form, corrections: tuple[Correction, ...]
 ) -> tuple[Unknown, ...]:
-    """Exponents of the controls, amplitudes of corrections, exponents of the value's scale."""
+    """Exponents of the controls, amplitudes of corrections, exponents of the value, t_c and v₀."""
     logs = np.array([c.log_controls for c in curves.conditions])
     column = dict(zip(curves.controls, (logs - logs.mean(axis=0)).T, strict=True))
     return (
         *(Unknown(name, column[name]) for name in curves.controls),
         *(Unknown(correction.name, correction.column(curves)) for correction in corrections),
-        *(Unknown(f"value_{name}", column[name], height=True) for name in rescale),
+        *(Unknown(f"value_{name}", column[name], "height") for name in form.rescale),
+        *_places(curves, form),
     )
+
+
+def _places(curves: Curves, form: Form) -> Iterator[Unknown]:
+    """The critical point and the offset, if the form has them."""
+    clock, nothing = curves.clock, np.zeros(len(curves.conditions))
+    if clock.given is not None:
+        ends = clock.given if isinstance(clock.given, tuple) else None
+        yield Unknown("critical_point", nothing, "critical_point", clock.origin, clock.unit, ends)
+    if form.offset is not None:
+        if not isinstance(form.offset, tuple):
+            yield Unknown("offset", nothing, "offset", form.offset)
+            return
+        low, high = form.offset
+        # The weights of logs refer to an offset of 0.
+        origin = 0.0 if form.scale == "log" else 0.5 * (low + high)
+        yield Unknown("offset", nothing, "offset", origin, high - low, form.offset)
 
 
 @dataclass(frozen=True)
 class Directions:
     """Which unknowns the values of the controls can tell apart.
 
-    Only C·p enters the fit, where C (K, P) has the centred columns of the free unknowns. `basis`
-    (P, r) spans the row space of C, so p = basis·θ + anything in the null space. Shifts of log τ
-    and heights of the value are treated separately.
+    Of exponents, only C·p enters the fit, where C (K, P) has the centred columns of the free
+    unknowns. `basis` (P, r) spans the row space of C, so p = basis·θ + anything in the null space.
+    Shifts of log τ and heights of the value are treated separately. A critical point and an offset
+    are components of θ of their own, in their units.
 
     Attributes:
         free: names of the unknowns that are not fixed, shifts first.
-        basis: (P, r) orthonormal; the identity if every free unknown can be told apart.
+        basis: (P, r) orthonormal but for units; the identity if every free exponent can be told
+            apart.
         known: whether θ alone determines each free unknown, (P,).
         shifts: columns of the shifts' directions, (K, r₁).
-        heights: columns of the heights' directions, (K, r − r₁).
+        heights: columns of the heights' directions, (K, r₂).
+        origin: of each free unknown, (P,).
+        limits: range of the components of θ that are fitted in a given one, (r − r₁ − r₂, 2).
     """
 
     free: tuple[str, ...]
@@ -95,6 +128,17 @@ class Directions:
     known: np.ndarray
     shifts: np.ndarray
     heights: np.ndarray
+    origin: np.ndarray
+    limits: np.ndarray
+
+    def numbers(self, theta: np.ndarray) -> np.ndarray:
+        """The free unknowns at θ, (P,)."""
+        return self.origin + self.basis @ theta
+
+    def component(self, name: str, number: float) -> float:
+        """The component of θ at which a known unknown is this number."""
+        i, j = self.free.index(name), self.position(name)
+        return float((number - self.origin[i]) / self.basis[i, j])
 
     def position(self, name: str) -> int:
         """The component of θ that a known unknown is."""
@@ -105,15 +149,26 @@ def find_directions(unknowns: tuple[Unknown, ...], fixed: dict[str, float]) -> D
     """Rank of the free unknowns. Constant controls, or two that vary together, lose a direction."""
     free = [unknown for unknown in unknowns if unknown.name not in fixed]
     bases, columns = [], []
-    for height in (False, True):
-        part = [unknown.column for unknown in free if unknown.height == height]
+    for kind in ("shift", "height"):
+        part = [unknown.column for unknown in free if unknown.kind == kind]
         empty = np.zeros((len(unknowns[0].column), 0))
         column = np.array(part).reshape(len(part), -1).T if part else empty
         bases.append(_row_space(column))
         columns.append(column @ bases[-1])
-    basis = block_diag(*bases)
-    known = np.sum(basis**2, axis=1) > 1 - 1e-12
-    return Directions(tuple(unknown.name for unknown in free), basis, known, *columns)
+    placed = [unknown for unknown in free if unknown.ends is not None]
+    known = np.r_[np.sum(block_diag(*bases) ** 2, axis=1) > 1 - 1e-12, [True] * len(placed)]
+    basis = block_diag(*bases, *(np.eye(1) * unknown.unit for unknown in placed))
+    return Directions(
+        tuple(unknown.name for unknown in free),
+        basis,
+        known.astype(bool),
+        shifts=columns[0],
+        heights=columns[1],
+        origin=np.array([unknown.origin for unknown in free]),
+        limits=np.array(
+            [(np.array(u.ends) - u.origin) / u.unit for u in placed if u.ends is not None]
+        ).reshape(-1, 2),
+    )
 
 
 def _row_space(columns: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@
 python scripts/collapse_study --draws 20 --salt 1 --families white_3 false_plateau
 python scripts/collapse_study --draws 5 --salt 1 --rivals
 python scripts/collapse_study --draws 40 --salt 1 --powers
+python scripts/collapse_study --draws 20 --salt 1 --forms
+python scripts/collapse_study --draws 21 --salt 1 --minima
 python scripts/collapse_study --draws 4 --salt 1 --perturb
 """
 
@@ -19,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from jthermo.collapse import fit_collapse
 from scripts.collapse_study import perturb
 from scripts.collapse_study.families import FAMILIES
+from scripts.collapse_study.forms import FORMS, lost
 from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
 from scripts.collapse_study.rivals import RULES, rival
-from scripts.collapse_study.scoring import Fitter, ours, score_family, table
+from scripts.collapse_study.scoring import Fitter, ours, score_family, source, table
 
 ONE_CONTROL = [
     name
@@ -79,6 +82,18 @@ def correction_powers(draws: int, salt: int) -> None:
     print(shares, "unbounded:", unbounded / draws)
 
 
+def lost_minima(draws: int, salt: int) -> None:
+    """Fits of scaling forms whose minimum is worse than one that is near the exact values."""
+    losses = []
+    for name, plan in FORMS.items():
+        for number in range(draws):
+            draw = plan(source(name, number, salt))
+            losses.append(lost(ours(draw), draw.truth))
+            if losses[-1] > 0.01:
+                print(f"{name} {number}: {losses[-1]:.2f}")
+    print(f"{sum(loss > 0.01 for loss in losses)} of {len(losses)} minima lost")
+
+
 def main() -> None:
     """Print one row per family and the totals."""
     parser = argparse.ArgumentParser(
@@ -89,9 +104,13 @@ def main() -> None:
     parser.add_argument(
         "--families",
         nargs="*",
-        choices=list(FAMILIES),
+        choices=[*FAMILIES, *FORMS],
         metavar="NAME",
         help="all by default, or with --perturb one of each kind: " + ", ".join(FAMILIES),
+    )
+    parser.add_argument("--forms", action="store_true", help="the families of scaling forms")
+    parser.add_argument(
+        "--minima", action="store_true", help="does the search find the minimum of each form?"
     )
     parser.add_argument("--rivals", action="store_true", help="compare with the quality S")
     parser.add_argument("--powers", action="store_true", help="fit the power of a correction")
@@ -105,9 +124,12 @@ def main() -> None:
         help="file of --perturb, one line per fit",
     )
     args = parser.parse_args()
-    families = args.families or list(FAMILIES)
+    known = FORMS if args.forms else FAMILIES
+    families = args.families or list(known)
     if args.powers:
         correction_powers(args.draws, args.salt)
+    elif args.minima:
+        lost_minima(args.draws, args.salt)
     elif args.rivals:
         compare([name for name in families if name in ONE_CONTROL], args.draws, args.salt)
     elif args.perturb:
@@ -117,7 +139,7 @@ def main() -> None:
     else:
         scores = {}
         for name in families:
-            scores[name] = score_family(name, args.draws, salt=args.salt)
+            scores[name] = score_family(name, args.draws, salt=args.salt, families=known)
             print(".", end="", flush=True, file=sys.stderr)
         print(file=sys.stderr)
         print("\n".join(table(scores)))

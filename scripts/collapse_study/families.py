@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ class Draw:
         collapses: whether the curves are one.
         hidden: controls whose exponent the data do not determine.
         corrected: whether the exponents hold only in a limit, so that the curves deviate.
+        options: of the fit.
     """
 
     table: pd.DataFrame
@@ -33,6 +35,7 @@ class Draw:
     collapses: bool | None = True
     hidden: tuple[str, ...] = ()
     corrected: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 Family = Callable[[np.random.Generator], Draw]

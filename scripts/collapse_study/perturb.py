@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from jthermo.collapse import CollapseFit
 from jthermo.collapse.averages import Averages, average
 from jthermo.collapse.fit import assemble
+from jthermo.collapse.forms import Form
 from jthermo.collapse.intervals import infer
 from jthermo.collapse.outliers import without_outliers
 from jthermo.collapse.read import Curves, read_curves
@@ -151,11 +152,11 @@ def _prepare(
         time="step",
         replicate="seed",
         value="value",
-        window=None,
+        form=Form(),
         settings=settings,
     )
     curves = without_outliers(curves, settings)
-    unknowns = list_unknowns(curves, (), ())
+    unknowns = list_unknowns(curves, Form(), ())
     directions = find_directions(unknowns, {})
     return curves, unknowns, directions, average(curves, unknowns, directions, {}, settings)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from jthermo.collapse import CollapseFit, fit_collapse
 from jthermo.collapse.settings import DEFAULT, Settings
-from scripts.collapse_study.families import FAMILIES, Draw
+from scripts.collapse_study.families import FAMILIES, Draw, Family
 from scripts.collapse_study.rivals import Answer
 
 ALPHA = 0.05
@@ -24,7 +24,7 @@ Fitter = Callable[[Draw], CollapseFit | Answer]
 
 def ours(draw: Draw, settings: Settings = DEFAULT) -> CollapseFit:
     """The fitter under test."""
-    return fit_collapse(draw.table, draw.controls, settings=settings)
+    return fit_collapse(draw.table, draw.controls, **draw.options, settings=settings)
 
 
 @dataclass
@@ -86,11 +86,17 @@ def source(name: str, number: int, salt: int = 0) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(name.encode()), number, salt])
 
 
-def score_family(name: str, draws: int, fitter: Fitter = ours, salt: int = 0) -> Score:
+def score_family(
+    name: str,
+    draws: int,
+    fitter: Fitter = ours,
+    salt: int = 0,
+    families: Mapping[str, Family] = FAMILIES,
+) -> Score:
     """Fit `draws` fresh data sets of a family."""
     score = Score()
     for number in range(draws):
-        draw = FAMILIES[name](source(name, number, salt))
+        draw = families[name](source(name, number, salt))
         begun = time.process_time()
         score.draws += 1
         try:

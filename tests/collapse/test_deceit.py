@@ -79,9 +79,14 @@ def test_noise_of_each_replicate_is_not_called_common():
     assert "common_noise" not in notes
 
 
-def test_curves_pushed_apart_until_they_hardly_meet_tell_no_exponent():
+def test_curves_that_nearly_coincide_are_compared_where_they_overlap():
+    """They fit better pushed apart until they hardly meet, which tells no exponent."""
     draw = FAMILIES["correction_value"](source("correction_value", 95, salt=104))
-    fit = ours(draw)
-    assert "poor_overlap" in {note.code for note in fit.notes}
-    assert not fit.identifiable["rate"]
-    assert fit.collapsed is None
+    fit, truth = ours(draw), draw.truth["rate"]
+    assert fit.exponents["rate"].low < truth < fit.exponents["rate"].high
+    assert fit.collapsed is False
+    assert "drifting_exponent" in {note.code for note in fit.notes}
+    apart = ours(draw, replace(DEFAULT, near_misfit=0.0))
+    assert "poor_overlap" in {note.code for note in apart.notes}
+    assert not apart.identifiable["rate"]
+    assert apart.collapsed is None
