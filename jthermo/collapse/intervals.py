@@ -83,7 +83,9 @@ def infer(
     scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
     spread = _errors(likelihood, best, scatter)
     t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
-    identified = identify(likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds)
+    identified = identify(
+        likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds, directions
+    )
     outcome = _outcome(optimum.strict or optimum, averages, identified, rng)
 
     exponents = directions.numbers(best.theta)
