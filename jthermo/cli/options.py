@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import io
 import json
 import re
 from collections.abc import Callable
@@ -276,22 +278,43 @@ def powers(field: str, texts: tuple[str, ...]) -> dict[str, Any]:
     return by_name
 
 
+def number_or_range(field: str, text: str | None) -> Any:
+    """An option NUMBER or LOW:HIGH as a number or the pair (low, high)."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(":"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2):
+        remedy = "write a number, or LOW:HIGH to fit it, such as 0.42:0.46"
+        raise InputError(field, text, remedy)
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def is_table(path: Path) -> bool:
     """Whether a path names a table, which need not exist, and not a results folder."""
     return path.is_file() or (bool(path.suffix) and not path.is_dir())
 
 
 def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
-    """The rows of a CSV or parquet file with every ``"column=value"``, as a pandas table."""
+    """The rows of a text or parquet file with every ``"column=value"``, as a pandas table.
+
+    A text file has its columns named in the first line, separated by commas, semicolons, tabs or
+    spaces. Lines that begin with # are comments. It may be compressed (.gz).
+    """
     import pandas as pd
 
-    readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise InputError("table", str(path), "give a .csv or .parquet file, or a results folder")
+    readers: dict[str, Callable[[Path], Any]] = {".parquet": pd.read_parquet}
+    readers |= dict.fromkeys((".csv", ".tsv", ".dat"), _read_text)
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if kind not in readers:
+        remedy = "give a .csv, .tsv, .dat or .parquet file, or a results folder"
+        raise InputError("table", str(path), remedy)
     if not path.is_file():
         raise InputError("table", str(path), "no such file; check the path")
     try:
-        table = readers[path.suffix](path)
+        table = readers[kind](path)
     except ImportError:
         remedy = "parquet needs pyarrow; pip install pyarrow, or export the table as CSV"
         raise InputError("table", str(path), remedy) from None
@@ -302,6 +325,19 @@ def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
     for text in where:
         table = _rows(table, text)
     return table
+
+
+def _read_text(path: Path) -> Any:
+    """A table of columns that the header separates by commas, semicolons, tabs, or else spaces."""
+    import pandas as pd
+
+    open_ = gzip.open if path.suffix == ".gz" else open
+    with open_(path, "rt", encoding="utf-8") as file:
+        lines = [line for line in file if line.strip() and not line.startswith("#")]
+    header = lines[0].strip() if lines else ""
+    spaced = r"\s+" if len(header.split()) > 1 else ","
+    separator = next((mark for mark in (",", ";", "\t") if mark in header), spaced)
+    return pd.read_csv(io.StringIO("".join(lines)), sep=separator, skipinitialspace=True)
 
 
 def _rows(table: Any, text: str) -> Any:

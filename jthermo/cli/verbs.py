@@ -28,6 +28,7 @@ from jthermo.cli.options import (
     Source,
     Target,
     is_table,
+    number_or_range,
     powers,
     read_table,
     replicate_column,
@@ -147,6 +148,12 @@ def fit(
     fixed: tuple[str, ...] = (),
     rescale: tuple[str, ...] = (),
     correction: tuple[str, ...] = (),
+    error: str | None = None,
+    critical_point: str | None = None,
+    branches: int = 1,
+    offset: str | None = None,
+    scale: Literal["linear", "log"] = "linear",
+    clock_window: tuple[float, float] | None = None,
     confidence: float = 0.95,
     advice: bool = False,
     as_json: bool = False,
@@ -167,6 +174,12 @@ def fit(
         rescale: controls that also scale the value, as value = c^q·F(τ).
         correction: corrections as NAME=POWER, with τ = t·c^p·exp(a·(c/c₀)^POWER); use
             NAME=LOW:HIGH to fit the power.
+        error: column of published standard errors; without replicates they are the noise.
+        critical_point: t_c of τ = (t − t_c)·Π control^p, or LOW:HIGH to fit it.
+        branches: 1 if the curve is smooth through t_c, 2 for another curve on either side.
+        offset: v₀ of value − v₀ = c^q·F(τ), or LOW:HIGH to fit it together with rescale.
+        scale: "log" for noise in proportion to the value.
+        clock_window: first and last τ to use, with the exponents given as fixed.
         confidence: confidence level of the intervals.
         advice: also print what would narrow the intervals, such as more replicates, more control
             values, or later or denser records.
@@ -184,6 +197,12 @@ def fit(
         "fixed": powers("fixed", fixed),
         "rescale": rescale,
         "correction": powers("correction", correction),
+        "error": error,
+        "critical_point": number_or_range("critical_point", critical_point),
+        "branches": branches,
+        "offset": number_or_range("offset", offset),
+        "scale": scale,
+        "clock_window": clock_window,
         "confidence": confidence,
     }
     fits: list[tuple[dict[str, Any], Any]]

@@ -282,10 +282,11 @@ def advise(fit: FitState) -> tuple[Advice, ...]:
     """For each exponent: more replicates, a further value, a later end, denser records."""
     names = [name for name in fit.curves.controls if name in fit.free and fit.identifiable[name]]
     means = fit.likelihood.means
-    if means.lead is not None or means.log_unit is not None or means.offset_unit is not None:
+    formed = means.lead is not None or means.log_unit is not None or means.offset_unit is not None
+    if formed or fit.averages.errors is not None:
         remedy = (
-            "is predicted for a clock without critical point, a value without offset and a linear "
-            "scale only; omit it"
+            "is predicted for a clock without critical point, a value without offset, a linear "
+            "scale and noise that the data show only; omit it"
         )
         raise InputError("advice", True, remedy)
     if not names:

@@ -154,7 +154,7 @@ def average(
         limits=limits,
         scaled=scaled,
         broken=curves.clock.broken,
-        errors=np.concatenate(errors) / scale if errors else None,
+        errors=np.hypot(np.concatenate(errors) / scale, settings.min_error) if errors else None,
     )
 
 

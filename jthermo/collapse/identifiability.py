@@ -20,6 +20,7 @@ from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.result_types import Note
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.spline import Lattice, penalty
+from jthermo.collapse.unknowns import Directions
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def identify(
     t: float,
     bounds: np.ndarray,
     confidence: float,
+    directions: Directions,
 ) -> Identified:
     """Judge every direction of θ.
 
@@ -58,6 +60,7 @@ def identify(
         t: quantile of the intervals.
         bounds: range of θ that was searched, (P, 2).
         confidence: of the intervals.
+        directions: of the unknowns.
     """
     num, settings = len(best.theta), likelihood.settings
     if not num:
@@ -76,8 +79,8 @@ def identify(
     ridges = _power_law(likelihood, best)
     if ridges.size and not flat:
         message = (
-            "a power law fits as well as any curve, so an exponent of the time has the same "
-            "effect as one of the value; see combinations"
+            "a power law fits as well as any curve, so an exponent of the time has the same effect "
+            "as one of the value; see combinations"
         )
         notes.append(Note("power_law_curve", message))
         # The ridges are axes of their own, so that the rest is known as well as it can be.
@@ -100,15 +103,22 @@ def identify(
         known &= shares.mean() > settings.min_mean_overlap
     ended = _at_bound(best.theta, bounds, settings)
     if ended.any():
-        message = f"an exponent reached the end of the range that was searched, {bounds.tolist()}"
+        reached = zip(
+            directions.free, directions.numbers(best.theta), directions.basis, strict=True
+        )
+        where = ", ".join(f"{n} = {value:.4g}" for n, value, row in reached if (row * ended).any())
+        message = f"the end of the range that was searched was reached: {where}"
         notes.append(Note("at_bound", message))
         known &= np.abs(axes.T @ ended) < settings.max_foreign_share
     for rival in rivals:
         if _fits_as_well(likelihood, best, rival):
             away = np.abs(axes.T @ (rival.theta - best.theta))
             known &= away < settings.max_foreign_share * away.max()
-            where = np.array2string(rival.theta, precision=4)
-            message = f"exponents {where} fit nearly as well as {best.theta.round(4)}"
+            found, other = (
+                ", ".join(f"{x:.4g}" for x in directions.numbers(solution.theta))
+                for solution in (best, rival)
+            )
+            message = f"{', '.join(directions.free)} = {other} fit nearly as well as {found}"
             notes.append(Note("second_minimum", message))
             break
     return Identified(axes, known, reaches, tuple(notes))
@@ -221,28 +231,21 @@ def _power_law(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
         return np.zeros((len(best.theta), 0))
     log_tau = log_tau - log_tau.mean()
     weight = means.weight(best.theta)
-    target = likelihood.whiten(means.target(best.theta))
-    unit = means.log_unit
+    target, unit = likelihood.whiten(means.target(best.theta)), means.log_unit
 
     def misfit(power: float) -> float:
-        if unit is not None:
-            law = likelihood.whiten(np.column_stack([weight, weight * log_tau]))
-        else:
-            law = likelihood.whiten((weight * np.exp(power * log_tau))[:, None])
-        left = target - law @ np.linalg.lstsq(law, target, rcond=None)[0]
-        return float(left @ left)
-
-    if unit is not None:
-        plain = np.column_stack([weight, weight * log_tau])
-        law = likelihood.whiten(plain)
-        power = unit * float(np.linalg.lstsq(law, target, rcond=None)[0][1])
-    else:
-        most = likelihood.settings.max_power
-        grid = np.linspace(-most, most, 33)
-        k = int(np.clip(np.argmin([misfit(a) for a in grid]), 1, len(grid) - 2))
-        power = float(
-            minimize_scalar(misfit, bounds=(grid[k - 1], grid[k + 1]), method="bounded").x
+        """χ² of the best law τᵃ, or of a line in log τ, whose slope is `power`."""
+        height = np.exp(power * log_tau) if unit is None else np.ones_like(log_tau)
+        law = likelihood.whiten(weight * height)
+        rest = (
+            target if unit is None else target - likelihood.whiten(weight * power / unit * log_tau)
         )
+        return float(rest @ rest - (law @ rest) ** 2 / (law @ law))
+
+    most = likelihood.settings.max_power
+    grid = np.linspace(-most, most, 33)
+    k = int(np.clip(np.argmin([misfit(a) for a in grid]), 1, len(grid) - 2))
+    power = float(minimize_scalar(misfit, bounds=(grid[k - 1], grid[k + 1]), method="bounded").x)
     left, freedom = _residual(likelihood, best)
     chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
     if misfit(power) - left >= chance:

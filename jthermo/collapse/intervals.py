@@ -86,7 +86,14 @@ def infer(
     spread = _errors(likelihood, best, scatter)
     t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
     identified = identify(
-        likelihood, best, optimum.rivals, spread.covariance, t, optimum.bounds, confidence
+        likelihood,
+        best,
+        optimum.rivals,
+        spread.covariance,
+        t,
+        optimum.bounds,
+        confidence,
+        directions,
     )
     outcome = _outcome(optimum.strict or optimum, averages, identified, rng)
 

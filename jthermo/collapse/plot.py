@@ -30,13 +30,16 @@ def axes(ax: Axes | None) -> Axes:
 def title(fit: FitState) -> str:
     """τ = t·η^1.98·… and the verdict, for a panel's title."""
     verdict = {True: "", False: "  (does not collapse)", None: "  (undecided)"}[fit.collapsed]
+    time = fit.curves.time
+    if "critical_point" in fit.exponents:
+        time = f"({time} − {fit.exponents['critical_point'].value:.4g})"
     known = {name: fit.exponents[name].value for name in fit.curves.controls}
     factors = [f"{name}^{p:.3g}" for name, p in known.items() if np.isfinite(p)]
     grown = [
         f"exp({fit.exponents[c.name].value:.3g}·({c.control}/{c.reference:g})^{c.power:.3g})"
         for c in fit.corrections
     ]
-    return "τ = " + "·".join([fit.curves.time, *factors, *grown]) + verdict
+    return "τ = " + "·".join([time, *factors, *grown]) + verdict
 
 
 def plot_collapse(fit: FitState, ax: Axes | None = None) -> Axes:
@@ -49,7 +52,12 @@ def plot_collapse(fit: FitState, ax: Axes | None = None) -> Axes:
     _draw(fit, ax, lambda _, mean: mean)
     heights = {name: fit.exponents.get(f"value_{name}") for name in fit.curves.controls}
     scale = "·".join(f"{name}^{e.value:.3g}" for name, e in heights.items() if e is not None)
-    ax.set(ylabel=f"{fit.curves.value} / {scale}" if scale else fit.curves.value, title=title(fit))
+    value = fit.curves.value
+    if "offset" in fit.exponents:
+        value = f"({value} − {fit.exponents['offset'].value:.4g})"
+    ax.set(ylabel=f"{value} / {scale}" if scale else value, title=title(fit))
+    if fit.curves.log_above is not None:
+        ax.set_yscale("log")
     ax.legend(fontsize="x-small", frameon=False)
     return ax
 
@@ -87,25 +95,28 @@ def _draw(fit: FitState, ax: Axes, shown: Callable[[np.ndarray, np.ndarray], np.
         mean, error = _mean(values)
         label = ", ".join(f"{name} {value:g}" for name, value in setting.items())
         ax.errorbar(tau, shown(tau, mean), error, fmt=".", ms=3, lw=0.6, color=colour, label=label)
-    _log_tau(ax)
+    _log_tau(ax, fit)
 
 
 def _draw_windows(fit: FitState, ax: Axes, by: str) -> None:
     """Residuals in windows of log τ, one line per value of a control."""
-    edges = np.linspace(fit.log_tau[0], fit.log_tau[-1], WINDOWS + 1)
+    # The curve's grid is even in log τ, or in asinh τ if τ takes both signs.
+    number = len(fit.curve_tau)
+    halves = np.linspace(0, number - 1, 2 * WINDOWS + 1)
+    edges = np.interp(halves, np.arange(number), fit.curve_tau)
+    edges, middle = edges[::2], edges[1::2]
     by_value: dict[float, list[np.ndarray]] = {}
     for setting, tau, values in _rescaled(fit):
-        residual = values - np.interp(np.log(tau), fit.log_tau, fit.curve)
-        place = np.clip(np.searchsorted(edges, np.log(tau)) - 1, 0, WINDOWS - 1)
+        residual = values - np.interp(tau, fit.curve_tau, fit.curve)
+        place = np.clip(np.searchsorted(edges, tau) - 1, 0, WINDOWS - 1)
         parts = [_mean(residual[:, place == k], axis=1)[0] for k in range(WINDOWS)]
         by_value.setdefault(float(f"{setting[by]:.9g}"), []).append(np.stack(parts, axis=1))
-    middle = np.exp(0.5 * (edges[1:] + edges[:-1]))
     for colour, value in zip(_colours(len(by_value)), sorted(by_value), strict=True):
         mean, error = _mean(np.concatenate(by_value[value]))
         label = f"{by} {value:g}"
         ax.errorbar(middle, mean, error, fmt=".-", ms=4, lw=0.8, color=colour, label=label)
     ax.legend(fontsize="x-small", frameon=False)
-    _log_tau(ax)
+    _log_tau(ax, fit)
 
 
 def _mean(rows: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -123,10 +134,14 @@ def _colours(number: int) -> list[tuple[float, ...]]:
     return [colormaps["viridis"](0.82 * k / max(number - 1, 1)) for k in range(number)]
 
 
-def _log_tau(ax: Axes) -> None:
+def _log_tau(ax: Axes, fit: FitState) -> None:
+    """A logarithmic axis of τ, or a plain one if τ takes both signs."""
     from matplotlib.ticker import NullFormatter
 
-    ax.set(xscale="log", xlabel="τ")
+    ax.set(xlabel="τ")
+    if fit.curve_tau[0] <= 0:
+        return
+    ax.set_xscale("log")
     # Over less than two decades the minor labels would overlap.
     ax.xaxis.set_minor_formatter(NullFormatter())
 

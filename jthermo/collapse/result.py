@@ -71,13 +71,21 @@ class CollapseFit(FitState):
         for name in self.drift_p_values:
             lines += self._drift_lines(name)
         lines += [f"  note {note.code}: {note.message}" for note in self.notes]
+        lines.append(
+            "  p: how often curves that do collapse miss each other by as much; below "
+            f"{self.settings.verdict_p_value:g} noise does not explain it. ±: one standard error"
+        )
         return "\n".join(lines)
 
     def _law(self) -> str:
         """The value and the clock, such as ``alive against τ = hours·dose^p``."""
         scaled = [c for c in self.curves.controls if f"value_{c}" in self.exponents]
-        value = "/".join([self.curves.value, *(f"{c}^q" for c in scaled)])
-        clock = "·".join([self.curves.time, *(f"{c}^p" for c in self.curves.controls)])
+        value, time = self.curves.value, self.curves.time
+        value = f"({value} − offset)" if "offset" in self.exponents else value
+        time = f"({time} − t_c)" if "critical_point" in self.exponents else time
+        value = "/".join([value, *(f"{c}^q" for c in scaled)])
+        value = value if self.curves.log_above is None else f"log of {value}"
+        clock = "·".join([time, *(f"{c}^p" for c in self.curves.controls)])
         grown = "".join(
             f"·exp(a·({c.control}/{c.reference:.4g})^{c.power:.3g})" for c in self.corrections
         )
@@ -85,14 +93,12 @@ class CollapseFit(FitState):
 
     def _verdict_lines(self) -> list[str]:
         """The verdict, the data and the replicates left out."""
-        verdict = {True: "collapse", False: "NO collapse", None: "cannot be said"}[self.collapsed]
         number, (low, high) = len(self.curves.conditions), self.num_replicates
         used = f"{low}" if low == high else f"{low} to {high}"
         reasons = Counter(run.reason for run in self.left_out)
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         return [
-            f"  verdict: {verdict} (p = {self.p_value:.3g}, "
-            f"misfit {100 * self.misfit:.2g} % of the range)",
+            f"  verdict: {self._verdict()}",
             f"  {number} condition{'s' * (number > 1)}, {used} replicate{'s' * (high > 1)} each, "
             f"{self.curves.time} {self.window[0]:g} to {self.window[1]:g}, "
             f"{100 * self.confidence:g} % intervals",
@@ -109,6 +115,18 @@ class CollapseFit(FitState):
             f"  records left out: {curves.not_positive:,} of {curves.num_records:,} "
             f"({curves.time} ≤ 0 or missing)"
         ]
+
+    def _verdict(self) -> str:
+        """How far the curves are from one, and whether noise explains it."""
+        miss = f"the curves miss each other by {100 * self.misfit:.2g} % of their range"
+        p_value = f"p = {self.p_value:.3g}"
+        if self.collapsed is None:
+            return f"cannot be said; {miss} beyond noise ({p_value})"
+        if self.collapsed:
+            return f"collapse; {miss} beyond noise ({p_value})"
+        small = self.misfit < self.settings.small_misfit
+        words = "a collapse for most purposes, but not within the noise" if small else "NO collapse"
+        return f"{miss} ({p_value}): {words}"
 
     def _drift_lines(self, name: str) -> list[str]:
         """The local exponents of one control and the p-value of their being equal."""

@@ -18,7 +18,13 @@ class Exponent:
     def __str__(self) -> str:
         if not math.isfinite(self.value):
             return "not identifiable"
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        # A critical point may be known to many digits: show those that the interval resolves.
+        digits, width = 4, self.high - self.low
+        if 0 < width < math.inf and self.value:
+            digits = max(4, math.ceil(math.log10(abs(self.value) / width)) + 2)
+        return " ".join(
+            (f"{self.value:.{digits}g}", f"[{self.low:.{digits}g}, {self.high:.{digits}g}]")
+        )
 
 
 @dataclass(frozen=True)

@@ -330,6 +330,9 @@ class Settings:
     # p-value below which a collapse is refused. Study: the p-values are conservative, so fewer than
     # 1 % of true collapses are refused.
     verdict_p_value: float = 0.01
+    # Misfit, in units of the range, below which a refused collapse still serves most purposes, as
+    # the summary says. Chosen.
+    small_misfit: float = 0.02
     # Windows that a curve is cut into, at each level. Chosen: dyadic.
     window_counts: tuple[int, ...] = (1, 2, 4, 8)
     # Levels whose windows are followed along the controls. Chosen.

@@ -132,6 +132,9 @@ def explore(
             )
         except InputError as error:
             omitted.append(f"{label}{choice and f' for {choice}'} is omitted: {error}")
+            continue
+        if fit.curves.clock.signed:
+            omitted.append(f"{label} is omitted: the page draws times > 0 only; drop the others")
         else:
             views.append(View(label, choice, fit))
     if not views:

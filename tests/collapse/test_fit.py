@@ -154,7 +154,7 @@ def test_result_speaks_plainly():
     assert again["collapsed"] is True
     assert again["p_value"] == fit.p_value
     assert "p(c) = " in fit.summary()
-    assert "verdict: collapse" in fit.summary()
+    assert "verdict: collapse; the curves miss each other by" in fit.summary()
     with pytest.raises(InputError, match="is not one of the fitted"):
         fit.test(d=1)
 

@@ -1,6 +1,7 @@
 """Scaling forms: critical points, published errors, log scales, offsets, windows of the clock."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,8 @@ def test_an_irreducible_value_is_fitted(scale):
 def test_a_window_of_the_clock_cuts_each_curve_at_its_own_time():
     table = law()
     # Early records follow another law.
-    table.loc[table.step * table.L**0.8 < 1, "value"] *= 1 + 0.5 * np.log(table.L)
+    tau = table.step * table.L**0.8
+    table["value"] *= np.minimum(tau, 1) ** (0.3 * np.log(table.L))
     options = {"rescale": ["L"], "scale": "log"}
     assert fit_collapse(table, ["L"], **options).collapsed is False
     late = fit_collapse(table, ["L"], clock_window=(1, np.inf, {"L": 0.8}), **options)
@@ -338,3 +340,70 @@ def test_free_exponents_are_accepted_where_the_same_ones_held_are(scale):
             table, [table.columns[0]], rescale=[table.columns[0]], scale=scale, fixed=exponents
         )
         assert free.collapsed is held.collapsed is True
+
+
+def test_the_command_line_fits_forms_of_tables_as_people_have_them(tmp_path, capsys):
+    from jthermo.cli import verbs
+
+    table = lattice(-0.125, noise=0.003).drop(columns="seed")
+    text = table.to_csv(index=False, sep=";")
+    (tmp_path / "crossing.csv").write_text("# square lattice\n" + text)
+    table.to_csv(tmp_path / "crossing.tsv.gz", index=False, sep="\t")
+    spaced = table.to_string(index=False)
+    (tmp_path / "crossing.dat").write_text("# spaces\n" + spaced + "\n# end\n")
+    options = ["--controls", "L", "--time", "t", "--value", "value", "--replicate", "none"]
+    options += ["--error", "error", "--critical-point", "1.95:2.08", "--rescale", "L"]
+    said = []
+    for name in ("crossing.csv", "crossing.tsv.gz", "crossing.dat"):
+        verbs.main(["fit", str(tmp_path / name), *options])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    for text in said:
+        assert text.startswith("value/L^q against τ = (t − t_c)·L^p\n")
+        low, high = re.search(r"  t_c = .* \[(.*), (.*)\]", text).groups()
+        assert float(low) < 2 < float(high)
+    with pytest.raises(SystemExit) as stopped:
+        verbs.main(["fit", str(tmp_path / "crossing.csv"), *options, "--offset", "low"])
+    assert stopped.value.code == 2
+    assert "offset = 'low': write a number, or LOW:HIGH" in capsys.readouterr().err
+
+
+def test_a_small_misfit_is_told_as_such():
+    table = lattice(noise=0.001)
+    table["value"] += 0.004 * np.log(table.L / 45)
+    fit = fit_collapse(table, ["L"], time="t", error="error", critical_point=2.0)
+    assert fit.collapsed is False
+    assert "a collapse for most purposes, but not within the noise" in fit.summary()
+    table["value"] += 0.2 * np.log(table.L / 45)
+    worse = fit_collapse(table, ["L"], time="t", error="error", critical_point=2.0)
+    assert ": NO collapse" in worse.summary()
+    assert "±: one standard error" in worse.summary()
+
+
+def test_the_pictures_of_a_two_sided_fit_show_both_sides():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    fit = fit_collapse(lattice(), ["L"], time="t", error="error", critical_point=(1.95, 2.08))
+    drawn = fit.plot()
+    x = np.concatenate([c.lines[0].get_xdata() for c in drawn.containers])
+    assert x.min() < 0 < x.max()
+    assert drawn.get_xscale() == "linear"
+    assert "(t − 2)" in drawn.get_title()
+    for axes in (fit.plot_residuals(), fit.plot_residuals(by="L")):
+        heights = np.concatenate([c.lines[0].get_ydata() for c in axes.containers])
+        assert np.nanmax(np.abs(heights)) < 0.03
+    fit.plot_profile("critical_point")
+    with pytest.raises(InputError, match="advice"):
+        fit.advice()
+    matplotlib.pyplot.close("all")
+
+
+def test_the_explore_page_says_that_it_draws_one_side_only(tmp_path):
+    from jthermo.figures.explore import explore
+
+    table = lattice(t_c=0.0)
+    options = {"value": ["value"], "time": "t", "replicate": "seed"}
+    with pytest.raises(InputError, match="draws times > 0 only"):
+        explore(table, tmp_path / "page.html", ["L"], **options)
+    explore(table[table.t > 0], tmp_path / "page.html", ["L"], **options)
+    assert (tmp_path / "page.html").is_file()

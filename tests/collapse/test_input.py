@@ -251,10 +251,12 @@ def test_flat_values_are_refused(value):
 
 def test_one_value_that_differs_tells_no_exponent():
     table = long_table()
-    for change in (np.arange(len(table)) == 40, table.learning_rate):
+    # But for one value the curves are flat, and flat curves collapse at any exponents.
+    spike, step = (np.arange(len(table)) == 40, True), (table.learning_rate, None)
+    for change, collapsed in (spike, step):
         fit = fit_collapse(table.assign(value=np.asarray(change, float)), ["learning_rate"])
         assert not fit.identifiable["learning_rate"]
-        assert fit.collapsed is None
+        assert fit.collapsed is collapsed
 
 
 def test_equal_replicates_count_as_one():
@@ -428,9 +430,15 @@ def test_times_without_a_logarithm_are_counted():
     assert f"  records left out: 18 of {len(table) + 18} (step ≤ 0 or missing)" in fit.summary()
     assert fit.to_dict()["num_records_left_out"] == 18
     assert "times_left_out" not in {note.code for note in fit.notes}
+    before = table[table.step == 1].assign(step=-1)
+    odd = fit_collapse(pd.concat([table, before]), ["learning_rate"])
+    (note,) = (note for note in odd.notes if note.code == "times_left_out")
+    assert note.message.startswith(f"18 of {len(table) + 18} records have step < 0")
+    assert odd.exponents == fit_collapse(table, ["learning_rate"]).exponents
+    # Times on both sides of 0 are those since a critical point, and all are used.
     signed = fit_collapse(pd.concat([table, table.assign(step=-table.step)]), ["learning_rate"])
-    (note,) = (note for note in signed.notes if note.code == "times_left_out")
-    assert note.message.startswith(f"{len(table)} of {2 * len(table)} records have step < 0")
+    assert signed.to_dict()["num_records_left_out"] == 0
+    assert signed.window[0] < 0
     assert "records left out" not in fit_collapse(table, ["learning_rate"]).summary()
 
 

@@ -339,7 +339,7 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
         ("words.csv",): "value = 'high': is not a number",
         ("ragged.csv",): "can't be read",
         ("junk.parquet",): "can't be read",
-        ("table.txt",): "give a .csv or .parquet file",
+        ("table.txt",): "give a .csv, .tsv, .dat or .parquet file",
         ("good.csv", "--where", "d=1"): "name one of the columns c, seed",
         ("good.csv", "--where", "c=9"): "no row has this value; c takes 0.5, 1.0, 2.0",
         ("good.csv", "--where", "c=x"): "column c holds numbers",
