@@ -285,8 +285,8 @@ def advise(fit: FitState) -> tuple[Advice, ...]:
     formed = means.lead is not None or means.log_unit is not None or means.offset_unit is not None
     if formed or fit.averages.errors is not None:
         remedy = (
-            "is predicted for a clock without critical point, a value without offset, a linear "
-            "scale and noise that the data show only; omit it"
+            "is predicted only without critical point, offset, published errors and log scale; "
+            "omit it"
         )
         raise InputError("advice", True, remedy)
     if not names:

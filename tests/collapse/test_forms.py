@@ -191,6 +191,11 @@ def test_two_branches_need_not_meet():
         ({"offset": (0, 1)}, "name in rescale the control"),
         ({"error": "sigma"}, "column = 'sigma': is not in the table"),
         ({"error": "none"}, "error = 0.0: a standard error must be > 0"),
+        ({"error": "endless"}, "error = inf: a standard error must be > 0 and finite"),
+        ({"error": "value"}, "error = 'value': is the value already"),
+        ({"error": pd.Series([0.1])}, "error = 'Series': name the column"),
+        ({"critical_point": 10**400}, "critical_point = 1"),
+        ({"rescale": 5}, r"rescale = 5: give names out of \['L'\]"),
         ({"clock_window": (2, 1)}, "clock_window = .2, 1.: give .low, high"),
         ({"clock_window": (1, 2, {"M": 1})}, "clock_window = "),
         ({"clock_window": (1e8, 1e9)}, "no record lies in it, since τ goes from"),
@@ -198,10 +203,42 @@ def test_two_branches_need_not_meet():
     ],
 )
 def test_a_form_that_cannot_be_is_refused_in_one_line(options, words):
-    table = lattice(t_c=2.0).assign(none=0.0)
+    table = lattice(t_c=2.0).assign(none=0.0, endless=np.inf)
     with pytest.raises(InputError, match=words) as refused:
         fit_collapse(table, ["L"], time="t", **options)
     assert "\n" not in str(refused.value)
+
+
+def test_errors_of_an_array_go_with_its_coordinates():
+    table = lattice()
+    array = table.set_index(["L", "t"])[["value", "error"]].to_xarray()
+    array["error"] = array.error * (1 + array.t - array.t.min())
+    options = {"time": "t", "critical_point": 2.0}
+    fit = fit_collapse(array.value, ["L"], error=array.error, **options)
+    for error in (array.error[:, ::-1], array.error.T, "error"):
+        data = array.set_coords("error").value if isinstance(error, str) else array.value
+        assert fit_collapse(data, ["L"], error=error, **options).exponents == fit.exponents
+    for error, words in (
+        (array.error[:, :3], "error = nan"),
+        (array.error.expand_dims(run=2), "error = .*differs from the data"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fit_collapse(array.value, ["L"], error=error, **options)
+    # An error far below rounding is no reason to stop.
+    tiny = fit_collapse(table.assign(error=1e-300), ["L"], error="error", **options)
+    assert tiny.collapsed is False
+
+
+def test_published_errors_of_equal_replicates_are_not_used_and_the_notes_say_so():
+    table = lattice()
+    copies = pd.concat([table.assign(seed=seed) for seed in range(3)])
+    fit = fit_collapse(copies, ["L"], time="t", error="error", critical_point=2.0)
+    assert {"copies", "errors_not_used"} <= {note.code for note in fit.notes}
+    alone = fit_collapse(table, ["L"], time="t", replicate=None, critical_point=2.0)
+    assert fit.exponents == alone.exponents
+    known = fit_collapse(table, ["L"], time="t", error="error", critical_point=2.0)
+    with pytest.raises(InputError, match="advice"):
+        known.advice()
 
 
 def far_off(draw):
