@@ -163,6 +163,8 @@ class Planner:
         fit = self.fit
         means, best, reps = fit.likelihood.means, fit.solution, fit.averages.replicates
         progress = (fitted - best.fitted.min()) / max(float(np.ptp(best.fitted)), 1e-300)
+        # Between the present records the curve may overshoot, which no share of counts does.
+        progress = np.clip(progress, 0.0, 1.0)
         for old in self.noise.blocks:
             rows = np.flatnonzero(np.isin(records.source, old))
             source, condition = records.source[rows], means.condition[old]
@@ -317,7 +319,7 @@ def _best_value(planner: Planner, name: str) -> Advice:
     for end, sign in ((int(np.argmin(logs)), -1), (int(np.argmax(logs)), 1)):
         for step in planner.fit.settings.advice_gaps:
             spread = planner.add(planner.further(name, end, sign * gap * step))
-            value = float(np.exp(logs[end] + sign * gap * step))
+            value = float(np.exp(np.clip(logs[end] + sign * gap * step, -700.0, 700.0)))
             trials.append(Advice(name, "value", value, planner.ratio(name, spread)))
     return min(trials, key=lambda trial: trial.ratio)
 

@@ -66,8 +66,8 @@ def fit_collapse(
 
     Args:
         data: one variable of raw replicates: a DataArray with `controls`, `time` and `replicate` as
-            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are dropped. Runs
-            that diverge are left out and counted.
+            coordinates, or a tidy table with them as columns. Times ≤ 0 and NaN are left out. Runs
+            that diverge are left out. Both are counted.
         controls: names of the controls, any number.
         time: name of t.
         replicate: name of the replicate's label. The same label at several controls is one paired

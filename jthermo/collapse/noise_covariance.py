@@ -375,6 +375,9 @@ def estimate_weights(
     total = sum(sample.degrees * np.trace(sample.covariance) for sample in samples)
     own = sum(sample.degrees * np.trace(sample.kernel, axis1=1, axis2=2) for sample in samples)
     weights = total / np.maximum(own, 1e-300) / number
+    # A component that is zero, as a lead is on a flat curve, would need a weight that drowns all
+    # others.
+    weights[own < settings.min_weight * own[names.index("point_scaled")]] = 0.0
     if start is not None:
         weights = np.maximum(start, settings.small_weight * weights)
     doubted = np.flatnonzero([not name.startswith(PLAIN) for name in names])

@@ -21,6 +21,7 @@ from jthermo.collapse.noise_covariance import (
     profiles,
 )
 from jthermo.collapse.spline import Lattice
+from jthermo.errors import InputError
 
 
 def rough_variance(averages: Averages) -> np.ndarray:
@@ -159,6 +160,12 @@ class _FromResiduals:
         basis = means.basis(coarse, best.theta, span)
         reached = np.column_stack([basis, likelihood.gradient(best)])
         residual = _complement(reached).T @ means.mean
+        if not len(residual):
+            remedy = (
+                "the curve alone takes as many numbers, so nothing tells the noise; record more "
+                "often, or give replicates"
+            )
+            raise InputError("data", f"{len(means.mean)} records in all", remedy)
         level = np.sqrt(np.mean(residual**2) + settings.min_error**2)
         sd = np.full(len(means.mean), level)
         bins = _bins(averages, likelihood, best, sd, sd)
@@ -170,7 +177,11 @@ class _FromResiduals:
         few = rows[pick]
         left = _complement(self.reached[few])
         part = left.T @ self.averages.means.mean[few]
-        turned = np.array([left.T @ k[np.ix_(pick, pick)] @ left for k in kernel])
+        chosen = kernel[:, pick[:, None], pick]
+        turned = np.array([left.T @ k @ left for k in chosen])
+        # What the curve and the exponents follow leaves no residual but rounding.
+        rest, whole = (np.trace(part, axis1=1, axis2=2) for part in (turned, chosen))
+        turned[rest < self.averages.settings.min_residual_share * whole] = 0.0
         return Sample(turned, np.outer(part, part), 1.0)
 
 
