@@ -154,7 +154,11 @@ class Planner:
         basis, gradient = np.split(white, [basis.shape[1]], axis=1)
         cross = basis.T @ gradient
         normal = basis.T @ basis + likelihood.stiffness * penalty(basis.shape[1])
-        return np.linalg.inv(gradient.T @ gradient - cross.T @ np.linalg.solve(normal, cross))
+        information = gradient.T @ gradient - cross.T @ np.linalg.solve(normal, cross)
+        try:
+            return np.linalg.inv(information)
+        except np.linalg.LinAlgError:
+            return np.full(information.shape, np.inf)
 
     def _covariances(
         self, records: Records, slope: np.ndarray, fitted: np.ndarray, more: float
@@ -194,6 +198,9 @@ class Planner:
         """Standard error of an exponent over the present one. Its drift stays as it is."""
         position = self.fit.directions.position(name)
         square = spread[position, position] / self.spread_now[position, position]
+        # Records that do not determine the exponent have a singular information.
+        if not square > 0:
+            return np.inf
         drift = self.drift.spread(name) / self.fit.exponents[name].standard_error
         return float(np.sqrt(square * (1 - drift**2) + drift**2))
 

@@ -236,6 +236,9 @@ class Settings:
     common_noise_shares: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     # Beyond the last of them the share grows by this factor while the evidence does. Chosen.
     common_noise_growth: float = 3.0
+    # Most variance of common noise, in units of that of the local differences of the means. Chosen:
+    # above the scatter of this estimate.
+    common_noise_local: float = 2.0
     # Accuracy of the log variance of common noise. Chosen: below its standard error.
     common_noise_tolerance: float = 0.03
     # Gain in log likelihood that common noise must bring. Study: physics_first_passage; fits
