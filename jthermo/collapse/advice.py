@@ -155,7 +155,11 @@ class Planner:
         basis, gradient = np.split(white, [basis.shape[1]], axis=1)
         cross = basis.T @ gradient
         normal = basis.T @ basis + likelihood.stiffness * penalty(best.span)
-        return np.linalg.inv(gradient.T @ gradient - cross.T @ np.linalg.solve(normal, cross))
+        information = gradient.T @ gradient - cross.T @ np.linalg.solve(normal, cross)
+        try:
+            return np.linalg.inv(information)
+        except np.linalg.LinAlgError:
+            return np.full(information.shape, np.inf)
 
     def _covariances(
         self, records: Records, slope: np.ndarray, fitted: np.ndarray, more: float
@@ -164,6 +168,8 @@ class Planner:
         fit = self.fit
         means, best, reps = fit.likelihood.means, fit.solution, fit.averages.replicates
         progress = (fitted - best.fitted.min()) / max(float(np.ptp(best.fitted)), 1e-300)
+        # Between the present records the curve may overshoot, which no share of counts does.
+        progress = np.clip(progress, 0.0, 1.0)
         for old in self.noise.blocks:
             rows = np.flatnonzero(np.isin(records.source, old))
             source, condition = records.source[rows], means.condition[old]
@@ -193,6 +199,9 @@ class Planner:
         """Standard error of an exponent over the present one. Its drift stays as it is."""
         position = self.fit.directions.position(name)
         square = spread[position, position] / self.spread_now[position, position]
+        # Records that do not determine the exponent have a singular information.
+        if not square > 0:
+            return np.inf
         drift = self.drift.spread(name) / self.fit.exponents[name].standard_error
         return float(np.sqrt(square * (1 - drift**2) + drift**2))
 
@@ -326,7 +335,7 @@ def _best_value(planner: Planner, name: str) -> Advice:
     for end, sign in ((int(np.argmin(logs)), -1), (int(np.argmax(logs)), 1)):
         for step in planner.fit.settings.advice_gaps:
             spread = planner.add(planner.further(name, end, sign * gap * step))
-            value = float(np.exp(logs[end] + sign * gap * step))
+            value = float(np.exp(np.clip(logs[end] + sign * gap * step, -700.0, 700.0)))
             trials.append(Advice(name, "value", value, planner.ratio(name, spread)))
     return min(trials, key=lambda trial: trial.ratio)
 

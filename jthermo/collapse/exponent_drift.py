@@ -44,7 +44,9 @@ class Local:
 
     def counted_from(self, log_unit: float) -> Local:
         """The same part in units of exp(−log_unit)."""
-        factor = float(np.exp(log_unit))
+        # τ of a control near 1e300 can be larger than any float.
+        with np.errstate(over="ignore"):
+            factor = float(np.exp(log_unit))
         return replace(self, low=self.low * factor, high=self.high * factor)
 
 

@@ -74,8 +74,8 @@ def fit_collapse(
 
     Args:
         data: one variable of raw replicates: a DataArray with `controls`, `time` and `replicate` as
-            coordinates, or a tidy table with them as columns. NaN is dropped, and so are times ≤ 0
-            unless there is a critical point. Runs that diverge are left out and counted.
+            coordinates, or a tidy table with them as columns. NaN is left out, and so are times ≤ 0
+            unless there is a critical point. Runs that diverge are left out. All are counted.
         controls: names of the controls, any number.
         time: name of t.
         replicate: name of the replicate's label. The same label at several controls is one paired

@@ -20,7 +20,7 @@ def factor(matrix: np.ndarray) -> np.ndarray:
     """
     lower, failed = dpotrf(matrix, lower=1, clean=0)
     lift = np.finfo(float).eps * float(np.trace(matrix)) / len(matrix)
-    for _ in range(6):
+    for _ in range(9):
         if not failed:
             break
         lower, failed = dpotrf(matrix + lift * np.eye(len(matrix)), lower=1, clean=0)

@@ -400,10 +400,12 @@ def estimate_weights(
     total = sum(sample.degrees * np.trace(sample.covariance) for sample in samples)
     own = sum(sample.degrees * np.trace(sample.kernel, axis1=1, axis2=2) for sample in samples)
     weights = total / np.maximum(own, 1e-300) / number
+    # A component that is zero, as a lead is on a flat curve, or that the curve and the exponents
+    # follow altogether, would need a weight that drowns all others.
+    plain = names.index("published" if held else "point_scaled")
+    weights[own < settings.min_weight * own[plain]] = 0.0
     if start is not None:
         weights = np.maximum(start, settings.small_weight * weights)
-    # What the curve and the exponents follow altogether cannot be estimated.
-    weights[own < 1e-9 * own.max()] = 0.0
     weights[:held] = 1.0
     doubted = np.flatnonzero([not name.startswith(PLAIN) for name in names])
     chance = _chance_size(samples, total)[doubted]

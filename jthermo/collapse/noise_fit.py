@@ -22,6 +22,7 @@ from jthermo.collapse.noise_covariance import (
     profiles,
 )
 from jthermo.collapse.spline import Lattice
+from jthermo.errors import InputError
 
 
 def rough_variance(averages: Averages) -> np.ndarray:
@@ -207,6 +208,12 @@ class _FromResiduals:
         reached = np.column_stack([basis, likelihood.gradient(best)])
         target = means.target(best.theta)
         residual = _complement(reached).T @ target
+        if not len(residual):
+            remedy = (
+                "the curve alone takes as many numbers, so nothing tells the noise; record more "
+                "often, or give replicates"
+            )
+            raise InputError("data", f"{len(means.mean)} records in all", remedy)
         level = np.sqrt(np.mean(residual**2) + settings.min_error**2)
         sd = np.full(len(means.mean), level)
         bins = _bins(averages, likelihood, best, sd, sd)
@@ -218,7 +225,11 @@ class _FromResiduals:
         few = rows[pick]
         left = _complement(self.reached[few])
         part = left.T @ self.target[few]
-        turned = np.array([left.T @ k[np.ix_(pick, pick)] @ left for k in kernel])
+        chosen = kernel[:, pick[:, None], pick]
+        turned = np.array([left.T @ k @ left for k in chosen])
+        # What the curve and the exponents follow leaves no residual but rounding.
+        rest, whole = (np.trace(part, axis1=1, axis2=2) for part in (turned, chosen))
+        turned[rest < self.averages.settings.min_residual_share * whole] = 0.0
         return Sample(turned, np.outer(part, part), 1.0)
 
 
@@ -263,19 +274,24 @@ def with_common_noise(
     condition, so the replicates' scatter does not show them. A curve that must pass through takes
     every step for a feature, and the slope of such features narrows the interval wrongly. The noise
     is added as point noise of the means. Its size grows while the evidence does, and it is kept
-    only if it gains `common_noise_gain` log likelihood. Then the most likely size is found.
+    only if it gains `common_noise_gain` log likelihood. Then the most likely size is found. Curves
+    that differ smoothly from a common one would be such noise too if it could be of any size. So it
+    is at most the replicates' own, or what the differences of neighbouring records show.
     """
     settings = likelihood.settings
     variances = [np.diag(omega) for omega in noise.covariances(share)]
     typical = float(np.mean(np.concatenate(variances)))
     without = likelihood.solve(best.theta)
-    growth = settings.common_noise_growth
-    # The means are in units of the curve's range, and common noise is no larger than that.
-    largest = int(max(np.log(1 / typical) / np.log(growth), 0))
-    beyond = growth ** np.arange(1, largest + 1)
+    growth, means = settings.common_noise_growth, likelihood.means
+    local = [
+        local_noise(means.mean[None, means.condition == k]) for k in np.unique(means.condition)
+    ]
+    shown = settings.common_noise_local * float(np.mean(np.concatenate(local) / typical))
+    most = max(shown, settings.common_noise_shares[-1])
+    beyond = settings.common_noise_shares[-1] * growth ** np.arange(1, 40)
     chosen, least = 0.0, likelihood.evidence(without)
     enough = least - settings.common_noise_gain
-    for part in np.r_[settings.common_noise_shares, beyond * settings.common_noise_shares[-1]]:
+    for part in (*settings.common_noise_shares, *beyond[beyond < most]):
         evidence = _under_common_noise(likelihood, best, noise, share, part * typical)[0]
         if evidence >= least:
             break
@@ -284,7 +300,7 @@ def with_common_noise(
         return likelihood, without, noise
     finest = minimize_scalar(
         lambda log: _under_common_noise(likelihood, best, noise, share, np.exp(log))[0],
-        bounds=np.log(chosen) + np.array([-1, 1]) * np.log(growth),
+        bounds=(np.log(chosen / growth), np.log(min(chosen * growth, most * typical))),
         method="bounded",
         options={"xatol": settings.common_noise_tolerance},
     )

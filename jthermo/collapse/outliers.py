@@ -19,7 +19,7 @@ def without_outliers(curves: Curves, settings: Settings) -> Curves:
     most replicates are equal, the MAD is 0 and no distance is known.
 
     Raises:
-        InputError: all values that are left are equal.
+        InputError: all values that are left are equal, or only one curve is left.
     """
     kept, left_out = [], list(curves.left_out)
     rows = [curves.compared(condition.values) for condition in curves.conditions]
@@ -43,7 +43,12 @@ def without_outliers(curves: Curves, settings: Settings) -> Curves:
         )
     curves = replace(curves, conditions=tuple(kept), left_out=tuple(left_out))
     _refuse_flat(curves, settings)
-    return _without_copies(curves, settings)
+    curves = _without_copies(curves, settings)
+    if len(curves.conditions) == 1 and len(curves.conditions[0].labels) == 1:
+        names = ", ".join(curves.controls)
+        remedy = f"there is no other to compare it with; give several values of {names}"
+        raise InputError("data", "one curve", remedy)
+    return curves
 
 
 def _refuse_flat(curves: Curves, settings: Settings) -> None:

@@ -320,7 +320,7 @@ def _labels(cells: np.ndarray, name: str | None) -> tuple[np.ndarray, tuple[obje
         raise InputError(
             "replicate", name, f"holds {cells[0]!r}, which is no label; give numbers or text"
         ) from None
-    return codes, tuple(pd.Index(labels).tolist())
+    return codes, tuple(pd.Series(labels).tolist())
 
 
 def _from_frame(
@@ -434,7 +434,11 @@ def _refuse_other_axes(array: xr.DataArray, wanted: list[str], time: str) -> Non
         if not set(coord.dims) <= settings or set(coord.dims) & (time_dims - settings):
             # varies along time only: another clock
             continue
-        distinct = pd.unique(np.asarray(coord.values).ravel())
+        try:
+            distinct = pd.unique(np.asarray(coord.values).ravel())
+        except TypeError:
+            # Lists and the like are no setting.
+            continue
         if 1 < len(distinct) < coord.size:
             raise InputError(
                 "coordinate",
@@ -473,7 +477,7 @@ def _refuse_other_settings(table: Table, rows: np.ndarray, cell: np.ndarray) -> 
             raise InputError(
                 "column",
                 name,
-                f"varies ({_some(pd.Index(distinct).to_numpy())}) at one setting of the controls "
+                f"varies ({_some(np.asarray(distinct))}) at one setting of the controls "
                 "and is neither a control nor the replicate; select one value of it, make it a "
                 "control, or drop the column",
             )
@@ -560,12 +564,6 @@ def _group(
             table.value_name,
             f"no replicate of it is finite and below {settings.max_value:g}, so there is nothing "
             "to fit; check the column or its unit",
-        )
-    if len(conditions) == 1 and len(conditions[0].labels) == 1:
-        raise InputError(
-            "data",
-            "one curve",
-            f"there is no other to compare it with; give several values of {', '.join(names)}",
         )
     return Curves(
         controls=names,

@@ -252,11 +252,17 @@ class Settings:
     # Distance of the knots of the curve from whose residuals the noise of single replicates is
     # estimated, in units of the fit's. Study: white_1, memory_1.
     residual_coarseness: float = 2.5
+    # Share of the variance of a component that the residuals must keep to tell of it. Safe bound:
+    # above rounding.
+    min_residual_share: float = 1e-10
     # Noise common to all replicates that is tried, as shares of the mean variance of the means.
     # Study: physics_first_passage.
     common_noise_shares: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     # Beyond the last of them the share grows by this factor while the evidence does. Chosen.
     common_noise_growth: float = 3.0
+    # Most variance of common noise, in units of that of the local differences of the means. Chosen:
+    # above the scatter of this estimate.
+    common_noise_local: float = 2.0
     # Accuracy of the log variance of common noise. Chosen: below its standard error.
     common_noise_tolerance: float = 0.03
     # Gain in log likelihood that common noise must bring. Study: physics_first_passage; fits

@@ -17,7 +17,7 @@ from pathlib import Path
 # Run as a folder, Python puts only this folder on its path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.fuzz import arrays, command_lines, fields, json_files
+from scripts.fuzz import arrays, command_lines, fields, json_files, tables
 from scripts.fuzz.trial import OUTCOMES
 
 # Each part has run(count, seed) -> list[Outcome].
@@ -26,6 +26,7 @@ PARTS = {
     "json": json_files,
     "arrays": arrays,
     "command lines": command_lines,
+    "tables": tables,
 }
 
 

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from jthermo.collapse import fit_collapse
 from jthermo.collapse.likelihood import Whitener
@@ -90,3 +91,25 @@ def test_curves_that_nearly_coincide_are_compared_where_they_overlap():
     assert "poor_overlap" in {note.code for note in apart.notes}
     assert not apart.identifiable["rate"]
     assert apart.collapsed is None
+
+
+def test_limits_by_the_likelihood_follow_the_confidence():
+    """With large losses all limits are those of the likelihood, here nearly that of a parabola."""
+    rng = np.random.default_rng(2)
+    rows = []
+    for control, seed in product((1.0, 2.0, 4.0), range(8)):
+        t = np.geomspace(1, 300, 40)
+        value = 1 / (1 + t * control / 20) + 0.6 * rng.standard_normal(40)
+        rows.append(pd.DataFrame({"c": control, "seed": seed, "step": t, "value": value}))
+    table = pd.concat(rows)
+    by_likelihood = replace(DEFAULT, min_loss=10.0, limit_loss=8.0, scan_points=400)
+
+    def width(confidence, settings=by_likelihood):
+        exponent = fit_collapse(table, "c", confidence=confidence, settings=settings).exponents["c"]
+        return exponent.high - exponent.low
+
+    usual = width(0.95)
+    assert usual > 1.5 * width(0.95, DEFAULT)
+    for confidence in (0.5, 0.8, 0.98):
+        z = stats.norm.ppf(0.5 + confidence / 2) / stats.norm.ppf(0.975)
+        assert width(confidence) / usual == pytest.approx(z, rel=0.15)

@@ -151,3 +151,14 @@ def test_advice_knows_that_replicates_do_not_help_against_common_noise(size, exp
     # Medians, because common noise is found once in a hundred draws without it.
     assert np.median(promised) == pytest.approx(np.median(measured), rel=0.1)
     assert np.median(promised) == pytest.approx(expected, abs=0.04)
+
+
+def test_curves_that_differ_smoothly_have_no_common_noise_of_that_size():
+    """A plateau that depends on the control is a misfit of 6 % of the range, and no noise."""
+    table = with_common(0.0, 0)
+    table["value"] += 0.15 * np.log(table.c)
+    fit = fit_collapse(table, ["c"])
+    assert fit.collapsed is False
+    assert fit.misfit > 0.02
+    # At most about what neighbouring records show: 0.006 of 0.84, and √2.
+    assert fit.common_noise < 0.012

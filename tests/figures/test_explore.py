@@ -453,3 +453,23 @@ def it_fits_a_phone_and_follows_the_scheme(browser):
                 )
             )
     assert len(shades) == 2
+
+
+def test_observables_that_cannot_be_fitted_hide_no_other(tmp_path):
+    """A count of dead units is 0 throughout; the page shows the others and says why it is not."""
+    runs = results({"he": planted(), "torch": planted()})
+    flat = runs.assign(
+        layer_dead=0 * runs.rate, nearly=1 + 1e-16 * runs.rate, missing=np.nan * runs.rate
+    )
+    lines = jt.explore(flat, tmp_path / "page.html")
+    assert lines.startswith("3 collapses of 36 curves")
+    for name, value in (("layer_dead", "0"), ("nearly", "1")):
+        assert (
+            f"{name} for init he is omitted: value = '{name}': is flat: all its values are {value}"
+            in lines
+        )
+    assert "missing for init he is omitted: value = 'missing': no replicate" in lines
+    assert {view["label"] for view in content_of(tmp_path / "page.html")["views"]} == {
+        "rate",
+        "flat",
+    }
