@@ -69,8 +69,8 @@ SURVIVORS = [
              "total + chunk / whole * on(", CURVATURE),
     Mutation("jthermo/theory/hessian.py", "if whole < count else 0.0", "if whole == 0 else 0.0",
              CURVATURE),
-    Mutation("jthermo/observables/gradient_moments.py", "jnp.arange(chunk) < count)",
-             "jnp.arange(chunk) < count + 1)", MOMENTS),
+    Mutation("jthermo/observables/gradient_moments.py", "jnp.arange(chunk) < here)",
+             "jnp.arange(chunk) < here + 1)", MOMENTS),
     # noise controls with more than two classes
     Mutation("jthermo/update_rule/residual_noise.py", "(1 / num_classes - jax", "(1 / 2 - jax",
              NOISE),
@@ -113,7 +113,7 @@ SURVIVORS = [
     Mutation("jthermo/execution/checkpoint.py",
              "if hashlib.sha256(body.encode()).hexdigest() != expected:", "if False:", SEALS),
     Mutation("jthermo/execution/checkpoint.py", 'if hashlib.file_digest(file, "sha256").hexdigest()'
-             ' != (step / "rows" / SEAL).read_text():', "if False:", SEALS),
+             ' != _seal(step / "rows"):', "if False:", SEALS),
     # failures of two kinds
     Mutation("jthermo/cli/verbs.py", "bad_input = all(", "bad_input = any(", REPRODUCE),
     # the mean field's − AMA
@@ -122,8 +122,8 @@ SURVIVORS = [
 
 # Two or more in each room, chosen because they might survive.
 CHOSEN = [
-    Mutation("jthermo/errors.py", "math.isfinite(value) and value > above",
-             "math.isfinite(value) and value >= above", SWEEP),
+    Mutation("jthermo/errors.py", "is_finite(value) and value > above",
+             "is_finite(value) and value >= above", SWEEP),
     Mutation("jthermo/errors.py", "return type(self), (self.field, self.value, self.remedy)",
              "return type(self), (self.field, self.value, str(self))", "tests/test_errors.py"),
     Mutation("jthermo/randomness/threefry.py",
@@ -158,8 +158,8 @@ CHOSEN = [
              '{"unit_activation": unit_rates(params)}', VARIABLES),
     Mutation("jthermo/observables/cost.py", "return max(inner)", "return sum(inner)",
              "tests/observables/test_cost.py"),
-    Mutation("jthermo/sweep/sweep.py", "and config.batch_size > size:",
-             "and config.batch_size >= size:", SWEEP),
+    Mutation("jthermo/data/sampling.py", "and batch_size > num_samples:",
+             "and batch_size >= num_samples:", SWEEP),
     Mutation("jthermo/sweep/recorded_steps.py", "if num_steps < self.n:",
              "if num_steps <= self.n:", SWEEP),
     Mutation("jthermo/sweep/axes.py", "float(v) if type(v) is int else v for v in coordinates",
@@ -226,8 +226,7 @@ SAMPLED = [
              "(self.fn, self.hyper) == (other.fn, other.hyper)", "self.fn == other.fn", SWEEP),
     Mutation("jthermo/sweep/recorded_steps.py", "math.ceil(exact * (1 - 1e-9))",
              "math.ceil(exact)", SWEEP),
-    Mutation("jthermo/sweep/axes.py", "and len(values) > limit", "and len(values) >= limit",
-             SWEEP),
+    Mutation("jthermo/errors.py", "if len(taken) > most:", "if len(taken) >= most:", SWEEP),
     Mutation("jthermo/results/writing.py", "if seeds[i] != seeds[i - 1] + 1",
              "if seeds[i] > seeds[i - 1] + 2", "tests/results/test_results.py"),
     Mutation("jthermo/results/tables.py", 'if runs.sizes["run"]:', "if True:",

@@ -202,4 +202,4 @@ def run(count: int, seed: int) -> list[Outcome]:
         table, options = next(mutations(np.random.default_rng([seed, number])))
         text = f"fit_collapse(table {number} of seed {seed}, {options})"
         trials.append(Trial(text, functools.partial(fit, table, options)))
-    return run_all(trials)
+    return run_all(trials, seconds=60)
