@@ -195,11 +195,16 @@ def fit(table: Any, options: dict[str, Any]) -> None:
         found.advice()
 
 
-def run(count: int, seed: int) -> list[Outcome]:
-    """Try `count` hostile tables."""
-    trials = []
+def trials(count: int, seed: int) -> list[Trial]:
+    """`count` hostile tables."""
+    listed = []
     for number in range(count):
         table, options = next(mutations(np.random.default_rng([seed, number])))
         text = f"fit_collapse(table {number} of seed {seed}, {options})"
-        trials.append(Trial(text, functools.partial(fit, table, options)))
-    return run_all(trials, seconds=60)
+        listed.append(Trial(text, functools.partial(fit, table, options)))
+    return listed
+
+
+def run(count: int, seed: int) -> list[Outcome]:
+    """Try `count` hostile tables."""
+    return run_all(trials(count, seed), seconds=60)

@@ -1,15 +1,20 @@
-"""Hostile tables: an answer or one clear error each, without a traceback or much memory."""
+"""Hostile tables: an answer or one clear error each, without a traceback."""
 
 from collections import Counter
 
 from scripts.fuzz import tables
-from scripts.fuzz.trial import ACCEPTED, REFUSED
+from scripts.fuzz.trial import ACCEPTED, REFUSED, outcome_of
+
+
+def outcomes(count):
+    """In this process, since a fork after JAX has started may deadlock."""
+    return [outcome_of(trial.call)[0] for trial in tables.trials(count, seed=0)]
 
 
 def test_mutated_tables_get_an_answer_or_one_clear_error():
-    outcomes = Counter(outcome.kind for outcome in tables.run(60, seed=0))
-    assert set(outcomes) == {ACCEPTED, REFUSED}
-    assert min(outcomes.values()) >= 5
+    kinds = Counter(outcomes(60))
+    assert set(kinds) == {ACCEPTED, REFUSED}
+    assert min(kinds.values()) >= 5
 
 
 def test_the_fuzzer_notices_what_is_no_clear_error(monkeypatch):
@@ -17,4 +22,4 @@ def test_the_fuzzer_notices_what_is_no_clear_error(monkeypatch):
         raise IndexError("of the fitter")
 
     monkeypatch.setattr(tables, "fit_collapse", broken)
-    assert [outcome.kind for outcome in tables.run(2, seed=0)] == ["traceback"] * 2
+    assert outcomes(2) == ["traceback"] * 2
