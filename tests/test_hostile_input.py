@@ -20,6 +20,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from flax import nnx
 
 import jthermo as jt
 from jthermo.cli import verbs
@@ -53,6 +54,14 @@ class Net(nn.Module):
     def __call__(self, x):
         out = nn.Dense(self.columns, dtype=self.dtype, param_dtype=self.param_dtype)(x)
         return out if self.columns < 3 else out[..., None]
+
+
+def number(key):
+    return {"w": jnp.ones(3), "b": 0.5}
+
+
+def linear(params, x):
+    return x @ params["w"] + params["b"]
 
 
 class Unreadable:
@@ -169,9 +178,29 @@ REFUSED = {
         "engine = 5: use one of auto, xla, fused",
     ),
     "partial": (lambda _: jt.Optimizer(functools.partial(optax.sgd)), "give an optax factory"),
-    "noisy_sgd": (
-        lambda _: jt.Optimizer(optax.noisy_sgd, key=0),
-        "noisy_sgd keeps a random key in its state, which jthermo can't train; use an optimizer",
+    "nnx instance": (
+        lambda _: jt.models.NNX(nnx.Linear(2, 1, rngs=nnx.Rngs(0))),
+        "give a class of flax.nnx, as in jt.models.NNX(Net, 8)",
+    ),
+    "nnx arguments": (
+        lambda _: jt.models.NNX(nnx.Linear, 2),
+        "missing a required argument: 'out_features'; give the arguments of the class",
+    ),
+    "nnx class as model": (
+        lambda _: sweep_of(model=nnx.Linear),
+        "jt.models.NNX(Net, ...) takes a flax.nnx class",
+    ),
+    "partial init": (
+        lambda _: jt.models.Function(init=functools.partial(abs), apply=abs),
+        "model.init = functools.partial(<built-in function abs>): give a function with a name",
+    ),
+    "number as parameter": (
+        lambda _: sweep_of(model=jt.models.Function(init=number, apply=linear)),
+        "model = Function(init=",
+    ),
+    "unknown setting": (
+        lambda _: jt.models.Function(init=number, apply=linear, depth=2),
+        "model.depth = 2: no argument of init, apply has this name",
     ),
     "noise": (lambda _: sweep_of(noise=[]), "noise = []: use one of full, unbiased"),
     "init": (lambda _: jt.models.TwoLayer(3, 4, init=np.ones(2)), "model.init = array([1., 1.]):"),

@@ -7,15 +7,17 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from jthermo.data.in_memory import InMemory
 from jthermo.data.sampling import MOST_CLASSES
 from jthermo.data.source import Split
-from jthermo.errors import MOST_WHOLE, InputError, file_path, one_line
+from jthermo.errors import MOST_WHOLE, InputError, file_path, flag, one_line
 from jthermo.npz import read_npz
 
 # All arrays of this process, by "sha256:" and their digest: a sweep read from JSON finds them here.
@@ -44,6 +46,8 @@ class Arrays(InMemory):
         num_samples: train on the first n examples; None takes all.
         sampling: ``"replacement"`` or ``"epochs"`` (a fresh order in each epoch).
         sha256: the digest that the arrays must have; None accepts any.
+        integer: whether the net receives x as int32 instead of float32. A sweep sets it for a net
+            that takes only integers, such as one with an embedding.
 
     Raises:
         InputError: names the array and what is wrong with it.
@@ -70,6 +74,7 @@ class Arrays(InMemory):
         num_samples: int | None = None,
         sampling: str = "replacement",
         sha256: str | None = None,
+        integer: bool = False,
     ) -> None:
         path = str(file_path("data.x", x)) if isinstance(x, str | bytes | os.PathLike) else None
         if path is None:
@@ -95,7 +100,11 @@ class Arrays(InMemory):
         self.labels, self.sampling, self.num_samples = labels, sampling, num_samples
         self.num_classes = self.real_classes if num_classes is None else num_classes
         self._check_fields()
-        self.arguments = {
+        self.integer = flag("data.integer", integer)
+        if self.integer and not _is_whole(arrays):
+            remedy = "x has values that aren't whole or exceed 2²⁴; omit it"
+            raise InputError("data.integer", integer, remedy)
+        self.arguments: dict[str, Any] = {
             "x": path
             if path is not None and not path.startswith("sha256:")
             else f"sha256:{self.sha256}",
@@ -104,7 +113,7 @@ class Arrays(InMemory):
             "num_samples": self.num_samples,
             "sampling": sampling,
             "sha256": self.sha256,
-        }
+        } | ({"integer": True} if self.integer else {})
         self._split = Split(arrays)
         self.size(arrays)
 
@@ -116,6 +125,20 @@ class Arrays(InMemory):
     def real_labels(self) -> int:
         """Largest label of y plus 1, at least 2; 0 for real-valued targets."""
         return self.real_classes
+
+    @property
+    def x_dtype(self) -> str:  # type: ignore[override]
+        """Dtype of x as the net receives it."""
+        return "int32" if self.integer else "float32"
+
+    def as_integers(self) -> Arrays | None:
+        """The same arrays with x in int32 for the net; None if x isn't whole."""
+        whole = _is_whole(self._split.arrays)
+        return Arrays(**{**self.arguments, "integer": True}) if whole else None
+
+    def standardised(self, x: Array) -> Array:
+        """Examples as the network receives them."""
+        return x.astype(self.x_dtype)
 
     def load(self) -> Split:
         """The arrays on the host."""
@@ -137,6 +160,12 @@ class Arrays(InMemory):
     @property
     def _identity(self) -> tuple[Any, ...]:
         return tuple(v for k, v in self.arguments.items() if k != "x")
+
+
+def _is_whole(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether all examples are whole numbers that float32 holds exactly."""
+    examples = [x for name, x in arrays.items() if name.startswith("x")]
+    return all(bool((np.rint(x) == x).all() and (np.abs(x) <= 2**24).all()) for x in examples)
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

@@ -43,6 +43,7 @@ class Source:
         num_samples: n for a finite set of n examples, of which example i is ``draw(key_i, 1)`` with
             a key per example; None draws fresh examples at each step.
         sampling: order in which a finite set is used: ``"replacement"`` or ``"epochs"``.
+        x_dtype: dtype of x, ``"float32"``, or ``"int32"`` for a net that takes integers.
 
     >>> import dataclasses, jax, jthermo as jt
     >>> @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Source:
     num_targets: int | None = None
     num_samples: int | None = None
     sampling: str = "replacement"
+    x_dtype: str = "float32"
     # Constructor arguments that say where the data are, not what they are; a sweep's id omits them.
     unidentifying: tuple[str, ...] = ()
 
@@ -78,10 +80,14 @@ class Source:
             size: number of examples.
 
         Returns:
-            x (size, *shape) float32, and y: class labels (size,) int32, or real-valued targets
-            (size,) or (size, C) float32.
+            x (size, *shape) of dtype `x_dtype`, and y: class labels (size,) int32, or real-valued
+            targets (size,) or (size, C) float32.
         """
         raise NotImplementedError
+
+    def as_integers(self) -> Source | None:
+        """The source with x in int32, for a net that takes only integers; None if x isn't whole."""
+        return None
 
     def step_labels(self, labels: Array, key: Array) -> Array:
         """The labels of a batch as one step uses them; label noise is added here."""

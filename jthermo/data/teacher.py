@@ -12,7 +12,7 @@ from jax import Array
 from jthermo.data.source import Source
 from jthermo.data.synthetic import Gaussian, Sphere, Uniform
 from jthermo.errors import InputError, finite_number
-from jthermo.models import Model, as_model
+from jthermo.models import Model, as_model, loss_inputs
 from jthermo.randomness import streams, threefry
 
 
@@ -96,7 +96,7 @@ class Teacher(Source):
         """
         source = self if self._params is not None else self.of_seed(streams.own_dataset_key(key))
         x = self.inputs.inputs(streams.two_keys(key)[0], size)
-        return x, self.teacher.apply(source._params, x)
+        return x, loss_inputs(self.teacher.apply(source._params, x))
 
     def step_labels(self, labels: Array, key: Array) -> Array:
         """The targets with label noise, y + σ ξ."""

@@ -123,7 +123,7 @@ def _parts(program: Program, model: Model, hyper: tuple[str, ...]) -> Parts:
     for observable in program.observables:
         name = next(iter(observable.variables(program.model, program.data)))
         measured = functools.partial(_measured, observable)
-        parts[f"observable {name!r}"] = of(measured, state.params, probes, count)
+        parts[f"observable {name!r}"] = of(measured, state.params, state.model_state, probes, count)
     return parts
 
 
@@ -144,13 +144,21 @@ def _step(program: Program, run: Run, state: Any, batch: Any, t: Array) -> Any:
 
 
 def _measured(
-    observable: Observable, program: Program, run: Run, params: Any, probes: Any, t: Array
+    observable: Observable,
+    program: Program,
+    run: Run,
+    params: Any,
+    model_state: Any,
+    probes: Any,
+    t: Array,
 ) -> dict[str, Array]:
     """An observable with given probes."""
     data, key, ((x, y), *test) = source_of(program, run), record_keys(run, t).estimate, probes
     settings = (data, program.loss, run.learning_rate, program.batch_size)
     return observable(
-        program.model, params, Probe(x, y, *settings, test[0] if test else None, key, t)
+        program.model.with_state(model_state),
+        params,
+        Probe(x, y, *settings, test[0] if test else None, key, t),
     )
 
 

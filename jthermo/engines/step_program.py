@@ -14,12 +14,13 @@ from jax import Array
 from jthermo.data.source import Source
 from jthermo.models import Model
 from jthermo.observables import Observable
-from jthermo.randomness.streams import dataset_key
+from jthermo.randomness.streams import dataset_key, optimizer_key
 from jthermo.sweep.record import Record
 from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.spec_value import float_fields
 from jthermo.sweep.sweep import Sweep
 from jthermo.update_rule.optimizer import Optimizer
+from jthermo.update_rule.random_keys import with_own_keys
 
 # Arrays of a data set in memory, shared by all runs; empty for other sources.
 HeldArrays = Mapping[str, Any]
@@ -87,13 +88,14 @@ def programs(sweep: Sweep) -> tuple[Program, ...]:
 
 
 def built_optimizer(optimizer: Optimizer, run: Run) -> optax.GradientTransformation:
-    """The optax transformation with the run's η and hyperparameters."""
-    return optimizer.build(run.learning_rate, _own(run, "optimizer"))
+    """The optax transformation with the run's η, hyperparameters and random keys."""
+    built = optimizer.build(run.learning_rate, _own(run, "optimizer"))
+    return with_own_keys(built, optimizer_key(run))
 
 
-def initial_params(model: Model, key: Array, run: Run) -> Any:
-    """The parameters at which a run starts, with the run's numbers in the model's init."""
-    return model.with_init_floats(_own(run, "model")).init(key)
+def initial_variables(model: Model, key: Array, run: Run) -> tuple[Any, Any]:
+    """The parameters and the state of the net at which a run starts, with the run's numbers."""
+    return model.with_init_floats(_own(run, "model")).start(key)
 
 
 def source_of(program: Program, run: Run) -> Source:

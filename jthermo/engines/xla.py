@@ -18,8 +18,16 @@ from jax import Array
 from jthermo.engines.batches import begins_epoch, draw_batch, epoch_order
 from jthermo.engines.run_state import State
 from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
+from jthermo.models import loss_inputs
 from jthermo.observables import Probe
-from jthermo.randomness.streams import Streams, dataset_key, noise_key, record_keys, streams
+from jthermo.randomness.streams import (
+    Streams,
+    dataset_key,
+    model_key,
+    noise_key,
+    record_keys,
+    streams,
+)
 from jthermo.update_rule import losses
 
 
@@ -80,9 +88,10 @@ def observe(
         x, y, data, program.loss, run.learning_rate, program.batch_size, test, keys.estimate, record
     )
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
+    model = program.model.with_state(state.model_state)
     recorded: dict[str, Array] = {}
     for observable in program.observables:
-        recorded |= observable(program.model, state.params, probe)
+        recorded |= observable(model, state.params, probe)
     # A diverged run would have activation rate 0.0, which looks like the paper's effect.
     masked = {k: jnp.where(finite, v.astype(jnp.float32), jnp.nan) for k, v in recorded.items()}
     return masked | {"finite": finite}
@@ -92,14 +101,20 @@ def _step(
     program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
 ) -> State:
     """θ ← θ − η g with g = (1/B) Σ r ∇f; r is the residual p − y or its noise control."""
-    x, y = batch
-    outputs, pull_back = jax.vjp(lambda params: program.model.apply(params, x), state.params)
-    target = losses.targets(program.loss, y, program.model.num_outputs)
+    (x, y), model = batch, program.model
+    key = model_key(run, t) if model.is_random else None
+
+    def forward(params: Any) -> tuple[Array, Any]:
+        outputs, model_state = model.forward(params, state.model_state, x, key)
+        return loss_inputs(outputs), model_state
+
+    outputs, pull_back, model_state = jax.vjp(forward, state.params, has_aux=True)
+    target = losses.targets(program.loss, y, model.num_outputs)
     noise = bound(program.noise, "noise", run)
     residual = noise.residual(program.loss, outputs, target, noise_key(keys, t))
     (gradient,) = pull_back(residual / program.batch_size)
     optimizer = built_optimizer(program.optimizer, run)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    if (factor := program.model.learning_rate_factor) != 1:
+    if (factor := model.learning_rate_factor) != 1:
         updates = jax.tree.map(lambda update: factor * update, updates)
-    return State(optax.apply_updates(state.params, updates), opt_state)
+    return State(optax.apply_updates(state.params, updates), opt_state, model_state)

@@ -6,7 +6,6 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 
 from jthermo.engines import step_program
 from jthermo.models import CNN, Model
@@ -98,8 +97,7 @@ def _gpu_lanes(program: step_program.Program) -> int:
 @functools.lru_cache(maxsize=256)
 def _widest(model: Model, batch_size: int) -> int:
     """Number of elements of the largest array of a forward pass, parameters included."""
-    x = jax.ShapeDtypeStruct((batch_size, *model.input_shape), jnp.float32)
-    forward = jax.make_jaxpr(model.apply)(model.shapes, x).jaxpr
+    forward = jax.make_jaxpr(model.apply)(model.shapes, model.examples(batch_size)).jaxpr
     return max(largest(forward), *(math.prod(v.shape) for v in jax.tree.leaves(model.shapes)))
 
 
@@ -119,8 +117,7 @@ def convolution_rule(model: Model) -> str | None:
             "im2col and matrix products; on a CPU one run at a time, "
             "ten times as fast as a loop over XLA's convolution"
         )
-    x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
-    forward = jax.make_jaxpr(model.apply)(model.shapes, x).jaxpr
+    forward = jax.make_jaxpr(model.apply)(model.shapes, model.examples(2)).jaxpr
     if "conv_general_dilated" in primitives(forward):
         return (
             "XLA's convolution, as written in the flax module; on a CPU one run at a time. "

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jthermo.engines import run_state, step_program
-from jthermo.errors import InputError, whole_number
+from jthermo.errors import InputError, flag, whole_number
 from jthermo.execution.checkpoint import newest
 from jthermo.execution.train_cohort import STATE
 from jthermo.results.layout import CHECKPOINTS, record_name
@@ -17,20 +17,24 @@ from jthermo.results.reading import open_results, read_manifests
 from jthermo.sweep.sweep import Sweep
 
 
-def open_params(directory: str | Path, run: int) -> Any:
+def open_params(directory: str | Path, run: int, *, state: bool = False) -> Any:
     """The trained parameters of one finished run.
 
     Args:
         directory: a results folder.
         run: index of the run along the dim ``run`` of :func:`jthermo.open_results`.
+        state: whether to return also what the net has besides its parameters, such as the running
+            averages of batch normalisation.
 
     Returns:
-        The model's parameter tree of NumPy arrays.
+        The model's parameter tree of NumPy arrays; with `state`, a pair of it and of the state,
+        which is empty for most nets.
 
     Raises:
         InputError: there is no such run, its last checkpoint was removed or is damaged, or a module
             of your own that defines the sweep has not been imported.
     """
+    state = flag("state", state)
     ds = open_results(directory)
     run = whole_number("run", run, 0, ds.sizes["run"] - 1)
     sweep = Sweep.from_json(ds.attrs["sweep"])
@@ -61,7 +65,8 @@ def open_params(directory: str | Path, run: int) -> Any:
         )
         if len(matches):
             leaves = [rows[f"{STATE}{i:03d}"][matches[0]] for i in range(len(shapes))]
-            return jax.tree.unflatten(tree, leaves).params
+            trained = jax.tree.unflatten(tree, leaves)
+            return (trained.params, trained.model_state) if state else trained.params
     raise InputError(
         "run", run, "has no intact checkpoint; train the sweep again in another folder"
     )

@@ -1,8 +1,4 @@
-"""The base class of models, and the wrapper of the user's own flax modules.
-
-A module shows its pre-activations to observables by ``self.sow("preactivations", name, a)``. Under
-the name ``"a"``, the layer is called by the module's path instead.
-"""
+"""The base class of models: the built-in nets, and nets of other libraries (``wrapped.py``)."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -28,10 +23,16 @@ class Model:
         module: the flax module.
         input_shape: shape of one example.
         arguments: the constructor arguments of the subclass; models are equal when they are.
+
+    Attributes:
+        input_dtype: dtype of the examples, ``"float32"``, or ``"int32"`` for a net that takes
+            integers.
     """
 
+    input_dtype = "float32"
+
     def __init__(
-        self, module: nn.Module, input_shape: tuple[int, ...], arguments: Mapping[str, Any]
+        self, module: Any, input_shape: tuple[int, ...], arguments: Mapping[str, Any]
     ) -> None:
         self.module, self.input_shape, self.arguments = module, input_shape, dict(arguments)
 
@@ -45,14 +46,31 @@ class Model:
         """Outputs: () or (C,) of an example, (M,) or (M, C) of a batch; no C for one output."""
         return jnp.asarray(self.module.apply({"params": params}, x))
 
+    def start(self, key: Array) -> tuple[Any, Any]:
+        """Initial parameters and the initial state.
+
+        The state is what a net has besides its parameters and changes by itself in training, such
+        as the running averages of batch normalisation; it is empty for most nets.
+        """
+        return self.init(key), {}
+
+    def forward(self, params: Any, state: Any, x: Array, key: Array | None) -> tuple[Array, Any]:
+        """Outputs of a batch in training mode, and the new state; `key` if the net is random."""
+        return self.apply(params, x), state
+
+    def with_state(self, state: Any) -> Model:
+        """The model whose `apply` and `preactivations` use this state."""
+        return self
+
     def preactivations(self, params: Any, x: Array) -> dict[str, Array]:
         """Pre-activations of a batch `x` by layer name, in the order in which layers are called."""
         _, sown = self.module.apply({"params": params}, x, mutable=["preactivations"])
-        flat = traverse_util.flatten_dict(sown.get("preactivations", {}))
-        names = [
-            "/".join(path[:-1] if len(path) > 1 and path[-1] == "a" else path) for path in flat
-        ]
-        return {name: leaf[-1] for name, leaf in zip(names, flat.values(), strict=True)}
+        return named_preactivations(sown)
+
+    # How a net shows its pre-activations to observables, for messages.
+    how_to_show_preactivations = (
+        'in the flax module, call self.sow("preactivations", "name", a) before each nonlinearity'
+    )
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether the model accepts examples of this shape."""
@@ -61,16 +79,50 @@ class Model:
     @property
     def shapes(self) -> Any:
         """Shapes and dtypes of the parameters, without computing them."""
-        return _shapes(self)
+        return _shapes(self.value)[0]
+
+    @property
+    def state_shapes(self) -> Any:
+        """Shapes and dtypes of the state, see :meth:`start`."""
+        return _shapes(self.value)[1]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an update draws random numbers inside the net, as dropout does."""
+        return False
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether the net computes something else in an update than in `apply`."""
+        return self.is_random or bool(jax.tree.leaves(self.state_shapes))
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the outputs of two examples."""
+        return _outputs(self.value).shape
 
     @property
     def num_outputs(self) -> int:
         """Number of outputs per example."""
-        return _num_outputs(self)
+        return 1 if len(self.output_shape) == 1 else self.output_shape[-1]
+
+    def examples(self, number: int) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of a batch of so many examples."""
+        return jax.ShapeDtypeStruct((number, *self.input_shape), self.input_dtype)
+
+    @property
+    def value(self) -> Model:
+        """The model without the state of :meth:`with_state`, which may be traced."""
+        return self
+
+    @property
+    def title(self) -> str:
+        """The model in one line of a message."""
+        return type(self).__name__
 
     def step_model(self) -> Model:
         """The model for the compiled update: equal for models that differ only in their init."""
-        return self
+        return self.value
 
     @property
     def init_floats(self) -> dict[str, float]:
@@ -92,122 +144,126 @@ class Model:
         )
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.arguments == other.arguments
+        if not isinstance(other, Model) or type(self) is not type(other):
+            return False
+        mine, others = ((m.arguments, m.input_shape, m.input_dtype) for m in (self, other))
+        return mine == others
 
     def __hash__(self) -> int:
         return hash((type(self), tuple(self.arguments.items())))
 
 
-class Flax(Model):
-    """Any flax (linen) module as a model; ``jt.Sweep(model=MyModule(...))`` wraps it automatically.
-
-    Args:
-        module: maps a batch ``(M, *input_shape)`` to outputs (M,), (M, 1) or (M, C).
-        input_shape: shape of one example.
-
-    >>> Flax(nn.Dense(2), input_shape=(3,)).num_outputs
-    2
-    """
-
-    def __init__(self, module: nn.Module, input_shape: tuple[int, ...]) -> None:
-        super().__init__(
-            module, tuple(input_shape), {"module": module, "input_shape": tuple(input_shape)}
-        )
-
-    def apply(self, params: Any, x: Array) -> Array:
-        """Outputs: () or (C,) of an example, (M,) or (M, C) of a batch; no C for one output."""
-        single = x.ndim == len(self.input_shape)
-        out = jnp.asarray(self.module.apply({"params": params}, x[None] if single else x))
-        out = out[..., 0] if out.ndim == 2 and out.shape[-1] == 1 else out
-        return out[0] if single else out
-
-
 # The cache's key is the model's value, so that equal models are traced once.
 @functools.lru_cache(maxsize=256)
 @pinned()
-def _shapes(model: Model) -> Any:
+def _shapes(model: Model) -> tuple[Any, Any]:
+    """Shapes and dtypes of the parameters and of the state."""
     # eval_shape computes nothing and uses no device
-    return jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return jax.eval_shape(lambda: model.start(jax.random.key(0)))
 
 
 @functools.lru_cache(maxsize=256)
 @pinned()
 def _outputs(model: Model) -> Any:
     """Shape and dtype of the outputs of a batch of two examples."""
-    batch = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
-    return jax.eval_shape(model.apply, model.shapes, batch)
+
+    def outputs(params: Any, state: Any, x: Array) -> Array:
+        return model.with_state(state).apply(params, x)
+
+    return jax.eval_shape(outputs, *_shapes(model), model.examples(2))
 
 
-def _num_outputs(model: Model) -> int:
-    out = _outputs(model)
-    return 1 if out.ndim == 1 else out.shape[-1]
+@functools.lru_cache(maxsize=256)
+@pinned()
+def _after_forward(model: Model) -> Any:
+    """Shapes and dtypes of the outputs and of the state after an update of two examples."""
+    key = jax.eval_shape(lambda: jax.random.key(0)) if model.is_random else None
+    return jax.eval_shape(model.forward, *_shapes(model), model.examples(2), key)
 
 
-def as_model(model: Any, input_shape: tuple[int, ...]) -> Model:
-    """A model or a flax module as a :class:`Model` for examples of `input_shape`.
+def loss_inputs(outputs: Array) -> Array:
+    """Outputs of a batch as the losses take them, (M,) or (M, C); a net may return (M, 1).
+
+    >>> loss_inputs(jnp.zeros((5, 1))).shape
+    (5,)
+    """
+    return outputs[..., 0] if outputs.ndim == 2 and outputs.shape[-1] == 1 else outputs
+
+
+def leaves_by_path(tree: Any) -> dict[tuple[str, ...], Any]:
+    """Leaves of a parameter tree by path, such as ``("Dense_0", "kernel")``.
+
+    >>> list(leaves_by_path({"a": (1.0, 2.0)}))
+    [('a', '0'), ('a', '1')]
+    """
+    names = ("key", "idx", "name")
+    return {
+        tuple(str(next(getattr(k, n) for n in names if hasattr(k, n))) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def named_preactivations(sown: Mapping[str, Any]) -> dict[str, Array]:
+    """The pre-activations that a flax module has sown, by layer name.
+
+    Under the name ``"a"``, a layer is called by the module's path instead.
+    """
+    flat = traverse_util.flatten_dict(sown.get("preactivations", {}))
+    names = ["/".join(path[:-1] if len(path) > 1 and path[-1] == "a" else path) for path in flat]
+    return {name: leaf[-1] for name, leaf in zip(names, flat.values(), strict=True)}
+
+
+def check(model: Model, shown: Any) -> None:
+    """Raise an InputError unless a model can be trained; `shown` is what the user passed.
 
     Raises:
-        InputError: it is neither, it isn't hashable, it fails on such examples, or it has
-            parameters or outputs that can't be trained.
+        InputError: it isn't hashable, it fails on its examples, or it has parameters or outputs
+            that can't be trained.
     """
-    if isinstance(model, nn.Module):
-        model = Flax(model, input_shape)
-    elif not isinstance(model, Model):
-        raise InputError(
-            "model",
-            model,
-            "give a jt.models value such as jt.models.TwoLayer(...) or a flax.linen module",
-        )
-    elif not model.takes(input_shape):
-        raise InputError(
-            "model.inputs",
-            model.input_shape,
-            f"the data have examples of shape {input_shape}; make the two equal",
-        )
     try:
         hash(model)
     except Exception:
         # flax raises any error of a field's own hash or repr
         raise InputError(
-            "model",
-            _shown(model),
-            "isn't hashable: it has a list or a dict as a field; use a tuple",
+            "model", shown, "isn't hashable: it has a list or a dict as a field; use a tuple"
         ) from None
-    _check(model)
-    return model
+    if (remedy := _refusal(model)) is not None:
+        raise InputError("model", shown, remedy)
 
 
 @functools.lru_cache(maxsize=256)
-def _check(model: Model) -> None:
-    """Trace a model once, so that its errors are raised where the user passed it."""
+def _refusal(model: Model) -> str | None:
+    """Why a model can't be trained; it is traced once."""
     try:
         outputs, shapes = _outputs(model), model.shapes
+        trained, state = _after_forward(model)
+    except InputError as error:
+        return error.remedy
     except Exception as error:
-        remedy = f"fails on examples of shape {model.input_shape}: {one_line(error)}"
-        raise InputError("model", _shown(model), remedy) from None
+        return f"fails on examples of shape {model.input_shape}: {one_line(error)}"
     leaves = {
         f"parameters {jax.tree_util.keystr(path)}": leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
     }
     number = sum(math.prod(leaf.shape) for leaf in leaves.values())
     if number > MOST_WHOLE:
-        remedy = f"has {number:,} parameters, more than {MOST_WHOLE:,}; give a smaller net"
-        raise InputError("model", _shown(model), remedy)
+        return f"has {number:,} parameters, more than {MOST_WHOLE:,}; give a smaller net"
     for name, array in {**leaves, "outputs": outputs}.items():
         if array.dtype != jnp.float32:
-            remedy = (
+            return (
                 f"has {array.dtype} {name}, but jthermo trains in float32; give the module "
                 "dtype=jnp.float32 and param_dtype=jnp.float32"
             )
-            raise InputError("model", _shown(model), remedy)
-    if outputs.shape[:1] != (2,) or outputs.ndim > 2 or 0 in outputs.shape:
-        remedy = (
-            f"returns the shape {outputs.shape} for 2 examples of shape {model.input_shape}; "
-            "return (M,), (M, 1) or (M, C) for M examples"
-        )
-        raise InputError("model", _shown(model), remedy)
-
-
-def _shown(model: Model) -> Any:
-    """What the user passed: a flax module or a model."""
-    return model.module if isinstance(model, Flax) else model
+    for batch in (outputs, trained):
+        if batch.shape[:1] != (2,) or batch.ndim > 2 or 0 in batch.shape:
+            return (
+                f"returns the shape {batch.shape} for 2 examples of shape {model.input_shape}; "
+                "return (M,), (M, 1) or (M, C) for M examples"
+            )
+    before, after = (
+        (jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)])
+        for tree in (model.state_shapes, state)
+    )
+    if before != after:
+        return "has a state whose shapes or dtypes change in an update; keep them fixed"
+    return None

@@ -21,7 +21,7 @@ from flax import traverse_util
 from jax import Array
 from jaxtyping import Float
 
-from jthermo.models import CNN, MLP, Model
+from jthermo.models import CNN, MLP, Model, loss_inputs
 from jthermo.models.layer import Layer
 from jthermo.randomness.jax_settings import pinned
 
@@ -102,11 +102,10 @@ def covers(model: Model) -> bool:
 @pinned()
 def _covers(model: Model) -> bool:
     """The cached part of :func:`covers`."""
-    x = jax.ShapeDtypeStruct((EXAMPLES, *model.input_shape), jnp.float32)
     if not isinstance(model.shapes, dict):
         return False
     try:
-        shapes = _shapes(model, model.shapes, x)
+        shapes = _shapes(model, model.shapes, model.examples(EXAMPLES))
     except NotImplementedError:
         return False
     paths = [path for path, _ in shapes]
@@ -143,12 +142,12 @@ def _error(model: Model) -> Array:
         lambda s: jax.random.normal(next(keys), s.shape) / math.sqrt(math.prod(s.shape[:-1])),
         model.shapes,
     )
-    x = jax.random.normal(next(keys), (EXAMPLES, *model.input_shape))
+    x = jax.random.normal(next(keys), (EXAMPLES, *model.input_shape)).astype(model.input_dtype)
     tape = record(model, params, x)
     cotangents = jax.random.normal(next(keys), tape.outputs.shape)
 
     def gradients(example: tuple[Array, Array]) -> Any:
-        _, pull_back = jax.vjp(lambda p: model.apply(p, example[0][None])[0], params)
+        _, pull_back = jax.vjp(lambda p: loss_inputs(model.apply(p, example[0][None]))[0], params)
         return pull_back(example[1])[0]
 
     exact = traverse_util.flatten_dict(jax.lax.map(gradients, (x, cotangents)))
@@ -162,8 +161,8 @@ def _error(model: Model) -> Array:
 
 def convolves(model: Model) -> bool:
     """Whether some layer of a model has more than one position; the model must be covered."""
-    x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
-    return any(math.prod(shape[1:-1]) > 1 for _, shape in _shapes(model, model.shapes, x))
+    shapes = _shapes(model, model.shapes, model.examples(2))
+    return any(math.prod(shape[1:-1]) > 1 for _, shape in shapes)
 
 
 def squared_norms(
@@ -241,7 +240,7 @@ def _run(
         return on_call(context.module, args[0], a) if linear else a
 
     with nn.intercept_methods(watch):
-        return model.apply(params, x)
+        return loss_inputs(model.apply(params, x))
 
 
 def _shapes(model: Model, params: Any, x: Any) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:

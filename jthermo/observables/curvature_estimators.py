@@ -11,6 +11,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PRNGKeyArray, Real
 
+from jthermo.models import loss_inputs
 from jthermo.observables.observable import lane_by_lane, norm
 from jthermo.update_rule import losses
 
@@ -154,7 +155,7 @@ def _hessian_product(
     flat, unflatten = ravel_pytree(params)
 
     def mean_loss(theta: Array, x: Array, y: Array) -> Array:
-        outputs = model.apply(unflatten(theta), x)
+        outputs = loss_inputs(model.apply(unflatten(theta), x))
         num_outputs = 1 if outputs.ndim == 1 else outputs.shape[-1]
         return losses.value(loss, outputs, losses.targets(loss, y, num_outputs)).mean()
 

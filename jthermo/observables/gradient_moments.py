@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from jax import Array
 from jaxtyping import Float, Real
 
 from jthermo.errors import InputError
-from jthermo.models import Model, per_example
+from jthermo.models import Model, leaves_by_path, loss_inputs, per_example
 from jthermo.update_rule import losses
 
 METHODS = ("auto", "tape", "vmap")
@@ -162,7 +161,7 @@ def groups(model: Model, by: str) -> dict[str, list[Path]]:
     if by not in ("layer", "parameter"):
         raise InputError("by", by, "use 'layer' or 'parameter'")
     paths: dict[str, list[Path]] = {}
-    for path in sorted(traverse_util.flatten_dict(model.shapes), key=_natural):
+    for path in sorted(leaves_by_path(model.shapes), key=_natural):
         paths.setdefault("/".join((path[:-1] or path) if by == "layer" else path), []).append(path)
     return paths
 
@@ -192,13 +191,13 @@ def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, 
 def _vmap_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
     def one(params: Any, x: Array, y: Array) -> Array:
         target = losses.targets(loss, y[None], model.num_outputs)
-        return losses.value(loss, model.apply(params, x[None]), target)[0]
+        return losses.value(loss, loss_inputs(model.apply(params, x[None])), target)[0]
 
     def sums(x: Array, y: Array, weight: Array) -> Sums:
         gradients = jax.vmap(jax.grad(one), in_axes=(None, 0, 0))(params, x, y)
         about = {
             path: per_example.about_first(g, weight)
-            for path, g in traverse_util.flatten_dict(gradients).items()
+            for path, g in leaves_by_path(gradients).items()
         }
         return {path: _moments(*three, weight) for path, three in about.items()}
 
@@ -248,7 +247,7 @@ def _over_chunks(
 
 
 def _size(model: Model, path: Path) -> int:
-    return int(traverse_util.flatten_dict(model.shapes)[path].size)
+    return int(leaves_by_path(model.shapes)[path].size)
 
 
 def _natural(path: Path) -> list[tuple[Any, ...]]:

@@ -39,8 +39,7 @@ class LayerStatistics(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """Five variables over the dim ``hidden_layer``."""
-        x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
-        layers = ", ".join(jax.eval_shape(model.preactivations, model.shapes, x))
+        layers = ", ".join(jax.eval_shape(model.preactivations, model.shapes, model.examples(2)))
         return {
             name: Variable(f"{words}; layers: {layers}", dims=("hidden_layer",))
             for name, words in NAMES.items()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jthermo.errors import InputError, one_of
-from jthermo.models import Model
+from jthermo.models import Model, loss_inputs
 from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.update_rule import losses
 
@@ -56,7 +56,7 @@ class Loss(_OnSplit):
         (name,) = self.variables(model, probe.data)
         x, y = self._examples(probe)
         target = losses.targets(probe.loss, y, model.num_outputs)
-        return {name: losses.value(probe.loss, model.apply(params, x), target).mean()}
+        return {name: losses.value(probe.loss, loss_inputs(model.apply(params, x)), target).mean()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Accuracy(_OnSplit):
         """Mean 1[predicted class = y]."""
         (name,) = self.variables(model, probe.data)
         x, y = self._examples(probe)
-        outputs = model.apply(params, x)
+        outputs = loss_inputs(model.apply(params, x))
         threshold = 0.5 if probe.loss == "squared" else 0.0
         predicted = (
             outputs.argmax(-1) if model.num_outputs > 1 else (outputs > threshold).astype(jnp.int32)
@@ -104,7 +104,8 @@ class MeanSquaredResidual(Observable):
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean (p − y)²."""
         target = losses.targets(probe.loss, probe.y, model.num_outputs)
-        residual = losses.prediction(probe.loss, model.apply(params, probe.x)) - target
+        outputs = loss_inputs(model.apply(params, probe.x))
+        residual = losses.prediction(probe.loss, outputs) - target
         return {"mean_squared_residual": jnp.square(residual).mean()}
 
 

@@ -9,6 +9,7 @@ stream, so observables do not affect training.
 from __future__ import annotations
 
 import abc
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from jax import Array
 from jaxtyping import Float, Int, Real
 
 from jthermo.errors import InputError, one_line
-from jthermo.models import Model
+from jthermo.models import Model, leaves_by_path, loss_inputs
 from jthermo.observables import cost
 
 # JAX primitives that call LAPACK on a CPU.
@@ -113,6 +114,12 @@ class Custom(Observable):
 
     def check(self, model: Model, data: Any, loss: str) -> None:
         """Refuse a function that fails on this model or does not return one array."""
+        if _crosses_examples(self, model, data):
+            remedy = (
+                "combines model.apply(params, x), which has the shape (M, 1), with an array (M,), "
+                "so that every example meets every other; use [:, 0] of the outputs"
+            )
+            raise InputError("record.observables", self.fn, remedy)
         try:
             self.variables(model, data)
         except Exception as error:
@@ -148,7 +155,7 @@ def _cost(observable: Observable, model: Model, data: Any, size: int, loss: str)
     measure, shapes = _on_shapes(observable, model, data, size, loss)
 
     def gradient(params: Any, x: Array, y: Array) -> Any:
-        outputs, pull_back = jax.vjp(lambda p: model.apply(p, x), params)
+        outputs, pull_back = jax.vjp(lambda p: loss_inputs(model.apply(p, x)), params)
         return pull_back(outputs)
 
     measured, gradients = (
@@ -167,8 +174,30 @@ def _on_shapes(
         probe = Probe(x, y, data, loss, jnp.float32(0.1), 1, test, jax.random.key(0), jnp.int32(0))
         return observable(model, params, probe)
 
-    x = jax.ShapeDtypeStruct((size, *data.shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((size, *data.shape), model.input_dtype)
     return measure, (model.shapes, x, jax.ShapeDtypeStruct((size,), jnp.int32))
+
+
+def _crosses_examples(observable: Observable, model: Model, data: Any) -> bool:
+    """Whether an observable combines outputs (M, 1) with an array (M,), which gives (M, M).
+
+    Then it promotes ranks, and no longer does if the outputs are (M,).
+    """
+    if model.output_shape != (2, 1):
+        return False
+    flat = copy.copy(model)
+    vars(flat)["apply"] = lambda params, x: loss_inputs(model.apply(params, x))
+
+    def failure(model: Model) -> str:
+        measure, shapes = _on_shapes(observable, model, data, 2, "bce")
+        try:
+            with jax.numpy_rank_promotion("raise"):
+                jax.eval_shape(measure, *shapes)
+        except Exception as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    return "jax_numpy_rank_promotion" in failure(model) and not failure(flat)
 
 
 def as_observable(obj: Any) -> Observable:
@@ -207,20 +236,14 @@ def norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
 
 def needs_preactivations(model: Model, name: str) -> None:
     """Raise an InputError if the model has no pre-activations for the observable `name`."""
-    x = jax.ShapeDtypeStruct((2, *model.input_shape), jnp.float32)
-    if not jax.eval_shape(model.preactivations, model.shapes, x):
+    if not jax.eval_shape(model.preactivations, model.shapes, model.examples(2)):
         raise InputError(
             "record.observables",
             name,
-            f"{model!r} records no pre-activations; in the flax module, call "
-            'self.sow("preactivations", "name", a) before each nonlinearity',
+            f"{model!r} records no pre-activations; {model.how_to_show_preactivations}",
         )
 
 
 def named(params: Any) -> dict[str, Any]:
     """Leaves of a parameter tree by path, such as ``"Dense_0/kernel"``."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf
-        for path, leaf in leaves
-    }
+    return {"/".join(path): leaf for path, leaf in leaves_by_path(params).items()}

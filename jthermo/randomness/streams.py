@@ -30,6 +30,8 @@ class Role(IntEnum):
     DATASET = 4
     TEST = 5
     ESTIMATE = 6
+    MODEL = 7
+    OPTIMIZER = 8
 
 
 # Numbers folded into the key of a data set: the index of a training example, the index of a test
@@ -102,6 +104,16 @@ def step_labels_key(keys: Streams, step: Array) -> Array:
 def noise_key(keys: Streams, step: Array) -> Array:
     """The key of the random residuals of a step, for noise controls that draw them."""
     return jax.random.fold_in(keys.noise, step)
+
+
+def model_key(run: Seeded, step: Array) -> Array:
+    """The key of the random numbers inside a net at a step, such as those of dropout."""
+    return jax.random.fold_in(_stream_key(run, Role.MODEL), step)
+
+
+def optimizer_key(run: Seeded) -> Array:
+    """The key of the random numbers of an optimizer, with which its state starts."""
+    return _stream_key(run, Role.OPTIMIZER)
 
 
 def epoch_key(keys: Streams, epoch: Array) -> Array:

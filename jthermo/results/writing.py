@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+# Ends the long name of a variable of a net with batch normalisation, dropout and the like.
+EVALUATED = ", of the net in evaluation mode"
+
+
 class Store:
     """The records of a sweep, in a folder or, without a folder, in memory.
 
@@ -375,7 +379,10 @@ def _labels(sweep: Sweep) -> dict[str, list[Any]]:
     for config in sweep.configs:
         for observable in sweep.record.observables:
             for name, label in observable.variables(config.model, config.data).items():
-                labels[name] = [label.long_name, label.units, list(label.dims)]
+                long_name = label.long_name
+                if config.model.has_modes:
+                    long_name += EVALUATED
+                labels[name] = [long_name, label.units, list(label.dims)]
     return labels
 
 

@@ -55,7 +55,8 @@ def _is_nameless_default(value: Any, name: str, argument: Any) -> bool:
     """Whether an argument is a default without an importable name, such as flax's initialisers."""
     nameless = callable(argument) and "<" in getattr(argument, "__qualname__", "")
     cls: Any = type(value)
-    return nameless and same_value(argument, defaults_of(cls).get(name))
+    defaults = value.defaults if hasattr(value, "defaults") else defaults_of(cls)
+    return nameless and same_value(argument, defaults.get(name))
 
 
 def from_plain(plain: Any) -> Any:

@@ -17,7 +17,9 @@ from jthermo.errors import InputError
 # only the right-hand side changes.
 STABLE_NAMES = {
     "jthermo.models:Model": "jthermo.models.model:Model",
-    "jthermo.models:Flax": "jthermo.models.model:Flax",
+    "jthermo.models:Flax": "jthermo.models.flax_linen:Flax",
+    "jthermo.models:NNX": "jthermo.models.flax_nnx:NNX",
+    "jthermo.models:Function": "jthermo.models.function:Function",
     "jthermo.models:TwoLayer": "jthermo.models.two_layer:TwoLayer",
     "jthermo.models:MLP": "jthermo.models.mlp:MLP",
     "jthermo.models:CNN": "jthermo.models.cnn:CNN",

@@ -6,6 +6,7 @@ Its runs are the product learning_rate × batch_size × seed × every field name
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -17,7 +18,7 @@ from typing import Any
 from jthermo.data.sampling import check_epoch
 from jthermo.data.source import Source
 from jthermo.errors import InputError, flag, one_line, sequence, whole_number
-from jthermo.models import as_model
+from jthermo.models import Model, as_model
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import read_axis, read_point
@@ -48,7 +49,8 @@ class Sweep:
     """A model and its data, to be trained for all learning rates × batch sizes × seeds.
 
     Args:
-        model: a ``jt.models`` value or any flax module.
+        model: a ``jt.models`` value or any flax module. ``jt.models.NNX`` takes classes of
+            flax.nnx, and ``jt.models.Function`` plain functions and nets of other libraries.
         data: a ``jt.data`` source, or your own subclass of ``jt.data.Source``.
         learning_rate: η, one or several positive numbers.
         batch_size: B, one or several positive whole numbers; 1 if omitted.
@@ -329,7 +331,7 @@ class Sweep:
                 parts[part] = spec_value.put(parts[part], k, v)
         for name in ("data", "optimizer"):
             _check_kind(name, parts[name])
-        model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
+        model, data = _fitted(parts["model"], parts["data"])
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
         return RunConfig(
             model,
@@ -346,6 +348,18 @@ def _check_kind(name: str, value: Any) -> None:
     kind, remedy = KINDS[name]
     if not isinstance(value, kind):
         raise InputError(name, value, remedy)
+
+
+def _fitted(model: Any, data: Source) -> tuple[Model, Source]:
+    """The model for these data, whose whole numbers become integers if it takes only these."""
+    try:
+        return as_model(model, data.shape, data.x_dtype), data
+    except InputError:
+        if (integers := data.as_integers()) is None:
+            raise
+        with contextlib.suppress(InputError):
+            return as_model(model, data.shape, integers.x_dtype), integers
+        raise
 
 
 def _check(sweep: Sweep, config: RunConfig) -> None:

@@ -22,6 +22,7 @@ from jaxtyping import ArrayLike, Float, Real
 from scipy import special
 
 from jthermo.errors import InputError
+from jthermo.models import loss_inputs
 from jthermo.theory.moments import gaussian
 from jthermo.update_rule import losses
 
@@ -160,10 +161,8 @@ def trace_covariance(
 
     def gradient(example: Array, label: Array) -> Array:
         def value(p: Any) -> Array:
-            outputs = model.apply(p, example)
-            return losses.value(
-                loss, outputs[None], losses.targets(loss, label[None], num_outputs)
-            )[0]
+            outputs = loss_inputs(model.apply(p, example)[None])
+            return losses.value(loss, outputs, losses.targets(loss, label[None], num_outputs))[0]
 
         return ravel_pytree(jax.grad(value)(params))[0]
 

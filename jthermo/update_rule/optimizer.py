@@ -24,9 +24,12 @@ class Optimizer:
             ``vary={"optimizer.b1": (0.8, 0.9)}``, without another compilation; other values are
             static.
 
+    An optimizer may keep a random key in its state, as ``optax.noisy_sgd(key=0)`` does; every run
+    then starts from a key of its own, see :func:`jthermo.update_rule.random_keys.with_own_keys`.
+
     Raises:
         InputError: `fn` isn't callable, rejects its arguments, or branches on a float; an argument
-            isn't a finite number; or the optimizer's state holds a random key.
+            isn't a finite number.
 
     >>> import optax
     >>> Optimizer(optax.adam, b1=0.8)
@@ -56,7 +59,7 @@ class Optimizer:
         self.fn, self.hyper = fn, {**self.defaults, **hyper}
         try:
             self.build(0.1)
-            state = jax.eval_shape(self._one_update, 0.1, self._floats)[1]
+            jax.eval_shape(self._one_update, 0.1, self._floats)
         except jax.errors.ConcretizationTypeError:
             remedy = (
                 f"{fn.__name__} branches on a float argument, but these are traced by JAX; "
@@ -71,13 +74,6 @@ class Optimizer:
                 self,
                 f"{fn.__name__} rejects these arguments: {one_line(error)[:300]}",
             ) from None
-        if any(_is_key(leaf) for leaf in jax.tree.leaves(state)):
-            remedy = (
-                f"{fn.__name__} keeps a random key in its state, which jthermo can't train; use an "
-                "optimizer without random numbers such as optax.sgd, and add the noise by "
-                "jt.data.Teacher(label_noise=…) or `redraw` of the data"
-            )
-            raise InputError("optimizer", self, remedy)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -111,12 +107,6 @@ class Optimizer:
 
     def __hash__(self) -> int:
         return hash((self.fn, tuple(sorted(self.hyper))))
-
-
-def _is_key(leaf: Any) -> bool:
-    """Whether a leaf of an optimizer's state is a random key: typed, or the raw words of one."""
-    raw = (leaf.shape, leaf.dtype) == ((2,), jnp.uint32)
-    return raw or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def sgd(

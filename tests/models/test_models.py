@@ -12,7 +12,7 @@ from tests.chance import sigmas
 
 
 class Outside(nn.Module):
-    """A user's module with an output axis of length 1, which the wrapper removes."""
+    """A user's module with an output axis of length 1, which `apply` keeps."""
 
     width: int = 3
 
@@ -93,9 +93,9 @@ def test_any_flax_module_is_a_model():
     params = model.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (6, 5))
     batch = model.apply(params, x)
-    assert batch.shape == (6,)
+    assert batch.shape == (6, 1)
     assert model.apply(params, x[0]).shape == ()
-    np.testing.assert_allclose(model.apply(params, x[0]), batch[0], rtol=1e-6)
+    np.testing.assert_allclose(model.apply(params, x[0]), batch[0, 0], rtol=1e-6)
     assert model.preactivations(params, x)["hidden"].shape == (6, 3)
     assert model.num_outputs == 1
 

@@ -29,6 +29,8 @@ GOLDEN = {
     "first of two": (2383853179, 724639332),
     "second of two": (2710862539, 842512366),
     "own data set": (1837548723, 986003670),
+    "model at a step": (2592505265, 4287116447),
+    "optimizer": (3500706507, 1484694626),
 }
 # The integers that each key folds into the seed's key, in this order.
 PATHS = {
@@ -48,6 +50,8 @@ PATHS = {
     "first of two": (1, STREAM, 0),
     "second of two": (1, STREAM, 1),
     "own data set": (1, STREAM, 2),
+    "model at a step": (7, STREAM, STEP),
+    "optimizer": (8, STREAM),
 }
 
 
@@ -80,6 +84,8 @@ def keys():
         "first of two": first,
         "second of two": second,
         "own data set": streams.own_dataset_key(training.batch),
+        "model at a step": streams.model_key(run, STEP),
+        "optimizer": streams.optimizer_key(run),
     }
 
 
@@ -96,9 +102,9 @@ def test_keys_are_golden_and_follow_from_the_integers(keys, name):
 
 
 def test_roles_are_unique_and_keep_their_numbers():
-    names = ("INIT", "BATCH", "NOISE", "PROBE", "DATASET", "TEST", "ESTIMATE")
+    names = ("INIT", "BATCH", "NOISE", "PROBE", "DATASET", "TEST", "ESTIMATE", "MODEL", "OPTIMIZER")
     assert {role.name: role.value for role in streams.Role} == dict(
-        zip(names, range(7), strict=True)
+        zip(names, range(9), strict=True)
     )
     # an alias would not be listed above
     assert list(streams.Role.__members__) == list(names)

@@ -9,10 +9,12 @@ import importlib
 import inspect
 import pkgutil
 
+import jax
 import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax import nnx
 
 import jthermo
 import jthermo as jt
@@ -22,12 +24,24 @@ from jthermo.sweep import json_codec, stable_names
 from jthermo.update_rule import residual_noise
 
 X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 1, 0])
+
+
+def weights(key, width):
+    return jax.random.normal(key, (width,))
+
+
+def linear(params, x):
+    return x @ params
+
+
 VALUES = {
     "TwoLayer": jt.models.TwoLayer(inputs=3, hidden=4),
     "MLP": jt.models.MLP(inputs=3, hidden=(4,)),
     "Init": jt.models.TwoLayer(inputs=3, hidden=4, init=jt.models.Init(output_gain=0.5)),
     "CNN": jt.models.CNN(),
     "Flax": as_model(nn.Dense(1), (3,)),
+    "NNX": jt.models.NNX(nnx.Linear, 3, out_features=1),
+    "Function": jt.models.Function(init=weights, apply=linear, width=3),
     "Gaussian": jt.data.Gaussian(dim=3),
     "Uniform": jt.data.Uniform(dim=3),
     "Sphere": jt.data.Sphere(dim=3),
@@ -67,6 +81,8 @@ GOLDEN = {
     "Init": (0xFD3B8E1C, "fed51831a5520088", "6bbe0f0ed92ac916", "2ceebcd46ae3a7fe"),
     "CNN": (0x12AEAE7D, "46219ea4dc463e47", "6bbe0f0ed92ac916", "8de1f95f68c83759"),
     "Flax": (0xDAAE6441, "07fb0ccbc26ddfb9", "6bbe0f0ed92ac916", "d2c97dcb2acce2bd"),
+    "NNX": (0xD2AD2DA3, "f5d1c9fe12c3741b", "6bbe0f0ed92ac916", "973b4383fe5de88a"),
+    "Function": (0xB331E669, "73b12ffd58641126", "6bbe0f0ed92ac916", "db06be9f16d7d355"),
     "Gaussian": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
     "Uniform": (0x1514F9B8, "99c41c7c4f837940", "5d2b6a513220f2bb", "f17c8ec63e606f5b"),
     "Sphere": (0x788D0352, "1ca091d2f4e84c03", "5d2b6a513220f2bb", "08a164591747bf83"),

@@ -21,6 +21,7 @@ from jthermo.engines.fused import native
 from jthermo.engines.fused.build import Unavailable, load
 from jthermo.engines.fused.native import LOSSES, NOISES, SOURCES
 from jthermo.engines.fused.supported_nets import by_layer, net_of
+from jthermo.models.built_in import BuiltIn
 from jthermo.randomness import streams
 
 __all__ = ["Unavailable", "advance", "load", "refusal"]
@@ -52,6 +53,8 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
 
 def _named(model: Any) -> str:
     """The model's class, and the options that the kernel does not have."""
+    if not isinstance(model, BuiltIn):
+        return model.title
     plain = {"activation": "relu", "parametrization": "standard"}
     other = [f"{k}={v!r}" for k, v in model.arguments.items() if plain.get(k, v) != v]
     return type(model).__name__ + (f" with {', '.join(other)}" if other else "")
@@ -99,7 +102,7 @@ def advance(
             return end, trained(leaves, order, t, end)
 
         leaves = jax.lax.while_loop(lambda carry: carry[0] < stop, epoch, (start, leaves))[1]
-    return run_state.State(jax.tree.unflatten(tree, leaves), state.opt_state)
+    return state._replace(params=jax.tree.unflatten(tree, leaves))
 
 
 def _kernel(engine: str) -> Any:
