@@ -46,7 +46,7 @@ class Overrides:
     noise: str | None = None
     """residual noise: full, unbiased or label_averaged."""
     loss: str | None = None
-    """loss: auto, bce, softmax or squared."""
+    """loss: auto, or the name of a loss such as bce, softmax, squared or hinge."""
     set: tuple[str, ...] = ()
     """any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 num_steps.value=5."""
     scale: Literal["paper", "small"] = "paper"

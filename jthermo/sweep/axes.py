@@ -8,6 +8,9 @@ from typing import Any
 
 from jthermo.errors import InputError, finite_number, sequence, whole_number
 
+# The batch size that stands for all examples of a finite set.
+FULL_BATCH = "full"
+
 
 def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
     """The values of one axis, each of them checked; at most `limit`, all different."""
@@ -37,7 +40,7 @@ def _coordinate(name: str, value: Any) -> Any:
     if name == "learning_rate":
         return finite_number(name, value, above=0)
     if name == "batch_size":
-        return whole_number(name, value)
+        return value if value == FULL_BATCH else whole_number(name, value)
     if name == "seed":
         return whole_number(name, value, least=0, most=2**32 - 1)
     if value is not None and not isinstance(value, bool | int | float | str):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jthermo.sweep import identity
+from jthermo.update_rule.losses import Loss
 from jthermo.update_rule.optimizer import Optimizer
 from jthermo.update_rule.residual_noise import Noise
 
@@ -19,9 +20,11 @@ class RunConfig:
     data: Any
     noise: Noise
     optimizer: Optimizer
-    loss: str
+    loss: Loss
     learning_rate: float
     batch_size: int
+    # Whether each step uses every example of the finite set once; then batch_size is their number.
+    full_batch: bool = False
 
     @functools.cached_property
     def stream(self) -> int:

@@ -20,13 +20,13 @@ from jthermo.errors import InputError, flag, one_line, sequence, whole_number
 from jthermo.models import as_model
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
-from jthermo.sweep.axes import read_axis, read_point
-from jthermo.sweep.record import Record
+from jthermo.sweep.axes import FULL_BATCH, read_axis, read_point
+from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
 from jthermo.sweep.run_config import RunConfig, RunGroup
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
-from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
+from jthermo.update_rule.residual_noise import Full, LabelAveraged, Noise, as_noise
 
 AXES = ("learning_rate", "batch_size", "seed")
 MAX_RUNS = 100_000
@@ -51,7 +51,8 @@ class Sweep:
         model: a ``jt.models`` value or any flax module.
         data: a ``jt.data`` source, or your own subclass of ``jt.data.Source``.
         learning_rate: η, one or several positive numbers.
-        batch_size: B, one or several positive whole numbers; 1 if omitted.
+        batch_size: B, one or several positive whole numbers; 1 if omitted. ``"full"`` is gradient
+            descent: every step uses each example of a finite set once.
         seed: one or several whole numbers below 2³²; 0 if omitted. Runs with the same seed start
             from the same parameters.
         num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to train until t·η²/B = 20.
@@ -59,7 +60,9 @@ class Sweep:
         noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
         optimizer: ``jt.sgd()`` or ``jt.Optimizer(optax_factory, **hyper)``.
         loss: ``"auto"`` (logistic for one output, softmax for several, squared for real-valued
-            targets), ``"bce"``, ``"softmax"`` or ``"squared"``.
+            targets), ``"bce"``, ``"softmax"``, ``"squared"``, ``"hinge"``, ``"logistic"``,
+            ``"exponential"``, ``"multi_label"``, ``jt.losses.Softmax(label_smoothing=0.1)``, or
+            your own function ``(outputs, y) -> (M,)``.
         vary: further axes by dotted name, as in
             ``{"model.hidden": (10, 20), "optimizer.momentum": (0.0, 0.9)}``.
         points: a list of dicts instead of a product, as in
@@ -94,7 +97,7 @@ class Sweep:
     seed: Any = None
     noise: str | Noise = "full"
     optimizer: Optimizer = field(default_factory=sgd)
-    loss: str = "auto"
+    loss: losses.Loss = "auto"
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] = ()
     common_data: bool = False
@@ -115,6 +118,7 @@ class Sweep:
         points = sequence("points", self.points, limit, remedy, most)
         checked = {
             "noise": as_noise(self.noise),
+            "loss": losses.as_loss(self.loss),
             "num_steps": as_num_steps(self.num_steps),
             "lane_width": None
             if self.lane_width is None
@@ -204,6 +208,10 @@ class Sweep:
         for values in order:
             coordinates = dict(zip(names, values, strict=True))
             config = self._config(coordinates)
+            coordinates["batch_size"] = config.batch_size
+            if config.full_batch and any(g.at == coordinates for g in groups.values()):
+                remedy = f"is {config.batch_size:,} here, which is named too; remove one of the two"
+                raise InputError("batch_size", FULL_BATCH, remedy)
             if config in groups:
                 raise InputError(
                     "vary",
@@ -318,6 +326,8 @@ class Sweep:
                 nested.setdefault(part, {})[rest] = new
             elif part in parts:
                 parts[part] = new
+        if "loss" in nested and parts["loss"] in ("auto", "softmax"):
+            parts["loss"] = losses.Softmax()
         # replace the fields of a part at once, since some values are valid only together
         for part, changes in nested.items():
             deep = {k: v for k, v in changes.items() if "." in k}
@@ -331,6 +341,11 @@ class Sweep:
             _check_kind(name, parts[name])
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
+        full_batch = at["batch_size"] == FULL_BATCH
+        batch_size = data.size(data.abstract()) if full_batch else at["batch_size"]
+        if batch_size is None:
+            remedy = "needs a finite set; give data.num_samples, or arrays of your own"
+            raise InputError("batch_size", FULL_BATCH, remedy)
         return RunConfig(
             model,
             data,
@@ -338,7 +353,8 @@ class Sweep:
             parts["optimizer"],
             loss,
             at["learning_rate"],
-            at["batch_size"],
+            batch_size,
+            full_batch,
         )
 
 
@@ -368,6 +384,33 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
             config.noise,
             "averages class labels, but the data have real-valued targets; use 'full'",
         )
+    if not isinstance(config.noise, Full):
+        _check_residual(config)
     data = config.data
-    check_epoch(config.batch_size, data.size(data.abstract()), data.sampling)
+    if config.loss == "multi_label":
+        _check_shares(data)
+    size = data.size(data.abstract())
+    if size is None and sweep.record.probe_size == WHOLE_SET:
+        remedy = "needs a finite set; give data.num_samples, or a number of examples"
+        raise InputError("record.probe_size", WHOLE_SET, remedy)
+    check_epoch(config.batch_size, size, data.sampling)
     sweep.steps_of(config)
+
+
+def _check_residual(config: RunConfig) -> None:
+    """Refuse a control of the noise where dL/df is not p − y with class labels."""
+    if (name := losses.name(config.loss)) not in losses.WITH_RESIDUAL:
+        remedy = (
+            f"replaces the residual p − y of the losses {', '.join(losses.WITH_RESIDUAL)}, but the "
+            f"loss is {name}; use noise='full'"
+        )
+        raise InputError("noise", config.noise, remedy)
+
+
+def _check_shares(data: Source) -> None:
+    """Refuse targets outside 0 … 1, for which the loss of several labels has no minimum."""
+    for name, y in data.load().arrays.items():
+        if name in ("y", "y_test") and not ((y >= 0) & (y <= 1)).all():
+            wrong = float(y[(y < 0) | (y > 1)].flat[0])
+            remedy = "multi_label needs targets from 0 to 1; use 'squared' for other numbers"
+            raise InputError(f"data.{name}", wrong, remedy)

@@ -1,5 +1,6 @@
 """The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
+import functools
 import json
 import math
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from fractions import Fraction
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -35,6 +37,16 @@ def sweep_of(**changes):
 def triple(model, params, probe):
     """A user's observable."""
     return 3 * params["V"]
+
+
+def mean_of_all(outputs, y):
+    """A user's loss that isn't one value per example."""
+    return jnp.mean((outputs - y) ** 2)
+
+
+def quartic(outputs, y):
+    """A user's loss."""
+    return (outputs - y) ** 4
 
 
 BAD = {
@@ -126,7 +138,32 @@ BAD = {
     ),
     "noise": ("noise = 'none': use one of full", lambda: sweep_of(noise="none")),
     "noise scale": ("noise.scale = 0", lambda: jt.noise.Unbiased(0)),
-    "loss": ("loss = 'hinge'", lambda: sweep_of(loss="hinge")),
+    "loss": ("loss = 'huber'", lambda: sweep_of(loss="huber")),
+    "smoothing": ("loss.label_smoothing = 1.0", lambda: jt.losses.Softmax(1.0)),
+    "loss of a partial": (
+        "loss = functools.partial",
+        lambda: sweep_of(loss=functools.partial(jnp.add)),
+    ),
+    "own loss fails": (
+        "loss = 'mean_of_all': returns .* float32 for outputs .* return one float32 per example",
+        lambda: sweep_of(loss=mean_of_all),
+    ),
+    "noise of a margin": (
+        "replaces the residual p − y of the losses bce, softmax, squared, but the loss is hinge",
+        lambda: sweep_of(loss="hinge", noise="unbiased"),
+    ),
+    "kappa of a margin": (
+        "'exponential': kappa needs one of the losses bce, logistic",
+        lambda: sweep_of(
+            loss="exponential", record=jt.Record(steps=(0, 5), observables=jt.kappa())
+        ),
+    ),
+    "shares": (
+        "data.y = 2.5: multi_label needs targets from 0 to 1",
+        lambda: sweep_of(
+            data=jt.data.Arrays(np.eye(3), np.array([0.5, 2.5, 0.0])), loss="multi_label"
+        ),
+    ),
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
     "optimizer argument": ("rejects these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
@@ -206,6 +243,7 @@ def test_fields_that_must_agree_change_together():
     assert wide.data.dim == wide.model.arguments["inputs"] == 7
 
 
+LOSS = jt.Record(steps=(0, 5), observables=jt.loss())
 VARIANTS = {
     "learning_rate": 0.3,
     "batch_size": 3,
@@ -231,8 +269,12 @@ def test_json_round_trip_of_every_field():
         assert again.to_json() == sweep.to_json()
     points = sweep_of(learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.2}])
     assert jt.Sweep.from_json(points.to_json()).to_json() == points.to_json()
-    own = sweep_of(record=jt.Record(steps=(0, 5), observables=(triple,)))
+    own = sweep_of(record=jt.Record(steps=(0, 5), observables=(triple,)), loss=quartic)
     assert jt.Sweep.from_json(own.to_json()) == own
+    smooth = sweep_of(
+        model=jt.models.MLP(3, hidden=(4,), outputs=2), loss=jt.losses.Softmax(0.1), record=LOSS
+    )
+    assert jt.Sweep.from_json(smooth.to_json()) == smooth
 
 
 def test_id_changes_with_everything_that_changes_results():
