@@ -52,8 +52,8 @@ class Run(NamedTuple):
 
     Attributes:
         seed: () uint32.
-        stream: () uint32, hash of the run's configuration; 0 if the runs of a sweep share their
-            data.
+        stream: () uint32, hash of the run's configuration; if the runs of a sweep share their data,
+            0 or the hash of the data_seed.
         learning_rate: () float32, η.
         hyper: () float32 by dotted name: every float of data, noise, optimizer, loss and
             model.init.

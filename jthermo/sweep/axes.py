@@ -41,13 +41,28 @@ def _coordinate(name: str, value: Any) -> Any:
         return finite_number(name, value, above=0)
     if name == "batch_size":
         return value if value == FULL_BATCH else whole_number(name, value)
-    if name == "seed":
+    if name in ("seed", "data_seed"):
         return whole_number(name, value, least=0, most=2**32 - 1)
+    if isinstance(value, tuple | list):
+        return tuple(_coordinate(name, v) for v in value)
     if value is not None and not isinstance(value, bool | int | float | str):
-        raise InputError(f"vary[{name!r}]", value, "give numbers, strings, booleans or None")
+        remedy = "give numbers, strings, booleans, None or tuples of them"
+        raise InputError(f"vary[{name!r}]", value, remedy)
     if isinstance(value, float) and math.isnan(value):
         raise InputError(f"vary[{name!r}]", value, "isn't a number; give finite numbers")
     return value
+
+
+def label(value: Any) -> Any:
+    """The value as a coordinate of the results: a tuple becomes text such as ``"8-8"``.
+
+    >>> label((8, 8)), label(((8, 8), (16,))), label(0.1)
+    ('8-8', '(8-8)-(16)', 0.1)
+    """
+    if not isinstance(value, tuple):
+        return value
+    parts = [f"({label(v)})" if isinstance(v, tuple) else str(v) for v in value]
+    return "-".join(parts) if parts else "()"
 
 
 def _is_single(values: Any) -> bool:

@@ -25,11 +25,20 @@ class RunConfig:
     batch_size: int
     # Whether each step uses every example of the finite set once; then batch_size is their number.
     full_batch: bool = False
+    # Another order of the data for the same seed; None: the seed alone determines the run.
+    data_seed: int | None = None
 
     @functools.cached_property
     def stream(self) -> int:
         """A hash of the settings, folded into the run's keys; independent of the sweep's grid."""
         return int(identity.json_digest(identity.canonical(self))[:8], 16)
+
+    @property
+    def common_stream(self) -> int:
+        """The number of the stream that runs of a seed share with ``common_data``."""
+        if self.data_seed is None:
+            return 0
+        return int(identity.json_digest({"data_seed": self.data_seed})[:8], 16)
 
 
 class RunGroup(NamedTuple):

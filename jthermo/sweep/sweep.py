@@ -20,7 +20,7 @@ from jthermo.errors import InputError, flag, one_line, sequence, whole_number
 from jthermo.models import as_model
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
-from jthermo.sweep.axes import FULL_BATCH, read_axis, read_point
+from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
 from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
 from jthermo.sweep.run_config import RunConfig, RunGroup
@@ -29,6 +29,8 @@ from jthermo.update_rule.optimizer import Optimizer, sgd
 from jthermo.update_rule.residual_noise import Full, LabelAveraged, Noise, as_noise
 
 AXES = ("learning_rate", "batch_size", "seed")
+# Arguments of Sweep that are axes.
+ARGUMENTS = (*AXES, "data_seed")
 MAX_RUNS = 100_000
 # Largest values of max_runs and lane_width, far above what any machine trains.
 MOST_RUNS, MOST_LANES = 10_000_000, 2**20
@@ -55,6 +57,9 @@ class Sweep:
             descent: every step uses each example of a finite set once.
         seed: one or several whole numbers below 2³²; 0 if omitted. Runs with the same seed start
             from the same parameters.
+        data_seed: one or several whole numbers below 2³²; None if omitted. Runs that differ only in
+            it start from the same parameters and, for a finite set, have the same examples, but
+            draw their batches and probes differently.
         num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to train until t·η²/B = 20.
         record: the steps and observables to record.
         noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
@@ -95,6 +100,7 @@ class Sweep:
     learning_rate: Any = None
     batch_size: Any = None
     seed: Any = None
+    data_seed: Any = None
     noise: str | Noise = "full"
     optimizer: Optimizer = field(default_factory=sgd)
     loss: losses.Loss = "auto"
@@ -140,8 +146,10 @@ class Sweep:
         if any(set(p) != named for p in self.points):
             raise InputError("points", self.points[0], "every point must name the same fields")
         axes: dict[str, tuple[Any, ...]] = {}
-        for name, default in (("learning_rate", None), ("batch_size", 1), ("seed", 0)):
+        for name, default in zip(ARGUMENTS, (None, 1, 0, None), strict=True):
             values = getattr(self, name)
+            if name == "data_seed" and values is None:
+                continue
             if name in named and values is not None:
                 raise InputError(name, values, "is also named by the points; give it in one place")
             if name not in named:
@@ -152,7 +160,7 @@ class Sweep:
         for name, values in self.vary.items():
             if name in named:
                 raise InputError("vary", name, "is also named by the points; give it in one place")
-            if name in AXES:
+            if name in ARGUMENTS:
                 raise InputError(
                     "vary", name, f"is an argument of Sweep; give Sweep({name}=...) instead"
                 )
@@ -163,7 +171,7 @@ class Sweep:
                     "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
                 )
             axes[name] = read_axis(name, values, self.max_runs)
-        object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in AXES})
+        object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in ARGUMENTS})
         size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
         if size > self.max_runs:
             sizes = " × ".join(f"{len(a)} {k}" for k, a in axes.items())
@@ -178,9 +186,10 @@ class Sweep:
 
     @functools.cached_property
     def axes(self) -> tuple[str, ...]:
-        """Names of all axes: learning_rate, batch_size, seed, then those of vary and points."""
+        """Names of all axes: learning_rate, batch_size, seed, then data_seed, vary and points."""
         named = tuple(self.points[0]) if self.points else ()
-        return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
+        data_seed = () if self.data_seed is None else ("data_seed",)
+        return tuple(dict.fromkeys((*AXES, *data_seed, *self.vary, *named)))
 
     @functools.cached_property
     def groups(self) -> dict[RunConfig, RunGroup]:
@@ -208,6 +217,7 @@ class Sweep:
         for values in order:
             coordinates = dict(zip(names, values, strict=True))
             config = self._config(coordinates)
+            coordinates = {k: label(v) for k, v in coordinates.items()}
             coordinates["batch_size"] = config.batch_size
             if config.full_batch and any(g.at == coordinates for g in groups.values()):
                 remedy = f"is {config.batch_size:,} here, which is named too; remove one of the two"
@@ -355,6 +365,7 @@ class Sweep:
             at["learning_rate"],
             batch_size,
             full_batch,
+            at.get("data_seed"),
         )
 
 

@@ -50,6 +50,15 @@ def quartic(outputs, y):
 
 
 BAD = {
+    "data seed": ("data_seed = -1: give a whole number from 0", lambda: sweep_of(data_seed=-1)),
+    "data seed in vary": (
+        r"vary = 'data_seed': is an argument of Sweep; give Sweep\(data_seed=",
+        lambda: sweep_of(vary={"data_seed": (0, 1)}),
+    ),
+    "tuple of an object": (
+        r"vary\['model.hidden'\] = <object .*give numbers, strings, booleans, None or tuples",
+        lambda: sweep_of(vary={"model.hidden": ((object(), 2), (3,))}),
+    ),
     "negative rate": (
         "learning_rate = -0.1: give a positive finite",
         lambda: sweep_of(learning_rate=-0.1),
@@ -182,7 +191,10 @@ BAD = {
         "vary = 'seed': is an argument of Sweep",
         lambda: sweep_of(vary={"seed": (1, 2)}),
     ),
-    "vary object": (r"vary\['model.init'\] = \[", lambda: sweep_of(vary={"model.init": (["he"],)})),
+    "vary object": (
+        r"vary\['model.init'\] = {",
+        lambda: sweep_of(vary={"model.init": ({"he": 1},)}),
+    ),
     "vary nothing": (
         "gives the same run as",
         lambda: sweep_of(vary={"loss": ("auto", "bce")}),
@@ -258,6 +270,7 @@ VARIANTS = {
     "common_data": True,
     "lane_width": 8,
     "vary": {"model.hidden": (4, 6)},
+    "data_seed": (0, 1),
 }
 
 
@@ -424,3 +437,38 @@ def test_an_integer_among_floats_is_a_float_and_needs_no_program_of_its_own():
     assert [type(v) for v in sweep.vary["optimizer.momentum"]] == [float, float]
     assert len(step_program.programs(sweep)) == 1
     assert sweep_of(vary={"model.hidden": (4, 8)}).vary["model.hidden"] == (4, 8)
+
+
+def test_depth_is_an_axis():
+    deep = jt.Sweep(
+        model=jt.models.MLP(3, hidden=(4,)),
+        data=GAUSSIAN,
+        learning_rate=(0.1, 0.2),
+        num_steps=3,
+        record=jt.Record(steps=(0, 3), observables=jt.loss()),
+        vary={"model.hidden": ((8,), (8, 8), ())},
+    )
+    assert [len(c.model.arguments["hidden"]) for c in deep.configs[::2]] == [0, 1, 2]
+    ds = jt.run(deep, progress=False)
+    assert ds["model.hidden"].values.tolist() == ["()", "()", "8", "8", "8-8", "8-8"]
+    alone = jt.run(deep.replace(vary={}, **{"model.hidden": (8, 8)}), progress=False)
+    np.testing.assert_array_equal(ds.loss[4:], alone.loss)
+    assert jt.grid(ds).sizes["model.hidden"] == 3
+    # a list on the command line is the same axis
+    assert deep == deep.replace(vary={"model.hidden": [[8], [8, 8], []]})
+
+
+def test_a_data_seed_changes_the_data_and_not_the_start():
+    plain = sweep_of(record=jt.Record(steps=(0, 20), observables=(triple,)), seed=(0, 1))
+    swept = plain.replace(data_seed=(0, 1, 2))
+    assert swept.num_runs == 3 * plain.num_runs
+    assert len(step_program.programs(swept)) == len(step_program.programs(plain))
+    ds = jt.grid(jt.run(swept, progress=False)).triple
+    start, end = ds.isel(record=0), ds.isel(record=1)
+    np.testing.assert_array_equal(start, start.isel(data_seed=[0, 0, 0]))
+    assert not (end.isel(data_seed=0) == end.isel(data_seed=1)).all("triple_0").any()
+    # with common data, each data seed has its own examples, which all rates share
+    common = swept.replace(common_data=True)
+    streams = {(c.data_seed, c.common_stream) for c in common.configs}
+    assert len(streams) == len({stream for _, stream in streams}) == 3
+    assert {c.common_stream for c in plain.configs} == {0}
