@@ -38,6 +38,12 @@ def _coordinate(name: str, value: Any) -> Any:
     # a number of NumPy or JAX, or an array of rank 0
     value = value.item() if getattr(value, "ndim", None) == 0 else value
     if name == "learning_rate":
+        if callable(value):
+            remedy = (
+                "give numbers; for a schedule, give optimizer=jt.Optimizer(fn) with a function "
+                "fn(learning_rate) that returns an optax optimizer"
+            )
+            raise InputError(name, value, remedy)
         return finite_number(name, value, above=0)
     if name == "batch_size":
         return value if value == FULL_BATCH else whole_number(name, value)

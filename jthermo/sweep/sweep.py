@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jthermo.data.sampling import check_epoch
+from jthermo.data.sampling import SAMPLINGS, check_epoch
 from jthermo.data.source import Source
-from jthermo.errors import InputError, flag, one_line, sequence, whole_number
+from jthermo.errors import InputError, flag, one_line, one_of, sequence, whole_number
 from jthermo.models import as_model
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
@@ -351,6 +351,9 @@ class Sweep:
             _check_kind(name, parts[name])
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
+        if data.num_samples is not None:
+            whole_number("data.num_samples", data.num_samples)
+        one_of("data.sampling", data.sampling, SAMPLINGS)
         full_batch = at["batch_size"] == FULL_BATCH
         batch_size = data.size(data.abstract()) if full_batch else at["batch_size"]
         if batch_size is None:

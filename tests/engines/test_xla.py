@@ -153,11 +153,27 @@ def branching(learning_rate, decay=0.9):
     return optax.sgd(optax.exponential_decay(learning_rate, 1, decay))
 
 
+def warmed_up(learning_rate):
+    """An optimizer whose schedule tests whether its peak is zero."""
+    return optax.sgd(optax.warmup_cosine_decay_schedule(0.0, learning_rate, 2, STEPS))
+
+
+def warmed_up_from_1(learning_rate):
+    """The same with the schedule for a rate of 1."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, 2, STEPS)
+    return optax.sgd(lambda t: learning_rate * schedule(t))
+
+
 def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_given():
     with pytest.raises(
         jt.InputError, match="branching branches on a float argument, but these are traced"
     ):
         jt.Optimizer(branching)
+    remedy = r"warmed_up branches on the learning rate.*a rate of 1"
+    with pytest.raises(jt.InputError, match=remedy):
+        jt.Optimizer(warmed_up)
+    # the remedy of the message
+    jt.Optimizer(warmed_up_from_1)
 
 
 @pytest.mark.parametrize(

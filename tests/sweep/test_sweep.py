@@ -1,5 +1,6 @@
 """The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -49,7 +50,37 @@ def quartic(outputs, y):
     return (outputs - y) ** 4
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnSource(jt.data.Source):
+    """A user's source, which checks none of its fields."""
+
+    num_samples: int | None = 5
+    sampling: str = "replacement"
+
+    shape = property(lambda self: (3,))
+
+    def draw(self, key, size):
+        """Zeros of class 0."""
+        return jnp.zeros((size, 3)), jnp.zeros(size, jnp.int32)
+
+
 BAD = {
+    "rate that is a schedule": (
+        "learning_rate = <function .*: give numbers; for a schedule, give optimizer=jt.Optimizer",
+        lambda: sweep_of(learning_rate=optax.linear_schedule(1.0, 0.0, 5)),
+    ),
+    "own source of no examples": (
+        "data.num_samples = 0: give a whole number of at least 1",
+        lambda: sweep_of(data=OwnSource(num_samples=0)),
+    ),
+    "own source of half an example": (
+        "data.num_samples = 2.5: give a whole number",
+        lambda: sweep_of(data=OwnSource(num_samples=2.5)),
+    ),
+    "own order": (
+        "data.sampling = 'sorted': use one of replacement, epochs",
+        lambda: sweep_of(data=OwnSource(sampling="sorted")),
+    ),
     "data seed": ("data_seed = -1: give a whole number from 0", lambda: sweep_of(data_seed=-1)),
     "data seed in vary": (
         r"vary = 'data_seed': is an argument of Sweep; give Sweep\(data_seed=",
