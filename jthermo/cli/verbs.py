@@ -404,14 +404,11 @@ def report(
 
 
 def list_experiments() -> None:
-    """List the experiments that come with jthermo."""
-    from jthermo.paper.reproduce import description, experiments, load
+    """List the experiments that come with jthermo; `jthermo plan NAME` counts their runs."""
+    from jthermo.paper.catalogue import experiments, title
 
-    for name in experiments():
-        module = load(name)
-        runs = f"{module.SWEEP.num_runs:>6,} runs" if hasattr(module, "SWEEP") else "    no nets"
-        title = description(module).partition("\n\n")[0]
-        print(f"{name:<15} {runs}  {title}")
+    for name, path in experiments().items():
+        print(f"{name:<15} {title(path)}")
 
 
 def doctor(results: Path = Path("results")) -> None:
