@@ -236,11 +236,11 @@ MISTAKES = {
     "confidence": (["fit", "FOLDER", "--confidence", "95"], "confidence"),
     "window": (["fit", "FOLDER", "--window", "5", "1"], "window"),
     "fixed": (["fit", "FOLDER", "--fixed", "learning_rate"], "write NAME=POWER"),
-    "table kind": (["fit", "OWN"], "give a .csv, .tsv, .dat or .parquet file"),
+    "table kind": (["fit", "OWN"], "give a .csv, .tsv, .dat, .txt or .parquet file"),
     "status": (["status", "NOWHERE"], "holds no sweep.json"),
     "explore nothing": (["explore", "NOWHERE"], "holds no sweep.json"),
     "explore no observable": (["explore", "FOLDER", "--value", "speed"], "value = 'speed'"),
-    "explore no table": (["explore", "OWN"], "give a .csv, .tsv, .dat or .parquet file"),
+    "explore no table": (["explore", "OWN"], "give a .csv, .tsv, .dat, .txt or .parquet file"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
     "report": (
