@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jthermo.engines.batches import begins_epoch, draw_batch, epoch_order
+from jthermo.engines.batches import begins_epoch, draw_batch, draw_probe, epoch_order, part_of_set
 from jthermo.engines.run_state import State
 from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
 from jthermo.models import loss_inputs
@@ -25,10 +25,14 @@ from jthermo.randomness.streams import (
     dataset_key,
     model_key,
     noise_key,
+    part_key,
     record_keys,
     streams,
 )
 from jthermo.update_rule import losses
+
+# Examples whose gradients are computed together in a step on a whole set; it bounds the memory.
+PART = 4096
 
 
 def advance(
@@ -48,6 +52,9 @@ def advance(
         The states after `stop` steps.
     """
     keys = jax.vmap(streams)(runs)
+    if program.full_batch:
+        full_step = jax.vmap(functools.partial(_full_step, program, held), in_axes=(0, 0, 0, None))
+        return jax.lax.fori_loop(start, stop, lambda t, s: full_step(runs, keys, s, t), state)
     order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
     batch_of = jax.vmap(functools.partial(draw_batch, program, held), in_axes=(0, 0, 0, None))
     step = jax.vmap(functools.partial(_step, program), in_axes=(0, 0, 0, 0, None))
@@ -78,15 +85,11 @@ def observe(
 ) -> dict[str, Array]:
     """All observables of one run at one record; NaN if it has diverged (``finite`` is False)."""
     data, keys, dataset = source_of(program, run), record_keys(run, step), dataset_key(run)
-    x, y = data.probe(held, keys.probe, dataset, program.probe_size)
-    test = (
-        data.probe(held, keys.test, dataset, program.probe_size, test=True)
-        if data.has_test
-        else None
-    )
-    probe = Probe(
-        x, y, data, program.loss, run.learning_rate, program.batch_size, test, keys.estimate, record
-    )
+    x, y = draw_probe(program, held, run, keys.probe, dataset)
+    test = draw_probe(program, held, run, keys.test, dataset, True) if data.has_test else None
+    loss = bound(program.loss, "loss", run)
+    settings = (data, loss, run.learning_rate, program.batch_size)
+    probe = Probe(x, y, *settings, test, keys.estimate, record, program.whole_probe)
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
     model = program.model.with_state(state.model_state)
     recorded: dict[str, Array] = {}
@@ -101,20 +104,71 @@ def _step(
     program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
 ) -> State:
     """θ ← θ − η g with g = (1/B) Σ r ∇f; r is the residual p − y or its noise control."""
+    gradient, model_state = _gradient(
+        program, run, state, batch, noise_key(keys, t), _model_key(program, run, t)
+    )
+    return _updated(program, run, state._replace(model_state=model_state), gradient)
+
+
+def _full_step(
+    program: Program, held: HeldArrays, run: Run, keys: Streams, state: State, t: Array
+) -> State:
+    """A step on all examples of a finite set, whose gradients are summed over parts of the set."""
+    size = program.batch_size
+    part = min(PART, size)
+    noise, inside = noise_key(keys, t), _model_key(program, run, t)
+
+    def of(index: Array, model_state: Any) -> tuple[Any, Any]:
+        batch = part_of_set(program, held, run, keys, index, t)
+        own = [None if key is None else part_key(key, index[0]) for key in (noise, inside)]
+        return _gradient(program, run, state._replace(model_state=model_state), batch, *own)
+
+    def add(carry: tuple[Any, Any], first: Array) -> tuple[tuple[Any, Any], None]:
+        total, model_state = carry
+        gradient, model_state = of(first + jnp.arange(part), model_state)
+        return (jax.tree.map(jnp.add, total, gradient), model_state), None
+
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    parts = part * jnp.arange(size // part)
+    (gradient, model_state), _ = jax.lax.scan(add, (zero, state.model_state), parts)
+    if rest := size % part:
+        last, model_state = of(size - rest + jnp.arange(rest), model_state)
+        gradient = jax.tree.map(jnp.add, gradient, last)
+    return _updated(program, run, state._replace(model_state=model_state), gradient)
+
+
+def _gradient(
+    program: Program,
+    run: Run,
+    state: State,
+    batch: tuple[Array, Array],
+    noise_key: Any,
+    model_key: Array | None,
+) -> tuple[Any, Any]:
+    """(1/B) Σ r ∇f over the examples of a batch, or of a part of it, and the net's new state."""
     (x, y), model = batch, program.model
-    key = model_key(run, t) if model.is_random else None
 
     def forward(params: Any) -> tuple[Array, Any]:
-        outputs, model_state = model.forward(params, state.model_state, x, key)
+        outputs, model_state = model.forward(params, state.model_state, x, model_key)
         return loss_inputs(outputs), model_state
 
     outputs, pull_back, model_state = jax.vjp(forward, state.params, has_aux=True)
-    target = losses.targets(program.loss, y, model.num_outputs)
-    noise = bound(program.noise, "noise", run)
-    residual = noise.residual(program.loss, outputs, target, noise_key(keys, t))
+    loss, noise = bound(program.loss, "loss", run), bound(program.noise, "noise", run)
+    target = losses.targets(loss, y, model.num_outputs)
+    residual = noise.residual(loss, outputs, target, noise_key)
     (gradient,) = pull_back(residual / program.batch_size)
+    return gradient, model_state
+
+
+def _model_key(program: Program, run: Run, t: Array) -> Array | None:
+    """The key of the random numbers inside the net at step t; None for a net without."""
+    return model_key(run, t) if program.model.is_random else None
+
+
+def _updated(program: Program, run: Run, state: State, gradient: Any) -> State:
+    """The state after the optimizer's update by a gradient."""
     optimizer = built_optimizer(program.optimizer, run)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    if (factor := model.learning_rate_factor) != 1:
+    if (factor := program.model.learning_rate_factor) != 1:
         updates = jax.tree.map(lambda update: factor * update, updates)
-    return State(optax.apply_updates(state.params, updates), opt_state, model_state)
+    return State(optax.apply_updates(state.params, updates), opt_state, state.model_state)
