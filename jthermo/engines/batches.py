@@ -8,24 +8,29 @@ from jax import Array
 from jthermo.data import sampling
 from jthermo.engines.step_program import HeldArrays, Program, Run, source_of
 from jthermo.randomness.streams import Streams, batch_key, epoch_key, part_key, step_labels_key
+from jthermo.update_rule.residual_noise import num_batches
 
 
 def draw_batch(
     program: Program, held: HeldArrays, run: Run, keys: Streams, order: Array | None, t: Array
 ) -> tuple[Array, Array]:
-    """X (B, …) and labels (B,) of step t; `order` is that of the epoch, None without epochs."""
+    """X (B, …) and labels (B,) of step t, or of its two batches in turn.
+
+    `order` is the order of the examples in the epoch, None without epochs.
+    """
     data, size, labels_key = (
         source_of(program, run),
         program.data.size(held),
         step_labels_key(keys, t),
     )
+    number = num_batches(program.noise) * program.batch_size
     if size is None:
-        x, y = data.draw(batch_key(keys, t), program.batch_size)
+        x, y = data.draw(batch_key(keys, t), number)
         return x, data.step_labels(y, labels_key)
     if program.full_batch:
         return part_of_set(program, held, run, keys, jnp.arange(size), t)
     if order is None:
-        index = sampling.with_replacement(batch_key(keys, t), program.batch_size, size)
+        index = sampling.with_replacement(batch_key(keys, t), number, size)
     else:
         index = sampling.by_epoch(order, t, program.batch_size)
     return data.rows(held, index, keys.dataset, labels_key)

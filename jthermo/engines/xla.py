@@ -8,12 +8,14 @@ iterator, and adding runs changes no other run. Placement on devices is in ``exe
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from jthermo.engines.batches import begins_epoch, draw_batch, draw_probe, epoch_order, part_of_set
 from jthermo.engines.run_state import State
@@ -23,16 +25,19 @@ from jthermo.observables import Probe
 from jthermo.randomness.streams import (
     Streams,
     dataset_key,
+    direction_key,
     model_key,
     noise_key,
     part_key,
     record_keys,
     streams,
 )
-from jthermo.update_rule import losses
+from jthermo.update_rule import losses, residual_noise
 
 # Examples whose gradients are computed together in a step on a whole set; it bounds the memory.
 PART = 4096
+# The same for the product of each example's Hessian with a vector, each as large as the parameters.
+HESSIAN_PART = 64
 
 
 def advance(
@@ -52,9 +57,9 @@ def advance(
         The states after `stop` steps.
     """
     keys = jax.vmap(streams)(runs)
-    if program.full_batch:
-        full_step = jax.vmap(functools.partial(_full_step, program, held), in_axes=(0, 0, 0, None))
-        return jax.lax.fori_loop(start, stop, lambda t, s: full_step(runs, keys, s, t), state)
+    if program.full_batch or residual_noise.of_set(program.noise):
+        set_step = jax.vmap(functools.partial(_set_step, program, held), in_axes=(0, 0, 0, None))
+        return jax.lax.fori_loop(start, stop, lambda t, s: set_step(runs, keys, s, t), state)
     order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
     batch_of = jax.vmap(functools.partial(draw_batch, program, held), in_axes=(0, 0, 0, None))
     step = jax.vmap(functools.partial(_step, program), in_axes=(0, 0, 0, 0, None))
@@ -110,31 +115,112 @@ def _step(
     return _updated(program, run, state._replace(model_state=model_state), gradient)
 
 
-def _full_step(
+def _set_step(
     program: Program, held: HeldArrays, run: Run, keys: Streams, state: State, t: Array
 ) -> State:
-    """A step on all examples of a finite set, whose gradients are summed over parts of the set."""
-    size = program.batch_size
-    part = min(PART, size)
+    """A step on the gradients of all examples of a finite set, without noise or with one of it."""
+    total = functools.partial(_set_gradient, program, held, run, keys, state, t)
+    noise, key = program.noise, noise_key(keys, t)
+    if not isinstance(noise, residual_noise.Gaussian):
+        gradient, model_state = total()
+    else:
+        size = _size(program, held)
+        weights = noise.weights(key, size, program.batch_size)
+        if isinstance(noise, residual_noise.Isotropic):
+            gradient, model_state = total()
+            gradient = jax.tree.map(jnp.add, gradient, _turned(total(weights)[0], key))
+        else:
+            gradient, model_state = total(1 / size + weights)
+    if isinstance(noise, residual_noise.Drift):
+        slope = _trace_gradient(program, held, run, keys, state, t, gradient)
+        by = run.learning_rate / (4 * program.batch_size)
+        gradient = jax.tree.map(lambda g, s: g + by * s, gradient, slope)
+    return _updated(program, run, state._replace(model_state=model_state), gradient)
+
+
+def _set_gradient(
+    program: Program,
+    held: HeldArrays,
+    run: Run,
+    keys: Streams,
+    state: State,
+    t: Array,
+    weights: Array | None = None,
+) -> tuple[Any, Any]:
+    """Σ w r ∇f over a finite set with weights w (n,) or 1/n, part by part; the net's new state."""
     noise, inside = noise_key(keys, t), _model_key(program, run, t)
 
-    def of(index: Array, model_state: Any) -> tuple[Any, Any]:
+    def add(carry: tuple[Any, Any], index: Array) -> tuple[Any, Any]:
         batch = part_of_set(program, held, run, keys, index, t)
-        own = [None if key is None else part_key(key, index[0]) for key in (noise, inside)]
-        return _gradient(program, run, state._replace(model_state=model_state), batch, *own)
-
-    def add(carry: tuple[Any, Any], first: Array) -> tuple[tuple[Any, Any], None]:
+        own = None if inside is None else part_key(inside, index[0])
         total, model_state = carry
-        gradient, model_state = of(first + jnp.arange(part), model_state)
-        return (jax.tree.map(jnp.add, total, gradient), model_state), None
+        gradient, model_state = _gradient(
+            program,
+            run,
+            state._replace(model_state=model_state),
+            batch,
+            part_key(noise, index[0]),
+            own,
+            1 / _size(program, held) if weights is None else weights[index],
+        )
+        return jax.tree.map(jnp.add, total, gradient), model_state
+
+    start = jax.tree.map(jnp.zeros_like, state.params), state.model_state
+    return _over_parts(add, start, _size(program, held), PART)
+
+
+def _trace_gradient(
+    program: Program,
+    held: HeldArrays,
+    run: Run,
+    keys: Streams,
+    state: State,
+    t: Array,
+    mean: Any,
+) -> Any:
+    """∇ tr Σ1 = (2/n) Σ_i H_i (g_i − G) over a finite set, from its mean gradient G."""
+    loss, model = bound(program.loss, "loss", run), program.model
+
+    def of(x: Array, y: Array) -> Any:
+        def value(params: Any) -> Array:
+            target = losses.targets(loss, y[None], model.num_outputs)
+            return losses.value(loss, loss_inputs(model.apply(params, x[None])), target)[0]
+
+        own = jax.grad(value)(state.params)
+        apart = jax.tree.map(jnp.subtract, own, mean)
+        return jax.jvp(jax.grad(value), (state.params,), (apart,))[1]
+
+    def add(total: Any, index: Array) -> Any:
+        products = jax.vmap(of)(*part_of_set(program, held, run, keys, index, t))
+        return jax.tree.map(lambda s, h: s + h.sum(0), total, products)
 
     zero = jax.tree.map(jnp.zeros_like, state.params)
-    parts = part * jnp.arange(size // part)
-    (gradient, model_state), _ = jax.lax.scan(add, (zero, state.model_state), parts)
-    if rest := size % part:
-        last, model_state = of(size - rest + jnp.arange(rest), model_state)
-        gradient = jax.tree.map(jnp.add, gradient, last)
-    return _updated(program, run, state._replace(model_state=model_state), gradient)
+    size = _size(program, held)
+    total = _over_parts(add, zero, size, HESSIAN_PART)
+    return jax.tree.map(lambda s: 2 / size * s, total)
+
+
+def _over_parts(add: Callable[[Any, Array], Any], carry: Any, size: int, part: int) -> Any:
+    """``add(carry, index)`` for the examples 0 … size − 1 in parts; the last can be shorter."""
+    part = min(part, size)
+    firsts = part * jnp.arange(size // part)
+    carry, _ = jax.lax.scan(lambda c, i: (add(c, i + jnp.arange(part)), None), carry, firsts)
+    rest = size % part
+    return add(carry, size - rest + jnp.arange(rest)) if rest else carry
+
+
+def _turned(noise: Any, key: Array) -> Any:
+    """A vector of the same norm in a random direction of parameter space."""
+    flat, unflatten = ravel_pytree(noise)
+    direction = jax.random.normal(direction_key(key), flat.shape)
+    return unflatten(direction * (jnp.linalg.norm(flat) / jnp.linalg.norm(direction)))
+
+
+def _size(program: Program, held: HeldArrays) -> int:
+    """Number of examples of a finite set."""
+    size = program.data.size(held)
+    assert isinstance(size, int)
+    return size
 
 
 def _gradient(
@@ -144,8 +230,9 @@ def _gradient(
     batch: tuple[Array, Array],
     noise_key: Any,
     model_key: Array | None,
+    weights: Array | float | None = None,
 ) -> tuple[Any, Any]:
-    """(1/B) Σ r ∇f over the examples of a batch, or of a part of it, and the net's new state."""
+    """Σ w r ∇f over the examples of a batch, with w = 1/B or weights (M,); the net's new state."""
     (x, y), model = batch, program.model
 
     def forward(params: Any) -> tuple[Array, Any]:
@@ -156,7 +243,8 @@ def _gradient(
     loss, noise = bound(program.loss, "loss", run), bound(program.noise, "noise", run)
     target = losses.targets(loss, y, model.num_outputs)
     residual = noise.residual(loss, outputs, target, noise_key)
-    (gradient,) = pull_back(residual / program.batch_size)
+    weighted = residual / program.batch_size if weights is None else (residual.T * weights).T
+    (gradient,) = pull_back(weighted)
     return gradient, model_state
 
 
@@ -167,6 +255,8 @@ def _model_key(program: Program, run: Run, t: Array) -> Array | None:
 
 def _updated(program: Program, run: Run, state: State, gradient: Any) -> State:
     """The state after the optimizer's update by a gradient."""
+    if isinstance(program.noise, residual_noise.SVAG):
+        run = run._replace(learning_rate=run.learning_rate / program.noise.l)
     optimizer = built_optimizer(program.optimizer, run)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     if (factor := program.model.learning_rate_factor) != 1:

@@ -121,6 +121,11 @@ def part_key(key: Array, first: Array) -> Array:
     return jax.random.fold_in(key, first)
 
 
+def direction_key(key: Array) -> Array:
+    """The key of a random direction in parameter space, from that of a step's noise."""
+    return jax.random.fold_in(key, 1)
+
+
 def epoch_key(keys: Streams, epoch: Array) -> Array:
     """The key of the order of the examples in an epoch."""
     return jax.random.fold_in(keys.batch, epoch)

@@ -27,7 +27,15 @@ from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
 from jthermo.sweep.run_config import RunConfig, RunGroup
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
-from jthermo.update_rule.residual_noise import Full, LabelAveraged, Noise, as_noise
+from jthermo.update_rule.residual_noise import (
+    SVAG,
+    Drift,
+    LabelAveraged,
+    Noise,
+    Unbiased,
+    as_noise,
+    of_set,
+)
 
 AXES = ("learning_rate", "batch_size", "seed")
 # Arguments of Sweep that are axes.
@@ -64,7 +72,8 @@ class Sweep:
             draw their batches and probes differently.
         num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to train until t·η²/B = 20.
         record: the steps and observables to record.
-        noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
+        noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"``, ``"gaussian"``,
+            ``"isotropic"``, ``"drift"``, ``"none"`` or a ``jt.noise`` value.
         optimizer: ``jt.sgd()`` or ``jt.Optimizer(optax_factory, **hyper)``.
         loss: ``"auto"`` (logistic for one output, softmax for several, squared for real-valued
             targets), ``"bce"``, ``"softmax"``, ``"squared"``, ``"hinge"``, ``"logistic"``,
@@ -412,7 +421,7 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
             config.noise,
             "averages class labels, but the data have real-valued targets; use 'full'",
         )
-    if not isinstance(config.noise, Full):
+    if isinstance(config.noise, Unbiased | LabelAveraged):
         _check_residual(config)
     data = config.data
     if config.loss == "multi_label":
@@ -421,6 +430,15 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
     if size is None and sweep.record.probe_size == WHOLE_SET:
         remedy = "needs a finite set; give data.num_samples, or a number of examples"
         raise InputError("record.probe_size", WHOLE_SET, remedy)
+    if size is None and of_set(config.noise):
+        remedy = "replaces the noise of a finite set; give data.num_samples, or arrays of your own"
+        raise InputError("noise", config.noise, remedy)
+    if isinstance(config.noise, SVAG) and (config.full_batch or data.sampling == "epochs"):
+        remedy = "draws two independent batches; use a batch size and sampling='replacement'"
+        raise InputError("noise", config.noise, remedy)
+    if isinstance(config.noise, SVAG | Drift) and config.model.has_modes:
+        remedy = "needs a net that is the same in an update and in evaluation; use noise='full'"
+        raise InputError("noise", config.noise, remedy)
     check_epoch(config.batch_size, size, data.sampling)
     sweep.steps_of(config)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo.engines import step_program, xla
+from jthermo.engines import xla
 from jthermo.errors import InputError
 from jthermo.observables import observable
 from jthermo.randomness import streams
@@ -98,7 +98,10 @@ def test_every_observable_of_the_whole_set_is_that_of_its_examples(part):
     sweep = sweep_of(kinds, data=data, model=NET, steps=2, seed=0, learning_rate=0.1)
     ds = jt.run(sweep, progress=False)
     x, y = jnp.asarray(X), jnp.asarray(CLASSES, jnp.int32)
-    start, settings = initial(sweep), (data, "bce", jnp.float32(0.1), N, (x[:7], y[:7]))
+    start, settings = (
+        NET.init(streams.init_key(np.uint32(0))),
+        (data, "bce", jnp.float32(0.1), N, (x[:7], y[:7])),
+    )
     for kind in kinds:
         # the moments of a gradient have another denominator
         whole = isinstance(kind, jt.observables.GradientVariance)
@@ -114,12 +117,6 @@ def test_every_observable_of_the_whole_set_is_that_of_its_examples(part):
     np.testing.assert_allclose(ds.noise_scale[0, 0], trace / (mean**2).sum(), rtol=1e-5)
     # negative control: the estimate from a sample of M has M − 1 in its denominator
     assert abs(ds.noise_scale[0, 0] / (trace * N / (N - 1) / (mean**2).sum()) - 1) > 0.01
-
-
-def initial(sweep):
-    """The parameters of the only run before its first step."""
-    run = step_program.Run(np.uint32(0), np.uint32(0), np.float32(0.1), {})
-    return step_program.initial_params(sweep.configs[0].model, streams.init_key(np.uint32(0)), run)
 
 
 def gradient(params, x, y):

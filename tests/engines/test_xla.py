@@ -301,7 +301,7 @@ def test_training_with_another_loss_follows_its_gradient(loss):
     )
     (cohort,) = cohorts.cohorts(sweep)
     run = jax.tree.map(lambda a: a.ravel()[0], cohort.runs)
-    theta = step_program.initial_params(TWO_LAYER, streams.init_key(run.seed), run)
+    theta = TWO_LAYER.init(streams.init_key(run.seed))
 
     def mean(theta, x, y):
         if loss is quartic:

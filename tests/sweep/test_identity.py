@@ -52,6 +52,11 @@ VALUES = {
     "Full": residual_noise.Full(),
     "Unbiased": residual_noise.Unbiased(),
     "LabelAveraged": residual_noise.LabelAveraged(),
+    "SVAG": jt.noise.SVAG(4),
+    "NoNoise": jt.noise.NoNoise(),
+    "Gaussian noise": jt.noise.Gaussian(),
+    "Isotropic": jt.noise.Isotropic(),
+    "Drift": jt.noise.Drift(),
     "Softmax": jt.losses.Softmax(0.1),
     "sgd": jt.sgd(momentum=0.9),
     "stepped_sgd": jt.sgd(decay_at=1000.0),
@@ -95,6 +100,11 @@ GOLDEN = {
     "Unbiased": (0xD8CB9D72, "ff50b6c47cf925cf", "5d2b6a513220f2bb", "30f9197c42a27e17"),
     "LabelAveraged": (0xBE241C8D, "52745c9f3f4d3866", "5d2b6a513220f2bb", "9960f48da11254e6"),
     "Softmax": (0xB42C705D, "b289c43b91fbe813", "6bbe0f0ed92ac916", "36358aca295108d4"),
+    "SVAG": (0x9B65FD31, "1c07138a3241e50c", "5d2b6a513220f2bb", "d5a229899ef134a3"),
+    "NoNoise": (0x71A982D5, "174c449354023ade", "5d2b6a513220f2bb", "7b7a3e893866979c"),
+    "Gaussian noise": (0xC1CA5949, "9af9f2625d3f80fb", "5d2b6a513220f2bb", "b421947835b4c931"),
+    "Isotropic": (0x246FA4D9, "4a6ebccc577f3af9", "5d2b6a513220f2bb", "a7272aa948042ec3"),
+    "Drift": (0x8D0562B1, "8673fee24127a9bb", "5d2b6a513220f2bb", "3a919d1b131ccc07"),
     "sgd": (0x492684F4, "38a7ead1599c6cee", "5d2b6a513220f2bb", "ce7a2938a1fe94b9"),
     "stepped_sgd": (0x37821389, "edc31f07c9bd4b2c", "5d2b6a513220f2bb", "78caa357b0f9d85d"),
     "adam": (0x3492B8F3, "057099af0e44b7c6", "5d2b6a513220f2bb", "d1fbcddf5ae60613"),
@@ -118,12 +128,15 @@ GOLDEN = {
 }
 
 
+GAUSSIAN, FINITE = jt.data.Gaussian(dim=3), jt.data.Gaussian(dim=3, num_samples=5)
+
+
 def sweep_with(name):
     """The smallest sweep that contains the value of this name."""
     value = VALUES[name]
     parts = {
         "model": jt.models.TwoLayer(inputs=3, hidden=4),
-        "data": jt.data.Gaussian(dim=3),
+        "data": GAUSSIAN,
         "num_steps": 4,
     }
     record = {"steps": (0, 4), "observables": (jt.weight_norm("V"),)}
@@ -144,7 +157,7 @@ def sweep_with(name):
         parts["model"] = jt.models.MLP(inputs=3, hidden=(4,), outputs=2)
         record["observables"] = (jt.loss(),)
     elif hasattr(value, "residual"):
-        parts["noise"] = value
+        parts["noise"], parts["data"] = value, FINITE if residual_noise.of_set(value) else GAUSSIAN
     elif isinstance(value, jt.Optimizer):
         parts["optimizer"] = value
     elif name == "RescaledSteps":

@@ -176,7 +176,19 @@ BAD = {
         "batch_size = 2: an epoch has only 1 examples",
         lambda: sweep_of(data=jt.data.Gaussian(dim=3, num_samples=1, sampling="epochs")),
     ),
-    "noise": ("noise = 'none': use one of full", lambda: sweep_of(noise="none")),
+    "noise": ("noise = 'no': use one of full", lambda: sweep_of(noise="no")),
+    "noise of a set": (
+        "noise = Gaussian.*: replaces the noise of a finite set; give data.num_samples",
+        lambda: sweep_of(noise="gaussian"),
+    ),
+    "two batches of an epoch": (
+        "noise = SVAG.*: draws two independent batches",
+        lambda: sweep_of(
+            noise=jt.noise.SVAG(2),
+            data=jt.data.Gaussian(dim=3, num_samples=9, sampling="epochs"),
+        ),
+    ),
+    "no steps of SVAG": ("noise.l = 0: give a whole number", lambda: jt.noise.SVAG(0)),
     "noise scale": ("noise.scale = 0", lambda: jt.noise.Unbiased(0)),
     "loss": ("loss = 'huber'", lambda: sweep_of(loss="huber")),
     "smoothing": ("loss.label_smoothing = 1.0", lambda: jt.losses.Softmax(1.0)),
