@@ -94,6 +94,14 @@ class Function(Wrapped):
         self, params: Any, state: Any, x: Array, key: Array | None, train: bool, sow: bool = False
     ) -> Called:
         """Call `apply`, and `preactivations` if wanted."""
+        called = functools.partial(self._called, train, sow)
+        if not self._has_state:
+            return Called(*called(params, state, x, key))
+        return Called(*_without_mesh(called, params, state, x, key))
+
+    def _called(
+        self, train: bool, sow: bool, params: Any, state: Any, x: Array, key: Array | None
+    ) -> tuple[Array, Any, dict[str, Array]]:
         like, state_like = _template(self.value)
         floats = dict(zip(like.floats, jax.tree.leaves(params), strict=True))
         tree = like.filled(floats | state.get("fixed", {}))
@@ -111,7 +119,7 @@ class Function(Wrapped):
             _, changed, others = _taken(values)
             state = state | _without_empty({"floats": changed, "others": others})
         layers = called("preactivations") if sow and self.arguments["preactivations"] else {}
-        return Called(outputs, state, layers)
+        return outputs, state, layers
 
     @property
     def is_random(self) -> bool:
@@ -189,6 +197,19 @@ def _taken(tree: Any) -> tuple[dict[str, Any], Leaves, Leaves]:
         else:
             others[str(i)] = jnp.asarray(leaf)
     return fixed, floats, others
+
+
+def _without_mesh(function: Callable[..., Any], *args: Any) -> Any:
+    """``function(*args)``, traced apart from the devices.
+
+    Equinox compares the old and the new value of a state with their shardings, which differ where
+    the runs are divided among devices.
+    """
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        closed, returned = jax.make_jaxpr(function, return_shape=True)(*shapes)
+    values = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(returned), values)
 
 
 def _without_empty(parts: dict[str, Leaves]) -> dict[str, Leaves]:

@@ -121,7 +121,6 @@ def test_the_same_net_has_the_same_records(records, name):
     assert "evaluation mode" not in other.loss.long_name
 
 
-@pytest.mark.parametrize("name", MODELS)
 def margin(model, params, probe):
     """Mean of (2y − 1) f."""
     return ((2 * probe.y - 1) * model.apply(params, probe.x)).mean()
@@ -146,6 +145,7 @@ def test_a_column_of_outputs_that_is_combined_with_a_vector_is_refused():
             sweep_of(name, record=jt.Record(steps=(0,), observables=observable))
 
 
+@pytest.mark.parametrize("name", MODELS)
 def test_outputs_have_the_shape_of_the_net(name):
     model = sweep_of(name).configs[0].model
     params, one = model.init(jax.random.key(0)), () if name == "functions" else (1,)
