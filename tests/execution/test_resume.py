@@ -447,6 +447,26 @@ def test_a_second_writer_is_refused_and_a_stale_lock_is_taken_over(tmp_path):
         pass
 
 
+def test_the_parameters_of_several_runs_are_stacked(tmp_path):
+    vary = {"model.hidden": ((3,), (3, 2))}
+    sweep = sweep_of(num_steps=5, seed=range(3)).replace(
+        model=jt.models.MLP(16, hidden=(3,)), vary=vary
+    )
+    ds = jt.run(sweep, tmp_path / "o", progress=False)
+    same_shape = np.flatnonzero(ds["model.hidden"].values == "3-2")[::-1]
+    assert len(same_shape) == 6
+    stacked = jt.open_params(tmp_path / "o", same_shape)
+    for place, run in enumerate(same_shape):
+        one = jt.open_params(tmp_path / "o", int(run))
+        jax.tree.map(lambda a, b, i=place: np.testing.assert_array_equal(a[i], b), stacked, one)
+    with pytest.raises(InputError, match=r"run = .*nets with different shapes"):
+        jt.open_params(tmp_path / "o", range(12))
+    with pytest.raises(InputError, match="run = 12: give a whole number from 0 to 11"):
+        jt.open_params(tmp_path / "o", (0, 12))
+    with pytest.raises(InputError, match=r"run = \[\]: give at least one index"):
+        jt.open_params(tmp_path / "o", [])
+
+
 def test_resume_refuses_a_folder_without_a_sweep(tmp_path):
     from jthermo.results.writing import resumable
 
