@@ -42,6 +42,7 @@ NOISE = "tests/update_rule/test_residual_noise.py"
 ARGUMENTS = "tests/theory/test_arguments.py"
 MEANFIELD = "tests/theory/test_meanfield_step.py"
 INTERVALS = "tests/collapse/test_intervals.py"
+TABLES = "tests/collapse/test_forms.py::test_tables_are_read_as_people_write_them"
 STREAMS = "tests/randomness/test_streams.py"
 SEALS = "tests/execution/test_checkpoint.py"
 SWEEP = "tests/sweep/test_sweep.py"
@@ -98,8 +99,7 @@ SURVIVORS = [
              "t = float(stats.t.ppf(0.5 + 0.95 / 2, inference.degrees))", INTERVALS),
     Mutation("jthermo/collapse/regions.py", "2 * stats.f.ppf(fit.confidence, 2, fit.degrees)",
              "stats.chi2.ppf(fit.confidence, 2)", INTERVALS),
-    Mutation("jthermo/cli/verbs.py", '"confidence": confidence,', '"confidence": 0.95,',
-             INTERVALS),
+    Mutation("jthermo/cli/options.py", 'in (*names, "confidence")}', "in names}", INTERVALS),
     # recorded variables that no test compared
     Mutation("jthermo/observables/gradient_variance.py", "gradient.signal / gradient.trace,",
              "gradient.square_mean / gradient.trace,", VARIABLES),
@@ -211,6 +211,15 @@ CHOSEN = [
              "tests/cli/test_launch.py::test_a_time_limit_is_rounded_up_to_minutes"),
     Mutation("jthermo/cli/options.py", "if value != field.default:", "if value is not None:",
              "tests/cli/test_launch.py::test_the_changes_of_a_command_are_those_of_its_job"),
+    # tables as people write them, and the page of a scaling law
+    Mutation("jthermo/cli/options.py", "names = fitting[-1]", "names = fitting[0]", TABLES),
+    Mutation("jthermo/cli/options.py", "bare.count(name) == 1", "name in bare", TABLES),
+    Mutation("jthermo/figures/explore.py", "error = condition.errors[0]", "pass",
+             "tests/figures/test_explore.py::test_every_number_of_a_law_has_a_slider"),
+    Mutation("jthermo/figures/pages/explore.js", "fit.broken && at >= 0", "false",
+             "tests/figures/test_explore.py::test_in_a_browser"),
+    Mutation("jthermo/figures/pages/explore.js", "1 - offset / value[j]", "1",
+             "tests/figures/test_explore.py::test_in_a_browser"),
 ]  # fmt: skip
 
 # A later sample of one or two in each room, of which half survived at first.

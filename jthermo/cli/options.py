@@ -441,7 +441,7 @@ def _read_text(path: Path, columns: Sequence[str]) -> Any:
         skipinitialspace=True,
         names=names or None,
         header=None if names else 0,
-        decimal="," if separator == ";" and "," in body else ".",
+        decimal="," if separator == ";" and re.search(r"\d,\d", body) else ".",
     )
 
 

@@ -116,8 +116,10 @@ PARSER = ("Value error", "Unrecognized", "Required", "Missing argument", "Invali
 CHANGES = ("--learning-rate", "--batch-size", "--seed", "--num-steps", "--noise", "--loss", "--set")
 HOW = ("--placement", "--engine", "--extend", "--shard", "--checkpoint-seconds", "--quiet")
 HOW += ("--checkpoint-steps", "--out", "--scale")
-FIT = ("--value", "--controls", "--time", "--replicate", "--where", "--window", "--fixed")
-FIT += ("--rescale", "--correction", "--confidence", "--advice", "--as-json")
+LAW = ("--value", "--controls", "--time", "--replicate", "--where", "--window", "--fixed")
+LAW += ("--rescale", "--correction", "--confidence", "--columns", "--error", "--critical-point")
+LAW += ("--branches", "--offset", "--scale", "--clock-window")
+FIT = (*LAW, "--advice", "--as-json")
 PLAN = ("--devices", "--hosts", "--rate", "--memory-gb", "--platform", "--scale")
 JOB = ("--tasks", "--nodes", "--gpus", "--cpus", "--time", "--name", "--partition", "--setup")
 JOB += ("--image", "--claim", "--rate", "--spot", "--out", "--accelerator", "--zone")
@@ -129,7 +131,7 @@ VERBS = {
     "fit": (4, ("results/fig3_4-small", "--value", "loss"), FIT),
     "plot": (3, ("results/fig3_4-small", "--value", "loss", "--where", "optimizer.momentum=0"),
              ("--value", "--by", "--powers", "--where", "--out")),
-    "explore": (1, ("results/fig3_4-small",), (*FIT[:6], "--out")),
+    "explore": (1, ("results/fig3_4-small",), (*LAW, "--out")),
     "export": (3, ("results/fig3_4-small", "--to", "csv"), ("--to", "--out")),
     "status": (2, ("results/fig3_4-small",), ()),
     "claims": (2, (), ("--results", "--only", "--into")),

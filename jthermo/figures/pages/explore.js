@@ -444,7 +444,7 @@ function follow() {
   const percent = (share, digits) => `${+(100 * share).toPrecision(digits)} %`;
   Object.assign(element("spread"), { value: apart.spread, textContent: apart.overlap === 0
     ? "No two curves overlap."
-    : `The curves differ by ${percent(apart.spread, 2)} of their${view.logs ? " logarithmic" : ""} range (root mean square over the ${percent(apart.overlap, 2)} of the ${view.clock.signed ? "axis asinh τ" : "logarithmic time axis"} where at least two curves overlap).` });
+    : `The curves differ by ${percent(apart.spread, 2)} of their${view.logs ? " logarithmic" : ""} range (root mean square over the ${percent(apart.overlap, 2)} of the ${view.clock.signed ? "axis of τ" : "logarithmic time axis"} where at least two curves overlap).` });
   powers.forEach((power, i) => {
     element(`at-${i}`).textContent = words(power, view.exponents[i].step);
     place(qualities[i], "marker", { x: [power], y: [Math.max(here, least)] });
