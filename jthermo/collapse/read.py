@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import xarray as xr
 
 from jthermo.collapse.forms import Clock, Form
 from jthermo.collapse.settings import Settings
-from jthermo.errors import InputError
+from jthermo.errors import InputError, is_number
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Curves:
         log_above: the number whose distance to the value is compared on a log scale; None if
             values are compared as they are.
         published: whether standard errors were given. They are used if there are no replicates.
+        time_resolution: within which times are known; None if they are exact.
     """
 
     controls: tuple[str, ...]
@@ -81,6 +83,7 @@ class Curves:
     clock: Clock = field(default_factory=Clock)
     log_above: float | None = None
     published: bool = False
+    time_resolution: float | None = None
 
     def compared(self, values: np.ndarray) -> np.ndarray:
         """The numbers that are averaged: the values, or the logs of what exceeds `log_above`."""
@@ -674,3 +677,26 @@ def _coarsen(
     number = np.add.reduceat(finite, starts, axis=1)
     mean = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
     return np.add.reduceat(x, starts) / counts, mean
+
+
+def with_resolution(curves: Curves, time_resolution: float | None) -> Curves:
+    """The curves with the step within which their times are known."""
+    if time_resolution is None:
+        return curves
+    if not is_number(time_resolution) or not 0 < time_resolution < math.inf:
+        remedy = "give the step of the clock, a number > 0 in units of time, or None"
+        raise InputError("time_resolution", time_resolution, remedy)
+    return replace(curves, time_resolution=float(time_resolution))
+
+
+def in_whole_steps(curves: Curves) -> bool:
+    """Whether all times are whole numbers, some of them neighbours, counted from 0."""
+    if curves.clock.given is not None:
+        return False
+    least = math.inf
+    for condition in curves.conditions:
+        times = curves.clock.time(condition.log_time)
+        if np.any(np.abs(times - np.round(times)) > 1e-9 * times):
+            return False
+        least = min(least, float(np.diff(times).min(initial=math.inf)))
+    return abs(least - 1) < 1e-6
