@@ -55,6 +55,8 @@ class Averages:
         scaled: whether a factor on the value is fitted or held, with 0 or the offset at `centre`.
         broken: whether the curve has a branch on either side of τ = 0.
         errors: published standard errors of the means, (N,); None without.
+        log_step: change of log (t − t_c) within the resolution of time, at most 1, (N,); None if
+            times are exact.
     """
 
     means: Means
@@ -68,6 +70,7 @@ class Averages:
     scaled: bool = False
     broken: bool = False
     errors: np.ndarray | None = None
+    log_step: np.ndarray | None = None
 
 
 def average(
@@ -155,7 +158,15 @@ def average(
         scaled=scaled,
         broken=curves.clock.broken,
         errors=np.hypot(np.concatenate(errors) / scale, settings.min_error) if errors else None,
+        log_step=_log_step(curves, averaged.log_time),
     )
+
+
+def _log_step(curves: Curves, log_time: np.ndarray) -> np.ndarray | None:
+    """The resolution of time over the time since t_c, but at most 1, (N,)."""
+    if (step := curves.time_resolution) is None:
+        return None
+    return step / np.maximum(np.abs(curves.clock.since(log_time)), step)
 
 
 def _variances(curves: Curves, values: np.ndarray, errors: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,9 @@ from jthermo.collapse.correction_power import (
     with_power,
 )
 from jthermo.collapse.forms import Form, Given
-from jthermo.collapse.intervals import Inference, determined, infer
+from jthermo.collapse.intervals import Inference, determined, infer, influence
 from jthermo.collapse.outliers import without_outliers
-from jthermo.collapse.read import Curves, read_curves
+from jthermo.collapse.read import Curves, in_whole_steps, read_curves, with_resolution
 from jthermo.collapse.result import CollapseFit
 from jthermo.collapse.result_types import Combination, Exponent, Note
 from jthermo.collapse.search import check_range, search
@@ -62,6 +62,7 @@ def fit_collapse(
     branches: int = 1,
     offset: Given | None = None,
     scale: str = "linear",
+    time_resolution: float | None = None,
     settings: Settings = DEFAULT,
 ) -> CollapseFit:
     """Exponents p of τ = t·Π controlᵖ for which value = F(τ) + noise, with F unknown.
@@ -103,6 +104,9 @@ def fit_collapse(
         offset: v₀ of value − v₀ = Π c^q·F(τ); a range (low, high) fits it as ``"offset"``, which
             takes `rescale`.
         scale: "log" compares the logs of the values, for noise in proportion to the value.
+        time_resolution: step Δ of a discrete or coarse clock, in units of time. Each time is then
+            known within a step only, so records at which F changes within a few steps weigh less,
+            and the intervals include where in its step a time lies.
         settings: the constants of the fit. The published calibration holds for the defaults only.
 
     Returns:
@@ -153,7 +157,7 @@ def fit_collapse(
         form=form,
         settings=settings,
     )
-    curves = without_outliers(curves, settings)
+    curves = without_outliers(with_resolution(curves, time_resolution), settings)
     scaled = dict.fromkeys(_among("rescale", form.rescale, curves.controls))
     form = replace(form, rescale=tuple(scaled))
     corrections, ends = _corrections(form.correction, curves)
@@ -304,7 +308,9 @@ def _curve(
     """F and its standard error in the user's units, at controls of 1, (200,) each."""
     unit, lift = averages.scale, float(np.exp(log_lift))
     if curves.log_above is not None:
-        curve = np.exp(averages.centre + unit * inference.curve + log_lift)
+        # At controls of 1, far from those of the data, a value can be larger than any float.
+        with np.errstate(over="ignore"):
+            curve = np.exp(averages.centre + unit * inference.curve + log_lift)
         return curve, curve * unit * inference.curve_error
     return base + unit * lift * inference.curve, unit * lift * inference.curve_error
 
@@ -343,7 +349,8 @@ def _verdict(curves: Curves, inference: Inference) -> bool | None:
         return None
     codes = {note.code for note in inference.identified.notes}
     if not inference.outcome.refused:
-        unsure = "poor_overlap" in codes and not inference.identified.known.all()
+        identified = inference.identified
+        unsure = "poor_overlap" in codes and not (identified.known.all() and identified.compared)
         return None if unsure else True
     # With one replicate, an offset of its own looks like a curve of its own.
     single = max(len(c.values) for c in curves.conditions) == 1
@@ -412,6 +419,7 @@ def _notes(
             f"than they say; use at least {settings.few_records}"
         )
         notes.append(Note("few_records", message))
+    notes += _coarse_clock(curves, directions, inference, settings)
     notes += inference.identified.notes
     caveats = map(inference.drift.caveat, inference.drift.p_values)
     notes += [Note("drifting_exponent", caveat) for caveat in caveats if caveat]
@@ -444,3 +452,22 @@ def _notes(
         )
         notes.append(Note("times_left_out", message))
     return tuple(notes)
+
+
+def _coarse_clock(
+    curves: Curves, directions: Directions, inference: Inference, settings: Settings
+) -> Iterator[Note]:
+    """The caveat that half a step of a clock of whole numbers moves an exponent."""
+    if curves.time_resolution is not None or not in_whole_steps(curves):
+        return
+    likelihood, best = inference.likelihood, inference.best
+    later = likelihood.pace(best) * 0.5 / curves.clock.since(likelihood.means.log_time)
+    moved = directions.basis @ influence(likelihood, best, inference.identified) @ later
+    for name, change, exponent in zip(directions.free, moved, inference.exponents, strict=True):
+        if abs(change) > settings.coarse_clock_errors * exponent.standard_error:
+            message = (
+                f"{curves.time} counts whole steps, and half a step moves {name} by {change:+.2g}; "
+                "if the clock is discrete, give time_resolution=1 or a window that begins later"
+            )
+            yield Note("coarse_clock", message)
+            return

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -101,6 +101,54 @@ class Form:
             remedy = "it is measured from the critical point, which is fitted; give one number"
             raise InputError("critical_point", self.critical_point, remedy)
         return low, high, known
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """One law of early records and another of late ones, each with a clock and a curve of its own.
+
+    A record between the two laws, where one goes over into the other, obeys neither.
+
+    Attributes:
+        early: the law up to the crossover.
+        late: the law after it.
+        at: τ of the early clock where the crossover is, or the range (low, high) that it takes. The
+            clock has the exponents of ``early.fixed``, and 0 for others. None if clock windows of
+            both laws say where they hold; without those, :func:`compare` searches the range that
+            predicts best.
+    """
+
+    early: Form
+    late: Form
+    at: Given | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("early", "late"):
+            if not isinstance(form := getattr(self, name), Form):
+                raise InputError(name, form, 'give a Form, such as Form(rescale=["L"])')
+        object.__setattr__(self, "at", _given("at", self.at))
+        windows = [form.clock_window is not None for form in (self.early, self.late)]
+        if windows[0] != windows[1] or (self.at is not None and any(windows)):
+            remedy = "give at, or a clock_window of both laws, or neither to search the crossover"
+            raise InputError("at", self.at, remedy)
+        if not any(windows) and isinstance(self.early.critical_point, tuple):
+            remedy = "the crossover is measured from it; give one number, or clock windows"
+            raise InputError("critical_point", self.early.critical_point, remedy)
+
+    @property
+    def laws(self) -> tuple[Form, Form] | None:
+        """Both laws with the clock windows in which they hold; None if these are searched."""
+        if self.early.clock_window is not None:
+            return self.early, self.late
+        if self.at is None:
+            return None
+        low, high = self.at if isinstance(self.at, tuple) else (self.at, self.at)
+        return self.parted(low, high, self.early.fixed)
+
+    def parted(self, low: float, high: float, powers: Mapping[str, float]) -> tuple[Form, Form]:
+        """The laws below and above a range of the clock with these exponents."""
+        early = replace(self.early, clock_window=(-np.inf, low, powers))
+        return early, replace(self.late, clock_window=(high, np.inf, powers))
 
 
 def _given(name: str, given: object) -> Given | None:

@@ -32,12 +32,14 @@ class Identified:
         known: which of them are determined, (P,).
         reaches: least steps along each to the limits of its interval, below and above, (P, 2).
         notes: why others are not determined.
+        compared: whether the curves overlap enough for any verdict.
     """
 
     axes: np.ndarray
     known: np.ndarray
     reaches: np.ndarray
     notes: tuple[Note, ...]
+    compared: bool = True
 
 
 def identify(
@@ -63,8 +65,16 @@ def identify(
         directions: of the unknowns.
     """
     num, settings = len(best.theta), likelihood.settings
+    shares = overlaps(likelihood, best)
+    compared = bool(shares.mean() > settings.min_mean_overlap)
+    poor: list[Note] = []
+    if shares.min() < settings.min_overlap:
+        share = f"{100 * shares.min():.0f} %"
+        message = f"at the best exponents a curve shares only {share} of its length with others"
+        poor.append(Note("poor_overlap", message))
     if not num:
-        return Identified(np.zeros((0, 0)), np.zeros(0, bool), np.zeros((0, 2)), ())
+        axes, reaches = np.zeros((0, 0)), np.zeros((0, 2))
+        return Identified(axes, np.zeros(0, bool), reaches, tuple(poor), compared)
     hessian, _ = likelihood.information(best)
     _, axes = np.linalg.eigh(hessian)
     known = np.ones(num, bool)
@@ -95,12 +105,9 @@ def identify(
             reach = _reach(likelihood, best, axis, t * error, bounds, stretch)
             known[d] = reach is not None
             reaches[d] = reach or (0.0, 0.0)
-    shares = overlaps(likelihood, best)
-    if shares.min() < settings.min_overlap:
-        share = f"{100 * shares.min():.0f} %"
-        message = f"at the best exponents a curve shares only {share} of its length with others"
-        notes.append(Note("poor_overlap", message))
-        known &= shares.mean() > settings.min_mean_overlap
+    if poor:
+        notes += poor
+        known &= compared
     ended = _at_bound(best.theta, bounds, settings)
     if ended.any():
         reached = zip(
@@ -121,7 +128,7 @@ def identify(
             message = f"{', '.join(directions.free)} = {other} fit nearly as well as {found}"
             notes.append(Note("second_minimum", message))
             break
-    return Identified(axes, known, reaches, tuple(notes))
+    return Identified(axes, known, reaches, tuple(notes), compared)
 
 
 def _at_bound(theta: np.ndarray, bounds: np.ndarray, settings: Settings) -> np.ndarray:
@@ -203,7 +210,7 @@ def _featureless(likelihood: CurveLikelihood, best: Solution) -> bool:
     target = likelihood.whiten(means.target(best.theta))
     level = likelihood.whiten(means.weight(best.theta))
     constant = target @ target - (level @ target) ** 2 / (level @ level)
-    left, freedom = _residual(likelihood, best)
+    left, freedom = residual_size(likelihood, best)
     chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
     return bool(constant - left < chance)
 
@@ -246,7 +253,7 @@ def _power_law(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:
     grid = np.linspace(-most, most, 33)
     k = int(np.clip(np.argmin([misfit(a) for a in grid]), 1, len(grid) - 2))
     power = float(minimize_scalar(misfit, bounds=(grid[k - 1], grid[k + 1]), method="bounded").x)
-    left, freedom = _residual(likelihood, best)
+    left, freedom = residual_size(likelihood, best)
     chance = likelihood.settings.min_feature_gain * (len(target) - freedom)
     if misfit(power) - left >= chance:
         return np.zeros((len(best.theta), 0))
@@ -306,8 +313,8 @@ def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) 
     settings = likelihood.settings
     if rival.objective > best.objective + settings.max_rival_loss:
         return False
-    size, freedom = _residual(likelihood, best)
-    other, other_freedom = _residual(likelihood, rival)
+    size, freedom = residual_size(likelihood, best)
+    other, other_freedom = residual_size(likelihood, rival)
     if min(freedom, other_freedom) < settings.min_rival_freedom:
         return False
     chance = 1 + settings.max_rival_errors * np.sqrt(2 / other_freedom)
@@ -323,7 +330,7 @@ def _fits_as_well(likelihood: CurveLikelihood, best: Solution, rival: Solution) 
     return bool(np.ptp(rival.fitted[shared]) > features)
 
 
-def _residual(likelihood: CurveLikelihood, solution: Solution) -> tuple[float, float]:
+def residual_size(likelihood: CurveLikelihood, solution: Solution) -> tuple[float, float]:
     """Weighted sum of squares and its degrees of freedom."""
     basis = solution.whitened_basis
     resid = likelihood.residual(solution)

@@ -155,7 +155,7 @@ def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _E
     return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees)
 
 
-def _influence(likelihood: CurveLikelihood, best: Solution, identified: Identified) -> np.ndarray:
+def influence(likelihood: CurveLikelihood, best: Solution, identified: Identified) -> np.ndarray:
     """How θ follows from the means along the directions that they determine, (P, N).
 
     Along the others the fit hardly moves, whatever a linear step would say.
@@ -224,7 +224,7 @@ def _outcome(
     # The curve is fitted again to what the exponents leave: r = (I − S)(I − G ψ) m.
     if identified.known.any():
         moved = left @ likelihood.gradient(best)
-        left = left - moved @ _influence(likelihood, best, identified)
+        left = left - moved @ influence(likelihood, best, identified)
     spread = scatter.mixed(left)
     whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
     seen = np.diag(spread.covariance) > settings.min_contrast_share * whole

@@ -59,6 +59,8 @@ class NoiseCovariance:
         common: standard deviation of noise that all replicates share, independent from record to
             record.
         held: number of weights, the first, that are known and not estimated.
+        timing: covariance of each block by the resolution of time, which all replicates share;
+            none if times are exact.
     """
 
     names: tuple[str, ...]
@@ -69,6 +71,7 @@ class NoiseCovariance:
     settings: Settings
     common: float = 0.0
     held: int = 0
+    timing: tuple[np.ndarray, ...] = ()
 
     @property
     def of_means(self) -> float:
@@ -82,7 +85,16 @@ class NoiseCovariance:
             omega = np.tensordot(self.weights, kernel, axes=1) * part
             omega[np.diag_indices(len(omega))] += self.of_means
             out.append(omega)
+        for omega, known in zip(out, self.timing, strict=False):
+            omega += known
         return out
+
+    def shared_by_all(self, directions: np.ndarray) -> np.ndarray:
+        """g'Ωg of what all replicates share, for rows g of `directions`, (G, G)."""
+        total = self.common**2 * directions @ directions.T
+        for rows, known in zip(self.blocks, self.timing, strict=False):
+            total += directions[:, rows] @ known @ directions[:, rows].T
+        return total
 
     def active(self) -> np.ndarray:
         """Indices of the weights that were estimated and are not negligible."""

@@ -66,11 +66,39 @@ def learn_noise(
         before: an earlier estimate to start from.
     """
     if averages.errors is not None:
-        return _with_misfit(averages, likelihood, best, before)
+        noise, share = _with_misfit(averages, likelihood, best, before)
+        return with_timing(noise, averages, likelihood.pace(best)), share
     if averages.replicates.counts.min() > 1:
-        learning: _FromReplicates | _FromResiduals = _FromReplicates.of(averages, likelihood, best)
+        learning: _Learning = _FromReplicates.of(averages, Course.of(likelihood, best))
     else:
         learning = _FromResiduals.of(averages, likelihood, best)
+    return _estimated(averages, learning, before)
+
+
+def noise_around(
+    averages: Averages, course: Course, reached: np.ndarray
+) -> tuple[NoiseCovariance, list[np.ndarray]]:
+    """The covariance of one replicate around given curves, whatever law these obey.
+
+    Args:
+        averages: the data.
+        course: of the curves.
+        reached: directions of the means that the curves can follow, (N, r). They matter without
+            replicates only.
+    """
+    if averages.errors is not None:
+        noise, share = published(averages)
+        return with_timing(noise, averages, course.slope), share
+    if averages.replicates.counts.min() > 1:
+        return _estimated(averages, _FromReplicates.of(averages, course), None)
+    residuals = _FromResiduals.around(averages, course, reached, averages.means.mean)
+    return _estimated(averages, residuals, None)
+
+
+def _estimated(
+    averages: Averages, learning: _Learning, before: NoiseCovariance | None
+) -> tuple[NoiseCovariance, list[np.ndarray]]:
+    """The covariance that samples of the noise show, and n_ij/(n_i n_j) of each of its blocks."""
     ages = ages_of(learning.bins.log_tau, averages.settings)
     samples, components = [], []
     names: tuple[str, ...] = ()
@@ -94,7 +122,30 @@ def learn_noise(
         information,
         averages.settings,
     )
+    noise = with_timing(noise, averages, learning.bins.slope)
     return noise, [averages.share[np.ix_(rows, rows)] for rows in learning.groups]
+
+
+def with_timing(noise: NoiseCovariance, averages: Averages, slope: np.ndarray) -> NoiseCovariance:
+    """The same with what a time that is known within a step Δ only changes in the values.
+
+    Where a discrete clock counts from, or which end of a step it records, moves all records of a
+    curve by up to ± Δ/2 together. Within its step each record has a time of its own as well, which
+    scatters by Δ/√12. Both move the value by F′·δ log t, equally in all replicates.
+
+    Args:
+        noise: of the replicates.
+        averages: the data.
+        slope: F′(log τ), (N,).
+    """
+    if averages.log_step is None:
+        return noise
+    step, condition = slope * averages.log_step, averages.means.condition
+    blocks = []
+    for rows in noise.blocks:
+        same = condition[rows][:, None] == condition[rows]
+        blocks.append(np.outer(step[rows], step[rows]) / 4 * same + np.diag(step[rows] ** 2) / 12)
+    return replace(noise, timing=tuple(blocks))
 
 
 def published(averages: Averages) -> tuple[NoiseCovariance, list[np.ndarray]]:
@@ -138,6 +189,28 @@ def _with_misfit(
 
 
 @dataclass(frozen=True)
+class Course:
+    """What the curves do at the bins.
+
+    Attributes:
+        log_tau: where they are, (N,).
+        fitted: their values, (N,).
+        slope: their slope in log τ, (N,).
+    """
+
+    log_tau: np.ndarray
+    fitted: np.ndarray
+    slope: np.ndarray
+
+    @classmethod
+    def of(cls, likelihood: CurveLikelihood, best: Solution) -> Course:
+        """Of a common curve."""
+        means = likelihood.means
+        log_tau = means.binned(means.log_tau(best.theta))
+        return cls(log_tau, best.fitted, likelihood.pace(best))
+
+
+@dataclass(frozen=True)
 class _FromReplicates:
     """Samples of the noise from the replicates' deviations from their mean."""
 
@@ -147,15 +220,14 @@ class _FromReplicates:
     deviations: np.ndarray
 
     @classmethod
-    def of(cls, averages: Averages, likelihood: CurveLikelihood, best: Solution) -> _FromReplicates:
+    def of(cls, averages: Averages, course: Course) -> _FromReplicates:
         means, reps, settings = averages.means, averages.replicates, averages.settings
-        log_tau = means.binned(means.log_tau(best.theta))
         floor = settings.min_error**2
-        sds = profiles(reps, means.condition, log_tau, means.log_time, floor, settings)
+        sds = profiles(reps, means.condition, course.log_tau, means.log_time, floor, settings)
         condition = means.condition
         everything = [np.arange(len(condition))]
         apart = [np.flatnonzero(condition == k) for k in np.unique(condition)]
-        bins = _bins(averages, likelihood, best, *sds)
+        bins = _bins(averages, course, *sds)
         return cls(averages, bins, everything if reps.paired else apart, reps.unbiased)
 
     @property
@@ -200,13 +272,20 @@ class _FromResiduals:
 
     @classmethod
     def of(cls, averages: Averages, likelihood: CurveLikelihood, best: Solution) -> _FromResiduals:
-        means, settings = averages.means, averages.settings
-        fine = likelihood.lattice
-        coarse = Lattice(settings.residual_coarseness * fine.spacing, fine.broken)
+        means, fine = averages.means, likelihood.lattice
+        coarse = Lattice(averages.settings.residual_coarseness * fine.spacing, fine.broken)
         span = coarse.span(means.log_tau(best.theta))
         basis = means.basis(coarse, best.theta, span)
         reached = np.column_stack([basis, likelihood.gradient(best)])
-        target = means.target(best.theta)
+        course = Course.of(likelihood, best)
+        return cls.around(averages, course, reached, means.target(best.theta))
+
+    @classmethod
+    def around(
+        cls, averages: Averages, course: Course, reached: np.ndarray, target: np.ndarray
+    ) -> _FromResiduals:
+        """The same around other curves, which can follow some directions of the means, (N, r)."""
+        means, settings = averages.means, averages.settings
         residual = _complement(reached).T @ target
         if not len(residual):
             remedy = (
@@ -216,7 +295,7 @@ class _FromResiduals:
             raise InputError("data", f"{len(means.mean)} records in all", remedy)
         level = np.sqrt(np.mean(residual**2) + settings.min_error**2)
         sd = np.full(len(means.mean), level)
-        bins = _bins(averages, likelihood, best, sd, sd)
+        bins = _bins(averages, course, sd, sd)
         return cls(averages, bins, [np.arange(len(means.mean))], reached, target)
 
     def sample(self, rows: np.ndarray, kernel: np.ndarray) -> Sample:
@@ -233,23 +312,19 @@ class _FromResiduals:
         return Sample(turned, np.outer(part, part), 1.0)
 
 
-def _bins(
-    averages: Averages,
-    likelihood: CurveLikelihood,
-    best: Solution,
-    sd: np.ndarray,
-    point_sd: np.ndarray,
-) -> Bins:
+_Learning = _FromReplicates | _FromResiduals
+
+
+def _bins(averages: Averages, course: Course, sd: np.ndarray, point_sd: np.ndarray) -> Bins:
     """The bins of the means with the noise and the curve there."""
-    means = averages.means
-    fitted = best.fitted
+    means, fitted = averages.means, course.fitted
     return Bins(
         log_time=means.log_time,
-        log_tau=means.binned(means.log_tau(best.theta)),
+        log_tau=course.log_tau,
         condition=means.condition,
         sd=sd,
         point_sd=point_sd,
-        slope=likelihood.pace(best),
+        slope=course.slope,
         progress=(fitted - fitted.min()) / max(float(np.ptp(fitted)), 1e-300),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,6 +77,18 @@ def plot_residuals(fit: FitState, ax: Axes | None = None, by: str | None = None)
         _draw_windows(fit, ax, by)
     verdict = f"p = {fit.p_value:.2g}, misfit {100 * fit.misfit:.2g} %"
     ax.set(ylabel=f"{fit.curves.value} − curve", title=verdict)
+    return ax
+
+
+def plot_scores(rows: Sequence[tuple[str, float, float]], ax: Axes | None = None) -> Axes:
+    """Scores ± standard errors by name, on an axis that is linear near 0."""
+    ax = axes(ax)
+    names, scores, errors = zip(*reversed(rows), strict=True)
+    ax.axvline(0.0, color="0.7", lw=0.8)
+    ax.errorbar(scores, range(len(names)), xerr=errors, fmt="o", ms=4, color="0.2", lw=1)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_xscale("symlog", linthresh=10)
+    ax.set_xlabel("log likelihood of replicates left out, minus that of the best form")
     return ax
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jthermo.collapse.advice import Advice, advise
 from jthermo.collapse.fit_state import FitState
+from jthermo.collapse.other_form import worth_trying
 from jthermo.collapse.plot import plot_collapse, plot_profile, plot_region, plot_residuals
 from jthermo.collapse.regions import joint_region, joint_test, likelihood_profile
 from jthermo.collapse.result_types import TestResult
@@ -58,6 +59,14 @@ class CollapseFit(FitState):
         """What would narrow the intervals: replicates, a further value, later or denser records."""
         return advise(self)
 
+    def worth_trying(self) -> str | None:
+        """Where a collapse is refused: the form that would explain most of the misfit, if one does.
+
+        ``rescale`` if the misfit follows the value, ``correction`` if it fades along a control,
+        ``clock_window`` or two clocks if the law changes along τ.
+        """
+        return worth_trying(self)
+
     def summary(self) -> str:
         """The fit in a few lines of text."""
         lines = [self._law()]
@@ -70,6 +79,8 @@ class CollapseFit(FitState):
         lines += self._verdict_lines()
         for name in self.drift_p_values:
             lines += self._drift_lines(name)
+        if (form := self.worth_trying()) is not None:
+            lines.append(f"  worth trying: {form}")
         lines += [f"  note {note.code}: {note.message}" for note in self.notes]
         lines.append(
             "  p: how often curves that do collapse miss each other by as much; below "

@@ -55,7 +55,7 @@ class Scatter:
         own, model = self._own_degrees(rows), min(weights, settings.model_degrees)
         s = model / (model + own)
         # The replicates don't show what they all share.
-        shared = self.noise.common**2 * rows @ rows.T
+        shared = self.noise.shared_by_all(rows)
         return Spread(s * by_model + (1 - s) * (scores @ scores.T + shared), model + own)
 
     def _own_degrees(self, rows: np.ndarray) -> float:

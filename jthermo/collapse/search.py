@@ -16,6 +16,7 @@ from jthermo.collapse.noise_fit import (
     published,
     rough_variance,
     with_common_noise,
+    with_timing,
 )
 from jthermo.collapse.read import Curves
 from jthermo.collapse.settings import Settings
@@ -152,7 +153,11 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
     if averages.errors is not None:
         # Under independent published errors the basins are at their bottom, but for the tolerance.
         strict_noise, share = published(averages)
-        white = basins.likelihood.with_best_stiffness(best.theta)
+        white = basins.likelihood
+        if averages.log_step is not None:
+            strict_noise = with_timing(strict_noise, averages, white.pace(best))
+            white = replace(white, whiten=Whitener.of(strict_noise.covariances(share)))
+        white = white.with_best_stiffness(best.theta)
         best = white.minimise(white.solve(best.theta), bounds)
         strict = Optimum(
             white, best, basins.minima[1:], strict_noise, share, bounds, basins.variance

@@ -399,6 +399,20 @@ class Settings:
     # When an exponent is held, the others are fitted again within ± this of the best. Safe bound.
     refit_range: float = 10.0
 
+    # ---- comparison.py ---------------------------------------------------------------------------
+
+    # Places on log τ, as shares of the records, where a crossover may begin or end. Chosen.
+    crossover_places: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+
+    # ---- other_form.py ---------------------------------------------------------------------------
+
+    # Gain in log likelihood that a form worth trying must bring. Chosen: well above chance.
+    other_form_gain: float = 6.0
+    # Most χ² beyond chance that it may leave, as a share of what there was. Chosen.
+    other_form_misfit: float = 0.5
+    # Or what chance leaves, in standard errors of χ². Chosen.
+    other_form_errors: float = 2.0
+
     # ---- advice.py -------------------------------------------------------------------------------
 
     # Factor on the replicates. Derivation: four times as many halve the interval, unless noise is
@@ -424,6 +438,9 @@ class Settings:
     # Fewer records per curve than this are noted. Study: of 80 fits of a decay over 8 e-folds with
     # 4 or 5 records and several replicates, 95 % intervals missed 12; of 40 with 6 records, none.
     few_records: int = 6
+    # Shift of an exponent by half a step of a clock of whole numbers, in its standard errors, that
+    # is noted. Chosen.
+    coarse_clock_errors: float = 0.5
 
 
 DEFAULT = Settings()

@@ -6,6 +6,7 @@ python scripts/collapse_study --draws 5 --salt 1 --rivals
 python scripts/collapse_study --draws 40 --salt 1 --powers
 python scripts/collapse_study --draws 20 --salt 1 --forms
 python scripts/collapse_study --draws 21 --salt 1 --minima
+python scripts/collapse_study --draws 20 --salt 1 --compare
 python scripts/collapse_study --draws 4 --salt 1 --perturb
 python scripts/collapse_study --published FOLDER
 """
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo.collapse import fit_collapse
 from scripts.collapse_study import perturb, published
+from scripts.collapse_study.choices import CHOICES, tally
 from scripts.collapse_study.families import FAMILIES
 from scripts.collapse_study.forms import FORMS, lost
 from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
@@ -34,7 +36,7 @@ ONE_CONTROL = [
 ]
 
 
-def compare(families: list[str], draws: int, salt: int) -> None:
+def rivals(families: list[str], draws: int, salt: int) -> None:
     """One row per fitter, over the families of one control whose bound is known."""
     columns = ("cover", "worst", "score", "rmse", "crash", "ms")
     print(f"{'fitter':<12}" + "".join(f"{column:>7}" for column in columns))
@@ -105,7 +107,7 @@ def main() -> None:
     parser.add_argument(
         "--families",
         nargs="*",
-        choices=[*FAMILIES, *FORMS],
+        choices=[*FAMILIES, *FORMS, *CHOICES],
         metavar="NAME",
         help="all by default, or with --perturb one of each kind: " + ", ".join(FAMILIES),
     )
@@ -115,6 +117,9 @@ def main() -> None:
     )
     parser.add_argument("--rivals", action="store_true", help="compare with the quality S")
     parser.add_argument("--powers", action="store_true", help="fit the power of a correction")
+    parser.add_argument(
+        "--compare", action="store_true", help="which of several forms do the data obey?"
+    )
     parser.add_argument(
         "--perturb", action="store_true", help="halve and double every setting; resumable"
     )
@@ -138,10 +143,13 @@ def main() -> None:
             print(line, flush=True)
     elif args.powers:
         correction_powers(args.draws, args.salt)
+    elif args.compare:
+        for line in tally(args.families or list(CHOICES), args.draws, args.salt):
+            print(line, flush=True)
     elif args.minima:
         lost_minima(args.draws, args.salt)
     elif args.rivals:
-        compare([name for name in families if name in ONE_CONTROL], args.draws, args.salt)
+        rivals([name for name in families if name in ONE_CONTROL], args.draws, args.salt)
     elif args.perturb:
         chosen = args.families or list(perturb.REPRESENTATIVE)
         perturb.run(args.lines, chosen, args.draws, args.salt)

@@ -365,3 +365,26 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
         verbs.main(["fit", str(tmp_path / "junk.parquet"), "--value", "value", "--controls", "c"])
     assert stopped.value.code == 2
     assert "pip install pyarrow" in capsys.readouterr().err
+
+
+def test_exponents_that_are_all_held_are_judged_too():
+    rng, times = np.random.default_rng(0), np.geomspace(0.02, 50, 40)
+    frames = [
+        pd.DataFrame(
+            {
+                "L": size,
+                "seed": f"{size}-{r}",
+                "step": times,
+                "value": 1 / (1 + times * size) + 0.02 * rng.standard_normal(40),
+            }
+        )
+        for size in (1.0, 2.0, 4.0)
+        for r in range(5)
+    ]
+    table = pd.concat(frames)
+    assert fit_collapse(table, ["L"], fixed={"L": 1}).collapsed is True
+    assert fit_collapse(table, ["L"], fixed={"L": 0.6}).collapsed is False
+    # So far apart, nothing is compared.
+    apart = fit_collapse(table, ["L"], fixed={"L": 30})
+    assert apart.collapsed is None
+    assert "poor_overlap" in {note.code for note in apart.notes}
