@@ -10,6 +10,7 @@ from scipy import stats
 
 from jthermo.cli import verbs
 from jthermo.collapse import fit_collapse
+from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
 from tests.collapse.test_options import SIZES, sized
 
 CONFIDENCES = (0.5, 0.68, 0.9, 0.95, 0.99)
@@ -145,3 +146,24 @@ def test_the_misfit_is_the_distance_of_the_curves_beyond_their_noise():
     # root mean square of −1, 0 and 1 steps, as a share of the range of the values
     height = np.ptp(1 / (1 + TIMES / 30)) + 2 * step
     assert apart.misfit == pytest.approx(step * np.sqrt(2 / 3) / height, rel=0.15)
+
+
+def test_controls_that_vary_almost_together_cost_no_more_than_the_bound_says():
+    """Two exponents on a ridge: each alone is hardly known, and the interval says how hardly."""
+    rng, logs = np.random.default_rng(3), np.linspace(0, 2, 4)
+    together = np.stack([logs, 0.9 * logs + 0.05 * np.array([1, -1, -1, 1])], axis=1)
+    exponents, length = np.array([1.0, -0.5]), 7.0
+    plan = Planted(
+        curve=random_curve(rng, (together @ exponents).mean() + length / 2, length),
+        exponents=exponents,
+        log_controls=together,
+        log_times=(np.linspace(0, length, 60),) * 4,
+        num_replicates=(8,) * 4,
+        noise=PlantedNoise(point=0.02),
+        names=("rate", "size"),
+    )
+    fit = fit_collapse(plan.table(rng), plan.names)
+    for name, truth, bound in zip(plan.names, exponents, plan.bound(), strict=True):
+        exponent = fit.exponents[name]
+        assert exponent.low < truth < exponent.high
+        assert 0.6 < (exponent.high - exponent.low) / (2 * 1.96 * bound) < 1.5
