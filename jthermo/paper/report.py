@@ -19,14 +19,8 @@ from jthermo.errors import InputError
 from jthermo.figures import templates
 from jthermo.figures.svg import for_page
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder, verdicts
-from jthermo.paper.reproduce import (
-    SCALES,
-    description,
-    experiments,
-    load,
-    sweep_of,
-    tested,
-)
+from jthermo.paper.listing import experiments
+from jthermo.paper.reproduce import SCALES, description, load, sweep_of, tested
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
 
@@ -283,6 +277,7 @@ def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> d
     return {
         "id": claim,
         "text": claims.CLAIMS[claim],
+        "reason": claims.REASONS.get(claim, ""),
         "parts": parts,
         "absent": absent,
         "before": before,
