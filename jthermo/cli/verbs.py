@@ -405,17 +405,13 @@ def report(
 
 def list_experiments() -> None:
     """List the experiments that come with jthermo."""
-    from jthermo.paper.listing import listed
+    from jthermo.paper.reproduce import description, experiments, load
 
-    def count(name: str) -> int | None:
-        # imported only for a changed experiment, because it loads JAX
-        from jthermo.paper.reproduce import num_runs
-
-        return num_runs(name)
-
-    for name, num_runs, title in listed(count):
-        runs = "    no nets" if num_runs is None else f"{num_runs:>6,} runs"
-        print(f"{name:<19} {runs}  {title}")
+    for name in experiments():
+        module = load(name)
+        runs = f"{module.SWEEP.num_runs:>6,} runs" if hasattr(module, "SWEEP") else "    no nets"
+        title = description(module).partition("\n\n")[0]
+        print(f"{name:<15} {runs}  {title}")
 
 
 def doctor(results: Path = Path("results")) -> None:

@@ -19,8 +19,14 @@ from jthermo.errors import InputError
 from jthermo.figures import templates
 from jthermo.figures.svg import for_page
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder, verdicts
-from jthermo.paper.listing import experiments
-from jthermo.paper.reproduce import SCALES, description, load, sweep_of, tested
+from jthermo.paper.reproduce import (
+    SCALES,
+    description,
+    experiments,
+    load,
+    sweep_of,
+    tested,
+)
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
 

@@ -19,7 +19,6 @@ import numpy as np
 from jthermo.errors import InputError, MissingData, StorageError, file_path
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
-from jthermo.paper.listing import experiments
 from jthermo.results.atomic import writing
 from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
@@ -33,6 +32,15 @@ if TYPE_CHECKING:
 SCALES = ("small", "paper")
 # Module names of the files loaded here: these may be loaded again, other imported names may not.
 _LOADED: set[str] = set()
+
+
+def experiments() -> dict[str, Path]:
+    """The file of each experiment by name, from ``experiments/`` in a clone or from the wheel."""
+    package = Path(__file__).parents[1]
+    folder = next(
+        f for f in (package.parent / "experiments", package / "_experiments") if f.is_dir()
+    )
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def load(target: str) -> ModuleType:
@@ -197,16 +205,6 @@ def _identity(name: str, scale: str) -> dict[str, str]:
     ).hexdigest()
     module = load(name)
     return {"sweep_id": _sweep(module, scale).id if hasattr(module, "SWEEP") else "", "code": code}
-
-
-def num_runs(name: str) -> int | None:
-    """The number of runs of an experiment; None if it trains no nets.
-
-    >>> num_runs("fig3_4")
-    3072
-    """
-    sweep = getattr(load(name), "SWEEP", None)
-    return None if sweep is None else sweep.num_runs
 
 
 def description(module: ModuleType) -> str:
