@@ -19,6 +19,7 @@ _MODULES = {
     "errors": "errors",
     "figures": "figures",
     "gradients": "observables.gradient_moments",
+    "losses": "update_rule.losses",
     "models": "models",
     "noise": "update_rule.residual_noise",
     "observables": "observables",

@@ -38,6 +38,8 @@ notebook = user_file.import_file(ROOT / "scripts" / "notebook.py", "notebook_scr
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys, request):
     monkeypatch.chdir(tmp_path)
+    # Tables that belong to a page are read from the repository.
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     # Pages and the experiments they name are users' code, which may promote ranks.
     stack = contextlib.ExitStack()
     stack.enter_context(jax.numpy_rank_promotion("allow"))

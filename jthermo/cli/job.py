@@ -103,7 +103,7 @@ def render(
     >>> [line for line in text.splitlines() if "array=" in line or "partition=" in line]
     ['#SBATCH --array=0-3', '#SBATCH --partition=gpu']
     """
-    from jthermo.paper.reproduce import experiments
+    from jthermo.paper.catalogue import experiments
 
     if kind not in TEMPLATES:
         raise InputError("kind", kind, f"use one of {', '.join(TEMPLATES)}")

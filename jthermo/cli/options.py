@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,8 @@ TOKEN = re.compile(r"[A-Za-z0-9._:/@+=,-]+")
 TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-5][0-9]):([0-5][0-9])")
 # Largest number of seeds on a command line.
 MOST_SEEDS = 10_000_000
+# Suffixes of text tables.
+TEXT = (".csv", ".tsv", ".dat", ".txt")
 
 Target = Annotated[
     Positional[str],
@@ -46,7 +48,7 @@ class Overrides:
     noise: str | None = None
     """residual noise: full, unbiased or label_averaged."""
     loss: str | None = None
-    """loss: auto, bce, softmax or squared."""
+    """loss: auto, or the name of a loss such as bce, softmax, squared or hinge."""
     set: tuple[str, ...] = ()
     """any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 num_steps.value=5."""
     scale: Literal["paper", "small"] = "paper"
@@ -149,6 +151,65 @@ class Execution:
 
 
 How = OmitArgPrefixes[Execution]
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """The data and the scaling law to fit, (value − v₀) = Π c^q·F(τ) with τ = (t − t_c)·Π c^p."""
+
+    controls: tuple[str, ...] = ("learning_rate", "batch_size")
+    """controls c, each with an exponent p; of a results folder, those with several values."""
+    time: str = "step"
+    """column of t."""
+    replicate: str = "seed"
+    """column that numbers the replicates; "none" if each curve was recorded once."""
+    columns: tuple[str, ...] = ()
+    """names of the columns of a table whose file has no names."""
+    where: tuple[str, ...] = ()
+    """use only the runs or rows with NAME=VALUE, such as model.init=torch."""
+    window: tuple[float, float] | None = None
+    """first and last t to use."""
+    fixed: tuple[str, ...] = ()
+    """exponents to hold at a value, as NAME=POWER, such as batch_size=-1."""
+    rescale: tuple[str, ...] = ()
+    """controls that also scale the value, as value = c^q·F(τ)."""
+    correction: tuple[str, ...] = ()
+    """corrections as NAME=POWER, with τ = t·c^p·exp(a·(c/c₀)^POWER); NAME=LOW:HIGH fits it."""
+    error: str | None = None
+    """column of published standard errors; without replicates they are the noise."""
+    critical_point: str | None = None
+    """t_c, or LOW:HIGH to fit it."""
+    branches: int = 1
+    """1 if the curve is smooth through t_c, 2 for another curve on either side."""
+    offset: str | None = None
+    """v₀, or LOW:HIGH to fit it together with rescale."""
+    scale: Literal["linear", "log"] = "linear"
+    """log for noise in proportion to the value."""
+    clock_window: tuple[float, float] | None = None
+    """first and last τ to use, with the exponents given as fixed."""
+    confidence: float = 0.95
+    """confidence level of the intervals."""
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of :func:`jthermo.fit_collapse`, except the data, controls and value."""
+        names = ("time", "window", "rescale", "error", "branches", "scale", "clock_window")
+        return {
+            **{name: getattr(self, name) for name in (*names, "confidence")},
+            "replicate": replicate_column(self.replicate),
+            "fixed": powers("fixed", self.fixed),
+            "correction": powers("correction", self.correction),
+            "critical_point": number_or_range("critical_point", self.critical_point),
+            "offset": number_or_range("offset", self.offset),
+        }
+
+    def table(self, path: Path, values: Sequence[str]) -> Any:
+        """The rows of a table that are fitted, with its columns named as the options name them."""
+        optional = [name for name in (replicate_column(self.replicate), self.error) if name]
+        names = (*self.controls, self.time, *optional, *values)
+        return read_table(path, self.where, names, self.columns)
+
+
+Law = OmitArgPrefixes[ScalingLaw]
 
 
 @dataclass(frozen=True)
@@ -297,47 +358,110 @@ def is_table(path: Path) -> bool:
     return path.is_file() or (bool(path.suffix) and not path.is_dir())
 
 
-def read_table(path: Path, where: tuple[str, ...] = ()) -> Any:
+def read_table(
+    path: Path,
+    where: Sequence[str] = (),
+    names: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> Any:
     """The rows of a text or parquet file with every ``"column=value"``, as a pandas table.
 
-    A text file has its columns named in the first line, separated by commas, semicolons, tabs or
-    spaces. Lines that begin with # are comments. It may be compressed (.gz).
+    A text file is separated by commas, semicolons, tabs or spaces. Lines that begin with # are
+    comments. It may be compressed (.gz).
+
+    Args:
+        path: .csv, .tsv, .dat, .txt or .parquet file.
+        where: rows to keep.
+        names: columns that will be used; a unit after a name in the file may be omitted here.
+        columns: names of all columns, for a text file without names.
     """
     import pandas as pd
 
-    readers: dict[str, Callable[[Path], Any]] = {".parquet": pd.read_parquet}
-    readers |= dict.fromkeys((".csv", ".tsv", ".dat"), _read_text)
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind not in readers:
-        remedy = "give a .csv, .tsv, .dat or .parquet file, or a results folder"
+    if kind not in (".parquet", *TEXT):
+        remedy = f"give a {', '.join(TEXT)} or .parquet file, or a results folder"
         raise InputError("table", str(path), remedy)
     if not path.is_file():
         raise InputError("table", str(path), "no such file; check the path")
     try:
-        table = readers[kind](path)
+        table = pd.read_parquet(path) if kind == ".parquet" else _read_text(path, columns)
     except ImportError:
         remedy = "parquet needs pyarrow; pip install pyarrow, or export the table as CSV"
         raise InputError("table", str(path), remedy) from None
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         raise InputError(
             "table", str(path), f"can't be read ({' '.join(str(error).split())})"
         ) from None
+    selected = [text.partition("=")[0] for text in where]
+    table = table.rename(columns=_with_units(table.columns, (*names, *selected)))
     for text in where:
         table = _rows(table, text)
     return table
 
 
-def _read_text(path: Path) -> Any:
-    """A table of columns that the header separates by commas, semicolons, tabs, or else spaces."""
+def _read_text(path: Path, columns: Sequence[str]) -> Any:
+    """A table of columns that its first line separates by commas, semicolons, tabs or spaces."""
     import pandas as pd
 
     open_ = gzip.open if path.suffix == ".gz" else open
-    with open_(path, "rt", encoding="utf-8") as file:
-        lines = [line for line in file if line.strip() and not line.startswith("#")]
-    header = lines[0].strip() if lines else ""
-    spaced = r"\s+" if len(header.split()) > 1 else ","
-    separator = next((mark for mark in (",", ";", "\t") if mark in header), spaced)
-    return pd.read_csv(io.StringIO("".join(lines)), sep=separator, skipinitialspace=True)
+    with open_(path, "rt", encoding="utf-8-sig") as file:
+        whole = [line.strip() for line in file]
+    lines = [line for line in whole if line and not line.startswith("#")]
+    first = lines[0] if lines else ""
+    spaced = r"\s+" if len(first.split()) > 1 else ","
+    separator = next((mark for mark in (",", ";", "\t") if mark in first), spaced)
+
+    def cells(line: str) -> list[str]:
+        return [cell.strip() for cell in re.split(separator, line)]
+
+    if lines and separator == spaced:
+        # A unit belongs to the name before it: T [K].
+        lines[0] = re.sub(r"\s+(?=[\[(])", "", first)
+    names = list(columns)
+    if not names and lines and all(map(_is_number, cells(first))):
+        # As NumPy and gnuplot write it, a comment above the numbers holds the names.
+        comments = [cells(line.strip("# ")) for line in whole[: whole.index(first)]]
+        fitting = [words for words in comments if len(words) == len(cells(first))]
+        if not fitting:
+            remedy = "names no columns; give them, such as --columns L T value error"
+            raise InputError("table", str(path), remedy)
+        names = fitting[-1]
+    elif not names and len(lines) > 2 and not any(map(_is_number, cells(lines[1]))):
+        # A line of units.
+        del lines[1]
+    if columns and len(names) != len(cells(first)):
+        remedy = f"the file has {len(cells(first))} columns; name each of them"
+        raise InputError("columns", " ".join(columns), remedy)
+    body = "\n".join(lines)
+    return pd.read_csv(
+        io.StringIO(body),
+        sep=separator,
+        skipinitialspace=True,
+        names=names or None,
+        header=None if names else 0,
+        decimal="," if separator == ";" and "," in body else ".",
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _with_units(columns: Iterable[Any], names: Sequence[str]) -> dict[str, str]:
+    """For each name that is no column: the column that has this name with a unit, T [K] or T/K."""
+    known = list(map(str, columns))
+    bare = [re.sub(r"\s*([\[(].*[\])]|/.*)$", "", name) for name in known]
+    return {
+        known[bare.index(name)]: name
+        for name in names
+        if name not in known and bare.count(name) == 1
+    }
 
 
 def _rows(table: Any, text: str) -> Any:

@@ -25,13 +25,10 @@ from jthermo.cli.launch import launch
 from jthermo.cli.options import (
     Changes,
     How,
+    Law,
     Source,
     Target,
     is_table,
-    number_or_range,
-    powers,
-    read_table,
-    replicate_column,
 )
 from jthermo.errors import InputError, Interrupted, StorageError
 
@@ -139,48 +136,19 @@ def status(directory: Directory, /) -> None:
 def fit(
     target: Source,
     /,
+    law: Law,
     value: str = "activation_rate",
-    controls: tuple[str, ...] = ("learning_rate", "batch_size"),
-    time: str = "step",
-    replicate: str = "seed",
-    where: tuple[str, ...] = (),
-    window: tuple[float, float] | None = None,
-    fixed: tuple[str, ...] = (),
-    rescale: tuple[str, ...] = (),
-    correction: tuple[str, ...] = (),
-    error: str | None = None,
-    critical_point: str | None = None,
-    branches: int = 1,
-    offset: str | None = None,
-    scale: Literal["linear", "log"] = "linear",
-    clock_window: tuple[float, float] | None = None,
-    confidence: float = 0.95,
     advice: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Fit the exponents of τ = t·Π control^p by data collapse.
+    """Fit the exponents of a scaling law by data collapse.
+
+    In a results folder, the values of any other swept axis are fitted separately.
 
     Args:
         target: results folder or table.
+        law: the scaling law.
         value: variable of the results folder, or column of the table, to fit.
-        controls: controls c, each with an exponent p. In a results folder, controls with a single
-            value are left out.
-        time: column of t.
-        replicate: column that numbers the replicates; "none" if each curve was recorded once.
-        where: use only the runs or rows with NAME=VALUE, such as model.init=torch. In a results
-            folder, the values of any other swept axis are fitted separately.
-        window: first and last t to use.
-        fixed: exponents to hold at a value, as NAME=POWER, such as batch_size=-1.
-        rescale: controls that also scale the value, as value = c^q·F(τ).
-        correction: corrections as NAME=POWER, with τ = t·c^p·exp(a·(c/c₀)^POWER); use
-            NAME=LOW:HIGH to fit the power.
-        error: column of published standard errors; without replicates they are the noise.
-        critical_point: t_c of τ = (t − t_c)·Π control^p, or LOW:HIGH to fit it.
-        branches: 1 if the curve is smooth through t_c, 2 for another curve on either side.
-        offset: v₀ of value − v₀ = c^q·F(τ), or LOW:HIGH to fit it together with rescale.
-        scale: "log" for noise in proportion to the value.
-        clock_window: first and last τ to use, with the exponents given as fixed.
-        confidence: confidence level of the intervals.
         advice: also print what would narrow the intervals, such as more replicates, more control
             values, or later or denser records.
         as_json: print JSON instead of text.
@@ -190,26 +158,13 @@ def fit(
     from jthermo.results.reading import open_results
     from jthermo.results.tables import axes_of, select, variable
 
-    options: dict[str, Any] = {
-        "time": time,
-        "replicate": replicate_column(replicate),
-        "window": window,
-        "fixed": powers("fixed", fixed),
-        "rescale": rescale,
-        "correction": powers("correction", correction),
-        "error": error,
-        "critical_point": number_or_range("critical_point", critical_point),
-        "branches": branches,
-        "offset": number_or_range("offset", offset),
-        "scale": scale,
-        "clock_window": clock_window,
-        "confidence": confidence,
-    }
+    options, controls = law.options(), law.controls
     fits: list[tuple[dict[str, Any], Any]]
     if is_table(target):
-        fits = [({}, fit_collapse(read_table(target, where), controls, value=value, **options))]
+        table = law.table(target, [value])
+        fits = [({}, fit_collapse(table, controls, value=value, **options))]
     else:
-        ds = select(open_results(target), where)
+        ds = select(open_results(target), law.where)
         for control in controls:
             if control not in (axes := axes_of(ds)):
                 remedy = f"is no swept axis; choose from {', '.join(axes)}"
@@ -263,46 +218,25 @@ def plot(
 
 
 def explore(
-    target: Source,
-    /,
-    value: tuple[str, ...] = (),
-    controls: tuple[str, ...] = ("learning_rate", "batch_size"),
-    time: str = "step",
-    replicate: str = "seed",
-    where: tuple[str, ...] = (),
-    window: tuple[float, float] | None = None,
-    out: Path | None = None,
+    target: Source, /, law: Law, value: tuple[str, ...] = (), out: Path | None = None
 ) -> None:
     """Write an HTML page that redraws the curves as you move a slider for each exponent.
 
     Args:
         target: results folder or table.
+        law: the scaling law, whose numbers have sliders.
         value: observables to choose from on the page, or columns of the table; by default all
             observables of the results folder.
-        controls: controls, each with a slider. Controls with a single value are left out.
-        time: column of t.
-        replicate: column that numbers the replicates; "none" if each curve was recorded once.
-        where: use only the runs or rows with NAME=VALUE.
-        window: first and last t to use.
         out: HTML file; by default explore.html in the results folder or next to the table.
     """
     from jthermo.figures.explore import explore
     from jthermo.results.reading import open_results
     from jthermo.results.tables import select
 
-    data = read_table(target, where) if is_table(target) else select(open_results(target), where)
+    table = is_table(target)
+    data = law.table(target, value) if table else select(open_results(target), law.where)
     path = out or (target.parent if target.is_file() else target) / "explore.html"
-    column = replicate_column(replicate)
-    summary = explore(
-        data,
-        path,
-        controls,
-        value=value,
-        time=time,
-        replicate=column,
-        window=window,
-        title=str(target),
-    )
+    summary = explore(data, path, law.controls, value=value, title=str(target), **law.options())
     print(f"{summary}\n{path}")
 
 
@@ -404,14 +338,12 @@ def report(
 
 
 def list_experiments() -> None:
-    """List the experiments that come with jthermo."""
-    from jthermo.paper.reproduce import description, experiments, load
+    """List the experiments that come with jthermo; `jthermo plan NAME` counts their runs."""
+    from jthermo.paper.catalogue import experiments, title
 
-    for name in experiments():
-        module = load(name)
-        runs = f"{module.SWEEP.num_runs:>6,} runs" if hasattr(module, "SWEEP") else "    no nets"
-        title = description(module).partition("\n\n")[0]
-        print(f"{name:<15} {runs}  {title}")
+    known = experiments()
+    for name, path in known.items():
+        print(f"{name:<{max(map(len, known))}} {title(path)}")
 
 
 def doctor(results: Path = Path("results")) -> None:

@@ -90,6 +90,13 @@ class InMemory(Source):
         index = jax.random.randint(key_index, (size,), 0, number, jnp.int32)
         return self.rows(held, index, dataset, key_fresh, test)
 
+    def whole(
+        self, held: Mapping[str, Array], key: Array, dataset: Array, test: bool = False
+    ) -> tuple[Array, Array]:
+        """All examples of the training or test split; see :meth:`Source.whole`."""
+        number = held["x_test"].shape[0] if test else self.size(held)
+        return self.rows(held, jnp.arange(number), dataset, key, test)
+
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:
         """`size` training examples drawn with replacement from the arrays on the host."""
         arrays: Any = self.load().arrays

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -125,6 +126,22 @@ class Source:
         del held
         x, y = jax.vmap(lambda i: self.draw(streams.example_key(dataset, i), 1))(index)
         return x[:, 0], self.step_labels(y[:, 0], fresh)
+
+    def whole(
+        self, held: Mapping[str, Array], key: Array, dataset: Array, test: bool = False
+    ) -> tuple[Array, Array]:
+        """All examples of the finite set with its labels, or of the test split.
+
+        Args:
+            held: the arrays of :meth:`load` on the device.
+            key: the key of a record, from which redrawn labels are drawn.
+            dataset: the key of the seed's data set.
+            test: return the test split.
+        """
+        del held, key, test
+        keys = jax.vmap(streams.example_key, (None, 0))(dataset, jnp.arange(self.num_samples))
+        x, y = jax.vmap(lambda example: self.draw(example, 1))(keys)
+        return x[:, 0], y[:, 0]
 
     def probe(
         self, held: Mapping[str, Array], key: Array, dataset: Array, size: int, test: bool = False

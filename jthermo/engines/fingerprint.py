@@ -19,9 +19,9 @@ from jax import Array
 
 from jthermo.data.source import Source
 from jthermo.engines import run_state, xla
-from jthermo.engines.batches import draw_batch, epoch_order
+from jthermo.engines.batches import draw_batch, draw_probe, epoch_order
 from jthermo.engines.program_digest import digest, digest_of_arrays
-from jthermo.engines.step_program import HeldArrays, Program, Run, source_of, split
+from jthermo.engines.step_program import HeldArrays, Program, Run, bound, source_of, split
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
 from jthermo.randomness.streams import dataset_key, record_keys, streams
@@ -109,7 +109,7 @@ def _parts(program: Program, model: Model, hyper: tuple[str, ...]) -> Parts:
     """Digests of the data, the step and the observables of a group."""
     run, count, held = _run(hyper), jax.ShapeDtypeStruct((), jnp.int32), program.data.abstract()
     # an epoch of a single example has no batch of two
-    if program.data.size(held) == 1:
+    if program.data.size(held) == 1 and not program.full_batch:
         program = dataclasses.replace(program, batch_size=1)
 
     def of(function: Callable[..., Any], *shapes: Any) -> str:
@@ -131,10 +131,9 @@ def _examples(program: Program, run: Run, t: Array, held: HeldArrays) -> tuple[A
     """The batch of step t, and the probes from the training and the test split for a record."""
     keys, seen, dataset = streams(run), record_keys(run, t), dataset_key(run)
     batch = draw_batch(program, held, run, keys, epoch_order(program, held, keys, t), t)
-    data, size = source_of(program, run), program.probe_size
-    probes = [data.probe(held, seen.probe, dataset, size)]
-    if data.has_test:
-        probes.append(data.probe(held, seen.test, dataset, size, test=True))
+    probes = [draw_probe(program, held, run, seen.probe, dataset)]
+    if program.data.has_test:
+        probes.append(draw_probe(program, held, run, seen.test, dataset, test=True))
     return batch, probes
 
 
@@ -148,9 +147,12 @@ def _measured(
 ) -> dict[str, Array]:
     """An observable with given probes."""
     data, key, ((x, y), *test) = source_of(program, run), record_keys(run, t).estimate, probes
-    settings = (data, program.loss, run.learning_rate, program.batch_size)
+    loss = bound(program.loss, "loss", run)
+    settings = (data, loss, run.learning_rate, program.batch_size)
     return observable(
-        program.model, params, Probe(x, y, *settings, test[0] if test else None, key, t)
+        program.model,
+        params,
+        Probe(x, y, *settings, test[0] if test else None, key, t, program.whole_probe),
     )
 
 

@@ -15,10 +15,11 @@ from jthermo.data.source import Source
 from jthermo.models import Model
 from jthermo.observables import Observable
 from jthermo.randomness.streams import dataset_key
-from jthermo.sweep.record import Record
+from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.spec_value import float_fields
 from jthermo.sweep.sweep import Sweep
+from jthermo.update_rule.losses import Loss
 from jthermo.update_rule.optimizer import Optimizer
 
 # Arrays of a data set in memory, shared by all runs; empty for other sources.
@@ -29,7 +30,7 @@ HeldArrays = Mapping[str, Any]
 class Program:
     """The static part of a run's configuration; runs with equal programs share compiled code.
 
-    The floats of data, noise and optimizer are zero here; each run supplies its own, see
+    The floats of data, noise, optimizer and loss are zero here; each run supplies its own, see
     :func:`split`.
     """
 
@@ -37,11 +38,13 @@ class Program:
     data: Any
     noise: Any
     optimizer: Optimizer
-    loss: str
+    loss: Loss
     batch_size: int
     observables: tuple[Observable, ...]
     probe_size: int
     engine: str = "xla"
+    full_batch: bool = False
+    whole_probe: bool = False
 
 
 class Run(NamedTuple):
@@ -49,10 +52,11 @@ class Run(NamedTuple):
 
     Attributes:
         seed: () uint32.
-        stream: () uint32, hash of the run's configuration; 0 if the runs of a sweep share their
-            data.
+        stream: () uint32, hash of the run's configuration; if the runs of a sweep share their data,
+            0 or the hash of the data_seed.
         learning_rate: () float32, η.
-        hyper: () float32 by dotted name: every float of data, noise, optimizer and model.init.
+        hyper: () float32 by dotted name: every float of data, noise, optimizer, loss and
+            model.init.
     """
 
     seed: Any
@@ -65,15 +69,28 @@ def split(
     config: RunConfig, record: Record, engine: str = "xla"
 ) -> tuple[Program, dict[str, float]]:
     """The static part of a configuration, and its traced floats by dotted name."""
-    parts = {"data": config.data, "noise": config.noise, "optimizer": config.optimizer}
+    parts = {
+        "data": config.data,
+        "noise": config.noise,
+        "optimizer": config.optimizer,
+        "loss": config.loss,
+    }
     hyper = {
         f"{part}.{k}": v for part, value in parts.items() for k, v in float_fields(value).items()
     }
     hyper |= {f"model.{k}": v for k, v in config.model.init_floats.items()}
-    data, noise, optimizer = (_bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values())
+    data, noise, optimizer, loss = (
+        _bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values()
+    )
     model = config.model.step_model()
-    static = (model, data, noise, optimizer, config.loss, config.batch_size)
-    return Program(*static, record.observables, record.probe_size, engine), hyper
+    static = (model, data, noise, optimizer, loss, config.batch_size)
+    whole = record.probe_size == WHOLE_SET
+    probe_size = config.data.size(config.data.abstract()) if whole else record.probe_size
+    assert isinstance(probe_size, int)
+    program = Program(
+        *static, record.observables, probe_size, engine, config.full_batch, whole_probe=whole
+    )
+    return program, hyper
 
 
 def starting_model(model: Model) -> Model:

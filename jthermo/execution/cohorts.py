@@ -255,7 +255,7 @@ def _cohort(
     filled = np.array([lanes + lanes[:1] * (width - len(lanes)) for lanes in blocks])
     real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
     configs, seeds = [m.config for m in members], np.array([m.seed for m in members])
-    streams = np.array([0 if common_data else c.stream for c in configs])
+    streams = np.array([c.common_stream if common_data else c.stream for c in configs])
     runs = step_program.as_runs(configs, [m.hyper for m in members], seeds, streams)
     key = np.array([m.key for m in members])
     return Cohort(program, model, width, key, runs, steps, filled, real, progress)

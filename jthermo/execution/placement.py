@@ -169,7 +169,7 @@ def programs(program: step_program.Program, placement: Placement) -> Programs:
     data = program.data
     held = _held(data.load(), placement)
     # The update does not depend on the observables, so programs that differ in them share it.
-    update = replace(program, observables=(), probe_size=0)
+    update = replace(program, observables=(), probe_size=0, whole_probe=False)
     return Programs(
         Bound(_advance(update, placement), held), Bound(_observe(program, placement), held)
     )

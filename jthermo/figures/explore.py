@@ -1,7 +1,7 @@
-"""The page of `jthermo explore`: sliders for the exponents that rescale the curves. No JAX here.
+"""The page of `jthermo explore`: sliders for the numbers of the scaling law. No JAX here.
 
 The page draws the curves that the fit used. The loss below each slider is the objective that the
-fit minimised; the browser (``pages/explore.js``) evaluates it at the exponents of the sliders.
+fit minimised; the browser (``pages/explore.js``) evaluates it at the numbers of the sliders.
 """
 
 from __future__ import annotations
@@ -39,8 +39,14 @@ MOST_NUMBERS = 200_000
 MOST_IN_ALL = 600_000
 # An observable with more numbers per record, such as one per unit, is shown only if it is named.
 MOST_COLUMNS = 8
-# A slider covers exponents from −3 to 3, or more if the fitted exponent lies outside.
+# A slider covers exponents of the time from −3 to 3, or more if the fitted exponent lies outside.
+# Those of the value, and of distances from a critical point, are near the fitted one: it covers one
+# unit on either side.
 REACH = 3.0
+# A slider of a critical point or an offset has at least this many steps.
+STEPS = 400
+# An exponent whose interval is narrower than this moves by thousandths instead of hundredths.
+NARROW = 0.02
 # The clocks to choose from: the exponent of each control.
 CLOCKS: dict[str, dict[str, float]] = {
     "t": {},
@@ -58,6 +64,31 @@ class Candidate(NamedTuple):
     choice: str
     curves: Any
     controls: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number of the scaling law that has a slider.
+
+    Attributes:
+        name: among the exponents of the fit.
+        label: of the slider.
+        kind: "shift" of log τ, "height" of the log value, "critical_point" or "offset".
+        column: what one unit adds to the shift or the height of each condition, (K,).
+        control: index of the control whose exponent it is.
+        correction: what the amplitude of a correction multiplies, as text.
+        reach: ends of the slider.
+        step: of the slider.
+    """
+
+    name: str
+    label: str
+    kind: str
+    column: np.ndarray
+    control: int | None
+    correction: str | None
+    reach: tuple[float, float]
+    step: float
 
 
 @dataclass(frozen=True)
@@ -81,11 +112,10 @@ def explore(
     *,
     value: Sequence[str] = (),
     time: str = "step",
-    replicate: str | None = "seed",
-    window: tuple[float, float] | None = None,
     title: str = "Explore the collapse",
+    **options: Any,
 ) -> str:
-    """Write a page with a slider for the exponent p of every control in τ = t·Π controlᵖ.
+    """Write a page with a slider for every number of (value − v₀) = Π c^q·F((t − t_c)·Π c^p).
 
     The page works without a network connection.
 
@@ -96,10 +126,9 @@ def explore(
         value: observables to choose from on the page; for a table, names of its columns. By default
             all observables of the results.
         time: name of t.
-        replicate: name of the column that numbers the replicates; None if each curve was recorded
-            once.
-        window: (low, high), the times to use; all by default.
         title: heading of the page.
+        options: further arguments of :func:`fit_collapse`, such as `replicate`, `error`,
+            `critical_point` and `rescale`.
 
     Returns:
         A description of the page: a line with the number of curves, and a line for each observable
@@ -124,19 +153,18 @@ def explore(
 
     controls, value = ((names,) if isinstance(names, str) else names for names in (controls, value))
     candidates, omitted = _candidates(data, controls, value)
-    views = []
+    views: list[View] = []
     for label, choice, curves, several in candidates:
         try:
-            fit = fit_collapse(
-                curves, several, value=label, time=time, replicate=replicate, window=window
-            )
+            fit = fit_collapse(curves, several, value=label, time=time, **options)
         except InputError as error:
             omitted.append(f"{label}{choice and f' for {choice}'} is omitted: {error}")
             continue
-        if fit.curves.clock.signed:
-            omitted.append(f"{label} is omitted: the page draws times > 0 only; drop the others")
-        else:
-            views.append(View(label, choice, fit))
+        if views and _labels(fit) != _labels(views[0].fit):
+            named = f"{label}{choice and f' for {choice}'}"
+            omitted.append(f"{named} is omitted: its fit has other numbers than the first")
+            continue
+        views.append(View(label, choice, fit))
     if not views:
         raise InputError(
             "value", ", ".join(value) or "all", "nothing can be fitted: " + "; ".join(omitted)
@@ -150,19 +178,22 @@ def explore(
     most = min(MOST_RUNS, room // sum(_longest(view) for view in views))
     lines = [_count_line(views, most), *omitted]
     curves = views[0].fit.curves
-    symbols = [{"name": name, "symbol": SYMBOL.get(name, name)} for name in curves.controls]
+    symbols = [SYMBOL.get(name, name) for name in curves.controls]
+    parameters = _labels(views[0].fit)
     clocks = {
-        name: powers for name, powers in CLOCKS.items() if set(powers) <= set(curves.controls)
+        name: [powers.get(control, 0.0) for control in curves.controls]
+        for name, powers in CLOCKS.items()
+        if set(powers) <= set(curves.controls)
     }
     content = {
         "time": "t" if curves.time == "step" else curves.time,
-        "replicate": replicate or "curve",
+        "replicate": options.get("replicate", "seed") or "curve",
         "controls": symbols,
         "clocks": clocks,
         "views": [_content(view, most) for view in views],
         "plots": {
             "curves": json_item(plots.curves()),
-            "qualities": [json_item(plots.quality()) for _ in curves.controls],
+            "qualities": [json_item(plots.quality()) for _ in parameters],
         },
         "least": plots.LEAST,
     }
@@ -172,7 +203,10 @@ def explore(
         labels=list(dict.fromkeys(view.label for view in views)),
         choices=list(dict.fromkeys(view.choice for view in views)),
         clocks=clocks,
+        parameters=parameters,
         controls=symbols,
+        signed=curves.clock.signed,
+        logs=curves.log_above is not None,
         lines=lines,
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
         library=plots.library(),
@@ -248,30 +282,98 @@ def _sample(condition: Condition, fit: CollapseFit, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, number - 1, min(number, share)).round().astype(int))
 
 
+def parameters_of(fit: CollapseFit) -> list[Parameter]:
+    """The numbers of a fit that have a slider, controls first.
+
+    A critical point has one if records on both sides of it may be used, and an offset if it was
+    fitted; the power of a correction has none.
+    """
+    curves = fit.curves
+    nothing = np.zeros(len(curves.conditions))
+    logs = np.array([c.log_controls for c in curves.conditions])
+    levels = dict(zip(curves.controls, (logs - logs.mean(axis=0)).T, strict=True))
+    symbols = [SYMBOL.get(name, name) for name in curves.controls]
+    listed: list[tuple[str, str, str, np.ndarray, int | None, str | None]] = [
+        (name, f"Exponent of {symbol}", "shift", column, i, None)
+        for i, (symbol, (name, column)) in enumerate(zip(symbols, levels.items(), strict=True))
+    ]
+    for c in fit.corrections:
+        symbol = symbols[curves.controls.index(c.control)]
+        text = f"({symbol}/{c.reference:.3g})^{c.power:.3g}"
+        label = f"Correction of {symbol}"
+        listed.append((c.name, label, "shift", c.column(curves), None, text))
+    for i, (symbol, (name, column)) in enumerate(zip(symbols, levels.items(), strict=True)):
+        if (height := f"value_{name}") in fit.exponents:
+            label = f"Exponent of {symbol} in the value"
+            listed.append((height, label, "height", column, i, None))
+    if curves.clock.signed:
+        label = f"Critical {'t' if curves.time == 'step' else curves.time}"
+        listed.append(("critical_point", label, "critical_point", nothing, None, None))
+    if "offset" in fit.free:
+        listed.append(("offset", "Offset of the value", "offset", nothing, None, None))
+    return [Parameter(*entry, *_slider(fit, entry[0], entry[2])) for entry in listed]
+
+
+def _labels(fit: CollapseFit) -> list[str]:
+    return [parameter.label for parameter in parameters_of(fit)]
+
+
+def _slider(fit: CollapseFit, name: str, kind: str) -> tuple[tuple[float, float], float]:
+    """Ends and step of the slider of a number."""
+    exponent = fit.exponents[name]
+    at = exponent.value if math.isfinite(exponent.value) else 0.0
+    if kind in ("shift", "height"):
+        reach = (float(math.floor(at - 1)), float(math.ceil(at + 1)))
+        if kind == "shift" and not fit.curves.clock.signed:
+            reach = (min(-REACH, reach[0]), max(REACH, reach[1]))
+        known = 0 < exponent.high - exponent.low < NARROW
+        return reach, 0.001 if known else 0.01
+    if name in fit.free:
+        directions, averages = fit.directions, fit.averages
+        row = directions.position(name) - (directions.basis.shape[1] - len(averages.limits))
+        unit = directions.basis[directions.free.index(name), directions.position(name)]
+        origin = directions.origin[directions.free.index(name)]
+        low, high = (origin + unit * averages.limits[row]).tolist()
+    else:
+        # A critical point that was given.
+        low, high = (at + 0.1 * np.ptp(fit.window) * np.array([-1, 1])).tolist()
+    return (low, high), 10.0 ** math.floor(math.log10((high - low) / STEPS))
+
+
 def _content(view: View, most: int) -> dict[str, Any]:
     """A view as JSON for the page; arrays are base64 of little-endian numbers."""
     fit, curves = view.fit, view.fit.curves
     logs = np.array([c.log_controls for c in curves.conditions])
-    centred = logs - logs.mean(axis=0)
-    exponents = {name: fit.exponents[name] for name in curves.controls}
+    clock = curves.clock
     return {
         "label": view.label,
         "choice": view.choice,
         "centre": np.exp(logs.mean(axis=0)).tolist(),
-        "conditions": [
-            _condition(c, fit, row, _sample(c, fit, most))
-            for c, row in zip(curves.conditions, centred, strict=True)
-        ],
+        "clock": {
+            "origin": clock.origin,
+            "unit": clock.unit,
+            "signed": clock.signed,
+            "critical": clock.given is not None,
+        },
+        "logs": curves.log_above is not None,
+        "offset": _number(fit.exponents["offset"].value) if "offset" in fit.exponents else 0.0,
+        "conditions": [_condition(c, fit, _sample(c, fit, most)) for c in curves.conditions],
         "shades": page_shades(len(logs)),
         "exponents": [
             {
+                "kind": parameter.kind,
+                "column": parameter.column.tolist(),
+                "control": parameter.control,
+                "correction": parameter.correction,
                 "value": _number(e.value),
                 "low": _number(e.low),
                 "high": _number(e.high),
-                "reach": [min(-REACH, math.floor(at - 1)), max(REACH, math.ceil(at + 1))],
+                "held": parameter.name not in fit.free,
+                "reach": parameter.reach,
+                "step": parameter.step,
             }
-            for e in exponents.values()
-            for at in [e.value if math.isfinite(e.value) else 0.0]
+            for parameter in parameters_of(fit)
+            for e in [fit.exponents[parameter.name]]
         ],
         "verdict": _verdict(fit),
         "summary": fit.summary(),
@@ -280,19 +382,18 @@ def _content(view: View, most: int) -> dict[str, Any]:
     }
 
 
-def _condition(
-    condition: Condition, fit: CollapseFit, centred: np.ndarray, rows: np.ndarray
-) -> dict[str, Any]:
+def _condition(condition: Condition, fit: CollapseFit, rows: np.ndarray) -> dict[str, Any]:
     """One setting of the controls as JSON: its mean, standard error and the single curves drawn."""
     values = condition.values
     count = np.isfinite(values).sum(axis=0)
     mean = np.nanmean(values, axis=0)
     error = np.nanstd(values, axis=0) / np.sqrt(np.maximum(count - 1, 1))
+    if condition.errors is not None:
+        error = condition.errors[0]
     setting = zip(fit.curves.controls, np.exp(condition.log_controls), strict=True)
     names = fit.curves.label_names
     return {
         "name": ", ".join(f"{SYMBOL.get(name, name)} = {value:.4g}" for name, value in setting),
-        "centred": centred.tolist(),
         "log_time": _packed(condition.log_time, "<f8"),
         "mean": _packed(mean, "<f8"),
         "error": _packed(error, "<f4"),
@@ -305,13 +406,15 @@ def _condition(
 def _objective(fit: CollapseFit) -> dict[str, Any]:
     """The fit's model as JSON: binned means, whitener, spline stiffness, objective at the fit."""
     model = rounded(fit.likelihood)
-    means = model.means
+    means, averages = model.means, fit.averages
     triangles = [block[np.tril_indices(len(block))] for block in model.whiten.blocks]
     return {
-        "log_time": _packed(means.x, "<f8"),
         "starts": means.starts.tolist(),
         "condition": means.condition.tolist(),
         "mean": _packed(means.mean, "<f8"),
+        "unit": averages.scale,
+        "origin": averages.centre,
+        "broken": model.lattice.broken,
         "spacing": model.lattice.spacing,
         "stiffness": float(model.stiffness),
         "sizes": [len(block) for block in model.whiten.blocks],

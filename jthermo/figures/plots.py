@@ -41,6 +41,8 @@ def curves() -> Any:
         ),
         "means": fig.multi_line("xs", "ys", line_color="colour", line_width=2.5, source=_source()),
     }
+    points = _source("x", "y", "colour")
+    parts["points"] = fig.scatter("x", "y", color="colour", size=5, source=points)
     for name, part in parts.items():
         part.name = name
     fig.add_tools(
@@ -84,7 +86,7 @@ def quality() -> Any:
     return fig
 
 
-def _source() -> Any:
+def _source(*columns: str) -> Any:
     from bokeh.models import ColumnDataSource
 
-    return ColumnDataSource({"xs": [], "ys": [], "colour": [], "text": []})
+    return ColumnDataSource({name: [] for name in columns or ("xs", "ys", "colour", "text")})

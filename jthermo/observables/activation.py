@@ -13,7 +13,15 @@ from jaxtyping import ArrayLike, Float, Real
 from jthermo.data import Gaussian
 from jthermo.errors import InputError, one_of
 from jthermo.models import Model, TwoLayer
-from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations, norm
+from jthermo.observables.observable import (
+    Observable,
+    Probe,
+    Variable,
+    mean_over_parts,
+    needs_preactivations,
+    norm,
+)
+from jthermo.update_rule.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class ActivationRate(Observable):
             f"{name}_se": Variable("standard error of the activation rate over the probe"),
         }
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse the closed form for other nets and data, and models without pre-activations."""
         if self.method == "closed_form" and not _gaussian_two_layer(model, data):
             raise InputError(
@@ -54,6 +62,12 @@ class ActivationRate(Observable):
         name, *se = self.variables(model, probe.data)
         if not se:
             return {name: unit_rates(params, probe.data.scale).mean()}
+        if probe.whole:
+            # the rate of the set itself, which has no sampling error
+            rate = mean_over_parts(
+                probe, lambda x: _active_fraction(model, params, x).mean(), probe.x
+            )
+            return {name: rate, se[0]: jnp.zeros_like(rate)}
         fraction = _active_fraction(model, params, probe.x)
         return {
             name: fraction.mean(),
@@ -76,7 +90,7 @@ class UnitActivation(Observable):
             )
         }
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse a model without pre-activations."""
         needs_preactivations(model, "unit_activation")
 
@@ -84,10 +98,12 @@ class UnitActivation(Observable):
         """The rates in closed form if there is one, otherwise over the probe."""
         if _gaussian_two_layer(model, probe.data):
             return {"unit_activation": unit_rates(params, probe.data.scale)}
-        active = [
-            (a > 0).mean(0).reshape(-1) for a in model.preactivations(params, probe.x).values()
-        ]
-        return {"unit_activation": jnp.concatenate(active)}
+
+        def rates(x: Array) -> Array:
+            layers = model.preactivations(params, x).values()
+            return jnp.concatenate([(a > 0).mean(0).reshape(-1) for a in layers])
+
+        return {"unit_activation": mean_over_parts(probe, rates, probe.x)}
 
 
 def activation_rate(method: str = "auto") -> ActivationRate:

@@ -13,16 +13,27 @@ from jthermo.models import Model, per_example
 from jthermo.observables import curvature_estimators
 from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.theory import hessian
+from jthermo.update_rule import losses
+from jthermo.update_rule.losses import Loss
 
 METHODS = ("exact", "hutchinson")
+# The argument `loss` of `hessian.trace` for the losses whose ∂²L/∂f² has no labels in it.
+_CURVATURES = {
+    "bce": "auto",
+    "logistic": "auto",
+    "softmax": "auto",
+    "squared": "squared",
+    "multi_label": "multi_label",
+}
 
 
 @dataclass(frozen=True)
 class Kappa(Observable):
     """κ = η tr K / B, which approaches 1 near instability; see :func:`kappa`."""
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
-        """Find out whether the tape covers the model, which may log a line."""
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
+        """Refuse losses without tr K; find out whether the tape covers the model."""
+        _needs_curvature("kappa", loss)
         per_example.covers(model)
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -54,9 +65,10 @@ class HessianTrace(Observable):
                 "give at least 2, since the standard error is their scatter",
             )
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
-        """Find out whether the tape covers the model, which may log a line."""
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
+        """Refuse losses without tr K; find out whether the tape covers the model."""
         if self.method == "exact":
+            _needs_curvature("hessian_trace", loss)
             per_example.covers(model)
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -99,15 +111,14 @@ class TraceBound(Observable):
             "trace_bound_ratio": Variable("that bound over the exact tr H: how loose it is"),
         }
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
-        """Refuse nets that are not a chain of dense layers, and the squared loss."""
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
+        """Refuse nets that are not a chain of dense layers, and losses without the bound."""
         if not hessian.is_chain(model):
             remedy = "the bound of A.5 needs a chain of dense ReLU layers: use TwoLayer or MLP"
             raise InputError("trace_bound", model, remedy)
-        if loss == "squared":
-            raise InputError(
-                "trace_bound", loss, "the bound holds for the logistic and softmax losses only"
-            )
+        if _CURVATURES.get(losses.name(loss)) != "auto":
+            remedy = "the bound holds for the logistic and softmax losses only"
+            raise InputError("trace_bound", losses.name(loss), remedy)
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """The bound and bound/trace."""
@@ -212,6 +223,14 @@ def top_eigenvalues(number: int = 1, num_matvecs: int = 20) -> TopEigenvalues:
 
 
 def _trace(model: Model, params: Any, probe: Probe) -> Array:
-    return hessian.trace(
-        model, params, probe.x, loss="squared" if probe.loss == "squared" else "auto"
-    )
+    return hessian.trace(model, params, probe.x, loss=_CURVATURES[losses.name(probe.loss)])
+
+
+def _needs_curvature(observable: str, loss: Loss) -> None:
+    """Raise an InputError unless ∂²L/∂f² follows from the outputs alone."""
+    if losses.name(loss) not in _CURVATURES:
+        remedy = (
+            f"{observable} needs one of the losses {', '.join(_CURVATURES)}; "
+            "jt.hessian_trace('hutchinson') and jt.top_eigenvalues() take any loss"
+        )
+        raise InputError("record.observables", losses.name(loss), remedy)

@@ -13,6 +13,7 @@ from jaxtyping import Float, PRNGKeyArray, Real
 
 from jthermo.observables.observable import lane_by_lane, norm
 from jthermo.update_rule import losses
+from jthermo.update_rule.losses import Loss
 
 # Examples per chunk of a Hessian product; it bounds the memory.
 HESSIAN_CHUNK = 16
@@ -26,7 +27,7 @@ def hutchinson(
     params: Any,
     x: Float[Array, "m ..."],
     y: Real[Array, "m ..."],
-    loss: str,
+    loss: Loss,
     key: PRNGKeyArray,
     num_probes: int = 16,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -39,7 +40,7 @@ def hutchinson(
         params: parameters of one network.
         x: inputs, (M, …).
         y: class indices, (M,), or real targets, (M,) or (M, C).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
+        loss: the name of the loss, a ``jt.losses.Softmax``, or your own function.
         key: JAX random key of the sign vectors.
         num_probes: K ≥ 2 vectors; the relative error decreases as 1/√K.
 
@@ -71,7 +72,7 @@ def top_eigenvalues(
     params: Any,
     x: Float[Array, "m ..."],
     y: Real[Array, "m ..."],
-    loss: str,
+    loss: Loss,
     key: PRNGKeyArray,
     number: int = 1,
     num_matvecs: int = 20,
@@ -89,7 +90,7 @@ def top_eigenvalues(
         params: parameters of one network.
         x: inputs, (M, …).
         y: class indices, (M,), or real targets, (M,) or (M, C).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
+        loss: the name of the loss, a ``jt.losses.Softmax``, or your own function.
         key: JAX random key of the starting vectors.
         number: number of eigenvalues.
         num_matvecs: number of Hessian products of each starting vector.
@@ -148,7 +149,7 @@ def block_lanczos(
 
 
 def _hessian_product(
-    model: Any, params: Any, x: Array, y: Array, loss: str
+    model: Any, params: Any, x: Array, y: Array, loss: Loss
 ) -> tuple[Callable[[Array], Array], int]:
     """The map v → H v for flat vectors, and their length; it sums over chunks of examples."""
     flat, unflatten = ravel_pytree(params)

@@ -23,6 +23,7 @@ from jaxtyping import Float, Real
 from jthermo.errors import InputError
 from jthermo.models import Model, per_example
 from jthermo.update_rule import losses
+from jthermo.update_rule.losses import Loss
 
 METHODS = ("auto", "tape", "vmap")
 # Examples per chunk; it bounds the memory. Larger chunks were no faster on a CPU.
@@ -33,7 +34,7 @@ Path = tuple[str, ...]
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("scatter", "square_mean"),
-    meta_fields=("num_samples", "sizes"),
+    meta_fields=("num_samples", "sizes", "whole"),
 )
 @dataclass(frozen=True)
 class GradientMoments:
@@ -41,6 +42,7 @@ class GradientMoments:
 
     Attributes:
         num_samples: M.
+        whole: whether the examples are a whole finite set, so that nothing is estimated.
         sizes: number of parameters of each group, (G,).
         scatter: Σ_i |g_i − ḡ|² with ḡ = (1/M) Σ_i g_i, (G,); never negative.
         square_mean: |ḡ|², (G,).
@@ -50,13 +52,23 @@ class GradientMoments:
     sizes: tuple[int, ...]
     scatter: Float[Array, "*groups"]
     square_mean: Float[Array, "*groups"]
+    whole: bool = False
 
     @property
     def total(self) -> GradientMoments:
         """The moments of all parameters as one group; its arrays are ()."""
         return GradientMoments(
-            self.num_samples, (sum(self.sizes),), self.scatter.sum(), self.square_mean.sum()
+            self.num_samples,
+            (sum(self.sizes),),
+            self.scatter.sum(),
+            self.square_mean.sum(),
+            self.whole,
         )
+
+    @property
+    def _divisor(self) -> int:
+        """M − 1 for an estimate, M for a whole set."""
+        return self.num_samples if self.whole else self.num_samples - 1
 
     @property
     def mean_square(self) -> Float[Array, "*groups"]:
@@ -65,22 +77,24 @@ class GradientMoments:
 
     @property
     def trace(self) -> Float[Array, "*groups"]:
-        """Tr Σ1 of each group, unbiased: Σ_i |g_i − ḡ|²/(M − 1)."""
-        return self.scatter / (self.num_samples - 1)
+        """Tr Σ1 of each group: Σ_i |g_i − ḡ|²/(M − 1), unbiased; over M for a whole set."""
+        return self.scatter / self._divisor
 
     @property
     def variance(self) -> Float[Array, "*groups"]:
         """Tr Σ1 of each group over its number of parameters."""
         # One division: XLA would join two at one number of devices and not at another.
-        counts = [float((self.num_samples - 1) * size) for size in self.sizes]
+        counts = [float(self._divisor * size) for size in self.sizes]
         return self.scatter / jnp.array(counts).reshape(self.scatter.shape)
 
     @property
     def signal(self) -> Float[Array, "*groups"]:
         """|G|² of each group, an unbiased estimate of the squared norm of the mean gradient.
 
-        |G|² = |ḡ|² − tr Σ1/M, which may be negative.
+        |G|² = |ḡ|² − tr Σ1/M, which may be negative; |ḡ|² itself for a whole set.
         """
+        if self.whole:
+            return self.square_mean
         return self.square_mean - self.trace / self.num_samples
 
 
@@ -89,10 +103,11 @@ def moments(
     params: Any,
     x: Float[Array, "m ..."],
     y: Real[Array, "m ..."],
-    loss: str,
+    loss: Loss,
     *,
     by: str = "layer",
     method: str = "auto",
+    whole: bool = False,
 ) -> GradientMoments:
     """Moments of the per-example gradient ∇L(f(x_i), y_i) over a batch, by groups of parameters.
 
@@ -101,10 +116,11 @@ def moments(
         params: parameters of one network.
         x: inputs, (M, …) with M ≥ 2.
         y: class indices, (M,), or real targets, (M,) or (M, C).
-        loss: ``"bce"``, ``"softmax"`` or ``"squared"``.
+        loss: the name of the loss, a ``jt.losses.Softmax``, or your own function.
         by: ``"layer"`` or ``"parameter"``; see :func:`groups`.
         method: ``"tape"`` uses one backward pass over the batch, ``"vmap"`` one per example.
             ``"auto"`` uses the tape if it covers the model.
+        whole: the examples are a whole finite set, whose moments are exact.
 
     Raises:
         InputError: unknown `method` or `by`, fewer than two examples, or a model that the tape does
@@ -140,6 +156,7 @@ def moments(
         jnp.stack(
             [sum(jnp.square(total[p].mean).sum() for p in paths) for paths in members.values()]
         ),
+        whole,
     )
 
 
@@ -178,18 +195,18 @@ class Moments(NamedTuple):
 Sums = dict[Path, Moments]
 
 
-def _tape_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
+def _tape_sums(model: Model, params: Any, loss: Loss) -> Callable[[Array, Array, Array], Sums]:
     def sums(x: Array, y: Array, weight: Array) -> Sums:
         tape = per_example.record(model, params, x)
         target = losses.targets(loss, y, model.num_outputs)
-        deltas = tape.pull_back(losses.prediction(loss, tape.outputs) - target)
+        deltas = tape.pull_back(losses.gradient(loss, tape.outputs, target))
         about = per_example.sums_about_first(tape, deltas, weight, model)
         return {path: _moments(*three, weight) for path, three in about.items()}
 
     return sums
 
 
-def _vmap_sums(model: Model, params: Any, loss: str) -> Callable[[Array, Array, Array], Sums]:
+def _vmap_sums(model: Model, params: Any, loss: Loss) -> Callable[[Array, Array, Array], Sums]:
     def one(params: Any, x: Array, y: Array) -> Array:
         target = losses.targets(loss, y[None], model.num_outputs)
         return losses.value(loss, model.apply(params, x[None]), target)[0]

@@ -12,6 +12,7 @@ from jthermo.errors import InputError, one_of
 from jthermo.models import Model, per_example
 from jthermo.observables import gradient_moments
 from jthermo.observables.observable import Observable, Probe, Variable
+from jthermo.update_rule.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,27 @@ class GradientVariance(Observable):
             ),
         }
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """With ``method="tape"``, refuse a model that the tape does not cover."""
         if self.method != "vmap" and not per_example.covers(model) and self.method == "tape":
             raise InputError(
                 "gradient_variance.method",
                 self.method,
-                f"{model!r} has parameters  use 'auto' or 'vmap'",
+                f"{model!r} has parameters outside dense and convolutional layers, or a layer that "
+                "is called twice; use 'auto' or 'vmap'",
             )
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Unbiased estimates over the probe."""
         gradient = gradient_moments.moments(
-            model, params, probe.x, probe.y, probe.loss, by=self.by, method=self.method
+            model,
+            params,
+            probe.x,
+            probe.y,
+            probe.loss,
+            by=self.by,
+            method=self.method,
+            whole=probe.whole,
         )
         total = gradient.total
         resolved = total.signal > 0
@@ -79,6 +88,7 @@ def gradient_variance(by: str = "layer", method: str = "auto") -> GradientVarian
     - ``gradient_variance``: tr Σ1 / P with M − 1 in the denominator, and the same per layer (or
       parameter) as ``gradient_variance_layer``
     - ``gradient_signal``: |G|² = |ḡ|² − tr Σ1/M
+      With ``probe_size="all"`` both are exact: M is the denominator, and |G|² = |ḡ|².
     - ``gradient_snr``: |G|²/tr Σ1, and the same per layer as ``gradient_snr_layer``
     - ``noise_scale``: tr Σ1/|G|² (McCandlish et al. 2018, arXiv 1812.06162), the B at which noise
       and signal are equal. Its denominator can be small, so average its inverse ``gradient_snr``.

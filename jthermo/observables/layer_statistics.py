@@ -11,7 +11,14 @@ from jax import Array
 from jaxtyping import Float
 
 from jthermo.models import Model
-from jthermo.observables.observable import Observable, Probe, Variable, needs_preactivations
+from jthermo.observables.observable import (
+    Observable,
+    Probe,
+    Variable,
+    mean_over_parts,
+    needs_preactivations,
+)
+from jthermo.update_rule.losses import Loss
 
 # A unit has vanished if its rms activation is below this fraction of the layer's rms activation.
 VANISHED = 0.01
@@ -46,15 +53,26 @@ class LayerStatistics(Observable):
             for name, words in NAMES.items()
         }
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse a model without pre-activations."""
         needs_preactivations(model, "layer_statistics")
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Each statistic for every layer."""
-        layers = model.preactivations(params, probe.x).values()
-        rows = jnp.stack([statistics(a.reshape(-1, a.shape[-1])) for a in layers])
-        return dict(zip(NAMES, rows.T, strict=True))
+
+        def means(x: Array) -> list[tuple[Array, Array]]:
+            layers = model.preactivations(params, x).values()
+            return [_means(a.reshape(-1, a.shape[-1])) for a in layers]
+
+        if probe.whole:
+            parts = mean_over_parts(probe, means, probe.x)
+            rows = [
+                _statistics(rates.mean(), (rates == 0).mean(), moments) for rates, moments in parts
+            ]
+        else:
+            layers = model.preactivations(params, probe.x).values()
+            rows = [statistics(a.reshape(-1, a.shape[-1])) for a in layers]
+        return dict(zip(NAMES, jnp.stack(rows).T, strict=True))
 
 
 def statistics(a: Float[Array, "samples units"]) -> Float[Array, " statistics"]:
@@ -70,7 +88,17 @@ def statistics(a: Float[Array, "samples units"]) -> Float[Array, " statistics"]:
     [0.5, 0.5, 0.5, 0.0, 1.0]
     """
     h = jnp.maximum(a, 0)
-    moments = h.T @ h / len(h)
+    return _statistics((a > 0).mean(), (~(a > 0).any(0)).mean(), h.T @ h / len(h))
+
+
+def _means(a: Array) -> tuple[Array, Array]:
+    """The activation rate of each unit, and the second moments of the activations."""
+    h = jnp.maximum(a, 0)
+    return (a > 0).mean(0), h.T @ h / len(h)
+
+
+def _statistics(active: Array, dead: Array, moments: Array) -> Array:
+    """The statistics of a layer from the fractions of active and dead units, and E h hᵀ."""
     square = jnp.diag(moments)
     norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     cosine = moments / norm[:, None] / norm[None, :]
@@ -79,8 +107,8 @@ def statistics(a: Float[Array, "samples units"]) -> Float[Array, " statistics"]:
     total = jnp.square(moments).sum()
     return jnp.stack(
         [
-            (a > 0).mean(),
-            (~(a > 0).any(0)).mean(),
+            active,
+            dead,
             (square < VANISHED**2 * square.mean()).mean(),
             ((cosine > IDENTICAL) & earlier).any(1).mean(),
             jnp.where(total > 0, square.sum() ** 2 / jnp.where(total > 0, total, 1.0), 0.0),

@@ -10,7 +10,7 @@ from jax import Array
 
 from jthermo.errors import InputError, one_of
 from jthermo.models import Model
-from jthermo.observables.observable import Observable, Probe, Variable
+from jthermo.observables.observable import Observable, Probe, Variable, mean_over_parts
 from jthermo.update_rule import losses
 
 
@@ -23,7 +23,7 @@ class _OnSplit(Observable):
     def __post_init__(self) -> None:
         one_of("split", self.split, ("probe", "test"))
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: losses.Loss) -> None:
         """Refuse ``split="test"`` for data without a test split."""
         if self.split == "test" and not data.has_test:
             raise InputError(
@@ -56,7 +56,11 @@ class Loss(_OnSplit):
         (name,) = self.variables(model, probe.data)
         x, y = self._examples(probe)
         target = losses.targets(probe.loss, y, model.num_outputs)
-        return {name: losses.value(probe.loss, model.apply(params, x), target).mean()}
+
+        def mean(x: Array, target: Array) -> Array:
+            return losses.value(probe.loss, model.apply(params, x), target).mean()
+
+        return {name: mean_over_parts(probe, mean, x, target)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Accuracy(_OnSplit):
         """``accuracy`` or ``test_accuracy``."""
         return self._named("accuracy", "fraction of examples whose class is predicted")
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: losses.Loss) -> None:
         """Refuse data whose labels are real numbers."""
         super().check(model, data, loss)
         if getattr(data, "num_targets", None):
@@ -81,12 +85,15 @@ class Accuracy(_OnSplit):
         """Mean 1[predicted class = y]."""
         (name,) = self.variables(model, probe.data)
         x, y = self._examples(probe)
-        outputs = model.apply(params, x)
         threshold = 0.5 if probe.loss == "squared" else 0.0
-        predicted = (
-            outputs.argmax(-1) if model.num_outputs > 1 else (outputs > threshold).astype(jnp.int32)
-        )
-        return {name: (predicted == y).astype(jnp.float32).mean()}
+
+        def mean(x: Array, y: Array) -> Array:
+            outputs = model.apply(params, x)
+            several = model.num_outputs > 1
+            predicted = outputs.argmax(-1) if several else (outputs > threshold).astype(jnp.int32)
+            return (predicted == y).astype(jnp.float32).mean()
+
+        return {name: mean_over_parts(probe, mean, x, y)}
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,11 @@ class MeanSquaredResidual(Observable):
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Mean (p − y)²."""
         target = losses.targets(probe.loss, probe.y, model.num_outputs)
-        residual = losses.prediction(probe.loss, model.apply(params, probe.x)) - target
-        return {"mean_squared_residual": jnp.square(residual).mean()}
+
+        def mean(x: Array, target: Array) -> Array:
+            return jnp.square(losses.gradient(probe.loss, model.apply(params, x), target)).mean()
+
+        return {"mean_squared_residual": mean_over_parts(probe, mean, probe.x, target)}
 
 
 def loss(split: str = "probe") -> Loss:

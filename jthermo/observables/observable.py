@@ -22,7 +22,10 @@ from jaxtyping import Float, Int, Real
 from jthermo.errors import InputError, one_line
 from jthermo.models import Model
 from jthermo.observables import cost
+from jthermo.update_rule.losses import Loss
 
+# Examples of a whole training set that are measured together; it bounds the memory.
+PART = 4096
 # JAX primitives that call LAPACK on a CPU.
 LAPACK = {
     "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg",
@@ -39,23 +42,25 @@ class Probe(NamedTuple):
             training split of a finite data set.
         y: labels of x: class indices, (M,), or real targets, (M,) or (M, C).
         data: the data source.
-        loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
+        loss: the name of the loss, a ``jt.losses.Softmax``, or your own function.
         learning_rate: η of the run, ().
         batch_size: B of the run.
         test: fresh x and y of the test split; None if the source has no test split.
         key: JAX random key for estimators that draw numbers, new at each record.
         record: index of the record, (), from 0.
+        whole: whether x and y are the whole finite training set (``probe_size="all"``).
     """
 
     x: Float[Array, "m ..."]
     y: Int[Array, " m"] | Float[Array, " m"] | Float[Array, "m c"]
     data: Any
-    loss: str
+    loss: Loss
     learning_rate: Float[Array, ""]
     batch_size: int
     test: tuple[Float[Array, "m ..."], Real[Array, "m ..."]] | None = None
     key: Any = None
     record: Int[Array, ""] | int = 0
+    whole: bool = False
 
 
 class Variable(NamedTuple):
@@ -77,7 +82,7 @@ class Observable(abc.ABC):
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """Values of the variables for one run, by name."""
 
-    def check(self, model: Model, data: Any, loss: str) -> None:  # noqa: B027
+    def check(self, model: Model, data: Any, loss: Loss) -> None:  # noqa: B027
         """Raise an InputError if the observable is undefined for this model, data or loss."""
 
     @property
@@ -85,7 +90,7 @@ class Observable(abc.ABC):
         """The number n if the observable is measured at every n-th record."""
         return 1
 
-    def cost(self, model: Model, data: Any, probe_size: int, loss: str = "bce") -> float:
+    def cost(self, model: Model, data: Any, probe_size: int, loss: Loss = "bce") -> float:
         """Cost of one measurement, in gradients of one example; divide by B for training steps.
 
         The cost is the number of floating-point operations in the traced program.
@@ -111,7 +116,7 @@ class Custom(Observable):
         rank = jax.eval_shape(measure, *shapes)[name].ndim
         return {name: Variable(long_name, dims=tuple(f"{name}_{i}" for i in range(rank)))}
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse a function that fails on this model or does not return one array."""
         try:
             self.variables(model, data)
@@ -144,7 +149,7 @@ def lane_by_lane(measure: Callable[[], Array]) -> Array:
 
 
 @functools.lru_cache(maxsize=1024)
-def _cost(observable: Observable, model: Model, data: Any, size: int, loss: str) -> float:
+def _cost(observable: Observable, model: Model, data: Any, size: int, loss: Loss) -> float:
     measure, shapes = _on_shapes(observable, model, data, size, loss)
 
     def gradient(params: Any, x: Array, y: Array) -> Any:
@@ -158,7 +163,7 @@ def _cost(observable: Observable, model: Model, data: Any, size: int, loss: str)
 
 
 def _on_shapes(
-    observable: Observable, model: Model, data: Any, size: int, loss: str
+    observable: Observable, model: Model, data: Any, size: int, loss: Loss
 ) -> tuple[Callable[..., dict[str, Array]], tuple[Any, ...]]:
     """The observable as a function of (params, x, y), and their shapes for a probe of `size`."""
 
@@ -168,7 +173,11 @@ def _on_shapes(
         return observable(model, params, probe)
 
     x = jax.ShapeDtypeStruct((size, *data.shape), jnp.float32)
-    return measure, (model.shapes, x, jax.ShapeDtypeStruct((size,), jnp.int32))
+    number = data.num_targets
+    y = jax.ShapeDtypeStruct(
+        (size, number) if number and number > 1 else (size,), jnp.float32 if number else jnp.int32
+    )
+    return measure, (model.shapes, x, y)
 
 
 def as_observable(obj: Any) -> Observable:
@@ -190,6 +199,28 @@ def as_observable(obj: Any) -> Observable:
         obj,
         "give observables such as jt.activation_rate(), or functions (model, params, probe)",
     )
+
+
+def mean_over_parts(probe: Probe, measure: Callable[..., Any], *arrays: Any) -> Any:
+    """``measure(*arrays)``, a pytree of means over the examples of the arrays (M, …).
+
+    A whole training set is measured in parts, which bounds the memory.
+    """
+    count = len(arrays[0])
+    if not probe.whole or count <= PART:
+        return measure(*arrays)
+    full = count // PART * PART
+    parts = tuple(a[:full].reshape(-1, PART, *a.shape[1:]) for a in arrays)
+
+    def add(total: Any, mean: Any, number: int) -> Any:
+        return jax.tree.map(lambda t, m: t + number / count * m, total, mean)
+
+    shapes = jax.eval_shape(measure, *(a[0] for a in parts))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
+    total, _ = jax.lax.scan(lambda t, part: (add(t, measure(*part), PART), None), zero, parts)
+    if full == count:
+        return total
+    return add(total, measure(*(a[full:] for a in arrays)), count - full)
 
 
 def norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:

@@ -12,6 +12,7 @@ from jax import Array
 from jthermo.errors import whole_number
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable, as_observable
+from jthermo.update_rule.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Sparse(Observable):
         """The variables of the observable."""
         return self.observable.variables(model, data)
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse what the observable refuses."""
         self.observable.check(model, data, loss)
 

@@ -10,6 +10,7 @@ from jax import Array
 from jthermo.errors import InputError
 from jthermo.models import Model
 from jthermo.observables.observable import Observable, Probe, Variable, named, norm
+from jthermo.update_rule.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class WeightNorm(Observable):
             )
         }
 
-    def check(self, model: Model, data: Any, loss: str) -> None:
+    def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse a model without this parameter."""
         names = list(named(model.shapes))
         if self.parameter not in names:

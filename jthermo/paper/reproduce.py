@@ -19,6 +19,7 @@ import numpy as np
 from jthermo.errors import InputError, MissingData, StorageError, file_path
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
+from jthermo.paper.catalogue import experiments, joined_lines
 from jthermo.results.atomic import writing
 from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
@@ -32,15 +33,6 @@ if TYPE_CHECKING:
 SCALES = ("small", "paper")
 # Module names of the files loaded here: these may be loaded again, other imported names may not.
 _LOADED: set[str] = set()
-
-
-def experiments() -> dict[str, Path]:
-    """The file of each experiment by name, from ``experiments/`` in a clone or from the wheel."""
-    package = Path(__file__).parents[1]
-    folder = next(
-        f for f in (package.parent / "experiments", package / "_experiments") if f.is_dir()
-    )
-    return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def load(target: str) -> ModuleType:
@@ -208,13 +200,8 @@ def _identity(name: str, scale: str) -> dict[str, str]:
 
 
 def description(module: ModuleType) -> str:
-    """The docstring of an experiment, with each paragraph on one line.
-
-    >>> description(load("fig9_10"))[:60]
-    'Figures 9 and 10: the 10-10-1 net without bias on U(0, 1) fo'
-    """
-    paragraphs = (module.__doc__ or "").strip().split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    """The docstring of an experiment, with each paragraph on one line."""
+    return joined_lines(module.__doc__)
 
 
 def tested(module: ModuleType) -> tuple[str, ...]:

@@ -104,6 +104,11 @@ def noise_key(keys: Streams, step: Array) -> Array:
     return jax.random.fold_in(keys.noise, step)
 
 
+def part_key(key: Array, first: Array) -> Array:
+    """The key of a part of a full batch, from that of the step: `first` is its first example."""
+    return jax.random.fold_in(key, first)
+
+
 def epoch_key(keys: Streams, epoch: Array) -> Array:
     """The key of the order of the examples in an epoch."""
     return jax.random.fold_in(keys.batch, epoch)

@@ -26,6 +26,7 @@ _UNITS = {
     "learning_rate": ("learning rate η", "1"),
     "batch_size": ("batch size B", "1"),
     "seed": ("seed", "1"),
+    "data_seed": ("seed of the order of the data", "1"),
 }
 
 

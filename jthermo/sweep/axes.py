@@ -8,6 +8,9 @@ from typing import Any
 
 from jthermo.errors import InputError, finite_number, sequence, whole_number
 
+# The batch size that stands for all examples of a finite set.
+FULL_BATCH = "full"
+
 
 def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
     """The values of one axis, each of them checked; at most `limit`, all different."""
@@ -35,16 +38,37 @@ def _coordinate(name: str, value: Any) -> Any:
     # a number of NumPy or JAX, or an array of rank 0
     value = value.item() if getattr(value, "ndim", None) == 0 else value
     if name == "learning_rate":
+        if callable(value):
+            remedy = (
+                "give numbers; for a schedule, give optimizer=jt.Optimizer(fn) with a function "
+                "fn(learning_rate) that returns an optax optimizer"
+            )
+            raise InputError(name, value, remedy)
         return finite_number(name, value, above=0)
     if name == "batch_size":
-        return whole_number(name, value)
-    if name == "seed":
+        return value if value == FULL_BATCH else whole_number(name, value)
+    if name in ("seed", "data_seed"):
         return whole_number(name, value, least=0, most=2**32 - 1)
+    if isinstance(value, tuple | list):
+        return tuple(_coordinate(name, v) for v in value)
     if value is not None and not isinstance(value, bool | int | float | str):
-        raise InputError(f"vary[{name!r}]", value, "give numbers, strings, booleans or None")
+        remedy = "give numbers, strings, booleans, None or tuples of them"
+        raise InputError(f"vary[{name!r}]", value, remedy)
     if isinstance(value, float) and math.isnan(value):
         raise InputError(f"vary[{name!r}]", value, "isn't a number; give finite numbers")
     return value
+
+
+def label(value: Any) -> Any:
+    """The value as a coordinate of the results: a tuple becomes text such as ``"8-8"``.
+
+    >>> label((8, 8)), label(((8, 8), (16,))), label(0.1)
+    ('8-8', '(8-8)-(16)', 0.1)
+    """
+    if not isinstance(value, tuple):
+        return value
+    parts = [f"({label(v)})" if isinstance(v, tuple) else str(v) for v in value]
+    return "-".join(parts) if parts else "()"
 
 
 def _is_single(values: Any) -> bool:

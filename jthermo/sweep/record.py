@@ -12,6 +12,8 @@ from jthermo.sweep.recorded_steps import Every, LogSteps, as_steps
 
 # Largest number of observables; each is traced into every program.
 MOST_OBSERVABLES = 1000
+# The probe size that stands for all examples of a finite set.
+WHOLE_SET = "all"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Record:
         steps: ``jt.log_steps(n)``, ``jt.every(k)`` or an increasing tuple of steps.
         observables: one or several values such as ``jt.activation_rate()``, or functions
             ``(model, params, probe) -> array``.
-        probe_size: M, the number of examples that observables are estimated from at each record.
+        probe_size: M, the number of examples that observables are estimated from at each record; or
+            ``"all"`` to measure them on every example of a finite training set, without a random
+            error.
 
     Raises:
         InputError: the steps aren't increasing, an observable appears twice, or M < 2.
@@ -34,7 +38,7 @@ class Record:
 
     steps: LogSteps | Every | tuple[int, ...]
     observables: tuple[Any, ...]
-    probe_size: int = 256
+    probe_size: int | str = 256
 
     def __post_init__(self) -> None:
         listed = self.observables
@@ -50,6 +54,9 @@ class Record:
             )
         object.__setattr__(self, "observables", observables)
         object.__setattr__(self, "steps", as_steps(self.steps))
-        object.__setattr__(
-            self, "probe_size", whole_number("record.probe_size", self.probe_size, 2)
-        )
+        if self.probe_size != WHOLE_SET:
+            if isinstance(self.probe_size, str):
+                remedy = "give a number of examples, or 'all' for a whole finite set"
+                raise InputError("record.probe_size", self.probe_size, remedy)
+            number = whole_number("record.probe_size", self.probe_size, 2)
+            object.__setattr__(self, "probe_size", number)

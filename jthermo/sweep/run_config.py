@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jthermo.sweep import identity
+from jthermo.update_rule.losses import Loss
 from jthermo.update_rule.optimizer import Optimizer
 from jthermo.update_rule.residual_noise import Noise
 
@@ -19,14 +20,25 @@ class RunConfig:
     data: Any
     noise: Noise
     optimizer: Optimizer
-    loss: str
+    loss: Loss
     learning_rate: float
     batch_size: int
+    # Whether each step uses every example of the finite set once; then batch_size is their number.
+    full_batch: bool = False
+    # Another order of the data for the same seed; None: the seed alone determines the run.
+    data_seed: int | None = None
 
     @functools.cached_property
     def stream(self) -> int:
         """A hash of the settings, folded into the run's keys; independent of the sweep's grid."""
         return int(identity.json_digest(identity.canonical(self))[:8], 16)
+
+    @property
+    def common_stream(self) -> int:
+        """The number of the stream that runs of a seed share with ``common_data``."""
+        if self.data_seed is None:
+            return 0
+        return int(identity.json_digest({"data_seed": self.data_seed})[:8], 16)
 
 
 class RunGroup(NamedTuple):

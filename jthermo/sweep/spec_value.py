@@ -94,4 +94,7 @@ def _argument(value: Any, name: str, path: str) -> Any:
 
 def float_fields(value: Any) -> dict[str, float]:
     """The float arguments of a spec value; compiled programs take them as inputs."""
+    # a loss can be a name or a function, which have none
+    if not is_value(value):
+        return {}
     return {k: v for k, v in arguments(value).items() if isinstance(v, float)}

@@ -32,6 +32,7 @@ STABLE_NAMES = {
     "jthermo.noise:Full": "jthermo.update_rule.residual_noise:Full",
     "jthermo.noise:Unbiased": "jthermo.update_rule.residual_noise:Unbiased",
     "jthermo.noise:LabelAveraged": "jthermo.update_rule.residual_noise:LabelAveraged",
+    "jthermo.losses:Softmax": "jthermo.update_rule.losses:Softmax",
     "jthermo.optimizer:Optimizer": "jthermo.update_rule.optimizer:Optimizer",
     "jthermo.optimizer:stepped_sgd": "jthermo.update_rule.schedule:stepped_sgd",
     "jthermo.schedule:LogSteps": "jthermo.sweep.recorded_steps:LogSteps",

@@ -14,21 +14,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jthermo.data.sampling import check_epoch
+from jthermo.data.sampling import SAMPLINGS, check_epoch
 from jthermo.data.source import Source
-from jthermo.errors import InputError, flag, one_line, sequence, whole_number
+from jthermo.errors import InputError, flag, one_line, one_of, sequence, whole_number
 from jthermo.models import as_model
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
-from jthermo.sweep.axes import read_axis, read_point
-from jthermo.sweep.record import Record
+from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
+from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
 from jthermo.sweep.run_config import RunConfig, RunGroup
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
-from jthermo.update_rule.residual_noise import LabelAveraged, Noise, as_noise
+from jthermo.update_rule.residual_noise import Full, LabelAveraged, Noise, as_noise
 
 AXES = ("learning_rate", "batch_size", "seed")
+# Arguments of Sweep that are axes.
+ARGUMENTS = (*AXES, "data_seed")
 MAX_RUNS = 100_000
 # Largest values of max_runs and lane_width, far above what any machine trains.
 MOST_RUNS, MOST_LANES = 10_000_000, 2**20
@@ -51,15 +53,21 @@ class Sweep:
         model: a ``jt.models`` value or any flax module.
         data: a ``jt.data`` source, or your own subclass of ``jt.data.Source``.
         learning_rate: η, one or several positive numbers.
-        batch_size: B, one or several positive whole numbers; 1 if omitted.
+        batch_size: B, one or several positive whole numbers; 1 if omitted. ``"full"`` is gradient
+            descent: every step uses each example of a finite set once.
         seed: one or several whole numbers below 2³²; 0 if omitted. Runs with the same seed start
             from the same parameters.
+        data_seed: one or several whole numbers below 2³²; None if omitted. Runs that differ only in
+            it start from the same parameters and, for a finite set, have the same examples, but
+            draw their batches and probes differently.
         num_steps: a number of steps, or ``jt.RescaledSteps(20.0)`` to train until t·η²/B = 20.
         record: the steps and observables to record.
         noise: ``"full"`` (SGD), ``"unbiased"``, ``"label_averaged"`` or a ``jt.noise`` value.
         optimizer: ``jt.sgd()`` or ``jt.Optimizer(optax_factory, **hyper)``.
         loss: ``"auto"`` (logistic for one output, softmax for several, squared for real-valued
-            targets), ``"bce"``, ``"softmax"`` or ``"squared"``.
+            targets), ``"bce"``, ``"softmax"``, ``"squared"``, ``"hinge"``, ``"logistic"``,
+            ``"exponential"``, ``"multi_label"``, ``jt.losses.Softmax(label_smoothing=0.1)``, or
+            your own function ``(outputs, y) -> (M,)``.
         vary: further axes by dotted name, as in
             ``{"model.hidden": (10, 20), "optimizer.momentum": (0.0, 0.9)}``.
         points: a list of dicts instead of a product, as in
@@ -92,9 +100,10 @@ class Sweep:
     learning_rate: Any = None
     batch_size: Any = None
     seed: Any = None
+    data_seed: Any = None
     noise: str | Noise = "full"
     optimizer: Optimizer = field(default_factory=sgd)
-    loss: str = "auto"
+    loss: losses.Loss = "auto"
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] = ()
     common_data: bool = False
@@ -115,6 +124,7 @@ class Sweep:
         points = sequence("points", self.points, limit, remedy, most)
         checked = {
             "noise": as_noise(self.noise),
+            "loss": losses.as_loss(self.loss),
             "num_steps": as_num_steps(self.num_steps),
             "lane_width": None
             if self.lane_width is None
@@ -136,8 +146,10 @@ class Sweep:
         if any(set(p) != named for p in self.points):
             raise InputError("points", self.points[0], "every point must name the same fields")
         axes: dict[str, tuple[Any, ...]] = {}
-        for name, default in (("learning_rate", None), ("batch_size", 1), ("seed", 0)):
+        for name, default in zip(ARGUMENTS, (None, 1, 0, None), strict=True):
             values = getattr(self, name)
+            if name == "data_seed" and values is None:
+                continue
             if name in named and values is not None:
                 raise InputError(name, values, "is also named by the points; give it in one place")
             if name not in named:
@@ -148,7 +160,7 @@ class Sweep:
         for name, values in self.vary.items():
             if name in named:
                 raise InputError("vary", name, "is also named by the points; give it in one place")
-            if name in AXES:
+            if name in ARGUMENTS:
                 raise InputError(
                     "vary", name, f"is an argument of Sweep; give Sweep({name}=...) instead"
                 )
@@ -159,7 +171,7 @@ class Sweep:
                     "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
                 )
             axes[name] = read_axis(name, values, self.max_runs)
-        object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in AXES})
+        object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in ARGUMENTS})
         size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
         if size > self.max_runs:
             sizes = " × ".join(f"{len(a)} {k}" for k, a in axes.items())
@@ -174,9 +186,10 @@ class Sweep:
 
     @functools.cached_property
     def axes(self) -> tuple[str, ...]:
-        """Names of all axes: learning_rate, batch_size, seed, then those of vary and points."""
+        """Names of all axes: learning_rate, batch_size, seed, then data_seed, vary and points."""
         named = tuple(self.points[0]) if self.points else ()
-        return tuple(dict.fromkeys((*AXES, *self.vary, *named)))
+        data_seed = () if self.data_seed is None else ("data_seed",)
+        return tuple(dict.fromkeys((*AXES, *data_seed, *self.vary, *named)))
 
     @functools.cached_property
     def groups(self) -> dict[RunConfig, RunGroup]:
@@ -204,6 +217,11 @@ class Sweep:
         for values in order:
             coordinates = dict(zip(names, values, strict=True))
             config = self._config(coordinates)
+            coordinates = {k: label(v) for k, v in coordinates.items()}
+            coordinates["batch_size"] = config.batch_size
+            if config.full_batch and any(g.at == coordinates for g in groups.values()):
+                remedy = f"is {config.batch_size:,} here, which is named too; remove one of the two"
+                raise InputError("batch_size", FULL_BATCH, remedy)
             if config in groups:
                 raise InputError(
                     "vary",
@@ -318,6 +336,8 @@ class Sweep:
                 nested.setdefault(part, {})[rest] = new
             elif part in parts:
                 parts[part] = new
+        if "loss" in nested and parts["loss"] in ("auto", "softmax"):
+            parts["loss"] = losses.Softmax()
         # replace the fields of a part at once, since some values are valid only together
         for part, changes in nested.items():
             deep = {k: v for k, v in changes.items() if "." in k}
@@ -331,6 +351,14 @@ class Sweep:
             _check_kind(name, parts[name])
         model, data = as_model(parts["model"], parts["data"].shape), parts["data"]
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
+        if data.num_samples is not None:
+            whole_number("data.num_samples", data.num_samples)
+        one_of("data.sampling", data.sampling, SAMPLINGS)
+        full_batch = at["batch_size"] == FULL_BATCH
+        batch_size = data.size(data.abstract()) if full_batch else at["batch_size"]
+        if batch_size is None:
+            remedy = "needs a finite set; give data.num_samples, or arrays of your own"
+            raise InputError("batch_size", FULL_BATCH, remedy)
         return RunConfig(
             model,
             data,
@@ -338,7 +366,9 @@ class Sweep:
             parts["optimizer"],
             loss,
             at["learning_rate"],
-            at["batch_size"],
+            batch_size,
+            full_batch,
+            at.get("data_seed"),
         )
 
 
@@ -368,6 +398,33 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
             config.noise,
             "averages class labels, but the data have real-valued targets; use 'full'",
         )
+    if not isinstance(config.noise, Full):
+        _check_residual(config)
     data = config.data
-    check_epoch(config.batch_size, data.size(data.abstract()), data.sampling)
+    if config.loss == "multi_label":
+        _check_shares(data)
+    size = data.size(data.abstract())
+    if size is None and sweep.record.probe_size == WHOLE_SET:
+        remedy = "needs a finite set; give data.num_samples, or a number of examples"
+        raise InputError("record.probe_size", WHOLE_SET, remedy)
+    check_epoch(config.batch_size, size, data.sampling)
     sweep.steps_of(config)
+
+
+def _check_residual(config: RunConfig) -> None:
+    """Refuse a control of the noise where dL/df is not p − y with class labels."""
+    if (name := losses.name(config.loss)) not in losses.WITH_RESIDUAL:
+        remedy = (
+            f"replaces the residual p − y of the losses {', '.join(losses.WITH_RESIDUAL)}, but the "
+            f"loss is {name}; use noise='full'"
+        )
+        raise InputError("noise", config.noise, remedy)
+
+
+def _check_shares(data: Source) -> None:
+    """Refuse targets outside 0 … 1, for which the loss of several labels has no minimum."""
+    for name, y in data.load().arrays.items():
+        if name in ("y", "y_test") and not ((y >= 0) & (y <= 1)).all():
+            wrong = float(y[(y < 0) | (y > 1)].flat[0])
+            remedy = "multi_label needs targets from 0 to 1; use 'squared' for other numbers"
+            raise InputError(f"data.{name}", wrong, remedy)

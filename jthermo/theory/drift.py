@@ -183,7 +183,7 @@ def trace_covariance(
     x: Float[Array, "m ..."],
     y: Real[Array, " m"] | None = None,
     *,
-    loss: str = "bce",
+    loss: losses.Loss = "bce",
 ) -> Float[Array, ""]:
     """Tr Σ1, the trace of the covariance of one example's gradient, estimated from M examples.
 
@@ -192,7 +192,7 @@ def trace_covariance(
         params: parameters of one network.
         x: inputs, (M, …).
         y: labels, (M,) class indices. None: random labels, as an exact average over the classes.
-        loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
+        loss: the name of the loss, a ``jt.losses.Softmax``, or your own function.
 
     Returns:
         () tr Σ1 with M − 1 in the denominator.
@@ -227,7 +227,7 @@ def force(
     *,
     learning_rate: Real[ArrayLike, ""] = 1.0,
     batch_size: Real[ArrayLike, ""] = 1,
-    loss: str = "bce",
+    loss: losses.Loss = "bce",
     method: str = "autodiff",
     width: float = 0.1,
 ) -> Any:
@@ -243,7 +243,7 @@ def force(
         y: labels, (M,) class indices. None: random labels, as an exact average over the classes.
         learning_rate: η.
         batch_size: B.
-        loss: ``"bce"``, ``"squared"`` or ``"softmax"``.
+        loss: the name of the loss, a ``jt.losses.Softmax``, or your own function.
         method: ``"autodiff"`` is exact for smooth activations. ``"differences"`` takes a central
             difference in each parameter, for nets with kinks: two evaluations per parameter.
         width: half-width of the differences, in units of the parameters.

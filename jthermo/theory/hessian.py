@@ -38,7 +38,8 @@ def trace(
             example.
         params: parameters of one network.
         x: inputs, (M, …).
-        loss: ``"auto"`` (logistic for one output, softmax for several) or ``"squared"``.
+        loss: ``"auto"`` (logistic for one output, softmax for several), ``"squared"`` or
+            ``"multi_label"`` (logistic for each output).
 
     Returns:
         () the trace.
@@ -186,9 +187,9 @@ def _rows(outputs: Array, loss: str) -> Array:
     """Rows r_y with Σ_y r_y r_yᵀ = ∂²L/∂f² of one example's outputs (C,)."""
     if loss == "squared":
         return jnp.eye(len(outputs))
-    if len(outputs) == 1:
+    if len(outputs) == 1 or loss == "multi_label":
         p = jax.nn.sigmoid(outputs)
-        return jnp.sqrt(p * (1 - p))[:, None]
+        return jnp.diag(jnp.sqrt(p * (1 - p)))
     p = jax.nn.softmax(outputs)
     return jnp.sqrt(p)[:, None] * (p[None] - jnp.eye(len(outputs)))
 

@@ -58,11 +58,7 @@ class Optimizer:
             self.build(0.1)
             state = jax.eval_shape(self._one_update, 0.1, self._floats)[1]
         except jax.errors.ConcretizationTypeError:
-            remedy = (
-                f"{fn.__name__} branches on a float argument, but these are traced by JAX; "
-                "set that value inside the function"
-            )
-            raise InputError("optimizer", self, remedy) from None
+            raise InputError("optimizer", self, self._branches()) from None
         except InputError:
             raise
         except Exception as error:
@@ -93,6 +89,21 @@ class Optimizer:
     ) -> optax.GradientTransformation:
         """The optax transformation; `traced` values replace the float hyperparameters they name."""
         return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
+
+    def _branches(self) -> str:
+        """What to do about a factory that branches on a number that JAX traces."""
+        name = self.fn.__name__
+        try:
+            jax.eval_shape(lambda rate: self._one_update(rate, {})[1], 0.1)
+        except jax.errors.ConcretizationTypeError:
+            return (
+                f"{name} branches on the learning rate, which is traced by JAX; make the schedule "
+                "for a rate of 1 and multiply: optax.sgd(lambda t: learning_rate * schedule(t))"
+            )
+        return (
+            f"{name} branches on a float argument, but these are traced by JAX; "
+            "set that value inside the function"
+        )
 
     def _one_update(self, learning_rate: Any, traced: Mapping[str, Any]) -> Any:
         """The update of a single weight, and the state: traced to check that it can be compiled."""

@@ -15,16 +15,17 @@ from jax import Array
 
 from jthermo.errors import InputError, finite_number
 from jthermo.update_rule import losses
+from jthermo.update_rule.losses import Loss
 
 
 @dataclass(frozen=True)
 class Full:
-    """r = p − y (Eq. 15)."""
+    """r = dL/df, which is p − y for the logistic, softmax and squared losses (Eq. 15)."""
 
-    def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
+    def residual(self, loss: Loss, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""
         del key
-        return losses.prediction(loss, outputs) - target
+        return losses.gradient(loss, outputs, target)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Unbiased:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", finite_number("noise.scale", self.scale, above=0))
 
-    def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
+    def residual(self, loss: Loss, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""
         del loss, target
         if outputs.ndim == 1:
@@ -66,7 +67,7 @@ class Unbiased:
 class LabelAveraged:
     """r = p − E[y], with the mean of random labels: ½ for one output, 1/C for C outputs."""
 
-    def residual(self, loss: str, outputs: Array, target: Array, key: Array) -> Array:
+    def residual(self, loss: Loss, outputs: Array, target: Array, key: Array) -> Array:
         """dL/df per example, of the shape of `outputs`."""
         del target, key
         mean = 0.5 if outputs.ndim == 1 else 1 / outputs.shape[-1]

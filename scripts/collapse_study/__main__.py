@@ -7,6 +7,7 @@ python scripts/collapse_study --draws 40 --salt 1 --powers
 python scripts/collapse_study --draws 20 --salt 1 --forms
 python scripts/collapse_study --draws 21 --salt 1 --minima
 python scripts/collapse_study --draws 4 --salt 1 --perturb
+python scripts/collapse_study --published FOLDER
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jthermo.collapse import fit_collapse
-from scripts.collapse_study import perturb
+from scripts.collapse_study import perturb, published
 from scripts.collapse_study.families import FAMILIES
 from scripts.collapse_study.forms import FORMS, lost
 from scripts.collapse_study.planted import Planted, PlantedNoise, random_curve
@@ -123,10 +124,19 @@ def main() -> None:
         default=Path("results/collapse_perturbation.jsonl"),
         help="file of --perturb, one line per fit",
     )
+    parser.add_argument(
+        "--published",
+        type=Path,
+        metavar="FOLDER",
+        help="compare with other tools on published data",
+    )
     args = parser.parse_args()
     known = FORMS if args.forms else FAMILIES
     families = args.families or list(known)
-    if args.powers:
+    if args.published is not None:
+        for line in published.table(args.published):
+            print(line, flush=True)
+    elif args.powers:
         correction_powers(args.draws, args.salt)
     elif args.minima:
         lost_minima(args.draws, args.salt)

@@ -78,9 +78,11 @@ def curves_of(draw: Draw) -> list[Curve]:
     return out
 
 
-def quality(sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[float, int]:
-    """S and the number N of its terms, for sets (x, y, dy) with increasing x."""
-    total, terms = 0.0, 0
+def quality_by_set(
+    sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> list[tuple[float, int]]:
+    """Sum and number of the terms of S for each of the sets (x, y, dy) with increasing x."""
+    out = []
     for i, (x, y, dy) in enumerate(sets):
         # Sums of w, w·x, w·y, w·x², w·x·y over the neighbours, with x relative to the point.
         sums = np.zeros((5, len(x)))
@@ -99,8 +101,14 @@ def quality(sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[floa
         known = area > 1e-12 * k * kxx
         line = (kxx * ky - kx * kxy)[known] / area[known]
         variance = kxx[known] / area[known]
-        total += float(np.sum((y[known] - line) ** 2 / (dy[known] ** 2 + variance)))
-        terms += int(known.sum())
+        total = float(np.sum((y[known] - line) ** 2 / (dy[known] ** 2 + variance)))
+        out.append((total, int(known.sum())))
+    return out
+
+
+def quality(sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """S and the number N of its terms, for sets (x, y, dy) with increasing x."""
+    total, terms = (sum(column) for column in zip(*quality_by_set(sets), strict=True))
     return (total / terms, terms) if terms else (np.inf, 0)
 
 

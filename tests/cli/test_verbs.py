@@ -12,6 +12,8 @@ import pytest
 
 import jthermo as jt
 from jthermo.cli import verbs
+from jthermo.paper import reproduce
+from jthermo.paper.catalogue import experiments
 
 OWN = """
 import jthermo as jt
@@ -177,6 +179,15 @@ def test_plot_export_plan_status_list_doctor(folder, own, capsys):
     assert re.search(r"state +complete", state)
     assert re.search(r"diverged +0", state)
     assert "fig3_4" in call(capsys, "list")[0]
+    # the titles are those of the modules, which are not imported for the list
+    listed = dict(line.split(maxsplit=1) for line in call(capsys, "list")[0].splitlines())
+    assert list(listed) == list(experiments())
+    loaded = reproduce.description(reproduce.load("fig3_4"))
+    assert listed["fig3_4"] == loaded.partition("\n\n")[0]
+    code = "import sys, jthermo.cli as c; sys.argv = ['jthermo', 'list']; c.main(); "
+    code += "print([m for m in ('jax', 'xarray', 'pandas') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.splitlines()[-1] == "[]", ran.stderr
     out, _, code = call(capsys, "doctor")
     assert ("BAD" in out) == (code == 1)
 
@@ -225,11 +236,11 @@ MISTAKES = {
     "confidence": (["fit", "FOLDER", "--confidence", "95"], "confidence"),
     "window": (["fit", "FOLDER", "--window", "5", "1"], "window"),
     "fixed": (["fit", "FOLDER", "--fixed", "learning_rate"], "write NAME=POWER"),
-    "table kind": (["fit", "OWN"], "give a .csv, .tsv, .dat or .parquet file"),
+    "table kind": (["fit", "OWN"], "give a .csv, .tsv, .dat, .txt or .parquet file"),
     "status": (["status", "NOWHERE"], "holds no sweep.json"),
     "explore nothing": (["explore", "NOWHERE"], "holds no sweep.json"),
     "explore no observable": (["explore", "FOLDER", "--value", "speed"], "value = 'speed'"),
-    "explore no table": (["explore", "OWN"], "give a .csv, .tsv, .dat or .parquet file"),
+    "explore no table": (["explore", "OWN"], "give a .csv, .tsv, .dat, .txt or .parquet file"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
     "report": (

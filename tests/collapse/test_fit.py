@@ -9,7 +9,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import threadpoolctl
 
+from jthermo.collapse import fit as entry
 from jthermo.collapse import fit_collapse
 from jthermo.errors import InputError
 
@@ -81,6 +83,25 @@ def test_two_controls():
     assert held.exponents["batch"].low < -1 < held.exponents["batch"].high
     wrong = fit_collapse(table, ["eta", "batch"], fixed={"eta": 1})
     assert wrong.collapsed is False
+
+
+def test_a_fit_uses_one_thread_of_blas(monkeypatch):
+    """Versions of threadpoolctl that don't know a library leave it as it is, without an error."""
+    threads = []
+    searched = entry.search
+    table = planted(CURVES["decay"], (2,), {"learning_rate": (0.1, 0.2)}, num_replicates=3)
+    monkeypatch.setattr(
+        entry, "search", lambda *a, **k: threads.append(blas_threads()) or searched(*a, **k)
+    )
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        fit_collapse(table, ("learning_rate",))
+        assert blas_threads() == {2}
+    assert threads[0] == {1}
+
+
+def blas_threads():
+    """The numbers of threads of all libraries of BLAS that NumPy and SciPy have loaded."""
+    return {i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"}
 
 
 def test_nothing_to_fit_still_has_a_verdict():

@@ -1,6 +1,7 @@
 """Scaling forms: critical points, published errors, log scales, offsets, windows of the clock."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from jthermo.cli.options import read_table
 from jthermo.collapse import fit_collapse
 from jthermo.errors import InputError
 from scripts.collapse_study.forms import FORMS, lost
@@ -404,6 +406,52 @@ def test_the_command_line_fits_forms_of_tables_as_people_have_them(tmp_path, cap
     assert "offset = 'low': write a number, or LOW:HIGH" in capsys.readouterr().err
 
 
+def test_tables_are_read_as_people_write_them(tmp_path):
+    expected = [[16, 2.5, 0.25], [32, 3.0, 1e-3]]
+    names = ["L", "T", "m"]
+    files = {
+        "header.csv": "L,T,m\n16,2.5,.25\n32,3,1e-3\n",
+        "decimal_comma.csv": "L;T;m\n16;2,5;0,25\n32;3,0;1e-3\n",
+        "units.csv": "L (sites),T [K],m/N\n16,2.5,.25\n32,3,1e-3\n",
+        "line_of_units.tsv": "L\tT\tm\nsites\tK\t-\n16\t2.5\t.25\n32\t3\t1e-3\n",
+        "spaced_units.txt": "  L   T [K]  m (N)\n 16 2.5 .25\n 32 3 1e-3\n",
+        "numpy.dat": "# made by hand\n# L T m\n16 2.5 .25\n\n32 3 1e-3\n# end\n",
+        "numpy.csv": "# L,T,m\n16,2.5,.25\n32,3,1e-3\n",
+        "nameless.dat": "16 2.5 .25\n32 3 1e-3\n",
+        "excel.csv": "\ufeffL,T,m\r\n16,2.5,.25\r\n32,3,1e-3\r\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        columns = names if name == "nameless.dat" else []
+        table = read_table(tmp_path / name, names=names, columns=columns)
+        np.testing.assert_allclose(table[names].to_numpy(float), expected, err_msg=name)
+    # A name is never shortened if that is ambiguous, and exact names come first.
+    (tmp_path / "two.csv").write_text("loss (train),loss (test),T,T [K]\n1,2,3,4\n1,2,3,4\n")
+    table = read_table(tmp_path / "two.csv", ["T=3"], ["loss", "T"])
+    assert list(table.columns) == ["loss (train)", "loss (test)", "T", "T [K]"]
+    assert len(read_table(tmp_path / "units.csv", ["T=3"])) == 1
+
+
+def test_fit_and_explore_have_the_same_options(tmp_path, capsys):
+    from jthermo.cli import verbs
+    from jthermo.figures import explore
+
+    lattice(-0.125, noise=0.003).to_csv(tmp_path / "crossing.csv", index=False)
+    options = ["--controls", "L", "--time", "t", "--value", "value", "--error", "error"]
+    options += ["--critical-point", "1.95:2.08", "--rescale", "L", "--replicate", "none"]
+    verbs.main(["fit", str(tmp_path / "crossing.csv"), *options])
+    summary = capsys.readouterr().out
+    verbs.main(["explore", str(tmp_path / "crossing.csv"), *options])
+    page = (tmp_path / "explore.html").read_text()
+    (text,) = re.findall(r'<script type="application/json" id="content">(.*?)</script>', page)
+    (view,) = json.loads(text)["views"]
+    assert view["summary"].strip() == summary.strip()
+    assert [number["kind"] for number in view["exponents"]] == ["shift", "height", "critical_point"]
+    reach = view["exponents"][2]["reach"]
+    assert reach == pytest.approx([1.95, 2.08])
+    assert (reach[1] - reach[0]) / view["exponents"][2]["step"] >= explore.STEPS
+
+
 def test_a_small_misfit_is_told_as_such():
     table = lattice(noise=0.001)
     table["value"] += 0.004 * np.log(table.L / 45)
@@ -434,12 +482,16 @@ def test_the_pictures_of_a_two_sided_fit_show_both_sides():
     matplotlib.pyplot.close("all")
 
 
-def test_the_explore_page_says_that_it_draws_one_side_only(tmp_path):
+def test_the_explore_page_draws_times_before_and_after_zero(tmp_path):
     from jthermo.figures.explore import explore
 
     table = lattice(t_c=0.0)
-    options = {"value": ["value"], "time": "t", "replicate": "seed"}
-    with pytest.raises(InputError, match="draws times > 0 only"):
-        explore(table, tmp_path / "page.html", ["L"], **options)
-    explore(table[table.t > 0], tmp_path / "page.html", ["L"], **options)
-    assert (tmp_path / "page.html").is_file()
+    explore(table, tmp_path / "page.html", ["L"], value=["value"], time="t")
+    page = (tmp_path / "page.html").read_text()
+    (text,) = re.findall(r'<script type="application/json" id="content">(.*?)</script>', page)
+    (view,) = json.loads(text)["views"]
+    # The critical point is 0, and its slider covers a tenth of the times on either side.
+    held = view["exponents"][1]
+    assert (held["kind"], held["held"], held["value"]) == ("critical_point", True, 0.0)
+    assert held["reach"] == pytest.approx([-0.02, 0.02])
+    assert len(view["conditions"]) == len(SIZES)

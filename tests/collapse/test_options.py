@@ -331,7 +331,8 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
     table.assign(value="high").to_csv(tmp_path / "words.csv", index=False)
     (tmp_path / "ragged.csv").write_text("a\n1\n1,2\n")
     (tmp_path / "junk.parquet").write_text("none")
-    (tmp_path / "table.txt").write_text("c,step\n")
+    (tmp_path / "table.xlsx").write_text("c,step\n")
+    (tmp_path / "bare.dat").write_text("1 2 3\n1 3 4\n")
     wanted = {
         ("absent.csv",): "no such file",
         ("empty.csv",): "data = '0 rows'",
@@ -339,7 +340,9 @@ def test_the_command_line_refuses_bad_tables_in_one_line(tmp_path, capsys, monke
         ("words.csv",): "value = 'high': is not a number",
         ("ragged.csv",): "can't be read",
         ("junk.parquet",): "can't be read",
-        ("table.txt",): "give a .csv, .tsv, .dat or .parquet file",
+        ("table.xlsx",): "give a .csv, .tsv, .dat, .txt or .parquet file",
+        ("bare.dat",): "names no columns; give them, such as --columns L T value error",
+        ("bare.dat", "--columns", "c", "t"): "columns = 'c t': the file has 3 columns",
         ("good.csv", "--where", "d=1"): "name one of the columns c, seed",
         ("good.csv", "--where", "c=9"): "no row has this value; c takes 0.5, 1.0, 2.0",
         ("good.csv", "--where", "c=x"): "column c holds numbers",

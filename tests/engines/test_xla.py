@@ -8,9 +8,11 @@ import optax
 import pytest
 
 import jthermo as jt
+from jthermo.engines import batches, step_program
 from jthermo.engines import choice as engines
-from jthermo.engines import step_program
 from jthermo.execution import cohorts, placement
+from jthermo.randomness import streams
+from jthermo.update_rule import losses
 from tests import deep_oracles, oracles
 
 STEPS = 12
@@ -151,11 +153,27 @@ def branching(learning_rate, decay=0.9):
     return optax.sgd(optax.exponential_decay(learning_rate, 1, decay))
 
 
+def warmed_up(learning_rate):
+    """An optimizer whose schedule tests whether its peak is zero."""
+    return optax.sgd(optax.warmup_cosine_decay_schedule(0.0, learning_rate, 2, STEPS))
+
+
+def warmed_up_from_1(learning_rate):
+    """The same with the schedule for a rate of 1."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, 2, STEPS)
+    return optax.sgd(lambda t: learning_rate * schedule(t))
+
+
 def test_an_optimizer_that_branches_on_a_traced_number_is_refused_where_it_is_given():
     with pytest.raises(
         jt.InputError, match="branching branches on a float argument, but these are traced"
     ):
         jt.Optimizer(branching)
+    remedy = r"warmed_up branches on the learning rate.*a rate of 1"
+    with pytest.raises(jt.InputError, match=remedy):
+        jt.Optimizer(warmed_up)
+    # the remedy of the message
+    jt.Optimizer(warmed_up_from_1)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +281,63 @@ def test_no_cutting_of_the_steps_changes_a_bit(source):
     for _ in range(20):
         pieces = trained(1 + np.flatnonzero(rng.integers(0, 2, 39)))
         jax.tree.map(np.testing.assert_array_equal, whole, pieces)
+
+
+def quartic(outputs, y):
+    """A loss of the user's own."""
+    return (outputs - y) ** 4
+
+
+@pytest.mark.parametrize("loss", ["hinge", "exponential", quartic])
+def test_training_with_another_loss_follows_its_gradient(loss):
+    """Two steps of one run against jax.grad of the mean loss of the same batches."""
+    sweep = sweep_of(
+        loss=loss,
+        learning_rate=0.1,
+        seed=3,
+        batch_size=4,
+        num_steps=2,
+        record=jt.Record(steps=(0, 2), observables=(params, jt.loss())),
+    )
+    (cohort,) = cohorts.cohorts(sweep)
+    run = jax.tree.map(lambda a: a.ravel()[0], cohort.runs)
+    theta = step_program.initial_params(TWO_LAYER, streams.init_key(run.seed), run)
+
+    def mean(theta, x, y):
+        if loss is quartic:
+            return quartic(TWO_LAYER.apply(theta, x), y).mean()
+        margin = (2 * y - 1) * TWO_LAYER.apply(theta, x)
+        each = jax.nn.relu(1 - margin) if loss == "hinge" else jax.numpy.exp(-margin)
+        return each.mean()
+
+    for t in range(2):
+        batch = batches.draw_batch(cohort.program, {}, run, streams.streams(run), None, t)
+        gradient = jax.grad(mean)(theta, *batch)
+        theta = jax.tree.map(lambda p, g: p - 0.1 * g, theta, gradient)
+    trained = jt.run(sweep, progress=False)
+    expected = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(theta)])
+    np.testing.assert_allclose(trained.params[0, 1], expected, rtol=1e-5, atol=1e-6)
+    assert trained.loss[0, 1] > 0
+    # the kernel of the paper's nets has other losses, and says so
+    with pytest.raises(jt.InputError, match=f"does not support the loss {losses.name(loss)}"):
+        jt.run(sweep, engine="fused", progress=False)
+
+
+def test_label_smoothing_is_an_axis_of_one_program():
+    sweep = sweep_of(
+        model=jt.models.MLP(4, hidden=(5,), outputs=3),
+        data=jt.data.Gaussian(dim=4, num_classes=3),
+        vary={"loss.label_smoothing": (0.0, 0.1, 0.4)},
+        learning_rate=0.3,
+        batch_size=2,
+    )
+    assert len(step_program.programs(sweep)) == 1
+    mixed = jt.run(sweep, progress=False).params
+    for alpha in (0.1, 0.4):
+        alone = sweep.replace(vary={}, loss=jt.losses.Softmax(alpha))
+        same = mixed.where(mixed["loss.label_smoothing"] == alpha, drop=True)
+        np.testing.assert_array_equal(jt.run(alone, progress=False).params, same)
+    assert not np.allclose(mixed[0, -1], mixed[-1, -1])
 
 
 def test_each_program_compiles_once():

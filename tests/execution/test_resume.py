@@ -160,6 +160,33 @@ def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_aft
     same(jt.run(sweep, progress=False), jt.run(sweep, tmp_path / "o", progress=False))
 
 
+def hinge_squared(outputs, y):
+    """A loss of the user's own."""
+    return jax.nn.relu(1 - (2 * y - 1) * outputs) ** 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": "full", "data": jt.data.Gaussian(dim=16, num_samples=9, redraw=0.3)},
+        {"loss": hinge_squared},
+        {
+            "model": jt.models.MLP(16, hidden=(3,), outputs=2),
+            "vary": {"loss.label_smoothing": (0.0, 0.2)},
+        },
+    ],
+    ids=["full batch", "own loss", "label smoothing"],
+)
+def test_full_batches_and_other_losses_resume_to_the_bit(changes, tmp_path, stop_after):
+    sweep = sweep_of(num_steps=30).replace(**changes)
+    whole = jt.run(sweep, progress=False)
+    stop_after(9)
+    with pytest.raises(Interrupted):
+        jt.run(sweep, tmp_path / "o", progress=False)
+    stop_after(10**9)
+    same(whole, jt.run(sweep, tmp_path / "o", progress=False))
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_another_number_of_devices_on_resume_changes_no_bit(
     tmp_path, stop_after, monkeypatch, number

@@ -151,6 +151,77 @@ def test_single_curves_get_the_room_that_the_objectives_leave(tmp_path, monkeypa
     assert lines.endswith("a sample of 3 single curves is drawn")
 
 
+def crossing(errors=True, offset=0.0, logs=False, power=-0.25):
+    """Curves of (T − 2)·L that scale as a power of L, as published values or as replicates."""
+    rng = np.random.default_rng(8)
+    frames = []
+    for size in (8, 16, 32):
+        time = 2 + np.linspace(-0.3, 0.3, 21) + 0.001
+        clean = offset + (size / 16) ** power * (0.2 + np.logaddexp(0, (time - 2) * size)) ** 0.3
+        for seed in range(1 if errors else 4):
+            noise = 0.005 * rng.standard_normal(21)
+            value = clean * np.exp(noise) if logs else clean + noise
+            frames.append(pd.DataFrame({"L": size, "seed": seed, "T": time, "m": value}))
+            frames[-1]["error"] = 0.005 * clean if logs else 0.005
+    return pd.concat(frames, ignore_index=True)
+
+
+PUBLISHED = {"replicate": None, "error": "error"}
+TWO_SIDED = {"time": "T", "rescale": ["L"], "critical_point": (1.9, 2.1)}
+FORMS = {
+    "log": (crossing(logs=True), TWO_SIDED | PUBLISHED | {"scale": "log"}),
+    "offset": (crossing(offset=1.0, power=-1.0), TWO_SIDED | PUBLISHED | {"offset": (0.5, 1.5)}),
+    "log offset": (
+        crossing(offset=1.0, logs=True, power=-1.0),
+        TWO_SIDED | PUBLISHED | {"offset": (0.0, 1.2), "scale": "log"},
+    ),
+    "branches": (crossing(errors=False), TWO_SIDED | {"critical_point": 2.0, "branches": 2}),
+    "correction": (crossing(errors=False), TWO_SIDED | {"correction": {"L": -1.0}}),
+    "held": (
+        crossing(errors=False).query("T > 2"),
+        {"time": "T", "critical_point": 2.0, "fixed": {"L": 1.0}, "rescale": ["L"]},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def formed(tmp_path_factory):
+    """For each form, its page and its fit."""
+    folder = tmp_path_factory.mktemp("forms")
+    out = {}
+    for name, (table, options) in FORMS.items():
+        jt.explore(table, folder / f"{name}.html", ["L"], value=["m"], **options)
+        fit = jt.fit_collapse(table, ["L"], value="m", **options)
+        out[name] = folder / f"{name}.html", fit
+    return out
+
+
+def test_every_number_of_a_law_has_a_slider(formed):
+    kinds = {
+        name: [number["kind"] for number in content_of(page)["views"][0]["exponents"]]
+        for name, (page, _) in formed.items()
+    }
+    assert kinds == {
+        "log": ["shift", "height", "critical_point"],
+        "offset": ["shift", "height", "critical_point", "offset"],
+        "log offset": ["shift", "height", "critical_point", "offset"],
+        "branches": ["shift", "height", "critical_point"],
+        "correction": ["shift", "shift", "height", "critical_point"],
+        # all times lie beyond the given critical point
+        "held": ["shift", "height"],
+    }
+    for page, fit in formed.values():
+        (view,) = content_of(page)["views"]
+        for number in view["exponents"]:
+            low, high = number["reach"]
+            assert low <= number["value"] <= high
+            assert (high - low) / number["step"] >= 200
+        if fit.curves.published:
+            for drawn, condition in zip(view["conditions"], fit.curves.conditions, strict=True):
+                error = condition.errors[0]
+                np.testing.assert_allclose(numbers(drawn["error"], "<f4"), error, rtol=1e-6)
+
+
 def test_mistakes_are_one_message(tmp_path):
     table = planted(seeds=2, sizes=(1,))
     with pytest.raises(InputError, match="name the columns to draw; the table has learning_rate"):
@@ -275,7 +346,7 @@ def browser(explored, tmp_path):
         browser.driver.quit()
 
 
-def test_in_a_browser(browser, explored):
+def test_in_a_browser(browser, explored, formed):
     _, fits, _ = explored
     the_quality_is_the_objective_of_the_fit(browser, fits["he"])
     the_sliders_move_the_curves(browser)
@@ -287,6 +358,8 @@ def test_in_a_browser(browser, explored):
     hovering_names_the_run(browser)
     axes_change_their_scale(browser)
     it_fits_a_phone_and_follows_the_scheme(browser)
+    for name, (page, fit) in formed.items():
+        a_form_is_judged_and_drawn(browser, page, fit, name)
     assert browser.run("return performance.getEntriesByType('resource').length") == 0
     assert browser.driver.get_log("browser") == []
 
@@ -386,7 +459,7 @@ def what_is_not_determined_is_said(browser):
     assert browser.run("return document.getElementById('choice').value") == "init he"
     assert (
         browser.run("return document.getElementById('fitted-0').textContent")
-        == "The data do not determine this exponent."
+        == "The data do not determine this number."
     )
     assert not browser.run("return Bokeh.documents[1].roots()[0].select_one('interval').visible")
     assert browser.number("p-0") == 0.0
@@ -453,6 +526,51 @@ def it_fits_a_phone_and_follows_the_scheme(browser):
                 )
             )
     assert len(shades) == 2
+
+
+def a_form_is_judged_and_drawn(browser, page, fit, name):
+    browser.driver.get(page.as_uri())
+    browser.wait("return document.getElementById('lost')?.value")
+    parameters = explore.parameters_of(fit)
+    model, directions = explore.rounded(fit.likelihood), fit.directions
+    for away in (0.0, 0.4):
+        browser.slide(
+            *(
+                fit.exponents[p.name].value
+                + (away * min(1.0, 20 * p.step) if p.name in fit.free else 0.0)
+                for p in parameters
+            )
+        )
+        # as the sliders round them
+        positions = (
+            "return [...document.querySelectorAll('input[type=range]')].map((e) => +e.value)"
+        )
+        at = dict(zip([p.name for p in parameters], browser.run(positions), strict=True))
+        free = np.array([at[n] for n in fit.free]) - directions.origin
+        theta = np.linalg.lstsq(directions.basis, free, rcond=None)[0]
+        expected = model.objective(theta) - model.objective(fit.solution.theta)
+        assert browser.number("lost") == pytest.approx(expected, rel=1e-6, abs=1e-6), name
+        drawn = browser.source(0, "means")
+        critical = at.get("critical_point", fit.curves.clock.origin)
+        for xs, ys, condition in zip(drawn["xs"], drawn["ys"], fit.curves.conditions, strict=True):
+            size = np.exp(condition.log_controls[0]) / 16
+            # (L/8)^−1 of the correction, minus its mean over L = 8, 16, 32
+            grown = np.exp(at.get("correction_L", 0.0) * (0.5 / size - 7 / 12))
+            time = fit.curves.clock.time(condition.log_time)
+            np.testing.assert_allclose(
+                xs, (time - critical) * size ** at["L"] * grown, rtol=1e-6, atol=1e-9, err_msg=name
+            )
+            heights = condition.values.mean(axis=0) - at.get("offset", 0.0)
+            np.testing.assert_allclose(ys, heights * size ** -at["value_L"], rtol=1e-9)
+    if fit.curves.clock.signed:
+        browser.change("clock", "fit")
+        browser.run("document.getElementById('log-time').click()")
+        browser.frame()
+        # A gap parts the two sides, and both are drawn against |τ|.
+        for xs in browser.source(0, "means")["xs"]:
+            gap = np.isnan(np.array(xs, float))
+            assert gap.sum() == 1
+            assert np.array(xs, float)[~gap].min() > 0
 
 
 def test_observables_that_cannot_be_fitted_hide_no_other(tmp_path):

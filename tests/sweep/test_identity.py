@@ -38,6 +38,7 @@ VALUES = {
     "Full": residual_noise.Full(),
     "Unbiased": residual_noise.Unbiased(),
     "LabelAveraged": residual_noise.LabelAveraged(),
+    "Softmax": jt.losses.Softmax(0.1),
     "sgd": jt.sgd(momentum=0.9),
     "stepped_sgd": jt.sgd(decay_at=1000.0),
     "adam": jt.Optimizer(optax.adam),
@@ -77,6 +78,7 @@ GOLDEN = {
     "Full": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
     "Unbiased": (0xD8CB9D72, "ff50b6c47cf925cf", "5d2b6a513220f2bb", "30f9197c42a27e17"),
     "LabelAveraged": (0xBE241C8D, "52745c9f3f4d3866", "5d2b6a513220f2bb", "9960f48da11254e6"),
+    "Softmax": (0xB42C705D, "b289c43b91fbe813", "6bbe0f0ed92ac916", "36358aca295108d4"),
     "sgd": (0x492684F4, "38a7ead1599c6cee", "5d2b6a513220f2bb", "ce7a2938a1fe94b9"),
     "stepped_sgd": (0x37821389, "edc31f07c9bd4b2c", "5d2b6a513220f2bb", "78caa357b0f9d85d"),
     "adam": (0x3492B8F3, "057099af0e44b7c6", "5d2b6a513220f2bb", "d1fbcddf5ae60613"),
@@ -121,6 +123,10 @@ def sweep_with(name):
             size = int(np.prod(value.shape))
             parts["model"] = jt.models.MLP(inputs=size, hidden=(4,), outputs=10)
             record["observables"] = (jt.loss(),)
+    elif name == "Softmax":
+        parts["loss"] = value
+        parts["model"] = jt.models.MLP(inputs=3, hidden=(4,), outputs=2)
+        record["observables"] = (jt.loss(),)
     elif hasattr(value, "residual"):
         parts["noise"] = value
     elif isinstance(value, jt.Optimizer):

@@ -1,5 +1,7 @@
 """The sweep: errors of invalid arguments, the grid, JSON, ids and recorded steps."""
 
+import dataclasses
+import functools
 import json
 import math
 import subprocess
@@ -7,6 +9,7 @@ import sys
 from fractions import Fraction
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -37,7 +40,56 @@ def triple(model, params, probe):
     return 3 * params["V"]
 
 
+def mean_of_all(outputs, y):
+    """A user's loss that isn't one value per example."""
+    return jnp.mean((outputs - y) ** 2)
+
+
+def quartic(outputs, y):
+    """A user's loss."""
+    return (outputs - y) ** 4
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnSource(jt.data.Source):
+    """A user's source, which checks none of its fields."""
+
+    num_samples: int | None = 5
+    sampling: str = "replacement"
+
+    shape = property(lambda self: (3,))
+
+    def draw(self, key, size):
+        """Zeros of class 0."""
+        return jnp.zeros((size, 3)), jnp.zeros(size, jnp.int32)
+
+
 BAD = {
+    "rate that is a schedule": (
+        "learning_rate = <function .*: give numbers; for a schedule, give optimizer=jt.Optimizer",
+        lambda: sweep_of(learning_rate=optax.linear_schedule(1.0, 0.0, 5)),
+    ),
+    "own source of no examples": (
+        "data.num_samples = 0: give a whole number of at least 1",
+        lambda: sweep_of(data=OwnSource(num_samples=0)),
+    ),
+    "own source of half an example": (
+        "data.num_samples = 2.5: give a whole number",
+        lambda: sweep_of(data=OwnSource(num_samples=2.5)),
+    ),
+    "own order": (
+        "data.sampling = 'sorted': use one of replacement, epochs",
+        lambda: sweep_of(data=OwnSource(sampling="sorted")),
+    ),
+    "data seed": ("data_seed = -1: give a whole number from 0", lambda: sweep_of(data_seed=-1)),
+    "data seed in vary": (
+        r"vary = 'data_seed': is an argument of Sweep; give Sweep\(data_seed=",
+        lambda: sweep_of(vary={"data_seed": (0, 1)}),
+    ),
+    "tuple of an object": (
+        r"vary\['model.hidden'\] = <object .*give numbers, strings, booleans, None or tuples",
+        lambda: sweep_of(vary={"model.hidden": ((object(), 2), (3,))}),
+    ),
     "negative rate": (
         "learning_rate = -0.1: give a positive finite",
         lambda: sweep_of(learning_rate=-0.1),
@@ -126,7 +178,32 @@ BAD = {
     ),
     "noise": ("noise = 'none': use one of full", lambda: sweep_of(noise="none")),
     "noise scale": ("noise.scale = 0", lambda: jt.noise.Unbiased(0)),
-    "loss": ("loss = 'hinge'", lambda: sweep_of(loss="hinge")),
+    "loss": ("loss = 'huber'", lambda: sweep_of(loss="huber")),
+    "smoothing": ("loss.label_smoothing = 1.0", lambda: jt.losses.Softmax(1.0)),
+    "loss of a partial": (
+        "loss = functools.partial",
+        lambda: sweep_of(loss=functools.partial(jnp.add)),
+    ),
+    "own loss fails": (
+        "loss = 'mean_of_all': returns .* float32 for outputs .* return one float32 per example",
+        lambda: sweep_of(loss=mean_of_all),
+    ),
+    "noise of a margin": (
+        "replaces the residual p − y of the losses bce, softmax, squared, but the loss is hinge",
+        lambda: sweep_of(loss="hinge", noise="unbiased"),
+    ),
+    "kappa of a margin": (
+        "'exponential': kappa needs one of the losses bce, logistic",
+        lambda: sweep_of(
+            loss="exponential", record=jt.Record(steps=(0, 5), observables=jt.kappa())
+        ),
+    ),
+    "shares": (
+        "data.y = 2.5: multi_label needs targets from 0 to 1",
+        lambda: sweep_of(
+            data=jt.data.Arrays(np.eye(3), np.array([0.5, 2.5, 0.0])), loss="multi_label"
+        ),
+    ),
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
     "optimizer argument": ("rejects these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
@@ -145,7 +222,10 @@ BAD = {
         "vary = 'seed': is an argument of Sweep",
         lambda: sweep_of(vary={"seed": (1, 2)}),
     ),
-    "vary object": (r"vary\['model.init'\] = \[", lambda: sweep_of(vary={"model.init": (["he"],)})),
+    "vary object": (
+        r"vary\['model.init'\] = {",
+        lambda: sweep_of(vary={"model.init": ({"he": 1},)}),
+    ),
     "vary nothing": (
         "gives the same run as",
         lambda: sweep_of(vary={"loss": ("auto", "bce")}),
@@ -206,6 +286,7 @@ def test_fields_that_must_agree_change_together():
     assert wide.data.dim == wide.model.arguments["inputs"] == 7
 
 
+LOSS = jt.Record(steps=(0, 5), observables=jt.loss())
 VARIANTS = {
     "learning_rate": 0.3,
     "batch_size": 3,
@@ -220,6 +301,7 @@ VARIANTS = {
     "common_data": True,
     "lane_width": 8,
     "vary": {"model.hidden": (4, 6)},
+    "data_seed": (0, 1),
 }
 
 
@@ -231,8 +313,12 @@ def test_json_round_trip_of_every_field():
         assert again.to_json() == sweep.to_json()
     points = sweep_of(learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.2}])
     assert jt.Sweep.from_json(points.to_json()).to_json() == points.to_json()
-    own = sweep_of(record=jt.Record(steps=(0, 5), observables=(triple,)))
+    own = sweep_of(record=jt.Record(steps=(0, 5), observables=(triple,)), loss=quartic)
     assert jt.Sweep.from_json(own.to_json()) == own
+    smooth = sweep_of(
+        model=jt.models.MLP(3, hidden=(4,), outputs=2), loss=jt.losses.Softmax(0.1), record=LOSS
+    )
+    assert jt.Sweep.from_json(smooth.to_json()) == smooth
 
 
 def test_id_changes_with_everything_that_changes_results():
@@ -382,3 +468,38 @@ def test_an_integer_among_floats_is_a_float_and_needs_no_program_of_its_own():
     assert [type(v) for v in sweep.vary["optimizer.momentum"]] == [float, float]
     assert len(step_program.programs(sweep)) == 1
     assert sweep_of(vary={"model.hidden": (4, 8)}).vary["model.hidden"] == (4, 8)
+
+
+def test_depth_is_an_axis():
+    deep = jt.Sweep(
+        model=jt.models.MLP(3, hidden=(4,)),
+        data=GAUSSIAN,
+        learning_rate=(0.1, 0.2),
+        num_steps=3,
+        record=jt.Record(steps=(0, 3), observables=jt.loss()),
+        vary={"model.hidden": ((8,), (8, 8), ())},
+    )
+    assert [len(c.model.arguments["hidden"]) for c in deep.configs[::2]] == [0, 1, 2]
+    ds = jt.run(deep, progress=False)
+    assert ds["model.hidden"].values.tolist() == ["()", "()", "8", "8", "8-8", "8-8"]
+    alone = jt.run(deep.replace(vary={}, **{"model.hidden": (8, 8)}), progress=False)
+    np.testing.assert_array_equal(ds.loss[4:], alone.loss)
+    assert jt.grid(ds).sizes["model.hidden"] == 3
+    # a list on the command line is the same axis
+    assert deep == deep.replace(vary={"model.hidden": [[8], [8, 8], []]})
+
+
+def test_a_data_seed_changes_the_data_and_not_the_start():
+    plain = sweep_of(record=jt.Record(steps=(0, 20), observables=(triple,)), seed=(0, 1))
+    swept = plain.replace(data_seed=(0, 1, 2))
+    assert swept.num_runs == 3 * plain.num_runs
+    assert len(step_program.programs(swept)) == len(step_program.programs(plain))
+    ds = jt.grid(jt.run(swept, progress=False)).triple
+    start, end = ds.isel(record=0), ds.isel(record=1)
+    np.testing.assert_array_equal(start, start.isel(data_seed=[0, 0, 0]))
+    assert not (end.isel(data_seed=0) == end.isel(data_seed=1)).all("triple_0").any()
+    # with common data, each data seed has its own examples, which all rates share
+    common = swept.replace(common_data=True)
+    streams = {(c.data_seed, c.common_stream) for c in common.configs}
+    assert len(streams) == len({stream for _, stream in streams}) == 3
+    assert {c.common_stream for c in plain.configs} == {0}

@@ -22,6 +22,7 @@ from jthermo.engines.fused.build import Unavailable, load
 from jthermo.engines.fused.native import LOSSES, NOISES, SOURCES
 from jthermo.engines.fused.supported_nets import by_layer, net_of
 from jthermo.randomness import streams
+from jthermo.update_rule import losses
 
 __all__ = ["Unavailable", "advance", "load", "refusal"]
 
@@ -36,11 +37,12 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     fits = net is None or engine == "fused" or _kernel(engine).shape(net, program.batch_size).runs
     for has, what in (
         (net is not None, f"the model {_named(model)}"),
+        (not program.full_batch, "batch_size='full'"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
         (model.num_outputs == 1, "several outputs"),
         (getattr(data, "num_classes", 2) == 2, "several classes"),
         (getattr(data, "redraw", None) is None, "labels that are redrawn"),
-        (program.loss in LOSSES, f"the loss {program.loss}"),
+        (program.loss in LOSSES, f"the loss {losses.name(program.loss)}"),
         (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
         (plain, f"the optimizer {optimizer!r}"),
         (fits, "a net whose weights exceed a GPU's on-chip memory"),

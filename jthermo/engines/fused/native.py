@@ -13,7 +13,7 @@ from jthermo.engines import step_program
 from jthermo.engines.fused.build import TARGET
 from jthermo.engines.fused.supported_nets import Net
 from jthermo.randomness.jax_settings import num_cores
-from jthermo.update_rule import residual_noise
+from jthermo.update_rule import losses, residual_noise
 
 SOURCES = {Gaussian: 0, Uniform: 1}
 SAMPLING = {"fresh": 0, "replacement": 1, "epochs": 2}
@@ -60,7 +60,12 @@ def _options(net: Net, program: step_program.Program) -> np.ndarray:
     """The static numbers of a call, in the order in which ``ffi.cc`` reads them."""
     data = program.data
     sampling = SAMPLING["fresh" if data.num_samples is None else data.sampling]
-    kinds = (SOURCES[type(data)], sampling, LOSSES[program.loss], NOISES[type(program.noise)])
+    kinds = (
+        SOURCES[type(data)],
+        sampling,
+        LOSSES[losses.name(program.loss)],
+        NOISES[type(program.noise)],
+    )
     first, *_, last = net.biases
     numbers = (first, last, program.batch_size, *kinds, data.num_samples or 0, net.inputs_first)
     return np.array((*numbers, threads()), np.int64)

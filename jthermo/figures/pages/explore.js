@@ -1,11 +1,13 @@
-// The page of `jthermo explore`. Everything shown is a function of `state`: the selected view and the exponent of each control.
+// The page of `jthermo explore`. Everything shown is a function of `state`: the selected view and the numbers of the sliders.
 "use strict";
 (async () => {
 const content = JSON.parse(document.getElementById("content").textContent);
 const { controls, views, clocks, least } = content;
 const element = (id) => document.getElementById(id);
-const sliders = controls.map((_, i) => element(`p-${i}`));
+const sliders = views[0].exponents.map((_, i) => element(`p-${i}`));
 const SPREAD_POINTS = 200;
+// most records of a curve that are also drawn as points
+const MOST_POINTS = 64;
 // points of a profile over the whole slider, and around the interval
 const COARSE = 97, FINE = 49;
 // milliseconds per frame for profiles, while a slider moves and while none does
@@ -30,17 +32,20 @@ function outline(numbers, at = (x) => x) {
 for (const view of views) {
   for (const condition of view.conditions) {
     condition.log_time = unpack(condition.log_time, Float64Array);
-    condition.time = condition.log_time.map(Math.exp);
+    // the time since the origin of the clock
+    condition.since = condition.log_time.map(view.clock.signed ? (x) => view.clock.unit * Math.sinh(x) : Math.exp);
     condition.mean = unpack(condition.mean, Float64Array);
-    const error = unpack(condition.error, Float32Array);
-    condition.band = outline(condition.mean, (y, i, way) => y + way * error[i]);
-    const all = unpack(condition.runs, Float32Array), length = condition.time.length;
+    condition.error = unpack(condition.error, Float32Array);
+    const all = unpack(condition.runs, Float32Array), length = condition.since.length;
     condition.runs = condition.replicates.map((_, i) => all.subarray(i * length, (i + 1) * length));
   }
   const fit = view.objective;
-  fit.log_time = unpack(fit.log_time, Float64Array);
+  // the place of every record, log t or asinh t
+  fit.place = view.conditions.flatMap(({ log_time }) => [...log_time]);
   fit.mean = unpack(fit.mean, Float64Array);
-  fit.ends = [...fit.starts.slice(1), fit.log_time.length];
+  // values in the units of the data, from which an offset of logs is subtracted
+  fit.value = fit.mean.map((y) => Math.exp(fit.origin + fit.unit * y));
+  fit.ends = [...fit.starts.slice(1), fit.place.length];
   const flat = unpack(fit.whitener, Float32Array);
   // the rows of the lower triangular W = Ω^(−1/2), each with the index of its first column
   fit.rows = [];
@@ -52,31 +57,62 @@ for (const view of views) {
     }
     first += size;
   }
-  fit.white_mean = fit.rows.map(({ first, weights }) => weights.reduce((sum, w, j) => sum + w * fit.mean[first + j], 0));
 }
 
-/** log τ − log t of every condition: Σ p·log(c/c₀), with c₀ the geometric mean of the control c. */
-function shifts(view, powers) {
-  return view.conditions.map(({ centred }) => centred.reduce((sum, log, i) => sum + log * powers[i], 0));
+/** What the numbers do to the conditions: log τ grows by `shift` and the log value by `lift`; t_c and v₀. */
+function moves(view, numbers) {
+  const out = { shift: view.conditions.map(() => 0), lift: view.conditions.map(() => 0), critical: view.clock.origin, offset: null };
+  view.exponents.forEach(({ kind, column }, i) => {
+    if (kind === "shift") column.forEach((x, k) => { out.shift[k] += x * numbers[i]; });
+    else if (kind === "height") column.forEach((x, k) => { out.lift[k] += x * numbers[i]; });
+    else if (kind === "critical_point") out.critical = numbers[i];
+    else out.offset = numbers[i];
+  });
+  return out;
+}
+
+/** log τ, or asinh τ of signed times. */
+function placed({ clock }, { shift, critical }, place, k) {
+  if (!clock.signed) return place + shift[k];
+  return Math.asinh((Math.sinh(place) - (critical - clock.origin) / clock.unit) * Math.exp(shift[k]));
+}
+
+/** The weight w of each mean and w·y, y being the mean on the axis of the curve (jthermo/collapse/means.py). */
+function ordinates(view, { lift, offset }) {
+  const { mean, value, condition, unit, origin } = view.objective;
+  if (!view.logs) {
+    const base = offset === null ? 0 : (offset - origin) / unit;
+    return { weight: condition.map((k) => Math.exp(lift[k])), target: mean.map((y) => y - base) };
+  }
+  const weight = condition.map((_, j) => (offset === null ? 1 : 1 - offset / value[j]));
+  return { weight, target: mean.map((y, j) => weight[j] * (y + (Math.log(weight[j]) - lift[condition[j]]) / unit)) };
 }
 
 /** The objective that the fit minimised (jthermo/collapse/likelihood.py), minus its value at the fit:
-    f = ½[|Wm|² − b'M⁻¹b + log|M| − (q−2) log λ] with M = B'W'WB + λD'D and b = B'W'Wm. */
-function lost(view, powers) {
-  const fit = view.objective, shift = shifts(view, powers), number = fit.mean.length;
-  const scaled = new Float64Array(fit.log_time.length);
+    f = ½[|Wm|² − b'M⁻¹b + log|M| − r log λ] with M = B'W'WB + λD'D, b = B'W'Wm and r the rank of D. */
+function lost(view, numbers) {
+  const fit = view.objective, moved = moves(view, numbers), number = fit.mean.length;
+  const { weight, target } = ordinates(view, moved);
+  const scaled = new Float64Array(fit.place.length);
   for (let j = 0; j < number; j++) {
-    for (let n = fit.starts[j]; n < fit.ends[j]; n++) scaled[n] = (fit.log_time[n] + shift[fit.condition[j]]) / fit.spacing;
+    for (let n = fit.starts[j]; n < fit.ends[j]; n++) scaled[n] = placed(view, moved, fit.place[n], fit.condition[j]) / fit.spacing;
   }
-  let low = Infinity, high = -Infinity;
-  for (const at of scaled) { low = Math.min(low, Math.floor(at)); high = Math.max(high, Math.floor(at)); }
-  const q = high - low + 4;
+  // the first cell of each branch and the number of splines before it; a curve without branches has one
+  const side = (at) => (fit.broken && at >= 0 ? 1 : 0);
+  const low = [Infinity, Infinity], high = [-Infinity, -Infinity];
+  for (const at of scaled) {
+    const cell = Math.floor(at), part = side(at);
+    low[part] = Math.min(low[part], cell);
+    high[part] = Math.max(high[part], cell);
+  }
+  const sizes = low.map((from, part) => (high[part] < from ? 0 : high[part] - from + 4));
+  const before = [0, sizes[0]], q = sizes[0] + sizes[1];
   // B: cubic B-splines, averaged over each bin
   const basis = Array.from({ length: number }, () => new Float64Array(q));
   for (let j = 0; j < number; j++) {
-    const share = 1 / (6 * (fit.ends[j] - fit.starts[j]));
+    const share = weight[j] / (6 * (fit.ends[j] - fit.starts[j]));
     for (let n = fit.starts[j]; n < fit.ends[j]; n++) {
-      const cell = Math.floor(scaled[n]), u = scaled[n] - cell, v = 1 - u, k = cell - low, row = basis[j];
+      const cell = Math.floor(scaled[n]), u = scaled[n] - cell, v = 1 - u, part = side(scaled[n]), k = cell - low[part] + before[part], row = basis[j];
       row[k] += share * v ** 3;
       row[k + 1] += share * (3 * u ** 3 - 6 * u ** 2 + 4);
       row[k + 2] += share * (3 * v ** 3 - 6 * v ** 2 + 4);
@@ -88,26 +124,31 @@ function lost(view, powers) {
   const normal = Array.from({ length: q }, () => new Float64Array(q));
   const moment = new Float64Array(q);
   let power = 0;
-  fit.rows.forEach(({ first, weights }, i) => {
+  fit.rows.forEach(({ first, weights }) => {
     const white = new Float64Array(q);
+    let height = 0;
     for (let j = 0; j < weights.length; j++) {
+      height += weights[j] * target[first + j];
       const [from, to] = ends[first + j], row = basis[first + j];
       for (let k = from; k <= to; k++) white[k] += weights[j] * row[k];
     }
     for (let k = 0; k < q; k++) {
       const weight = white[k], row = normal[k];
       if (weight === 0) continue;
-      moment[k] += weight * fit.white_mean[i];
+      moment[k] += weight * height;
       for (let l = 0; l <= k; l++) row[l] += weight * white[l];
     }
-    power += fit.white_mean[i] ** 2;
+    power += height ** 2;
   });
   const ridge = 1e-13 * normal.reduce((sum, row, k) => sum + row[k], 0) / q;
   const bend = [1, -2, 1];
-  for (let k = 0; k + 2 < q; k++) {
-    for (let a = 0; a < 3; a++) for (let b = 0; b <= a; b++) normal[k + a][k + b] += fit.stiffness * bend[a] * bend[b];
-  }
-  let value = power - (q - 2) * Math.log(fit.stiffness);
+  let rank = 0;
+  sizes.forEach((size, part) => {
+    for (let k = before[part]; k + 2 < before[part] + size; k++, rank++) {
+      for (let a = 0; a < 3; a++) for (let b = 0; b <= a; b++) normal[k + a][k + b] += fit.stiffness * bend[a] * bend[b];
+    }
+  });
+  let value = power - rank * Math.log(fit.stiffness);
   // Cholesky factor L of M, and the solution of L y = b, row by row
   for (let k = 0; k < q; k++) {
     const row = normal[k];
@@ -137,29 +178,39 @@ function interpolate(x, y, at) {
   return high === low ? y[low] : y[low] + (y[high] - y[low]) * (at - x[low]) / (x[high] - x[low]);
 }
 
-/** Standard deviation between the means on an even grid of log τ, as the root mean square over the points where at
-    least two curves overlap, in units of the range of all means; and the share of such points. */
-function spread(view, powers) {
-  const shift = shifts(view, powers), { conditions } = view;
-  const starts = conditions.map((c, k) => c.log_time[0] + shift[k]);
-  const ends = conditions.map((c, k) => c.log_time[c.log_time.length - 1] + shift[k]);
-  const low = Math.min(...starts), high = Math.max(...ends);
+/** The values of a condition on the axis of the curve: (value − v₀)/Π c^q. */
+function rescaled(view, { lift, offset }, k, values) {
+  const base = offset ?? view.offset, factor = Math.exp(-lift[k]);
+  return base === 0 && factor === 1 ? values : values.map((y) => (y - base) * factor);
+}
+
+/** Standard deviation between the means on an even grid of log τ (or asinh τ), as the root mean square over the points
+    where at least two curves overlap, in units of the range of all means; and the share of such points. */
+function spread(view, numbers) {
+  const moved = moves(view, numbers), { conditions } = view;
+  const places = conditions.map((c, k) => c.log_time.map((x) => placed(view, moved, x, k)));
+  const heights = conditions.map((c, k) => {
+    const values = rescaled(view, moved, k, c.mean);
+    return view.logs ? values.map(Math.log) : values;
+  });
+  const low = Math.min(...places.map((x) => x[0])), high = Math.max(...places.map((x) => x[x.length - 1]));
   let total = 0, seen = 0;
   for (let n = 0; n < SPREAD_POINTS; n++) {
     const at = low + (high - low) * n / (SPREAD_POINTS - 1);
-    const here = conditions.map((c, k) => interpolate(c.log_time, c.mean, at - shift[k])).filter(Number.isFinite);
+    const here = conditions.map((_, k) => interpolate(places[k], heights[k], at)).filter(Number.isFinite);
     if (here.length < 2) continue;
     const mean = here.reduce((sum, y) => sum + y, 0) / here.length;
     total += here.reduce((sum, y) => sum + (y - mean) ** 2, 0) / here.length;
     seen += 1;
   }
-  return { spread: Math.sqrt(total / seen) / (view.top - view.bottom), overlap: seen / SPREAD_POINTS };
+  const all = heights.flatMap((y) => [...y]).filter(Number.isFinite);
+  const range = Math.max(...all) - Math.min(...all);
+  return { spread: Math.sqrt(total / seen) / range, overlap: seen / SPREAD_POINTS };
 }
 
 for (const view of views) {
   const levels = view.conditions.flatMap((c) => [...c.mean]).filter(Number.isFinite);
-  view.bottom = Math.min(...levels);
-  view.top = Math.max(...levels);
+  view.bottom = Math.min(...levels) - view.offset;
 }
 
 // ---- the figures
@@ -187,6 +238,15 @@ function scale(direction, places, logarithmic) {
   curves[`${direction}_scale`] = new (Bokeh.Models.get(logarithmic ? "LogScale" : "LinearScale"))();
 }
 
+/** The least and the largest number of some lists, or the least positive one on a logarithmic axis. */
+function ends(lists, logarithmic) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const list of lists) {
+    for (const at of list) if (Number.isFinite(at) && (at > 0 || !logarithmic)) { low = Math.min(low, at); high = Math.max(high, at); }
+  }
+  return [low, high];
+}
+
 /** A range with a little room at both ends, to which the reset tool goes back. */
 function fill(range, low, high, logarithmic) {
   const room = logarithmic ? (high / low) ** 0.03 : 0.04 * (high - low);
@@ -197,7 +257,8 @@ function fill(range, low, high, logarithmic) {
 // ---- selection
 
 const state = { view: views[0], powers: [] };
-const words = (value) => (value === null ? "" : value.toFixed(3).replace("-", "−"));
+/** A number with one digit more than the step of its slider has. */
+const words = (value, step) => (value === null ? "" : value.toFixed(Math.max(3, 1 - Math.round(Math.log10(step)))).replace("-", "−"));
 
 /** Select the view of the chosen observable and setting; settings without a view are disabled. */
 function choose() {
@@ -205,15 +266,18 @@ function choose() {
   for (const option of element("choice").options) option.disabled = !offered.some((v) => v.choice === option.value);
   state.view = offered.find((view) => view.choice === element("choice").value) ?? offered[0];
   element("choice").value = state.view.choice;
-  state.view.exponents.forEach(({ value, low, high, reach }, i) => {
+  state.view.exponents.forEach(({ value, low, high, held, reach, step }, i) => {
     [sliders[i].min, sliders[i].max] = reach;
+    sliders[i].step = step;
     qualities[i].x_range.setv({ start: reach[0], end: reach[1] });
     const known = value !== null;
     part(qualities[i], "fitted").setv({ location: value, visible: known });
-    part(qualities[i], "interval").setv({ left: low ?? 0, right: high ?? 0, visible: known });
-    element(`fitted-${i}`).textContent = !known
-      ? "The data do not determine this exponent."
-      : `Fitted ${words(value)}, ${100 * state.view.confidence} % interval ${words(low)} to ${words(high)}.`;
+    part(qualities[i], "interval").setv({ left: low ?? 0, right: high ?? 0, visible: known && !held });
+    element(`fitted-${i}`).textContent = held
+      ? `Held at ${words(value, step)}.`
+      : !known
+      ? "The data do not determine this number."
+      : `Fitted ${words(value, step)}, ${100 * state.view.confidence} % interval ${words(low, step)} to ${words(high, step)}.`;
   });
   element("verdict").textContent = state.view.verdict;
   element("summary").textContent = state.view.summary;
@@ -221,11 +285,17 @@ function choose() {
   set_clock();
 }
 
-/** Set the exponents to those of the chosen clock; the custom clock keeps those of the sliders. */
+/** Set the numbers to those of the fit, and then the exponents of the time to those of the chosen clock; the clock t
+    leaves the value as it is, too. The custom clock keeps the sliders. */
 function set_clock() {
   const clock = element("clock").value;
-  if (clock === "fit") state.powers = state.view.exponents.map(({ value }) => value ?? 0);
-  else if (clock !== "own") state.powers = controls.map(({ name }) => clocks[clock][name] ?? 0);
+  if (clock !== "own") state.powers = state.view.exponents.map(({ value }) => value ?? 0);
+  if (clock in clocks) {
+    state.view.exponents.forEach(({ kind }, i) => {
+      if (kind === "shift") state.powers[i] = clocks[clock][i] ?? 0;
+      if (kind === "height" && clock === "t") state.powers[i] = 0;
+    });
+  }
   sliders.forEach((slider, i) => { slider.value = state.powers[i]; });
   repaint();
 }
@@ -255,18 +325,17 @@ function repaint() {
   const log_value = element("log-value").checked && !element("log-value").disabled;
   scale("x", "below", element("log-time").checked);
   scale("y", "left", log_value);
+  // Both sides of a critical point are drawn against |τ| on a logarithmic axis.
+  view.folded = view.clock.signed && element("log-time").checked;
   const single = element("single").checked;
   part(curves, "runs").visible = single;
   curves.toolbar.tools.find((tool) => tool.name === "hover").renderers = [part(curves, single ? "runs" : "means")];
-  let [low, high] = [Infinity, -Infinity];
-  for (const line of view.conditions.flatMap((c) => [c.band, ...(single ? c.runs : [])])) {
-    for (const y of line) if (Number.isFinite(y) && (y > 0 || !log_value)) { low = Math.min(low, y); high = Math.max(high, y); }
-  }
-  fill(curves.y_range, low, high, log_value);
-  for (const axis of curves.left) axis.axis_label = view.label.replaceAll("_", " ");
-  lines("means", (c) => [c.mean], (c) => [`${c.name}: mean of ${c.num_runs}`]);
-  lines("bands", (c) => [c.band], () => [""]);
-  lines("runs", (c) => c.runs, (c) => c.replicates.map((name) => `${c.name}, ${content.replicate} ${name}`));
+  part(curves, "points").visible = view.conditions.every(({ since }) => since.length <= MOST_POINTS);
+  const colour = view.conditions.flatMap(({ since }, k) => Array(since.length).fill(view.colours[k]));
+  part(curves, "points").data_source.data = { x: colour.map(() => NaN), y: colour.map(() => NaN), colour };
+  paint("means", (c) => [`${c.name}: mean of ${c.num_runs}`]);
+  paint("bands", () => [""]);
+  paint("runs", (c) => c.replicates.map((name) => `${c.name}, ${content.replicate} ${name}`));
   const chips = view.conditions.map(({ name, num_runs }, k) => {
     const chip = document.createElement("li");
     chip.style.setProperty("--shade", view.colours[k]);
@@ -278,11 +347,11 @@ function repaint() {
   follow();
 }
 
-/** Set the heights, colours and tooltips of a glyph; `place` sets its times. */
-function lines(name, heights, texts) {
-  const { conditions, colours } = state.view, ys = conditions.map(heights);
-  const colour = ys.flatMap((heights, k) => heights.map(() => colours[k]));
-  part(curves, name).data_source.data = { xs: ys.flat(), ys: ys.flat(), colour, text: conditions.flatMap(texts) };
+/** Set the colours and tooltips of a glyph; `follow` sets its places. */
+function paint(name, texts) {
+  const { conditions, colours } = state.view, text = conditions.map(texts);
+  const colour = text.flatMap((each, k) => each.map(() => colours[k])), empty = colour.map(() => []);
+  part(curves, name).data_source.data = { xs: empty, ys: empty, colour, text: text.flat() };
 }
 
 /** Change columns in place: on a new `data` object Bokeh would search all its models. */
@@ -307,24 +376,77 @@ function grown(symbol, centre, power) {
   return [` · (${symbol}/${+centre.toPrecision(3)})`, raised];
 }
 
-/** Update everything that depends on the exponents. */
+/** The value and its factors as text: (m − 0.1) · (L/64)^0.125. */
+function height_words(view, { offset }) {
+  const base = offset ?? view.offset, value = view.label.replaceAll("_", " ");
+  const factors = view.exponents.flatMap(({ kind, control }, i) => {
+    const power = +(-state.powers[i]).toFixed(3);
+    return kind === "height" && power !== 0 ? [`(${controls[control]}/${+view.centre[control].toPrecision(3)})^${power}`] : [];
+  });
+  return [base === 0 ? value : `(${value} − ${+base.toPrecision(4)})`, ...factors].join(" · ").replace(/- ?(?=[\d])/g, "−");
+}
+
+/** The time and its factors as DOM nodes. */
+function time_words(view, { critical }) {
+  const origin = view.exponents.find(({ kind }) => kind === "critical_point");
+  const since = view.clock.critical ? `(${content.time} − ${origin ? words(critical, origin.step) : critical})` : content.time;
+  const factors = view.exponents.flatMap(({ kind, control, correction }, i) => {
+    if (kind !== "shift") return [];
+    if (correction === null) return grown(controls[control], view.centre[control], state.powers[i]);
+    return [` · exp(${state.powers[i].toFixed(2)}·${correction})`.replaceAll("-", "−")];
+  });
+  return view.folded ? ["|", since, ...factors, "|"] : [since, ...factors];
+}
+
+/** One side of τ = 0 and then the other with a gap between them if the axis is folded, else all at once. */
+function sides(view, tau, draw) {
+  const cut = view.folded ? tau.filter((at) => at <= 0).length : 0;
+  return cut === 0 || cut === tau.length ? draw(0, tau.length) : [...draw(0, cut), NaN, ...draw(cut, tau.length)];
+}
+
+/** Update everything that depends on the numbers. */
 function follow() {
-  const { view, powers } = state, factors = shifts(view, powers).map(Math.exp);
-  const times = view.conditions.map(({ time }, k) => time.map((t) => t * factors[k]));
-  place(curves, "means", { xs: times });
-  place(curves, "bands", { xs: times.map((x) => outline(x)) });
-  if (part(curves, "runs").visible) place(curves, "runs", { xs: view.conditions.flatMap((c, k) => c.runs.map(() => times[k])) });
-  fill(curves.x_range, Math.min(...times.map((x) => x[0])), Math.max(...times.map((x) => x.at(-1))), element("log-time").checked);
-  element("time").replaceChildren(content.time, ...controls.flatMap(({ symbol }, i) => grown(symbol, view.centre[i], powers[i])));
+  const { view, powers } = state, moved = moves(view, powers), log_time = element("log-time").checked;
+  const log_value = element("log-value").checked && !element("log-value").disabled;
+  const past = view.clock.signed ? moved.critical - view.clock.origin : 0;
+  const drawn = view.conditions.map((c, k) => {
+    const tau = c.since.map((t) => (t - past) * Math.exp(moved.shift[k]));
+    const mean = rescaled(view, moved, k, c.mean), error = c.error.map((y) => y * Math.exp(-moved.lift[k]));
+    const runs = c.runs.map((values) => rescaled(view, moved, k, values));
+    return { tau, x: view.folded ? tau.map((at) => Math.abs(at) || NaN) : tau, mean, error, runs };
+  });
+  const single = part(curves, "runs").visible;
+  place(curves, "means", {
+    xs: drawn.map(({ tau, x }) => sides(view, tau, (a, b) => x.subarray(a, b))),
+    ys: drawn.map(({ tau, mean }) => sides(view, tau, (a, b) => mean.subarray(a, b))),
+  });
+  place(curves, "bands", {
+    xs: drawn.map(({ tau, x }) => sides(view, tau, (a, b) => outline(x.subarray(a, b)))),
+    ys: drawn.map(({ tau, mean, error }) => sides(view, tau, (a, b) => outline(mean.subarray(a, b), (y, i, way) => y + way * error[a + i]))),
+  });
+  if (part(curves, "points").visible) {
+    place(curves, "points", { x: drawn.flatMap(({ x }) => [...x]), y: drawn.flatMap(({ mean }) => [...mean]) });
+  }
+  if (single) {
+    place(curves, "runs", {
+      xs: drawn.flatMap(({ tau, x, runs }) => runs.map(() => sides(view, tau, (a, b) => x.subarray(a, b)))),
+      ys: drawn.flatMap(({ tau, runs }) => runs.map((values) => sides(view, tau, (a, b) => values.subarray(a, b)))),
+    });
+  }
+  fill(curves.x_range, ...ends(drawn.map(({ x }) => x), log_time), log_time);
+  const heights = drawn.flatMap(({ mean, error, runs }) => [outline(mean, (y, i, way) => y + way * error[i]), ...(single ? runs : [])]);
+  fill(curves.y_range, ...ends(heights, log_value), log_value);
+  for (const axis of curves.left) axis.axis_label = height_words(view, moved);
+  element("time").replaceChildren(...time_words(view, moved));
 
   const here = lost(view, powers), apart = spread(view, powers);
   Object.assign(element("lost"), { value: here, textContent: `${here < 0.05 ? "0.0" : +here.toPrecision(3)}` });
   const percent = (share, digits) => `${+(100 * share).toPrecision(digits)} %`;
   Object.assign(element("spread"), { value: apart.spread, textContent: apart.overlap === 0
     ? "No two curves overlap."
-    : `The curves differ by ${percent(apart.spread, 2)} of their range (root mean square over the ${percent(apart.overlap, 2)} of the logarithmic time axis where at least two curves overlap).` });
+    : `The curves differ by ${percent(apart.spread, 2)} of their${view.logs ? " logarithmic" : ""} range (root mean square over the ${percent(apart.overlap, 2)} of the ${view.clock.signed ? "axis asinh τ" : "logarithmic time axis"} where at least two curves overlap).` });
   powers.forEach((power, i) => {
-    element(`at-${i}`).textContent = words(power);
+    element(`at-${i}`).textContent = words(power, view.exponents[i].step);
     place(qualities[i], "marker", { x: [power], y: [Math.max(here, least)] });
   });
   profile_again();
@@ -386,7 +508,7 @@ sliders.forEach((slider, i) => {
     const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
     if (!way || !event.shiftKey) return;
     event.preventDefault();
-    slider.value = slider.valueAsNumber + 0.1 * way;
+    slider.value = slider.valueAsNumber + 10 * slider.step * way;
     move(i, slider.valueAsNumber);
   });
 });
