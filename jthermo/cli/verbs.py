@@ -393,7 +393,7 @@ def main(args: list[str] | None = None) -> None:
     except InputError as error:
         sys.exit(_say(f"error: {error}", BAD_INPUT))
     except Interrupted as stopped:
-        sys.exit(_say(str(stopped), INTERRUPTED))
+        sys.exit(INTERRUPTED if stopped.printed else _say(str(stopped), INTERRUPTED))
     except BrokenPipeError:
         # the reader of the output, such as `head`, has closed it
         _discard_output()
