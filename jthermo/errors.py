@@ -75,10 +75,14 @@ class Interrupted(SystemExit):
     """A signal stopped a sweep after its state was saved; the same call resumes it.
 
     Uncaught, it ends the program with exit code 75, on which launchers restart the job.
+
+    Args:
+        message: what was saved and how to continue.
+        printed: whether the user has read the message already.
     """
 
-    def __init__(self, message: str) -> None:
-        self.message = message
+    def __init__(self, message: str, printed: bool = False) -> None:
+        self.message, self.printed = message, printed
         super().__init__(75)
 
     def __str__(self) -> str:

@@ -76,6 +76,6 @@ def test_files_for_github_are_readable(path):
 
 def test_the_workflow_installs_what_ci_installs():
     workflow, ci = ((ROOT / p).read_text() for p in (".github/workflows/tests.yml", ".ci/run"))
-    for package in ("dataset-fashion-mnist", "chromium", "chromium-driver"):
+    for package in ("dataset-fashion-mnist", "chromium", "chromium-driver", "librsvg2-bin"):
         assert package in workflow
         assert package in ci

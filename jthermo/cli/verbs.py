@@ -341,8 +341,9 @@ def list_experiments() -> None:
     """List the experiments that come with jthermo; `jthermo plan NAME` counts their runs."""
     from jthermo.paper.catalogue import experiments, title
 
-    for name, path in experiments().items():
-        print(f"{name:<15} {title(path)}")
+    known = experiments()
+    for name, path in known.items():
+        print(f"{name:<{max(map(len, known))}} {title(path)}")
 
 
 def doctor(results: Path = Path("results")) -> None:
@@ -392,7 +393,7 @@ def main(args: list[str] | None = None) -> None:
     except InputError as error:
         sys.exit(_say(f"error: {error}", BAD_INPUT))
     except Interrupted as stopped:
-        sys.exit(_say(str(stopped), INTERRUPTED))
+        sys.exit(INTERRUPTED if stopped.printed else _say(str(stopped), INTERRUPTED))
     except BrokenPipeError:
         # the reader of the output, such as `head`, has closed it
         _discard_output()

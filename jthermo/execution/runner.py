@@ -37,6 +37,7 @@ from jthermo.results.sealed_json import read_json
 from jthermo.results.writing import Store, refuse_other_code
 from jthermo.sweep import identity
 from jthermo.sweep.sweep import Sweep
+from jthermo.sweep.user_file import refuse_training
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -111,6 +112,7 @@ def run(
     """
     if not isinstance(sweep, Sweep):
         raise InputError("sweep", sweep, "give a jt.Sweep")
+    refuse_training()
     engines.check(engine)
     progress, extend = flag("progress", progress), flag("extend", extend)
     out = None if out is None else file_path("out", out)

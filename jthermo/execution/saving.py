@@ -117,7 +117,11 @@ class Keeper:
         """
         if self._stop is not None and (received := self._stop.signal) is not None:
             save()
-            raise Interrupted(f"{received.name}{where}: saved; give the same command to resume")
+            folder = self._store.directory
+            message = f"{received.name}{where}: saved in {folder}; run the same command to resume"
+            # Python ends silently on the exception
+            self._bar.say(message)
+            raise Interrupted(message, printed=self._bar.show)
 
     def final(self, rows: Mapping[str, np.ndarray]) -> None:
         """Save the last state of a cohort, which has its trained parameters, and wait for it."""

@@ -52,10 +52,13 @@ _PROPERTY = re.compile(
 )
 _VALUE = re.compile(r"(url\(#[\w-]+\)|(?!url)[\w .,()#+%-])*", re.IGNORECASE)
 _COLOURS = r":root\{(?:--c[0-9a-f]{6}:#[0-9a-f]{6};)*\}"
-# The two style sheets that `svg` and Matplotlib write.
+_RULES = r'(?:\[(?:fill|stroke)="#[0-9a-f]{6}"\]\{(?:fill|stroke):#[0-9a-f]{6}\})*'
+_SCHEME = r"@media \(prefers-color-scheme:dark\)"
+# The style sheets that Matplotlib and `svg` write, and that `svg` wrote until version 0.2.
 _STYLE = re.compile(
-    rf"\*\{{stroke-linejoin: round; stroke-linecap: butt\}}|"
-    rf"{_COLOURS}@media \(prefers-color-scheme:dark\)\{{{_COLOURS}\}}"
+    r"\*\{stroke-linejoin: round; stroke-linecap: butt\}|"
+    rf"{_SCHEME}\{{:root\{{--sheet:#[0-9a-f]{{6}}\}}{_RULES}\}}|"
+    rf"{_COLOURS}{_SCHEME}\{{{_COLOURS}\}}"
 )
 
 
@@ -99,7 +102,8 @@ def save(
 def svg(fig: Figure, name: str) -> bytes:
     """A figure as SVG, for use inside an HTML page or alone.
 
-    Text stays text, and the colours follow the reader's light or dark scheme.
+    Text stays text. Colours are plain attributes, which every program understands; a style sheet
+    replaces them where the reader prefers dark pages.
 
     Args:
         fig: the figure; it stays open.
@@ -130,18 +134,33 @@ def svg(fig: Figure, name: str) -> bytes:
     # one decimal, a tenth of a point, is enough on a screen
     text = places.sub(lambda match: re.sub(r"(\.\d)\d+", r"\1", match[0]), text)
     text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
-    text = re.sub(r"(?<=: )#([0-9a-f]{6})\b", r"var(--c\1)", text)
+    text = re.sub(r'style="([^"]*)"', _plain, text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
-    shades = dict.fromkeys(["000000", "ffffff", *re.findall(r"var\(--c(\w+)\)", text)])
-    # the variable is named after the colour, so several figures in one page can share it
-    light, dark = ("".join(f"--c{c}:{shade(f'#{c}')};" for c in shades) for shade in (str, on_dark))
-    scheme = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    shades = re.findall(r'(fill|stroke)="(#[0-9a-f]{6})"', text)
+    # text without a colour of its own inherits that of the root
+    scheme = _dark(sorted({("fill", "#000000"), *shades}))
     head += (
-        f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif"'
+        f' role="img" aria-label="{html.escape(name)}" font-family="sans-serif" fill="#000000"'
         # the background of the page, if it defines one
-        ' style="fill: var(--c000000); background: var(--paper, var(--cffffff))"'
+        ' style="background: var(--paper, var(--sheet, #ffffff))"'
     )
     return f"{head}{text.replace('<defs>', scheme + '<defs>', 1)}".encode()
+
+
+def _plain(style: re.Match[str]) -> str:
+    """A style attribute with its colours as attributes, which other style sheets can override."""
+    colours = re.findall(r"(?:^|; ?)(fill|stroke): (#[0-9a-f]{6})\b", style[1])
+    rest = re.sub(r"(^|; ?)(?:fill|stroke): #[0-9a-f]{6}\b", r"\1", style[1])
+    rest = "; ".join(part.strip() for part in rest.split(";") if part.strip())
+    attributes = [f'{name}="{colour}"' for name, colour in colours]
+    return " ".join([*attributes, *([f'style="{rest}"'] if rest else [])])
+
+
+def _dark(shades: Sequence[tuple[str, str]]) -> str:
+    """The style sheet of a dark page: another colour for each fill and stroke."""
+    rules = "".join(f'[{name}="{colour}"]{{{name}:{on_dark(colour)}}}' for name, colour in shades)
+    sheet = f":root{{--sheet:{on_dark('#ffffff')}}}"
+    return f"<style>@media (prefers-color-scheme:dark){{{sheet}{rules}}}</style>"
 
 
 def for_page(text: str) -> str:

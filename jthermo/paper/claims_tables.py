@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jthermo.paper import claims_json
+from jthermo.paper.claims import REASONS
 from jthermo.results.atomic import write_between
 
 
@@ -65,16 +66,22 @@ def table(known: Mapping[str, Any]) -> str:
                     f"| **{row['verdict']}**: {row['why']} |"
                 )
     summary = [
-        f"- **{name}**, {entry['text']}: {entry['verdict']}." for name, entry in known.items()
+        f"- **{name}**, {entry['text']}: {entry['verdict']}{_reason(name)}."
+        for name, entry in known.items()
     ]
     return "\n".join([*summary, "", *lines, "", _measured_table(known)]).rstrip()
+
+
+def _reason(claim: str) -> str:
+    """A further sentence on why a claim is not reproduced; empty if nothing is known."""
+    return f". {REASONS[claim]}" if claim in REASONS else ""
 
 
 def summary(known: Mapping[str, Any]) -> str:
     """The verdict on each claim, and a line for each of its rows, for a terminal."""
     lines = []
     for name, entry in known.items():
-        lines.append(f"{name}  {entry['text']}: {entry['verdict']}")
+        lines.append(f"{name}  {entry['text']}: {entry['verdict']}{_reason(name)}")
         for experiment, result in entry["experiments"].items():
             for row in result["rows"]:
                 text = _measured_line(row) if "quantity" in row else _exponent_line(row)

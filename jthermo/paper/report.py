@@ -283,6 +283,7 @@ def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> d
     return {
         "id": claim,
         "text": claims.CLAIMS[claim],
+        "reason": claims.REASONS.get(claim, ""),
         "parts": parts,
         "absent": absent,
         "before": before,

@@ -25,7 +25,7 @@ from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
 from jthermo.results.writing import write_dataset
 from jthermo.sweep.sweep import Sweep
-from jthermo.sweep.user_file import import_file
+from jthermo.sweep.user_file import import_sweep
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,7 +52,7 @@ def load(target: str) -> ModuleType:
             "experiment", str(path), "has the name of an installed module; rename the file"
         )
     _LOADED.add(path.stem)
-    module = import_file(path, path.stem, "experiment")
+    module = import_sweep(path, path.stem, "experiment")
     if not (hasattr(module, "SWEEP") or hasattr(module, "run")):
         raise InputError("experiment", str(path), "defines no SWEEP; add SWEEP = jt.Sweep(...)")
     if not isinstance(sweep := getattr(module, "SWEEP", None), Sweep | None):

@@ -10,6 +10,25 @@ from types import ModuleType
 
 from jthermo.errors import InputError, Interrupted, one_line
 
+# The files that are being imported for their sweep alone.
+_READING: list[Path] = []
+
+
+def refuse_training() -> None:
+    """Raise an InputError if a file is being imported for its sweep alone, as for a plan."""
+    if _READING:
+        remedy = 'trains when it is imported; put jt.run under `if __name__ == "__main__":`'
+        raise InputError("experiment", str(_READING[-1]), remedy)
+
+
+def import_sweep(path: Path, name: str, field: str) -> ModuleType:
+    """As :func:`import_file`, but a ``jt.run`` in the file is an InputError."""
+    _READING.append(path)
+    try:
+        return import_file(path, name, field)
+    finally:
+        _READING.pop()
+
 
 def import_file(path: Path, name: str, field: str) -> ModuleType:
     """The user's Python file as the module `name`; its exceptions become an InputError for `field`.

@@ -101,6 +101,49 @@ def two_layer_radial(
     return -unit / 16 * (2 * w * relu.active - jnp.square(V) * (dim + u**2) * u * relu.density)
 
 
+def noise_floor(
+    hidden: Real[ArrayLike, "*#cases"],
+    learning_rate: Real[ArrayLike, "*#cases"],
+    batch_size: Real[ArrayLike, "*#cases"] = 1,
+    *,
+    modes: Real[ArrayLike, " units"] | Sequence[float] | None = None,
+) -> Float[Array, "*cases"]:
+    """The value to which label noise relaxes E‖V‖² of a two-layer net: Nη/(2B).
+
+    Near f = 0, with random labels and M = E σσᵀ, one step gives V → (1 − ηM/4) V plus noise of
+    covariance (η²/4B) M. The stationary covariance of V is (η/2B)·1 whatever M is; in discrete time
+    η/2B is divided by 1 − ηm/8 in the mode of M with eigenvalue m. Modes relax at rates ηm/4 per
+    step, so the clock is ηt. Not contained: outputs f of size one, which raise the floor, and the
+    motion of W and b, which lowers it slowly, on the clock η²t/B; see :mod:`.meanfield`.
+
+    Source: Mandt, Hoffman & Blei 2017 and Jastrzębski et al. 2017 for the isotropic covariance of
+    SGD whose noise is proportional to the Hessian.
+
+    Args:
+        hidden: N. Arrays broadcast.
+        learning_rate: η.
+        batch_size: B.
+        modes: the N eigenvalues m of M, to include the factors of discrete time.
+
+    Returns:
+        E‖V‖² of the relaxed net.
+
+    Raises:
+        InputError: a mode with ηm ≥ 8, in which V diverges.
+
+    >>> print(f"{noise_floor(10, 0.05):.3f} {noise_floor(2, 0.05, modes=[0.5, 16]):.3f}")
+    0.250 0.053
+    """
+    eta = jnp.asarray(learning_rate)
+    floor = jnp.asarray(hidden) * eta / (2 * jnp.asarray(batch_size))
+    if modes is None:
+        return floor
+    below = 1 - jnp.multiply.outer(eta, jnp.asarray(modes)) / 8
+    if not (below > 0).all():
+        raise InputError("modes", np.max(modes), "V diverges here; give a smaller learning_rate")
+    return floor * (1 / below).mean(-1)
+
+
 def valley_rate(
     tau: Real[ArrayLike, " times"] | Sequence[float], rate: float = 0.5
 ) -> Float[np.ndarray, " times"]:

@@ -11,6 +11,17 @@ M = mmᵀ + C, and per step
 with κ = E p(1−p) and r = E(p−y)² = ½ − κ over f ~ N(0, q). F is the label-noise drift of
 :mod:`jthermo.theory.drift` at the mean parameters. The primed components omit the contribution of
 the noise of V (2 Eσ in F_b), which C already contains. No parameter is fitted.
+
+E‖V‖² is the trace of K = E VVᵀ. One example's gradient moves V and W̃_k = (W_k, b_k) together, so
+they become correlated, which is friction for V:
+
+    K  ←  (1 − ηA') K (1 − ηA') + (η²/B) (S − AKA)       A' = A + R
+    A'X_k + X_k A' = ε² (γ_k e_kᵀ + e_k γ_kᵀ)            X_k = Cov(W̃_k, VVᵀ),  ε = η/2B
+    εR_ij = Σ_k (g_ik · X_i,kj + g_ki · X_k,kj)          symmetrised
+
+with g_kp = E κ σ'_k σ_p x̃ and γ_kp = E (2r − κ) σ'_k σ_p x̃, where x̃ = (x, 1). In a pair of modes
+of A' with eigenvalues α and β, X has reached the share 1 − exp(−ηt(α + β)) of this solution. W and
+b feel the mean of f V, where noise balances A'K, so they keep M = mmᵀ + C, which has no R.
 """
 
 from __future__ import annotations
@@ -33,6 +44,11 @@ from jthermo.theory.moments import gaussian
 NOISES = ("full", "label_averaged")
 # Largest ηt of one update. The fastest mode of V relaxes over ηt ≈ 0.4.
 LONGEST = 0.05
+# R is renewed whenever ηt has grown by this factor, from ηt = 1 on. Each time the distance to its
+# fixed point is halved so many times.
+GROWTH, HALVINGS = 1.3, 4
+# Smallest eigenvalue of A' that counts; it keeps the division by a sum of two of them finite.
+SMALLEST = 1e-6
 # Gauss–Hermite quadrature for N(0, 1) with five nodes: the weight of the middle node, where
 # p(1−p) = ¼, and the nodes and weights of the two pairs.
 _MIDDLE, _NODES, _WEIGHTS = (
@@ -49,13 +65,15 @@ class MeanField(NamedTuple):
         W: (N, d).
         b: (N,).
         mean: mean m of V, (N,).
-        covariance: covariance C of V, (N, N).
+        covariance: covariance C of V without friction, (N, N).
+        second: K = E VVᵀ, (N, N).
     """
 
     W: Float[Array, "*nets units d"]
     b: Float[Array, "*nets units"]
     mean: Float[Array, "*nets units"]
     covariance: Float[Array, "*nets units units"]
+    second: Float[Array, "*nets units units"]
 
 
 class Prediction(NamedTuple):
@@ -139,8 +157,9 @@ def predict(
         jax.random.key(0) if key is None else key, (nets, num_inputs, dim), params["W"].dtype
     )
     V = params["V"]
-    state = MeanField(params["W"], params["b"], V, jnp.zeros((*V.shape, V.shape[1]), V.dtype))
-    longest = max(1, int(LONGEST / learning_rate))
+    none = jnp.zeros((*V.shape, V.shape[1]), V.dtype)
+    state = MeanField(params["W"], params["b"], V, none, V[:, :, None] * V[:, None])
+    longest, friction = max(1, int(LONGEST / learning_rate)), none
     advance = functools.partial(
         _advance,
         x=x,
@@ -148,20 +167,32 @@ def predict(
         batch_size=batch_size,
         labels=float(noise == "full"),
     )
+    renewals = _renewals(learning_rate, steps[-1]) if noise == "full" else set()
     now, rows = 0, []
-    for step in steps:
+    for step in sorted(renewals | set(steps)):
         whole, rest = divmod(step - now, longest)
-        state = advance(advance(state, whole, longest), min(rest, 1), rest)
+        state = advance(advance(state, friction, whole, longest), friction, min(rest, 1), rest)
         now = step
-        rows.append(_read(state))
+        if step in steps:
+            rows.append(_read(state))
+        if step in renewals:
+            temperature = learning_rate / (2 * batch_size)
+            friction = _renewed(friction, state, x, temperature, learning_rate * step)
     return Prediction(
         np.array(steps), *(np.stack(column, axis=1) for column in zip(*rows, strict=True))
     )
 
 
+def _renewals(learning_rate: float, last: int) -> set[int]:
+    """The steps before the last one at which R is renewed."""
+    clock = GROWTH ** np.arange(0, np.log(max(1.0, learning_rate * last)) / np.log(GROWTH))
+    return {int(step) for step in np.ceil(clock / learning_rate) if step < last}
+
+
 @jax.jit
 def _advance(
     nets: MeanField,
+    friction: Array,
     num: Any,
     stride: Any,
     x: Array,
@@ -171,15 +202,11 @@ def _advance(
 ) -> MeanField:
     """Advance every net by `num` updates of `stride` steps each."""
 
-    def update(x: Array, net: MeanField) -> MeanField:
-        W, b, mean, covariance = net
+    def update(x: Array, net: MeanField, R: Array) -> MeanField:
+        W, b, mean, covariance, second = net
         number, dim = x.shape
-        a = x @ W.T + b[None]
-        on = (a > 0).astype(a.dtype)
-        sigma = a * on
+        on, sigma, pulled, kappa = _outputs(net, x)
         M = jnp.outer(mean, mean) + covariance
-        pulled = sigma @ M
-        kappa = _slope((pulled * sigma).sum(-1))
         # E(p−y)², without the label noise ¼ if labels are averaged
         residual = 0.25 * labels + (0.25 - kappa)
         A = (sigma * kappa[:, None]).T @ sigma / number
@@ -194,14 +221,58 @@ def _advance(
         force_b, force_w = force_b + relu.sigma / 8, force_w + w * relu.active / 8
         calm = jnp.eye(len(w), dtype=M.dtype) - time * A
         moved = calm @ covariance @ calm + noise * (S - A @ M @ A)
+        slowed = calm - time * R
+        second = slowed @ second @ slowed + noise * (S - A @ second @ A)
         return MeanField(
             W - time * (descent.T @ x) / number + (labels * noise * force_w / w)[:, None] * W,
             b - time * descent.mean(0) + labels * noise * force_b,
             calm @ mean + labels * noise * force_V,
             (moved + moved.T) / 2,
+            (second + second.T) / 2,
         )
 
-    return jax.lax.fori_loop(0, num, lambda _, nets: jax.vmap(update)(x, nets), nets)
+    return jax.lax.fori_loop(0, num, lambda _, nets: jax.vmap(update)(x, nets, friction), nets)
+
+
+def _outputs(net: MeanField, x: Array) -> tuple[Array, Array, Array, Array]:
+    """σ' and σ of every unit, Mσ, and κ, for each input of one net."""
+    a = x @ net.W.T + net.b[None]
+    on = (a > 0).astype(a.dtype)
+    sigma = a * on
+    pulled = sigma @ (jnp.outer(net.mean, net.mean) + net.covariance)
+    return on, sigma, pulled, _slope((pulled * sigma).sum(-1))
+
+
+@jax.jit
+def _renewed(friction: Array, nets: MeanField, x: Array, temperature: Any, clock: Any) -> Array:
+    """R of every net at ηt = `clock`, from the R before."""
+
+    def renewed(x: Array, net: MeanField, R: Array) -> Array:
+        on, sigma, _, kappa = _outputs(net, x)
+        number = len(x)
+        extended = jnp.concatenate([x, jnp.ones((number, 1), x.dtype)], axis=1)
+        A = (sigma * kappa[:, None]).T @ sigma / number
+
+        def moment(weight: Array) -> Array:
+            return jnp.einsum("nk,np,nd->kpd", on * weight[:, None], sigma, extended) / number
+
+        g, gamma = moment(kappa), moment(1 - 3 * kappa)  # 2r − κ with r = ½ − κ
+
+        def halved(_: Any, R: Array) -> Array:
+            rates, modes = jnp.linalg.eigh(A + R)
+            rates = jnp.maximum(rates, SMALLEST)
+            total = rates[:, None] + rates[None]
+            lag = -jnp.expm1(-clock * total) / total
+            source = temperature * jnp.einsum("kpd,pa,kb->kabd", gamma, modes, modes)
+            X = (source + source.transpose(0, 2, 1, 3)) * lag[None, :, :, None]
+            correlated = jnp.einsum("ipd,pa,iabd->ib", g, modes, X)
+            correlated += jnp.einsum("kid,ka,kabd->ib", g, modes, X)
+            new = correlated @ modes.T
+            return (R + (new + new.T) / 2) / 2
+
+        return jax.lax.fori_loop(0, HALVINGS, halved, R)
+
+    return jax.vmap(renewed)(x, nets, friction)
 
 
 def _slope(q: Array) -> Array:
@@ -218,5 +289,5 @@ def _slope(q: Array) -> Array:
 def _read(nets: MeanField) -> tuple[Array, Array, Array]:
     """Activation rate, E‖V‖² and mean b of each net."""
     rate = jax.scipy.special.ndtr(nets.b / jnp.linalg.norm(nets.W, axis=-1)).mean(-1)
-    norm = jnp.square(nets.mean).sum(-1) + jnp.trace(nets.covariance, axis1=-2, axis2=-1)
+    norm = jnp.trace(nets.second, axis1=-2, axis2=-1)
     return rate, norm, nets.b.mean(-1)

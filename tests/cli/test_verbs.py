@@ -313,3 +313,35 @@ def test_claims_are_printed_by_name(tmp_path, capsys):
     assert "C2" not in out
     _, err, code = call(capsys, "claims", "--results", tmp_path, "--only", "C99")
     assert (code, "only = 'C99'" in err) == (2, True)
+
+
+def test_a_file_is_read_for_its_sweep_and_never_trains(tmp_path, capsys):
+    path, out = tmp_path / "trains_on_import.py", tmp_path / "out"
+    path.write_text(f"{OWN}\njt.run(SWEEP, {str(out)!r}, progress=False)\n")
+    for verb in ("plan", "run"):
+        text, error, code = call(capsys, verb, path)
+        assert (text, code) == ("", 2)
+        assert "trains when it is imported; put jt.run under `if __name__" in error
+        assert len(error.splitlines()) == 1
+    assert not out.exists()
+    guarded = tmp_path / "trains_as_a_program.py"
+    guarded.write_text(f"{OWN}\nif __name__ == '__main__':\n    jt.run(SWEEP, {str(out)!r})\n")
+    assert call(capsys, "plan", guarded, "--no-measure")[2] == 0
+    assert not out.exists()
+    # an import that was refused leaves later calls free to train
+    assert jt.run(reproduce.sweep_of(str(guarded), seed=0), progress=False).sizes["run"] == 3
+
+
+def test_an_interrupted_program_says_once_what_it_saved_and_how_to_go_on(tmp_path):
+    path = tmp_path / "interrupted_program.py"
+    path.write_text(
+        f"{OWN}\nimport os, signal\n"
+        "jt.run(SWEEP, 'out', callbacks=[lambda update: os.kill(os.getpid(), signal.SIGINT)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == verbs.INTERRUPTED
+    words = r"SIGINT at step [\d,]+: saved in out; run the same command to resume"
+    assert len(re.findall(words, done.stderr)) == 1
+    assert "Traceback" not in done.stderr

@@ -139,7 +139,17 @@ def test_excess_loss_is_the_loss_averaged_over_both_labels():
     assert excess == pytest.approx(np.mean(both) - math.log(2), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mechanism", "early_phase", "equal_error", "hessian_bound"])
+EXPERIMENTS = (
+    "mechanism",
+    "early_phase",
+    "equal_error",
+    "hessian_bound",
+    "noise_floor",
+    "noise_floor_uniform",
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     """Every part of the experiment runs, with few seeds and on the first part of the clock."""
     module = reproduce.load(name)
@@ -150,6 +160,12 @@ def test_experiments_run_judge_and_draw(name, tmp_path, monkeypatch):
     if name == "equal_error":
         tiny["vary"] = {"model.init": ("torch", "he")}
         monkeypatch.setattr(module, "INITS", ("torch", "he"))
+    if name.startswith("noise_floor"):
+        inits = {"model.init": ("torch", "he")}
+        widths = {} if "uniform" in name else {"model.hidden": (3, 4)}
+        tiny |= {"seed": range(3), "batch_size": (1, 2), "num_steps": jt.RescaledSteps(0.1)}
+        tiny["vary"] = widths | inits
+        monkeypatch.setattr(module, "TAU", 0.1)
     monkeypatch.setattr(module, "NETS", 2, raising=False)
     monkeypatch.setattr(
         module, "looseness", lambda layers: np.array([4.0, 5.0, 6.0]), raising=False

@@ -15,8 +15,8 @@ from tests.chance import sigmas
 
 MODEL = jt.models.TwoLayer(inputs=10, hidden=10, init="he")
 SMALL = jt.models.TwoLayer(inputs=6, hidden=12, init="he")
-# Number of nets and of inputs per net; equal shapes let all predictions share one program.
-NETS = 96
+# Number of nets, and of inputs per net; equal shapes let all predictions share one program.
+NETS, INPUTS = 96, 256
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def both(trained, eta, size, noise="full", more=()):
     ds = trained(eta, size, noise, more).isel(run=slice(NETS))
     steps = ds.step.values[0]
     prediction = meanfield.predict(
-        inits(), steps, learning_rate=eta, batch_size=size, num_inputs=NETS, noise=noise
+        inits(), steps, learning_rate=eta, batch_size=size, num_inputs=INPUTS, noise=noise
     )
     return ds, prediction, steps.tolist().index(round(size / eta**2))
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, linalg, stats
 
 from jthermo.theory import drift, meanfield
 
@@ -50,7 +50,34 @@ def test_five_nodes_are_enough_for_outputs_of_size_one():
         assert over_f(lambda p: p * (1 - p), q) == pytest.approx(exact, rel=2e-3)
 
 
-def update(W, b, m, C, x, eta, size, labels):
+def renewed(R, W, b, m, C, x, temperature, clock):
+    """R after its halvings, by the docstring's Lyapunov equations in Kronecker form."""
+    A, g, gamma = np.zeros((UNITS, UNITS)), *np.zeros((2, UNITS, UNITS, DIM + 1))
+    for row in x:
+        a = W @ row + b
+        sigma, on = np.maximum(a, 0), (a > 0).astype(float)
+        kappa = over_f(lambda p: p * (1 - p), sigma @ (np.outer(m, m) + C) @ sigma)
+        A += kappa * np.outer(sigma, sigma) / len(x)
+        one = np.einsum("k,p,d->kpd", on, sigma, [*row, 1]) / len(x)
+        g, gamma = g + kappa * one, gamma + (2 * (0.5 - kappa) - kappa) * one
+    for _ in range(meanfield.HALVINGS):
+        both = np.kron(A + R, np.eye(UNITS)) + np.kron(np.eye(UNITS), A + R)
+        # ∫ exp(−both t) dt from 0 to `clock`, also where `both` is singular, as with a dead unit
+        size = UNITS**2
+        joined = np.block([[-both, np.eye(size)], [np.zeros((size, 2 * size))]])
+        reached = linalg.expm(clock * joined)[:size, size:]
+        new = np.zeros((UNITS, UNITS))
+        for k in range(UNITS):
+            source = np.einsum("pd,q->pqd", gamma[k], np.eye(UNITS)[k]) * temperature
+            source = (source + source.transpose(1, 0, 2)).reshape(size, -1)
+            X = (reached @ source).reshape(UNITS, UNITS, -1)
+            new[k] += np.einsum("id,ijd->j", g[k], X)
+            new += np.einsum("id,jd->ij", g[:, k], X[k])
+        R = (R + (new + new.T) / 2) / 2
+    return R
+
+
+def update(W, b, m, C, K, R, x, eta, size, labels):
     """One step of the equations in the module's docstring, example by example."""
     M = np.outer(m, m) + C
     A, S = np.zeros((UNITS, UNITS)), np.zeros((UNITS, UNITS))
@@ -82,13 +109,18 @@ def update(W, b, m, C, x, eta, size, labels):
         b - eta * falls_b + labels * force_b,
         calm @ m + labels * force_V,
         calm @ C @ calm + noise,
+        (calm - eta * R) @ K @ (calm - eta * R) + eta**2 / size * (S - A @ K @ A),
+        R,
     )
 
 
 @pytest.mark.parametrize("noise", ["full", "label_averaged"])
-@pytest.mark.parametrize(("eta", "size"), [(0.9, 2), (0.4, 1)])
-def test_updates_follow_the_equations(noise, eta, size):
-    """Three steps at a large η, where every term counts and an update is one step."""
+@pytest.mark.parametrize(("eta", "size", "first"), [(0.9, 2, 2), (0.5, 1, 2), (0.4, 1, 3)])
+def test_updates_follow_the_equations(noise, eta, size, first):
+    """Three steps at a large η, where every term counts and an update is one step.
+
+    R is renewed at ηt ≥ 1, before the third update or after it.
+    """
     rng = np.random.default_rng(0)
     nets = {
         "W": rng.normal(size=(2, UNITS, DIM)),
@@ -104,14 +136,17 @@ def test_updates_follow_the_equations(noise, eta, size):
             num_inputs=INPUTS, key=key,
         )  # fmt: skip
     for net in range(2):
-        state = (nets["W"][net], nets["b"][net], nets["V"][net], np.zeros((UNITS, UNITS)))
+        V, none = nets["V"][net], np.zeros((UNITS, UNITS))
+        states = [(nets["W"][net], nets["b"][net], V, none, np.outer(V, V), none)]
         with jax.enable_x64():
-            states = [state]
-            for _ in range(3):
-                states.append(update(*states[-1], x[net], eta, size, noise == "full"))
+            for step in range(3):
+                *state, K, R = states[-1]
+                if noise == "full" and step == first:
+                    R = renewed(R, *state, x[net], eta / 2 / size, eta * step)
+                states.append(update(*state, K, R, x[net], eta, size, noise == "full"))
         for column, step in enumerate((0, 1, 3)):
-            W, b, m, C = states[step]
+            W, b, _, _, K, _ = states[step]
             rate = stats.norm.cdf(b / np.linalg.norm(W, axis=1)).mean()
             assert curves.activation_rate[net, column] == pytest.approx(rate, rel=1e-6)
-            assert curves.squared_norm_V[net, column] == pytest.approx(m @ m + C.trace(), rel=1e-6)
+            assert curves.squared_norm_V[net, column] == pytest.approx(K.trace(), rel=1e-6)
             assert curves.mean_bias[net, column] == pytest.approx(b.mean(), rel=1e-6)
