@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import textwrap
+import tokenize
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,7 +58,7 @@ def _source(obj: type | Callable) -> dict[str, str]:
     try:
         cells = [canonical(cell.cell_contents) for cell in closure]
         tree = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(obj))))
-    except (OSError, TypeError, SyntaxError, InputError):
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError, InputError):
         # without source code, the name alone identifies the object
         return {}
     return {"source": json_digest([tree, cells])[:16]}
