@@ -1,6 +1,7 @@
 """Experiments are short, build, and run from sweep to figures and verdicts at a tiny scale."""
 
 import json
+import re
 
 import jax
 import matplotlib.pyplot as plt
@@ -141,6 +142,22 @@ def test_the_study_of_choices_draws_every_combination():
     texts = [t.get_text() for ax in fig.axes for t in (*ax.texts, *ax.get_xticklabels())]
     assert sum("]" in t or "identifiable" in t for t in texts) == 2 * 3 * 2
     assert {"fresh", "n = 100"} <= set(texts)
+    plt.close("all")
+
+
+def test_the_map_of_initialisations_draws_every_gain():
+    module = reproduce.load("init_map")
+    gains = {module.Y: (module.HE, 2 * module.HE), module.X: (0.3, 1.0)}
+    tiny = {"seed": range(4), "vary": gains | {"model.init.paired": (False, True)}}
+    ds = jt.run(module.SWEEP.replace(**tiny, **{"num_steps.value": 1.0}), progress=False)
+    fits = claims.fit_claims(ds, module.FIT[:1], {"all": (0, 1)})
+    fits["weight_norm_V", "learning_rate"] = fits["activation_rate", "learning_rate"]
+    drawn = module.figure(ds, fits)
+    for fig, cells in ((drawn["init_map"], r"\]|identifiable"), (drawn["init_map_misfit"], r"\d$")):
+        texts = [t.get_text() for ax in fig.axes for t in ax.texts]
+        assert len([t for t in texts if re.search(cells, t)]) == 2 * 2 * 4
+        labels = {t.get_text() for ax in fig.axes for t in ax.get_xticklabels()}
+        assert labels == {"0.3", "1"}
     plt.close("all")
 
 
