@@ -25,11 +25,11 @@ class Optimizer:
             static.
 
     An optimizer may keep a random key in its state, as ``optax.noisy_sgd(key=0)`` does; every run
-    then starts from a key of its own, see :func:`jthermo.update_rule.random_keys.with_own_keys`.
+    then starts from a key of its own.
 
     Raises:
-        InputError: `fn` isn't callable, rejects its arguments, or branches on a float; an argument
-            isn't a finite number.
+        InputError: `fn` isn't callable, rejects its arguments, or branches on a float; or an
+            argument isn't a finite number.
 
     >>> import optax
     >>> Optimizer(optax.adam, b1=0.8)

@@ -172,7 +172,7 @@ def hinge_squared(outputs, y):
         {"loss": hinge_squared},
         {
             "model": jt.models.MLP(16, hidden=(3,), outputs=2),
-            "vary": {"loss.label_smoothing": (0.0, 0.2)},
+            "loss": jt.losses.Softmax(label_smoothing=0.2),
         },
     ],
     ids=["full batch", "own loss", "label smoothing"],
