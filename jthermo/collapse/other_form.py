@@ -104,6 +104,9 @@ def _freedoms(fit: FitState) -> Iterator[_Freedom]:
     of_bin, of_point = means.condition, means.condition[_bin_of(means)]
     levels = {name: fit.averages.levels[name] for name in curves.controls}
     levels = {name: level for name, level in levels.items() if np.ptp(level) > 1e-9}
+    if not levels:
+        # controls of equal values to rounding
+        return
     scaled = [name for name in levels if f"value_{name}" not in fit.exponents]
     none, empty = np.zeros((len(of_point), 0)), np.zeros((len(of_bin), 0))
     if scaled:

@@ -275,3 +275,24 @@ def test_no_form_is_named_for_one_odd_curve_or_for_a_collapse():
     assert true.worth_trying() is None
     for fit in (refused, true):
         assert "worth trying" not in fit.summary()
+
+
+def test_controls_that_are_equal_to_rounding_leave_nothing_to_try():
+    """Found by scripts/fuzz: a control of 10⁹ and the next larger number."""
+    rng = np.random.default_rng(3)
+    steps = np.geomspace(1, 100, 20)
+    frames = [
+        pd.DataFrame(
+            {
+                "c": c,
+                "seed": f"{number}-{seed}",
+                "step": steps,
+                "value": (1 + number) / (1 + steps) + 0.001 * rng.normal(size=20),
+            }
+        )
+        for number, c in enumerate((1e9, np.nextafter(1e9, 2e9)))
+        for seed in range(3)
+    ]
+    fit = fit_collapse(pd.concat(frames), ["c"])
+    assert not fit.worth_trying()
+    assert "worth trying" not in fit.summary()
