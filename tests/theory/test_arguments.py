@@ -40,6 +40,9 @@ def along_a_line(form):
 FUNCTIONS = {
     "drift.two_layer": lambda **kw: drift.two_layer(0.7, -0.3, w=1.4, dim=3, **kw),
     "drift.two_layer_radial": lambda **kw: drift.two_layer_radial(0.7, -0.3, w=1.4, dim=3, **kw),
+    "drift.noise_floor": lambda learning_rate=1.0, batch_size=1: drift.noise_floor(
+        10, learning_rate, batch_size
+    ),
     "drift.force": lambda **kw: force(*example(), **kw),
     "flow.decompose": lambda **kw: flow.decompose(bent, AT, density=tilted, **kw)[:4],
     "flow.along": lambda **kw: [along_a_line(form)(**kw) for form in flow.ALONG],
@@ -50,7 +53,7 @@ FUNCTIONS = {
     "flow.unit": lambda **kw: [flow.unit(0.7, -0.3, w=1.4, dim=d, **kw) for d in (None, 3)],
 }
 # Powers of η and B of the others.
-POWERS = {"flow.effective_gradient": (0, -0.5)}
+POWERS = {"flow.effective_gradient": (0, -0.5), "drift.noise_floor": (1, -1)}
 # Functions that are not a power of η, with the test that compares them.
 ELSEWHERE = {
     # below
