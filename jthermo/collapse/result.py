@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from jthermo.collapse.advice import Advice, advise
 from jthermo.collapse.fit_state import FitState
@@ -65,7 +66,8 @@ class CollapseFit(FitState):
         ``rescale`` if the misfit follows the value, ``correction`` if it fades along a control,
         ``clock_window`` or two clocks if the law changes along τ.
         """
-        return worth_trying(self)
+        with threadpool_limits(1, "blas"):
+            return worth_trying(self)
 
     def summary(self) -> str:
         """The fit in a few lines of text."""

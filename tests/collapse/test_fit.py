@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 
 from jthermo.collapse import fit as entry
-from jthermo.collapse import fit_collapse
+from jthermo.collapse import fit_collapse, result
 from jthermo.errors import InputError
 
 CURVES = {
@@ -93,10 +93,11 @@ def test_a_fit_uses_one_thread_of_blas(monkeypatch):
     monkeypatch.setattr(
         entry, "search", lambda *a, **k: threads.append(blas_threads()) or searched(*a, **k)
     )
+    monkeypatch.setattr(result, "worth_trying", lambda fit: threads.append(blas_threads()))
     with threadpoolctl.threadpool_limits(2, "blas"):
-        fit_collapse(table, ("learning_rate",))
+        fit_collapse(table, ("learning_rate",)).worth_trying()
         assert blas_threads() == {2}
-    assert threads[0] == {1}
+    assert {1} == threads[0] == threads[-1]
 
 
 def blas_threads():
