@@ -353,6 +353,10 @@ COMMANDS = {
     "export to a folder": (["export", "o", "--to", "csv", "--out", "o"], "regular file"),
     "controls": (["fit", "o", "--controls", "step"], "controls = 'step': is no swept axis; choose"),
     "page": (["claims", "--results", "r", "--into", "absent.md"], "page = 'absent.md': cannot be"),
+    "page without an end": (
+        ["claims", "--results", "r", "--into", "/dev/full"],
+        "page = '/dev/full': isn't a file; give a Markdown page",
+    ),
     "folder": (["run", "folder.py"], "give a Python file"),
     "job file": (["launch", "slurm", "own.py"], "own.slurm.sh: Is a directory"),
 }

@@ -45,8 +45,11 @@ def write_between(page: Path, sections: Mapping[str, str]) -> None:
         sections: the new text by name.
 
     Raises:
-        InputError: the page has the lines of none of the names.
+        InputError: the page has the lines of none of the names, or isn't a file.
     """
+    # a device such as /dev/full has no end
+    if page.exists() and not page.is_file():
+        raise InputError("page", str(page), "isn't a file; give a Markdown page")
     with reading("page", page):
         text, written = page.read_text(encoding="utf-8"), False
     for name, new in sections.items():
