@@ -1,10 +1,13 @@
-"""Chooses the examples of a finite set for each step: with replacement, or in epochs.
+"""Chooses the examples of a finite set for each step: with replacement, in epochs, or all.
 
 The indices are functions of (key, step) alone, so no iterator is saved. An example of a finite
 synthetic set is a function of (key of the set, index), so the set takes no memory.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +40,22 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
 def permutation(key: Array, num_samples: int) -> Array:
     """The order of the examples in one epoch, (n,)."""
     return jax.random.permutation(key, num_samples)
+
+
+def over_parts(add: Callable[[Any, Array], Any], carry: Any, size: int, part: int) -> Any:
+    """``add(carry, index)`` for the examples 0 … size − 1 in parts; the last can be shorter.
+
+    Args:
+        add: the new carry from the last one and the indices (M,) of a part.
+        carry: a pytree of arrays.
+        size: number of examples.
+        part: most examples of a part; it bounds the memory.
+    """
+    part = min(part, size)
+    firsts = part * jnp.arange(size // part)
+    carry, _ = jax.lax.scan(lambda c, i: (add(c, i + jnp.arange(part)), None), carry, firsts)
+    rest = size % part
+    return add(carry, size - rest + jnp.arange(rest)) if rest else carry
 
 
 def with_replacement(key: Array, batch_size: int, num_samples: int) -> Array:

@@ -17,11 +17,13 @@ import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from jthermo.data.sampling import over_parts
 from jthermo.engines.batches import begins_epoch, draw_batch, draw_probe, epoch_order, part_of_set
 from jthermo.engines.run_state import State
 from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
 from jthermo.models import loss_inputs
 from jthermo.observables import Probe
+from jthermo.observables.gradient_moments import loss_of_example
 from jthermo.randomness.streams import (
     Streams,
     dataset_key,
@@ -38,6 +40,9 @@ from jthermo.update_rule import losses, residual_noise
 PART = 4096
 # The same for the product of each example's Hessian with a vector, each as large as the parameters.
 HESSIAN_PART = 64
+
+# From indices (M,) to examples and labels.
+BatchOf = Callable[[Array], tuple[Array, Array]]
 
 
 def advance(
@@ -119,12 +124,15 @@ def _set_step(
     program: Program, held: HeldArrays, run: Run, keys: Streams, state: State, t: Array
 ) -> State:
     """A step on the gradients of all examples of a finite set, without noise or with one of it."""
-    total = functools.partial(_set_gradient, program, held, run, keys, state, t)
-    noise, key = program.noise, noise_key(keys, t)
+    batch_of = functools.partial(part_of_set, program, held, run, keys, t=t)
+    size, key = program.data.size(held), noise_key(keys, t)
+    assert isinstance(size, int)
+    inside = _model_key(program, run, t)
+    total = functools.partial(_set_gradient, program, run, state, batch_of, size, key, inside)
+    noise = program.noise
     if not isinstance(noise, residual_noise.Gaussian):
         gradient, model_state = total()
     else:
-        size = _size(program, held)
         weights = noise.weights(key, size, program.batch_size)
         if isinstance(noise, residual_noise.Isotropic):
             gradient, model_state = total()
@@ -132,7 +140,7 @@ def _set_step(
         else:
             gradient, model_state = total(1 / size + weights)
     if isinstance(noise, residual_noise.Drift):
-        slope = _trace_gradient(program, held, run, keys, state, t, gradient)
+        slope = _trace_gradient(program, run, state.params, batch_of, size, gradient)
         by = run.learning_rate / (4 * program.batch_size)
         gradient = jax.tree.map(lambda g, s: g + by * s, gradient, slope)
     return _updated(program, run, state._replace(model_state=model_state), gradient)
@@ -140,73 +148,56 @@ def _set_step(
 
 def _set_gradient(
     program: Program,
-    held: HeldArrays,
     run: Run,
-    keys: Streams,
     state: State,
-    t: Array,
+    batch_of: BatchOf,
+    size: int,
+    noise_key: Array,
+    model_key: Array | None,
     weights: Array | None = None,
 ) -> tuple[Any, Any]:
     """Σ w r ∇f over a finite set with weights w (n,) or 1/n, part by part; the net's new state."""
-    noise, inside = noise_key(keys, t), _model_key(program, run, t)
 
     def add(carry: tuple[Any, Any], index: Array) -> tuple[Any, Any]:
-        batch = part_of_set(program, held, run, keys, index, t)
-        own = None if inside is None else part_key(inside, index[0])
         total, model_state = carry
         gradient, model_state = _gradient(
             program,
             run,
             state._replace(model_state=model_state),
-            batch,
-            part_key(noise, index[0]),
-            own,
-            1 / _size(program, held) if weights is None else weights[index],
+            batch_of(index),
+            part_key(noise_key, index[0]),
+            None if model_key is None else part_key(model_key, index[0]),
+            1 / size if weights is None else weights[index],
         )
         return jax.tree.map(jnp.add, total, gradient), model_state
 
     start = jax.tree.map(jnp.zeros_like, state.params), state.model_state
-    return _over_parts(add, start, _size(program, held), PART)
+    return over_parts(add, start, size, PART)
 
 
 def _trace_gradient(
-    program: Program,
-    held: HeldArrays,
-    run: Run,
-    keys: Streams,
-    state: State,
-    t: Array,
-    mean: Any,
+    program: Program, run: Run, params: Any, batch_of: BatchOf, size: int, mean: Any
 ) -> Any:
     """∇ tr Σ1 = (2/n) Σ_i H_i (g_i − G) over a finite set, from its mean gradient G."""
-    loss, model = bound(program.loss, "loss", run), program.model
+    value = loss_of_example(program.model, bound(program.loss, "loss", run))
 
     def of(x: Array, y: Array) -> Any:
-        def value(params: Any) -> Array:
-            target = losses.targets(loss, y[None], model.num_outputs)
-            return losses.value(loss, loss_inputs(model.apply(params, x[None])), target)[0]
+        gradient = functools.partial(jax.grad(value), x=x, y=y)
+        apart = jax.tree.map(jnp.subtract, gradient(params), mean)
+        return jax.jvp(gradient, (params,), (apart,))[1]
 
-        own = jax.grad(value)(state.params)
-        apart = jax.tree.map(jnp.subtract, own, mean)
-        return jax.jvp(jax.grad(value), (state.params,), (apart,))[1]
-
+    # The examples are drawn in the parts of the mean gradient, so redrawn labels are the same.
     def add(total: Any, index: Array) -> Any:
-        products = jax.vmap(of)(*part_of_set(program, held, run, keys, index, t))
-        return jax.tree.map(lambda s, h: s + h.sum(0), total, products)
+        x, y = batch_of(index)
 
-    zero = jax.tree.map(jnp.zeros_like, state.params)
-    size = _size(program, held)
-    total = _over_parts(add, zero, size, HESSIAN_PART)
+        def few(total: Any, place: Array) -> Any:
+            products = jax.vmap(of)(x[place], y[place])
+            return jax.tree.map(lambda s, h: s + h.sum(0), total, products)
+
+        return over_parts(few, total, len(x), HESSIAN_PART)
+
+    total = over_parts(add, jax.tree.map(jnp.zeros_like, params), size, PART)
     return jax.tree.map(lambda s: 2 / size * s, total)
-
-
-def _over_parts(add: Callable[[Any, Array], Any], carry: Any, size: int, part: int) -> Any:
-    """``add(carry, index)`` for the examples 0 … size − 1 in parts; the last can be shorter."""
-    part = min(part, size)
-    firsts = part * jnp.arange(size // part)
-    carry, _ = jax.lax.scan(lambda c, i: (add(c, i + jnp.arange(part)), None), carry, firsts)
-    rest = size % part
-    return add(carry, size - rest + jnp.arange(rest)) if rest else carry
 
 
 def _turned(noise: Any, key: Array) -> Any:
@@ -214,13 +205,6 @@ def _turned(noise: Any, key: Array) -> Any:
     flat, unflatten = ravel_pytree(noise)
     direction = jax.random.normal(direction_key(key), flat.shape)
     return unflatten(direction * (jnp.linalg.norm(flat) / jnp.linalg.norm(direction)))
-
-
-def _size(program: Program, held: HeldArrays) -> int:
-    """Number of examples of a finite set."""
-    size = program.data.size(held)
-    assert isinstance(size, int)
-    return size
 
 
 def _gradient(

@@ -205,10 +205,18 @@ def _tape_sums(model: Model, params: Any, loss: Loss) -> Callable[[Array, Array,
     return sums
 
 
-def _vmap_sums(model: Model, params: Any, loss: Loss) -> Callable[[Array, Array, Array], Sums]:
+def loss_of_example(model: Model, loss: Loss) -> Callable[[Any, Array, Array], Array]:
+    """The loss () of one example as a function of (params, x, y)."""
+
     def one(params: Any, x: Array, y: Array) -> Array:
         target = losses.targets(loss, y[None], model.num_outputs)
         return losses.value(loss, loss_inputs(model.apply(params, x[None])), target)[0]
+
+    return one
+
+
+def _vmap_sums(model: Model, params: Any, loss: Loss) -> Callable[[Array, Array, Array], Sums]:
+    one = loss_of_example(model, loss)
 
     def sums(x: Array, y: Array, weight: Array) -> Sums:
         gradients = jax.vmap(jax.grad(one), in_axes=(None, 0, 0))(params, x, y)

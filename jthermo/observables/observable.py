@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Real
 
+from jthermo.data.sampling import over_parts
 from jthermo.errors import InputError, one_line
 from jthermo.models import Model, leaves_by_path, loss_inputs
 from jthermo.observables import cost
@@ -238,18 +239,14 @@ def mean_over_parts(probe: Probe, measure: Callable[..., Any], *arrays: Any) -> 
     count = len(arrays[0])
     if not probe.whole or count <= PART:
         return measure(*arrays)
-    full = count // PART * PART
-    parts = tuple(a[:full].reshape(-1, PART, *a.shape[1:]) for a in arrays)
 
-    def add(total: Any, mean: Any, number: int) -> Any:
-        return jax.tree.map(lambda t, m: t + number / count * m, total, mean)
+    def add(total: Any, index: Array) -> Any:
+        mean = measure(*(a[index] for a in arrays))
+        return jax.tree.map(lambda t, m: t + len(index) / count * m, total, mean)
 
-    shapes = jax.eval_shape(measure, *(a[0] for a in parts))
+    shapes = jax.eval_shape(measure, *(a[:PART] for a in arrays))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
-    total, _ = jax.lax.scan(lambda t, part: (add(t, measure(*part), PART), None), zero, parts)
-    if full == count:
-        return total
-    return add(total, measure(*(a[full:] for a in arrays)), count - full)
+    return over_parts(add, zero, count, PART)
 
 
 def norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:

@@ -225,12 +225,13 @@ class Sweep:
             ),
         )
         groups: dict[RunConfig, RunGroup] = {}
+        seen: set[tuple[Any, ...]] = set()
         for values in order:
             coordinates = dict(zip(names, values, strict=True))
             config = self._config(coordinates)
             coordinates = {k: label(v) for k, v in coordinates.items()}
             coordinates["batch_size"] = config.batch_size
-            if config.full_batch and any(g.at == coordinates for g in groups.values()):
+            if config.full_batch and tuple(coordinates.values()) in seen:
                 remedy = f"is {config.batch_size:,} here, which is named too; remove one of the two"
                 raise InputError("batch_size", FULL_BATCH, remedy)
             if config in groups:
@@ -239,6 +240,7 @@ class Sweep:
                     coordinates,
                     f"gives the same run as {groups[config].at}; remove one of the two",
                 )
+            seen.add(tuple(coordinates.values()))
             groups[config] = RunGroup(coordinates, tuple(sorted(seeds_at[values])))
         return groups
 

@@ -127,3 +127,15 @@ def test_the_rivals_are_one_grid_and_each_run_is_that_of_a_sweep_alone():
         np.testing.assert_array_equal(ds.sel(noise=rule, seed=1), alone[0])
     # every rule goes another way
     assert len(set(ds.sel(seed=1).isel(record=1).values.tolist())) == len(rules)
+
+
+def test_the_drift_and_the_mean_gradient_see_the_same_redrawn_labels(monkeypatch):
+    """The products with Hessians are computed in smaller parts than the mean gradient."""
+    data = jt.data.Gaussian(dim=DIM, num_samples=9, redraw=0.5)
+    sweep = sweep_of("drift", data=data, seed=(0, 1), lane_width=2)
+    ends = []
+    for part in (64, 4):
+        monkeypatch.setattr(xla, "HESSIAN_PART", part)
+        jax.clear_caches()
+        ends.append(jt.run(sweep, progress=False).loss)
+    np.testing.assert_allclose(*ends, rtol=1e-6)
