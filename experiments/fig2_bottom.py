@@ -9,7 +9,7 @@ SWEEP = jt.Sweep(
     data=jt.data.FashionMNIST(),
     learning_rate=(0.0125, 0.025, 0.05, 0.1),
     batch_size=32,
-    seed=range(16),
+    seed=range(4),
     vary={"data.labels": ("real", "random")},
     num_steps=jt.RescaledSteps(5.0, batch_size_power=0.0, at_most=32_000),
     record=jt.Record(
