@@ -42,7 +42,12 @@ _TWO_CLOCKS = (
     "‖V‖ has two clocks: it relaxes on ηt to a noise floor ∝ √(η/B) (C14), and the floor "
     "itself changes on η²t/B"
 )
-REASONS = {"C4": _TWO_CLOCKS, "C5": _TWO_CLOCKS}
+REASONS = {
+    "C4": _TWO_CLOCKS,
+    "C5": _TWO_CLOCKS,
+    "C9": "what makes the fall faster early is plain gradient descent on the clock ηt, which runs "
+    "with averaged labels share; what label noise adds is never stronger early than late",
+}
 
 
 @dataclass(frozen=True)
