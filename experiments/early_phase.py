@@ -2,6 +2,8 @@
 several η, with the part of it that averaged labels have too.
 """
 
+from typing import Any
+
 import numpy as np
 
 import jthermo as jt
@@ -58,7 +60,7 @@ def judge(ds):
             for samples in (slope, noise, level)
         )
         power = np.log(ratio) / np.log(of_level)
-        more = {"choice": {"η": eta}, "num_seeds": size}
+        more: dict[str, Any] = {"choice": {"η": eta}, "num_seeds": size}
         rows += [
             above(
                 "C9",
