@@ -93,7 +93,7 @@ class Execution:
     engine: Literal["auto", "xla", "fused"] = "auto"
     """engine that trains; auto picks the fused one on CPUs if it is available for this sweep."""
     extend: bool = False
-    """the folder holds a part of this sweep; train only the new runs."""
+    """the folder holds a part of this sweep, fewer runs or fewer steps; train what is missing."""
     shard: str | None = None
     """I/N: train every N-th block of runs, from block I (0 … N-1), in a folder shared by all I."""
     distributed: bool = False

@@ -246,6 +246,9 @@ def _cohort(
     steps = np.full((len(members), max(len(m.steps) for m in members)), -1, np.int64)
     for row, member in zip(steps, members, strict=True):
         row[: len(member.steps)] = member.steps
+    # A checkpoint counts the records of the longest run, of which this run may have had fewer.
+    reached = ((steps >= 0) & (steps <= progress[:, :1])).sum(1)
+    progress = np.stack([progress[:, 0], np.minimum(progress[:, 1], reached)], 1)
     left = steps.max(1) - progress[:, 0]
     blocks = _blocks(
         [(m.clock, *p) for m, p in zip(members, progress.tolist(), strict=True)], width

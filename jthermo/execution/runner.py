@@ -70,7 +70,8 @@ def run(
             on GPUs; or ``"auto"``, which is the fused engine on CPUs if it is available and
             supports the sweep. A folder keeps the engine it was created with.
         progress: print a progress line to standard error.
-        extend: if `out` holds a sweep whose runs are a subset of these, train the new runs.
+        extend: if `out` holds a part of this sweep, train the rest: further runs, and further steps
+            of the runs in the folder if its recorded steps are the first ones of this sweep.
         shard: (I, N) trains every N-th block of runs, starting from block I, without coordination;
             N such calls with one `out` complete the sweep. Under ``jax.distributed`` omit it: each
             process trains the shard (process index, process count).
@@ -294,6 +295,7 @@ def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
     store.refresh()
     ds = store.dataset()
     if store.directory is not None and ds.attrs["complete"] and shard[0] == 0:
+        store.drop_earlier()
         # Remove the checkpoints of cohorts that another layout of shards or devices had formed.
         for folder in (store.directory / CHECKPOINTS).glob("*-of-*/*"):
             if record_name(folder.name) not in store.parts:

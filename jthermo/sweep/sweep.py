@@ -23,7 +23,7 @@ from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
 from jthermo.sweep.record import WHOLE_SET, Record
-from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
+from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps, steps_of_run
 from jthermo.sweep.run_config import RunConfig, RunGroup
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
@@ -256,25 +256,14 @@ class Sweep:
 
     def steps_of(self, config: RunConfig) -> tuple[int, ...]:
         """The recorded steps of runs with these settings; training may stop after the last."""
-        if isinstance(self.num_steps, RescaledSteps):
-            total = self.num_steps.resolve(config.learning_rate, config.batch_size)
-        else:
-            total = self.num_steps
-        steps = self.record.steps
-        if not isinstance(steps, tuple):
-            return steps.resolve(total)
-        kept = tuple(s for s in steps if s <= total)
-        if not kept or (steps[-1] > total and not isinstance(self.num_steps, RescaledSteps)):
-            raise InputError(
-                "record.steps",
-                steps,
-                f"the run has only {total} steps; give smaller steps or a larger num_steps",
-            )
-        return kept
+        return steps_of_run(
+            self.num_steps, self.record.steps, config.learning_rate, config.batch_size
+        )
 
-    def key_of(self, config: RunConfig) -> str:
+    def key_of(self, config: RunConfig, steps: Sequence[int] | None = None) -> str:
         """16 hex digits that identify a run without its seed: its settings and recorded steps."""
-        settings = [identity.canonical(config, source=True), list(self.steps_of(config))]
+        steps = self.steps_of(config) if steps is None else steps
+        settings = [identity.canonical(config, source=True), list(steps)]
         return identity.json_digest(settings)[:16]
 
     @functools.cached_property
