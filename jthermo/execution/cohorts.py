@@ -41,6 +41,7 @@ class Cohort:
             the block.
         real: (num_blocks, W) False for surplus lanes.
         progress: (R, 2) steps trained and records taken so far; zero for a run that has not begun.
+        start: the function that changes the initial parameters; None without one.
     """
 
     program: step_program.Program
@@ -52,6 +53,7 @@ class Cohort:
     blocks: np.ndarray
     real: np.ndarray
     progress: np.ndarray
+    start: run_state.Start = None
 
     @property
     def num_runs(self) -> int:
@@ -129,6 +131,7 @@ class Cohort:
                     index.reshape(blocks.shape),
                     real,
                     self.progress[kept],
+                    self.start,
                 )
             )
         return parts
@@ -207,9 +210,7 @@ def cohorts(
             mine = [m for m in mine if (m.key, m.seed) in wanted]
         if mine:
             progress = [(wanted or {}).get((m.key, m.seed), (0, 0)) for m in mine]
-            result.append(
-                _cohort(program, model, mine, np.array(progress), width, sweep.common_data)
-            )
+            result.append(_cohort(program, model, mine, np.array(progress), width, sweep))
     return result
 
 
@@ -240,7 +241,7 @@ def _cohort(
     members: Sequence[_Member],
     progress: np.ndarray,
     width: int,
-    common_data: bool,
+    sweep: Sweep,
 ) -> Cohort:
     """Assign `members` to blocks; runs of a block share the clock and the progress."""
     steps = np.full((len(members), max(len(m.steps) for m in members)), -1, np.int64)
@@ -258,10 +259,11 @@ def _cohort(
     filled = np.array([lanes + lanes[:1] * (width - len(lanes)) for lanes in blocks])
     real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
     configs, seeds = [m.config for m in members], np.array([m.seed for m in members])
-    streams = np.array([c.common_stream if common_data else c.stream for c in configs])
+    streams = np.array([c.common_stream if sweep.common_data else c.stream for c in configs])
     runs = step_program.as_runs(configs, [m.hyper for m in members], seeds, streams)
     key = np.array([m.key for m in members])
-    return Cohort(program, model, width, key, runs, steps, filled, real, progress)
+    start = sweep.start if callable(sweep.start) else None
+    return Cohort(program, model, width, key, runs, steps, filled, real, progress, start)
 
 
 @functools.lru_cache(maxsize=256)

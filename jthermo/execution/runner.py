@@ -19,7 +19,7 @@ from jthermo.engines import choice as engines
 from jthermo.engines import step_program
 from jthermo.engines.fingerprint import Parts, fingerprint
 from jthermo.errors import InputError, file_path, flag
-from jthermo.execution import lock, stop_signals
+from jthermo.execution import lock, starting, stop_signals
 from jthermo.execution import placement as placing
 from jthermo.execution.callbacks import Announcer, Callback, as_callbacks
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
@@ -28,7 +28,7 @@ from jthermo.execution.lane_width import widths
 from jthermo.execution.progress import Progress
 from jthermo.execution.saving import Keeper
 from jthermo.execution.timing import fitting
-from jthermo.execution.train_cohort import RECORD, Saved, train_cohort
+from jthermo.execution.train_cohort import RECORD, Saved, Variables, train_cohort
 from jthermo.results.atomic import writing
 from jthermo.results.layout import CHECKPOINTS, SWEEP, record_name
 from jthermo.results.provenance import git_commit, versions
@@ -159,8 +159,9 @@ def run(
         keeper = Keeper(store, own_shard, bar, stop, held, policy)
         saved = keeper.saved()
         waiting = _unfinished(store, keeper, own_shard, place, saved, bar)
+        starts = starting.variables(sweep, {r for c in waiting for r in c.members} - saved.keys())
         bar.begin(sum(c.num_runs for c in waiting), sum(c.run_steps for c in waiting))
-        _train(waiting, store, keeper, place, saved, announce, bar)
+        _train(waiting, store, keeper, place, saved, starts, announce, bar)
         bar.finish(keeper.total_seconds)
         return _finish(store, own_shard, together=shard is None and own_shard[1] > 1)
 
@@ -196,6 +197,7 @@ def _train(
     keeper: Keeper,
     place: placing.Placement,
     saved: Mapping[tuple[str, int], Saved],
+    starts: Mapping[tuple[str, int], Variables],
     announce: Announcer,
     bar: Progress,
 ) -> None:
@@ -205,7 +207,7 @@ def _train(
         began, cohort = time.monotonic(), waiting.popleft()
         try:
             with keeper.keeping(cohort) as tend:
-                rows = train_cohort(cohort, place, bar, saved, tend, announce)
+                rows = train_cohort(cohort, place, bar, saved, starts, tend, announce)
                 keeper.final(rows)
         except jax.errors.JaxRuntimeError as error:
             halves = cohort.split(2)

@@ -31,6 +31,7 @@ from jthermo.results.layout import (
     MANIFEST,
     MANIFESTS,
     RECORDS,
+    START,
     SWEEP,
     SWEEP_COPY,
     encode_records,
@@ -40,6 +41,7 @@ from jthermo.results.layout import (
 from jthermo.results.reading import assemble, read_manifests, read_part
 from jthermo.results.sealed_json import read_json, sealed, set_aside, warn
 from jthermo.sweep import stable_names
+from jthermo.sweep.start import StartArrays
 from jthermo.sweep.sweep import Sweep
 from jthermo.sweep.user_file import import_file
 
@@ -220,6 +222,8 @@ class Store:
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
         described = self.description | {"engine": engine, "runs": runs, "code": code}
         # The copy first: it fits to the records of both sweeps, the one that is replaced does not.
+        if isinstance(start := self.sweep.start, StartArrays) and start.arrays is not None:
+            write_whole(directory / START, start.encoded())
         for name in (SWEEP_COPY, SWEEP):
             write_whole(directory / name, sealed(described))
 
@@ -340,6 +344,10 @@ def resumable(directory: str | Path, say: Callable[[str], None] = warn) -> Sweep
             str(directory),
             "holds no sweep.json, so there is nothing to resume; start with `jthermo run`",
         )
+    if (start := path.with_name(START)).is_file():
+        # a damaged one is needed only by runs that have not begun
+        with contextlib.suppress(Exception):
+            StartArrays.decode(start)
     description = read_json(path)
     text = json.dumps(description["sweep"])
     for name in _modules(text):
