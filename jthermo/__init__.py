@@ -36,6 +36,7 @@ _NAMES = {
     "Optimizer": "update_rule.optimizer",
     "Record": "sweep.record",
     "RescaledSteps": "sweep.recorded_steps",
+    "Start": "sweep.start",
     "Sweep": "sweep.sweep",
     "accuracy": "observables",
     "activation_rate": "observables",

@@ -49,6 +49,8 @@ class Overrides:
     """residual noise: full, unbiased or label_averaged."""
     loss: str | None = None
     """loss: auto, or the name of a loss such as bce, softmax, squared or hinge."""
+    start: str | None = None
+    """results folder whose last parameters the runs start from."""
     set: tuple[str, ...] = ()
     """any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 num_steps.value=5."""
     scale: Literal["paper", "small"] = "paper"
@@ -58,7 +60,7 @@ class Overrides:
         """The changed fields by dotted name, as :meth:`jthermo.Sweep.replace` takes them."""
         plain = {
             k: getattr(self, k)
-            for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss")
+            for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss", "start")
         }
         changes = {k: v for k, v in plain.items() if v is not None}
         if self.seed is not None:
@@ -93,7 +95,7 @@ class Execution:
     engine: Literal["auto", "xla", "fused"] = "auto"
     """engine that trains; auto picks the fused one on CPUs if it is available for this sweep."""
     extend: bool = False
-    """the folder holds a part of this sweep; train only the new runs."""
+    """the folder holds a part of this sweep, fewer runs or fewer steps; train what is missing."""
     shard: str | None = None
     """I/N: train every N-th block of runs, from block I (0 … N-1), in a folder shared by all I."""
     distributed: bool = False

@@ -83,7 +83,7 @@ class Arrays(InMemory):
         else:
             arrays = _SEEN[path] if path in _SEEN else _read(path)
         arrays = _checked(arrays)
-        self.sha256 = _arrays_digest(arrays)
+        self.sha256 = arrays_digest(arrays)
         if sha256 is not None and not isinstance(sha256, str):
             raise InputError("data.sha256", sha256, "give the 64 hex digits of the digest")
         if sha256 is not None and sha256 != self.sha256:
@@ -304,7 +304,7 @@ def _float32(field: str, values: np.ndarray) -> np.ndarray:
     return converted
 
 
-def _arrays_digest(arrays: dict[str, np.ndarray]) -> str:
+def arrays_digest(arrays: dict[str, np.ndarray]) -> str:
     """SHA-256 of the names, dtypes, shapes and bytes of the arrays."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):

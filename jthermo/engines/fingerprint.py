@@ -54,6 +54,7 @@ def fingerprint(sweep: Sweep) -> dict[str, Parts]:
     [['jax', 'init', 'data', 'step', "observable 'loss'"]]
     """
     groups: dict[str, tuple[Program, Model, tuple[str, ...]]] = {}
+    start = sweep.start if callable(sweep.start) else None
     for config in sweep.configs:
         program, floats = split(config, sweep.record)
         static = dataclasses.replace(program, batch_size=BATCH)
@@ -64,7 +65,7 @@ def fingerprint(sweep: Sweep) -> dict[str, Parts]:
         if group[0] not in shared:
             shared[group[0]] = _parts(*group)
     return {
-        name: {"jax": jax.__version__, "init": _init(*group), **shared[group[0]]}
+        name: {"jax": jax.__version__, "init": _init(*group, start), **shared[group[0]]}
         for name, group in groups.items()
     }
 
@@ -100,9 +101,10 @@ def _run(hyper: tuple[str, ...]) -> Run:
     return Run(word, word, number, dict.fromkeys(hyper, number))
 
 
-def _init(program: Program, model: Model, hyper: tuple[str, ...]) -> str:
+def _init(program: Program, model: Model, hyper: tuple[str, ...], start: run_state.Start) -> str:
     """Digest of the program that initialises a run."""
-    return digest(functools.partial(run_state.init, model, program.optimizer), _run(hyper))
+    init = functools.partial(run_state.init, model, program.optimizer, start=start)
+    return digest(init, _run(hyper))
 
 
 def _parts(program: Program, model: Model, hyper: tuple[str, ...]) -> Parts:

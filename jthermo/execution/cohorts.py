@@ -41,6 +41,7 @@ class Cohort:
             the block.
         real: (num_blocks, W) False for surplus lanes.
         progress: (R, 2) steps trained and records taken so far; zero for a run that has not begun.
+        start: the function that changes the initial parameters; None without one.
     """
 
     program: step_program.Program
@@ -52,6 +53,7 @@ class Cohort:
     blocks: np.ndarray
     real: np.ndarray
     progress: np.ndarray
+    start: run_state.Start = None
 
     @property
     def num_runs(self) -> int:
@@ -129,6 +131,7 @@ class Cohort:
                     index.reshape(blocks.shape),
                     real,
                     self.progress[kept],
+                    self.start,
                 )
             )
         return parts
@@ -213,7 +216,7 @@ def cohorts(
             progress = np.array([wanted[named[i]] for i in kept], np.int64).reshape(-1, 2)
         if len(mine):
             runs = which[mine], seeds[mine], progress
-            result.append(_cohort(program, model, settings, *runs, width, sweep.common_data))
+            result.append(_cohort(program, model, settings, *runs, width, sweep))
     return result
 
 
@@ -255,7 +258,7 @@ def _cohort(
     seeds: np.ndarray,
     progress: np.ndarray,
     width: int,
-    common_data: bool,
+    sweep: Sweep,
 ) -> Cohort:
     """Assign runs, given by setting and seed, to blocks of runs with equal clock and progress."""
     table = np.full((len(settings), max(len(s.steps) for s in settings)), -1, np.int64)
@@ -263,13 +266,18 @@ def _cohort(
         line[: len(setting.steps)] = setting.steps
     # all columns of a cohort are used by one of its runs
     table = table[:, : (table[np.unique(which)] >= 0).sum(1).max()]
+    steps = table[which]
+    if progress.any():
+        # A checkpoint counts the records of the longest run, of which this run may have had fewer.
+        reached = ((steps >= 0) & (steps <= progress[:, :1])).sum(1)
+        progress = np.stack([progress[:, 0], np.minimum(progress[:, 1], reached)], 1)
     clock = np.array([s.clock for s in settings])[which]
     blocks, real = _blocks(np.column_stack([clock, progress]), width)
     # Longest first: assigned in turn, they end at nearly the same time on all devices.
     left = table.max(1)[which] - progress[:, 0]
     longest_first = np.argsort(-left[blocks[:, 0]], kind="stable")
     configs = [s.config for s in settings]
-    streams = np.array([c.common_stream if common_data else c.stream for c in configs])
+    streams = np.array([c.common_stream if sweep.common_data else c.stream for c in configs])
     per_setting = step_program.as_runs(
         configs, [s.hyper for s in settings], np.zeros(len(settings)), streams
     )
@@ -280,10 +288,11 @@ def _cohort(
         width,
         np.array([s.key for s in settings])[which],
         runs,
-        table[which],
+        steps,
         blocks[longest_first],
         real[longest_first],
         progress,
+        sweep.start if callable(sweep.start) else None,
     )
 
 

@@ -207,10 +207,22 @@ def _observe(program: step_program.Program, placement: Placement) -> jax.stages.
 
 
 @functools.lru_cache(maxsize=64)
-def initializer(model: Model, optimizer: Optimizer, placement: Placement) -> Bound:
+def initializer(
+    model: Model, optimizer: Optimizer, placement: Placement, start: run_state.Start = None
+) -> Bound:
     """The jitted ``runs → states``; a program of its own, since inlined it rounds differently."""
-    one = functools.partial(run_state.init, model, optimizer)
+    one = functools.partial(run_state.init, model, optimizer, start=start)
     return Bound(placement.map(lambda runs, _: jax.vmap(one)(runs)), {})
+
+
+@functools.lru_cache(maxsize=64)
+def starter(optimizer: Optimizer, placement: Placement) -> Bound:
+    """The jitted ``runs, states → states`` with a new state of the optimizer."""
+
+    def one(run: step_program.Run, state: run_state.State) -> run_state.State:
+        return run_state.begun(optimizer, run, state.params, state.model_state)
+
+    return Bound(placement.map(lambda runs, states, _: jax.vmap(one)(runs, states)), {})
 
 
 def _one_by_one(function: Callable[..., Any], *blocked: Any) -> Any:

@@ -19,7 +19,7 @@ from jthermo.engines import choice as engines
 from jthermo.engines import step_program
 from jthermo.engines.fingerprint import Parts, fingerprint
 from jthermo.errors import InputError, file_path, flag
-from jthermo.execution import lock, stop_signals
+from jthermo.execution import lock, starting, stop_signals
 from jthermo.execution import placement as placing
 from jthermo.execution.callbacks import Announcer, Callback, as_callbacks
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
@@ -28,7 +28,7 @@ from jthermo.execution.lane_width import widths
 from jthermo.execution.progress import Progress
 from jthermo.execution.saving import Keeper
 from jthermo.execution.timing import fitting
-from jthermo.execution.train_cohort import RECORD, Saved, train_cohort
+from jthermo.execution.train_cohort import RECORD, Saved, Variables, train_cohort
 from jthermo.results.atomic import writing
 from jthermo.results.layout import CHECKPOINTS, SWEEP, record_name
 from jthermo.results.provenance import git_commit, versions
@@ -70,7 +70,8 @@ def run(
             on GPUs; or ``"auto"``, which is the fused engine on CPUs if it is available and
             supports the sweep. A folder keeps the engine it was created with.
         progress: print a progress line to standard error.
-        extend: if `out` holds a sweep whose runs are a subset of these, train the new runs.
+        extend: if `out` holds a part of this sweep, train the rest: further runs, and further steps
+            of the runs in the folder if its recorded steps are the first ones of this sweep.
         shard: (I, N) trains every N-th block of runs, starting from block I, without coordination;
             N such calls with one `out` complete the sweep. Under ``jax.distributed`` omit it: each
             process trains the shard (process index, process count).
@@ -158,8 +159,9 @@ def run(
         keeper = Keeper(store, own_shard, bar, stop, held, policy)
         saved = keeper.saved()
         waiting = _unfinished(store, keeper, own_shard, place, saved, bar)
+        starts = starting.variables(sweep, {r for c in waiting for r in c.members} - saved.keys())
         bar.begin(sum(c.num_runs for c in waiting), sum(c.run_steps for c in waiting))
-        _train(waiting, store, keeper, place, saved, announce, bar)
+        _train(waiting, store, keeper, place, saved, starts, announce, bar)
         bar.finish(keeper.total_seconds)
         return _finish(store, own_shard, together=shard is None and own_shard[1] > 1)
 
@@ -195,6 +197,7 @@ def _train(
     keeper: Keeper,
     place: placing.Placement,
     saved: Mapping[tuple[str, int], Saved],
+    starts: Mapping[tuple[str, int], Variables],
     announce: Announcer,
     bar: Progress,
 ) -> None:
@@ -204,7 +207,7 @@ def _train(
         began, cohort = time.monotonic(), waiting.popleft()
         try:
             with keeper.keeping(cohort) as tend:
-                rows = train_cohort(cohort, place, bar, saved, tend, announce)
+                rows = train_cohort(cohort, place, bar, saved, starts, tend, announce)
                 keeper.final(rows)
         except jax.errors.JaxRuntimeError as error:
             halves = cohort.split(2)
@@ -294,6 +297,7 @@ def _finish(store: Store, shard: tuple[int, int], together: bool) -> xr.Dataset:
     store.refresh()
     ds = store.dataset()
     if store.directory is not None and ds.attrs["complete"] and shard[0] == 0:
+        store.drop_earlier()
         # Remove the checkpoints of cohorts that another layout of shards or devices had formed.
         for folder in (store.directory / CHECKPOINTS).glob("*-of-*/*"):
             if record_name(folder.name) not in store.parts:

@@ -55,22 +55,26 @@ class Keeper:
     def saved(self) -> dict[tuple[str, int], Saved]:
         """The most advanced checkpoint of each unfinished run, as a map from (key, seed).
 
-        Checkpoints of another layout of shards count too; those of the other shards of this layout
-        do not, since these may be running.
+        It may be the last of a run that had fewer steps and is trained further. Checkpoints of
+        another layout of shards count too; those of unfinished runs of the other shards of this
+        layout do not, since these may be running.
         """
         if self._folder is None or not self._folder.is_dir():
             return {}
-        own = shard_name(self._shard)
+        own, store = shard_name(self._shard), self._store
+        unfinished = store.sweep.runs - store.done
         latest: dict[tuple[str, int], Saved] = {}
         for folder in sorted(self._folder.glob("*-of-*/*")):
             layout = folder.parent.name
             sibling = layout != own and layout.rpartition("-")[2] == str(self._shard[1])
-            if sibling or record_name(folder.name) in self._store.parts:
+            part = store.parts.get(record_name(folder.name))
+            if sibling if part is None else not store.renamed(part) & unfinished:
                 continue
             with contextlib.closing(self._open(folder)) as checkpoints:
                 rows = checkpoints.restore()
             for i in range(0 if rows is None else len(rows["seed"])):
-                run, candidate = (str(rows["key"][i]), int(rows["seed"][i])), Saved(rows, i)
+                key, candidate = str(rows["key"][i]), Saved(rows, i)
+                run = (store.current.get(key, key), int(rows["seed"][i]))
                 if run not in latest or latest[run].progress < candidate.progress:
                     latest[run] = candidate
         return latest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ PIECE_SECONDS = 1.0
 STATE, RECORD = "state/", "record/"
 Rows = Mapping[str, np.ndarray]
 Tend = Callable[[int, Callable[[], dict[str, np.ndarray]]], None]
+# Leaves of parameters, and of the state of the net or none of it.
+Variables = Sequence[np.ndarray]
 OnRecord = Callable[[np.ndarray, np.ndarray, Rows], None]
 
 
@@ -42,6 +44,7 @@ def train_cohort(
     place: placing.Placement,
     bar: Progress,
     saved: Mapping[tuple[str, int], Saved],
+    starts: Mapping[tuple[str, int], Variables],
     tend: Tend,
     on_record: OnRecord,
 ) -> dict[str, np.ndarray]:
@@ -52,6 +55,7 @@ def train_cohort(
         place: the devices.
         bar: the progress line.
         saved: the saved states of the runs that have begun, by (key, seed).
+        starts: what the others start from, if it isn't the model's own.
         tend: called after every piece of work with the step of the longest run and a function that
             returns the present rows of the cohort. It may save them, and may raise to stop.
         on_record: called after every record with the configuration key (R,) and the step (R,) of
@@ -68,7 +72,11 @@ def train_cohort(
     pace = _Pace()
     with placing.pinned():
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
-        states = placing.initializer(cohort.model, cohort.program.optimizer, place)(runs)
+        optimizer = cohort.program.optimizer
+        states = placing.initializer(cohort.model, optimizer, place, cohort.start)(runs)
+        if any(run in starts for run in cohort.members):
+            states = place.put(_started(cohort, place.get(states), lanes, starts))
+            states = placing.starter(optimizer, place)(runs, states)
         if (now > 0).any() or (taken > 0).any():
             states = place.put(_restored(cohort, place.get(states), lanes, saved))
 
@@ -119,6 +127,21 @@ def _blank_records(cohort: Cohort, saved: Mapping[tuple[str, int], Saved]) -> di
                 earlier = checkpoint.rows[RECORD + name][checkpoint.row]
                 value[i, : len(earlier)] = earlier[: value.shape[1]]
     return records
+
+
+def _started(
+    cohort: Cohort, states: Any, lanes: np.ndarray, starts: Mapping[tuple[str, int], Variables]
+) -> Any:
+    """`states` (blocks, W, …) with other parameters and states of the net put in."""
+    variables, tree = jax.tree.flatten((states.params, states.model_state))
+    variables = [np.array(leaf) for leaf in variables]
+    for block, width in np.ndindex(*lanes.shape):
+        # those of the parameters come first, and a start may have only these
+        new = starts.get(cohort.members[lanes[block, width]], ())
+        for leaf, value in zip(variables, new, strict=False):
+            leaf[block, width] = value
+    params, model_state = jax.tree.unflatten(tree, variables)
+    return states._replace(params=params, model_state=model_state)
 
 
 def _restored(

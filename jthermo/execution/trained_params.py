@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -13,10 +13,13 @@ from jthermo.engines import run_state, step_program
 from jthermo.errors import InputError, flag, sequence, whole_number
 from jthermo.execution.checkpoint import newest
 from jthermo.execution.train_cohort import STATE
-from jthermo.results.layout import CHECKPOINTS, record_name
+from jthermo.results.layout import CHECKPOINTS, SWEEP, record_name
 from jthermo.results.reading import open_results, read_manifests
+from jthermo.results.sealed_json import read_json
 from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.sweep import Sweep
+
+Name = TypeVar("Name")
 
 
 def open_params(directory: str | Path, run: int | Sequence[int], *, state: bool = False) -> Any:
@@ -60,7 +63,9 @@ def open_params(directory: str | Path, run: int | Sequence[int], *, state: bool 
     wanted = {
         (keys[trained[r]], int(columns["seed"][r]), int(columns["step"][r].max())): r for r in runs
     }
-    rows = _rows(Path(directory), wanted, len(shapes))
+    described = read_json(Path(directory) / SWEEP)["runs"]
+    current = {old: group["key"] for group in described for old in group.get("earlier", ())}
+    rows = last_states(Path(directory), wanted, current)
     if missing := [r for r in runs if r not in rows]:
         remedy = "has no intact checkpoint; train the sweep again in another folder"
         raise InputError("run", missing[0], remedy)
@@ -88,12 +93,17 @@ def _structure(sweep: Sweep, config: RunConfig) -> tuple[list[jax.ShapeDtypeStru
     )
 
 
-def _rows(
-    directory: Path, wanted: Mapping[tuple[str, int, int], int], number: int
-) -> dict[int, list[np.ndarray]]:
-    """The `number` leaves of each wanted (key, seed, steps trained), by index of the run."""
+def last_states(
+    directory: Path,
+    wanted: Mapping[tuple[str, int, int], Name],
+    current: Mapping[str, str],
+) -> dict[Name, list[np.ndarray]]:
+    """The leaves of the state of each wanted (key, seed, steps trained), by its name there.
+
+    `current` has the keys of runs that are trained further, by the key that they had before.
+    """
     committed = {name for m in read_manifests(directory) for name in m["parts"]}
-    found: dict[int, list[np.ndarray]] = {}
+    found: dict[Name, list[np.ndarray]] = {}
     for folder in (directory / CHECKPOINTS).glob("*-of-*/*"):
         if len(found) == len(wanted):
             break
@@ -102,8 +112,10 @@ def _rows(
         if rows is None:
             continue
         # if the last checkpoint is damaged, an earlier one has parameters of an earlier step
-        seen = zip(rows["key"].tolist(), rows["seed"].tolist(), rows["steps"].tolist(), strict=True)
+        keys = [current.get(key, key) for key in rows["key"].tolist()]
+        seen = zip(keys, rows["seed"].tolist(), rows["steps"].tolist(), strict=True)
         for place, run in enumerate(seen):
             if run in wanted:
-                found[wanted[run]] = [rows[f"{STATE}{i:03d}"][place] for i in range(number)]
+                names = sorted(name for name in rows if name.startswith(STATE))
+                found[wanted[run]] = [rows[name][place] for name in names]
     return found

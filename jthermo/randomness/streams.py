@@ -38,6 +38,8 @@ class Role(IntEnum):
 # example plus TEST_SPLIT, or TEACHER for the teacher's parameters. No example has this index.
 TEST_SPLIT = 2**31
 TEACHER = 2**32 - 1
+# Folded into the key of a run's init: of a function that changes the initial parameters.
+_START = 2**32 - 1
 # Folded into the key of a draw outside any run, for its data set or teacher. `two_keys` uses 0, 1.
 _OWN_DATASET = 2
 
@@ -84,6 +86,11 @@ def record_keys(run: Seeded, step: Array) -> RecordKeys:
 def init_key(seed: Array) -> Array:
     """The key of the initial parameters, the same for all runs of a seed."""
     return jax.random.fold_in(_seed_key(seed), Role.INIT)
+
+
+def start_key(init: Array) -> Array:
+    """The key of a function that changes the initial parameters, from the key of these."""
+    return jax.random.fold_in(init, _START)
 
 
 def dataset_key(run: Seeded) -> Array:

@@ -21,7 +21,15 @@ _SWEEP: dict[str, Any] = {
     "law": str,
     "sweep": {"*": object},
     "axes": [str],
-    "runs": [{"key": str, "at": {"*": object}, "seeds": [(int, int)], "lane_width?": int}],
+    "runs": [
+        {
+            "key": str,
+            "at": {"*": object},
+            "seeds": [(int, int)],
+            "lane_width?": int,
+            "earlier?": [str],
+        }
+    ],
     "variables": {"*": (str, str, [str])},
     "files": {"*": str},
     "engine?": str,

@@ -4,6 +4,7 @@
 
     sweep.json             the sweep, its runs, the labels of its variables, digests of its programs
     sweep-copy.json        the same, from which a damaged sweep.json is restored
+    start.npz              the parameters that all runs start from, if these were passed in memory
     manifest.json          SHA-256 of each record file, versions, device; written last
     manifest-I-of-N.json   the same for shard I of N
     records/PART.npz       the records of some runs
@@ -26,6 +27,7 @@ from jthermo.npz import read_npz
 
 SWEEP = "sweep.json"
 SWEEP_COPY = "sweep-copy.json"
+START = "start.npz"
 MANIFEST = "manifest.json"
 MANIFESTS = "manifest*.json"
 RECORDS = "records"

@@ -169,9 +169,13 @@ def _joined(
     """The dataset of :func:`assemble`."""
     import xarray as xr
 
-    order = np.concatenate([_positions(description["runs"], p["key"], p["seed"]) for p in parts])
-    # Two shards of different layouts may have written the same run: keep one row of it.
-    order, rows = np.unique(order, return_index=True)
+    places = [_positions(description["runs"], p["key"], p["seed"]) for p in parts]
+    order, age = (np.concatenate(column) for column in zip(*places, strict=True))
+    # Two shards of different layouts may have written the same run, and a run that was trained
+    # further has an earlier row too: keep the newest row of each.
+    newest = np.lexsort((age, order))
+    order, first = np.unique(order[newest], return_index=True)
+    rows = newest[first]
     seeds = np.concatenate([p["seed"] for p in parts])[rows]
     firsts = _firsts(description["runs"])
     group = np.searchsorted(firsts, order, side="right") - 1
@@ -208,7 +212,7 @@ def _joined(
     attrs = {
         "sweep": json.dumps(description["sweep"]),
         "id": description["id"],
-        "complete": int(len(order) == firsts[-1]),
+        "complete": int(len(order) == firsts[-1] and not age[rows].any()),
         **{k: v for m in manifests for k, v in m["attrs"].items()},
         **seconds,
     }
@@ -226,11 +230,16 @@ def _firsts(groups: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 def _positions(
     groups: Sequence[Mapping[str, Any]], keys: np.ndarray, seeds: np.ndarray
-) -> np.ndarray:
-    """The position of each run in the order of the sweep."""
-    index = {group["key"]: i for i, group in enumerate(groups)}
+) -> tuple[np.ndarray, np.ndarray]:
+    """The position of each run in the order of the sweep, and how often it was trained further."""
+    index = {
+        key: (i, age)
+        for i, group in enumerate(groups)
+        for age, key in enumerate((group["key"], *group.get("earlier", ())))
+    }
     names, which = np.unique(keys, return_inverse=True)
-    numbers, firsts = np.array([index.get(str(name), -1) for name in names]), _firsts(groups)
+    known, firsts = np.array([index.get(str(name), (-1, 0)) for name in names]), _firsts(groups)
+    numbers, ages = known.T
     positions = np.full(len(keys), -1, np.int64)
     for number in numbers[numbers >= 0]:
         rows = np.flatnonzero(numbers[which] == number)
@@ -245,7 +254,7 @@ def _positions(
         raise InputError(
             "records", f"{keys[lost]}, seed {seeds[lost]}", "is no run of the sweep in sweep.json"
         )
-    return positions
+    return positions, ages[which]
 
 
 def _column(values: list[Any]) -> np.ndarray:

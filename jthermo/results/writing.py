@@ -8,13 +8,11 @@ file, is written last: a file that no manifest names is ignored. Rows belong to 
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import hashlib
 import importlib
 import itertools
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +24,14 @@ import numpy as np
 from jthermo.engines.fingerprint import Parts, changed
 from jthermo.errors import InputError, file_path
 from jthermo.results.atomic import write_whole, writing
+from jthermo.results.continuing import earlier_keys
 from jthermo.results.layout import (
     CHECKPOINTS,
     DATASET,
     MANIFEST,
     MANIFESTS,
     RECORDS,
+    START,
     SWEEP,
     SWEEP_COPY,
     encode_records,
@@ -41,7 +41,7 @@ from jthermo.results.layout import (
 from jthermo.results.reading import assemble, read_manifests, read_part
 from jthermo.results.sealed_json import read_json, sealed, set_aside, warn
 from jthermo.sweep import stable_names
-from jthermo.sweep.json_codec import diff
+from jthermo.sweep.start import StartArrays
 from jthermo.sweep.sweep import Sweep
 from jthermo.sweep.user_file import import_file
 
@@ -60,7 +60,7 @@ class Store:
         sweep: the sweep. A folder that holds another sweep is refused.
         directory: the results folder; None keeps everything in memory.
         shard: (I, N), the shard whose manifest is written.
-        extend: accept a folder whose runs are a subset of the runs of this sweep.
+        extend: accept a folder that holds a part of this sweep: fewer runs, or fewer steps of them.
         engine: maps the engine that the folder was created with (None for a new folder) to the
             engine that trains.
         widths: maps the engine to W by configuration key; stored when a folder is created.
@@ -93,6 +93,8 @@ class Store:
         self.parts: dict[str, dict[str, np.ndarray]] = {}
         # W by configuration key; empty without a folder.
         self.widths: dict[str, int] = {}
+        # From the keys of runs before they were trained further to their keys in this sweep.
+        self.current: dict[str, str] = {}
         if self.directory is not None:
             self._open(self.directory, extend, engine)
         else:
@@ -102,6 +104,11 @@ class Store:
     def done(self) -> set[tuple[str, int]]:
         """The runs whose records are committed, as (key, seed)."""
         return {run for part in self.parts.values() for run in _runs(part)}
+
+    def renamed(self, part: Mapping[str, np.ndarray]) -> set[tuple[str, int]]:
+        """The runs of a file of records that are trained further, as (key, seed) of the sweep."""
+        current = self.current
+        return {(current[key], seed) for key, seed in _runs(part) if key in current}
 
     def add(self, name: str, part: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
         """Commit the records of some runs together.
@@ -145,6 +152,19 @@ class Store:
                 if name not in self.parts:
                     self.parts[name] = read_part(self.directory, name, sha256)
 
+    def drop_earlier(self) -> None:
+        """Remove the files of records of runs that have all been trained further by now."""
+        assert self.directory is not None
+        old = {n for n, p in self.parts.items() if {*p["key"].tolist()} <= self.current.keys()}
+        for path in self.directory.glob(MANIFESTS) if old else ():
+            content = read_json(path)
+            if old & content["parts"].keys():
+                kept = {n: digest for n, digest in content["parts"].items() if n not in old}
+                write_whole(path, sealed({**content, "parts": kept}))
+        for name in old:
+            (self.directory / RECORDS / name).unlink(missing_ok=True)
+            del self.parts[name]
+
     def merge_manifests(self) -> None:
         """Replace the manifests of all shards by a single one."""
         assert self.directory is not None
@@ -168,14 +188,23 @@ class Store:
                 self._describe(directory, engine(begun_with), {} if used else self._code)
             # If several shards start at once, the file that was written last applies to all.
             stored = read_json(directory / SWEEP)
-            if stored["id"] != self.description["id"]:
-                _refuse_unless_extended(directory, stored, self.description, extend)
+            extended = stored["id"] != self.description["id"]
+            if extended:
+                earlier = earlier_keys(directory, stored, self.sweep, self.description, extend)
+            else:
+                earlier = {run["key"]: run.get("earlier", []) for run in stored["runs"]}
+            for run in self.description["runs"]:
+                if keys := earlier.get(run["key"]):
+                    run["earlier"] = keys
+                    self.current |= dict.fromkeys(keys, run["key"])
             refuse_other_code(directory, stored, self._code, self._say)
             self.engine = engine(stored.get("engine", "xla"))
             self.widths = {
-                run["key"]: run["lane_width"] for run in stored["runs"] if "lane_width" in run
+                self.current.get(run["key"], run["key"]): run["lane_width"]
+                for run in stored["runs"]
+                if "lane_width" in run
             }
-            if stored["id"] != self.description["id"]:
+            if extended:
                 # the digests of the code that trained the runs in the folder
                 code = {**self._code, **stored["code"]} if stored.get("code") else {}
                 self._describe(directory, self.engine, code)
@@ -192,7 +221,10 @@ class Store:
         self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
         described = self.description | {"engine": engine, "runs": runs, "code": code}
-        for name in (SWEEP, SWEEP_COPY):
+        # The copy first: it fits to the records of both sweeps, the one that is replaced does not.
+        if isinstance(start := self.sweep.start, StartArrays) and start.arrays is not None:
+            write_whole(directory / START, start.encoded())
+        for name in (SWEEP_COPY, SWEEP):
             write_whole(directory / name, sealed(described))
 
     def _engine_of_records(self, directory: Path) -> str | None:
@@ -312,6 +344,10 @@ def resumable(directory: str | Path, say: Callable[[str], None] = warn) -> Sweep
             str(directory),
             "holds no sweep.json, so there is nothing to resume; start with `jthermo run`",
         )
+    if (start := path.with_name(START)).is_file():
+        # a damaged one is needed only by runs that have not begun
+        with contextlib.suppress(Exception):
+            StartArrays.decode(start)
     description = read_json(path)
     text = json.dumps(description["sweep"])
     for name in _modules(text):
@@ -384,45 +420,6 @@ def _labels(sweep: Sweep) -> dict[str, list[Any]]:
                     long_name += EVALUATED
                 labels[name] = [long_name, label.units, list(label.dims)]
     return labels
-
-
-def _refuse_unless_extended(
-    directory: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], extend: bool
-) -> None:
-    """Raise unless `extend` is set and the wanted sweep contains every run of the stored one."""
-    changes = "; ".join(diff(stored["sweep"], wanted["sweep"])) or "the code of your functions"
-    spans = {group["key"]: group["seeds"] for group in wanted["runs"]}
-    # Ranges of seeds are compared as ranges: a stored one can have millions of seeds.
-    contained = (
-        all(
-            _contains(spans.get(group["key"], []), a, b)
-            for group in stored["runs"]
-            for a, b in group["seeds"]
-        )
-        and stored["law"] == wanted["law"]
-        and set(stored["axes"]) == set(wanted["axes"])
-    )
-    if contained and extend:
-        return
-    if contained:
-        remedy = (
-            f"holds only a part of this sweep; it differs in {changes}. "
-            "Give --extend (extend=True) to train the new runs only"
-        )
-    else:
-        remedy = (
-            f"holds another sweep; it differs in {changes}. "
-            "Choose another folder, or delete this one"
-        )
-        if extend:
-            remedy += ". Only a sweep that contains every run in the folder can extend it"
-    raise InputError("out", str(directory), remedy)
-
-
-def _contains(spans: list[list[int]], first: int, end: int) -> bool:
-    """Whether one of the sorted ranges contains the range from `first` to `end`."""
-    i = bisect.bisect(spans, [first, math.inf]) - 1
-    return i >= 0 and end <= spans[i][1]
 
 
 def _named(manifests: list[dict[str, Any]]) -> dict[str, str]:

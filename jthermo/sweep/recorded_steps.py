@@ -160,6 +160,33 @@ class RescaledSteps:
         return steps if self.at_most is None else min(steps, self.at_most)
 
 
+def steps_of_run(
+    num_steps: int | RescaledSteps,
+    steps: LogSteps | Every | tuple[int, ...],
+    learning_rate: float,
+    batch_size: int,
+) -> tuple[int, ...]:
+    """The recorded steps of a run; training stops after the last.
+
+    Raises:
+        InputError: a run of this length has none of the given steps, or not all.
+    """
+    if isinstance(num_steps, RescaledSteps):
+        total = num_steps.resolve(learning_rate, batch_size)
+    else:
+        total = num_steps
+    if not isinstance(steps, tuple):
+        return steps.resolve(total)
+    kept = tuple(s for s in steps if s <= total)
+    if not kept or (steps[-1] > total and not isinstance(num_steps, RescaledSteps)):
+        raise InputError(
+            "record.steps",
+            steps,
+            f"the run has only {total} steps; give smaller steps or a larger num_steps",
+        )
+    return kept
+
+
 def as_num_steps(num_steps: Any) -> int | RescaledSteps:
     """`num_steps` checked: a ``RescaledSteps``, or a number of steps as an int."""
     return num_steps if isinstance(num_steps, RescaledSteps) else _steps("num_steps", num_steps)

@@ -27,6 +27,8 @@ class RunConfig:
     full_batch: bool = False
     # Another order of the data for the same seed; None: the seed alone determines the run.
     data_seed: int | None = None
+    # Where the parameters start, see jthermo.sweep.start; None: at the model's own.
+    start: Any = None
 
     @functools.cached_property
     def stream(self) -> int:

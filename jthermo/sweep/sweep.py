@@ -23,8 +23,9 @@ from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
 from jthermo.sweep.record import WHOLE_SET, Record
-from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
+from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps, steps_of_run
 from jthermo.sweep.run_config import RunConfig, RunGroup
+from jthermo.sweep.start import as_start, start_of
 from jthermo.update_rule import losses
 from jthermo.update_rule.optimizer import Optimizer, sgd
 from jthermo.update_rule.residual_noise import (
@@ -84,6 +85,11 @@ class Sweep:
         points: a list of dicts instead of a product, as in
             ``[{"learning_rate": .1, "batch_size": 1}, …]``; all axes that the points don't name are
             crossed with them.
+        start: parameters to start from, in place of the model's own: a pytree of arrays, which all
+            runs share; a results folder or ``jt.Start(folder, where=…)``, whose last parameters the
+            runs with the same seed take; or a function ``fn(params, key) -> params`` of the model's
+            own. The state of a net and of the optimizer are new, but a folder that has a state of
+            the net gives this too.
         common_data: if True, all runs of a seed train on the same random examples, for paired
             comparisons.
         lane_width: W, the number of runs vectorised together. None chooses it by a rule;
@@ -117,6 +123,7 @@ class Sweep:
     loss: losses.Loss = "auto"
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] = ()
+    start: Any = None
     common_data: bool = False
     lane_width: int | None = None
     max_runs: int = MAX_RUNS
@@ -142,6 +149,7 @@ class Sweep:
             else whole_number("lane_width", self.lane_width, most=MOST_LANES),
             "max_runs": limit,
             "points": tuple(read_point(p) for p in points),
+            "start": as_start(self.start),
             "vary": {str(k): v for k, v in self.vary.items()},
             "common_data": flag("common_data", self.common_data),
         }
@@ -231,7 +239,7 @@ class Sweep:
         seen: set[tuple[Any, ...]] = set()
         for values in order:
             coordinates = dict(zip(names, values, strict=True))
-            config = self._config(coordinates)
+            config = self._config(coordinates, sorted(seeds_at[values]))
             coordinates = {k: label(v) for k, v in coordinates.items()}
             coordinates["batch_size"] = config.batch_size
             if config.full_batch and tuple(coordinates.values()) in seen:
@@ -259,25 +267,14 @@ class Sweep:
 
     def steps_of(self, config: RunConfig) -> tuple[int, ...]:
         """The recorded steps of runs with these settings; training may stop after the last."""
-        if isinstance(self.num_steps, RescaledSteps):
-            total = self.num_steps.resolve(config.learning_rate, config.batch_size)
-        else:
-            total = self.num_steps
-        steps = self.record.steps
-        if not isinstance(steps, tuple):
-            return steps.resolve(total)
-        kept = tuple(s for s in steps if s <= total)
-        if not kept or (steps[-1] > total and not isinstance(self.num_steps, RescaledSteps)):
-            raise InputError(
-                "record.steps",
-                steps,
-                f"the run has only {total} steps; give smaller steps or a larger num_steps",
-            )
-        return kept
+        return steps_of_run(
+            self.num_steps, self.record.steps, config.learning_rate, config.batch_size
+        )
 
-    def key_of(self, config: RunConfig) -> str:
+    def key_of(self, config: RunConfig, steps: Sequence[int] | None = None) -> str:
         """16 hex digits that identify a run without its seed: its settings and recorded steps."""
-        settings = [identity.canonical(config, source=True), list(self.steps_of(config))]
+        steps = self.steps_of(config) if steps is None else steps
+        settings = [identity.canonical(config, source=True), list(steps)]
         return identity.json_digest(settings)[:16]
 
     @functools.cached_property
@@ -340,8 +337,8 @@ class Sweep:
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def _config(self, at: Mapping[str, Any]) -> RunConfig:
-        """The settings of the runs at one point of the grid."""
+    def _config(self, at: Mapping[str, Any], seeds: Sequence[int]) -> RunConfig:
+        """The settings of the runs at one point of the grid, which have these seeds."""
         parts: dict[str, Any] = {
             k: getattr(self, k) for k in ("model", "data", "noise", "optimizer", "loss")
         }
@@ -375,6 +372,7 @@ class Sweep:
         if batch_size is None:
             remedy = "needs a finite set; give data.num_samples, or arrays of your own"
             raise InputError("batch_size", FULL_BATCH, remedy)
+        labels = {k: label(v) for k, v in at.items()} | {"batch_size": batch_size}
         return RunConfig(
             model,
             data,
@@ -385,6 +383,7 @@ class Sweep:
             batch_size,
             full_batch,
             at.get("data_seed"),
+            start_of(self.start, model, labels, seeds),
         )
 
 

@@ -220,7 +220,7 @@ def test_an_extended_sweep_trains_only_the_new_runs(tmp_path, monkeypatch):
     assert len(trained) == 21 - 8
     assert not set(trained) & set(small.runs)
     same(jt.run(larger, progress=False), ds)
-    other = small.replace(num_steps=9)
+    other = larger.replace(learning_rate=0.1)
     with pytest.raises(
         InputError, match=r"Only a sweep that contains every run in the folder can extend it"
     ):

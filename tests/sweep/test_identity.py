@@ -21,6 +21,7 @@ import jthermo as jt
 from jthermo.models import Model, as_model
 from jthermo.observables import Observable
 from jthermo.sweep import json_codec, stable_names
+from jthermo.sweep.start import StartArrays
 from jthermo.update_rule import residual_noise
 
 X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 1, 0])
@@ -34,6 +35,7 @@ def linear(params, x):
     return x @ params
 
 
+GROUP = {"key": "0" * 16, "engine": "xla", "lane_width": 4}
 VALUES = {
     "TwoLayer": jt.models.TwoLayer(inputs=3, hidden=4),
     "MLP": jt.models.MLP(inputs=3, hidden=(4,)),
@@ -61,6 +63,8 @@ VALUES = {
     "sgd": jt.sgd(momentum=0.9),
     "stepped_sgd": jt.sgd(decay_at=1000.0),
     "adam": jt.Optimizer(optax.adam),
+    "Start": jt.Start("o", runs=({**GROUP, "at": {}, "seeds": ((0, 1),)},)),
+    "StartArrays": StartArrays("0" * 64),
     "LogSteps": jt.log_steps(5),
     "Every": jt.every(5),
     "RescaledSteps": jt.RescaledSteps(2.0),
@@ -108,6 +112,8 @@ GOLDEN = {
     "sgd": (0x492684F4, "38a7ead1599c6cee", "5d2b6a513220f2bb", "ce7a2938a1fe94b9"),
     "stepped_sgd": (0x37821389, "edc31f07c9bd4b2c", "5d2b6a513220f2bb", "78caa357b0f9d85d"),
     "adam": (0x3492B8F3, "057099af0e44b7c6", "5d2b6a513220f2bb", "d1fbcddf5ae60613"),
+    "Start": (0x0D2C1310, "a536f9867f1ca77e", "5d2b6a513220f2bb", "4a688d4d587409ea"),
+    "StartArrays": (0x2E831577, "54aedc2536eb0e03", "5d2b6a513220f2bb", "fa02d0a3a3ab45fe"),
     "LogSteps": (0xBBD714B6, "5dba7274a8d97bf6", "5d2b6a513220f2bb", "5dc49bdf2d3c3dff"),
     "Every": (0xBBD714B6, "f9d88bec704d7bf7", "5d2b6a513220f2bb", "c6223743c03d3e12"),
     "RescaledSteps": (0xBBD714B6, "2081208ce23260b9", "5d2b6a513220f2bb", "ba3030ed1609e6ba"),
@@ -158,6 +164,8 @@ def sweep_with(name):
         record["observables"] = (jt.loss(),)
     elif hasattr(value, "residual"):
         parts["noise"], parts["data"] = value, FINITE if residual_noise.of_set(value) else GAUSSIAN
+    elif isinstance(value, jt.Start | StartArrays):
+        parts["start"] = value
     elif isinstance(value, jt.Optimizer):
         parts["optimizer"] = value
     elif name == "RescaledSteps":
@@ -179,6 +187,7 @@ def test_every_value_has_a_golden_row():
         "Model",
         "Custom",
         "Config",
+        "StartRun",
         "Sweep",
     }
     assert {name.partition(":")[2] for name in stable_names.STABLE_NAMES} == named
