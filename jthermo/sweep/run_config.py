@@ -27,6 +27,8 @@ class RunConfig:
     full_batch: bool = False
     # Another order of the data for the same seed; None: the seed alone determines the run.
     data_seed: int | None = None
+    # One of jax_settings.DTYPES.
+    dtype: str = "float32"
 
     @functools.cached_property
     def stream(self) -> int:
