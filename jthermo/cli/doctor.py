@@ -168,7 +168,11 @@ def _precision() -> Check:
     if jax.config.values["jax_enable_x64"]:
         overridden.append("jax_enable_x64")
     words = f"; jthermo overrides {' and '.join(overridden)}" if overridden else ""
-    return Check("precision", True, f"float32, matrix products at highest precision{words}")
+    return Check(
+        "precision",
+        True,
+        f"float32 or the dtype of the sweep, matrix products at highest precision{words}",
+    )
 
 
 def _memory() -> Check:

@@ -51,6 +51,8 @@ class Overrides:
     """loss: auto, or the name of a loss such as bce, softmax, squared or hinge."""
     start: str | None = None
     """results folder whose last parameters the runs start from."""
+    dtype: str | None = None
+    """float32, float64 or bfloat16."""
     set: tuple[str, ...] = ()
     """any other field as NAME=VALUE, with VALUE in JSON: model.hidden=20 num_steps.value=5."""
     scale: Literal["paper", "small"] = "paper"
@@ -60,7 +62,7 @@ class Overrides:
         """The changed fields by dotted name, as :meth:`jthermo.Sweep.replace` takes them."""
         plain = {
             k: getattr(self, k)
-            for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss", "start")
+            for k in ("learning_rate", "batch_size", "num_steps", "noise", "loss", "start", "dtype")
         }
         changes = {k: v for k, v in plain.items() if v is not None}
         if self.seed is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -20,8 +22,11 @@ from jthermo.data.source import Split
 from jthermo.errors import MOST_WHOLE, InputError, file_path, flag, one_line
 from jthermo.npz import read_npz
 
-# All arrays of this process, by "sha256:" and their digest: a sweep read from JSON finds them here.
-_SEEN: dict[str, dict[str, np.ndarray]] = {}
+# Arrays by name, such as x and y.
+Named = dict[str, np.ndarray]
+# All arrays of this process in float32 and with all their digits, by "sha256:" and the digest of
+# either: a sweep read from JSON finds them here.
+_SEEN: dict[str, tuple[Named, Named]] = {}
 # The arrays that are read from a file; others may stand beside them.
 ARRAYS = ("x", "y", "x_test", "y_test")
 
@@ -35,7 +40,8 @@ class Arrays(InMemory):
 
     Args:
         x: (n, …) examples of any real dtype, used without rescaling; or the path of an .npz file
-            with x, y and, optionally, x_test and y_test.
+            with x, y and, optionally, x_test and y_test. They are rounded to float32, unless the
+            sweep has ``dtype="float64"``.
         y: (n,) integer class labels from 0; or real-valued targets, (n,) for a net with one output,
             (n, C) for one with C. Targets require the loss ½(f − y)².
         x_test: examples of the test split.
@@ -79,11 +85,12 @@ class Arrays(InMemory):
         path = str(file_path("data.x", x)) if isinstance(x, str | bytes | os.PathLike) else None
         if path is None:
             passed = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
-            arrays = {k: _as_array(f"data.{k}", v) for k, v in passed.items() if v is not None}
+            given = {k: _as_array(f"data.{k}", v) for k, v in passed.items() if v is not None}
+            arrays, exact = _in_two_dtypes(given)
         else:
-            arrays = _SEEN[path] if path in _SEEN else _read(path)
-        arrays = _checked(arrays)
+            arrays, exact = _SEEN[path] if path in _SEEN else _in_two_dtypes(_read(path))
         self.sha256 = arrays_digest(arrays)
+        digest = self.sha256 if exact is arrays else arrays_digest(exact)
         if sha256 is not None and not isinstance(sha256, str):
             raise InputError("data.sha256", sha256, "give the 64 hex digits of the digest")
         if sha256 is not None and sha256 != self.sha256:
@@ -93,7 +100,7 @@ class Arrays(InMemory):
                 f"has SHA-256 {self.sha256[:16]}… instead of {sha256[:16]}…; "
                 "give the arrays that the sweep was created with",
             )
-        _SEEN[f"sha256:{self.sha256}"] = arrays
+        _SEEN[f"sha256:{self.sha256}"] = _SEEN[f"sha256:{digest}"] = arrays, exact
         y = arrays["y"]
         self.num_targets = None if y.dtype == np.int32 else math.prod(y.shape[1:])
         self.real_classes = max(2, int(y.max()) + 1) if self.num_targets is None else 0
@@ -107,7 +114,7 @@ class Arrays(InMemory):
         self.arguments: dict[str, Any] = {
             "x": path
             if path is not None and not path.startswith("sha256:")
-            else f"sha256:{self.sha256}",
+            else f"sha256:{digest}",
             "labels": labels,
             "num_classes": self.num_classes or None,
             "num_samples": self.num_samples,
@@ -115,6 +122,7 @@ class Arrays(InMemory):
             "sha256": self.sha256,
         } | ({"integer": True} if self.integer else {})
         self._split = Split(arrays)
+        self._exact = self._split if exact is arrays else Split(exact), digest
         self.size(arrays)
 
     @property
@@ -136,9 +144,16 @@ class Arrays(InMemory):
         whole = _is_whole(self._split.arrays)
         return Arrays(**{**self.arguments, "integer": True}) if whole else None
 
+    def in_float64(self) -> Arrays:
+        """The arrays with all their digits; the digest of these is part of a sweep's identity."""
+        source = copy.copy(self)
+        source._split, source.sha256 = self._exact
+        source.arguments = {**self.arguments, "sha256": source.sha256}
+        return source
+
     def standardised(self, x: Array) -> Array:
         """Examples as the network receives them."""
-        return x.astype(self.x_dtype)
+        return x.astype(jnp.int32 if self.integer else float)
 
     def load(self) -> Split:
         """The arrays on the host."""
@@ -168,7 +183,7 @@ def _is_whole(arrays: Mapping[str, np.ndarray]) -> bool:
     return all(bool((np.rint(x) == x).all() and (np.abs(x) <= 2**24).all()) for x in examples)
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
+def _read(path: str) -> Named:
     """The arrays of an .npz file."""
     if path.startswith("sha256:"):
         raise InputError(
@@ -208,10 +223,18 @@ def _as_array(field: str, values: Any) -> np.ndarray:
         raise InputError(field, type(values).__name__, remedy) from None
 
 
-def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _in_two_dtypes(given: Named) -> tuple[Named, Named]:
+    """The arrays in float32, checked, and in float64; the same ones twice if no digit is lost."""
+    arrays = _checked(given, np.float32)
+    real = [name for name, array in arrays.items() if array.dtype == np.float32]
+    lost = any((arrays[name].ravel() != given[name].ravel()).any() for name in real)
+    return arrays, _checked(given, np.float64) if lost else arrays
+
+
+def _checked(arrays: Named, dtype: type[np.floating]) -> Named:
     """The arrays in the dtypes that jthermo stores, once shapes and values have been checked.
 
-    x is uint8 or float32, class labels are int32, real-valued targets float32.
+    x is uint8 or of this dtype, class labels are int32, real-valued targets of this dtype.
     """
     for name in ("x", "y"):
         if name not in arrays:
@@ -223,7 +246,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise InputError(
             f"data.{absent}", None, "is missing; give both x_test and y_test, or neither"
         )
-    checked: dict[str, np.ndarray] = {}
+    checked: Named = {}
     for ending in ("", "_test") if "x_test" in arrays else ("",):
         x, y = arrays[f"x{ending}"], arrays[f"y{ending}"]
         if x.ndim < 2 or x.dtype.kind not in "uifb" or x.size == 0:
@@ -241,8 +264,8 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             )
         if len(x) > MOST_WHOLE:
             raise InputError(f"data.x{ending}", x.shape, f"give at most {MOST_WHOLE:,} examples")
-        x = x if x.dtype == np.uint8 else _float32(f"data.x{ending}", x)
-        y = _labels(f"data.y{ending}", y, len(x))
+        x = x if x.dtype == np.uint8 else _real(f"data.x{ending}", x, dtype)
+        y = _labels(f"data.y{ending}", y, len(x), dtype)
         train_y = checked.get("y", y)
         if y.dtype != train_y.dtype or y.shape[1:] != train_y.shape[1:]:
             raise InputError(
@@ -262,8 +285,8 @@ def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return checked
 
 
-def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
-    """Class labels as int32 (n,), or real-valued targets as float32 (n,) or (n, C)."""
+def _labels(field: str, y: np.ndarray, number: int, dtype: type[np.floating]) -> np.ndarray:
+    """Class labels as int32 (n,), or real-valued targets in this dtype, (n,) or (n, C)."""
     real = y.dtype.kind == "f" and y.ndim in (1, 2) and y.size > 0
     if y.ndim == 0 or len(y) != number or not (real or (y.ndim == 1 and y.dtype.kind in "uib")):
         remedy = (
@@ -287,15 +310,15 @@ def _labels(field: str, y: np.ndarray, number: int) -> np.ndarray:
             "y[:, None] for real-valued targets"
         )
         raise InputError(field, y.dtype, remedy)
-    y = _float32(field, y)
+    y = _real(field, y, dtype)
     # the shape of the outputs of a net with one output
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _float32(field: str, values: np.ndarray) -> np.ndarray:
-    """The values as float32; those that aren't finite there raise an InputError."""
+def _real(field: str, values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    """The values in this dtype; those that aren't finite there raise an InputError."""
     with np.errstate(over="ignore"):
-        converted = values.astype(np.float32)
+        converted = values.astype(dtype)
     if not np.isfinite(converted).all():
         remedy = (
             "contains NaN, or values that are infinite in float32; remove those examples or rescale"
@@ -304,7 +327,7 @@ def _float32(field: str, values: np.ndarray) -> np.ndarray:
     return converted
 
 
-def arrays_digest(arrays: dict[str, np.ndarray]) -> str:
+def arrays_digest(arrays: Named) -> str:
     """SHA-256 of the names, dtypes, shapes and bytes of the arrays."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jthermo.data import image_files
@@ -73,10 +72,10 @@ class _Images(InMemory):
     def standardised(self, x: Array) -> Array:
         """(x/255 − mean)/std, with mean and std of each channel over the training set."""
         mean, std = (
-            jnp.expand_dims(np.array(channels, np.float32), tuple(range(x.ndim - 1)))
+            jnp.expand_dims(jnp.array(channels, float), tuple(range(x.ndim - 1)))
             for channels in (self.mean, self.std)
         )
-        return (x.astype(jnp.float32) / 255 - mean) / std
+        return (x.astype(float) / 255 - mean) / std
 
 
 @dataclass(frozen=True)

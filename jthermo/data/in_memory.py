@@ -32,8 +32,8 @@ class InMemory(Source):
         raise NotImplementedError
 
     def standardised(self, x: Array) -> Array:
-        """Examples as the network receives them, float32."""
-        return x.astype(jnp.float32)
+        """Examples as the network receives them."""
+        return x.astype(float)
 
     @property
     def has_test(self) -> bool:
@@ -59,7 +59,7 @@ class InMemory(Source):
         fresh: Array,
         test: bool = False,
     ) -> tuple[Array, Array]:
-        """Examples by index: x (B, …) float32, and labels (B,) int32 or float32 targets.
+        """Examples by index: x (B, …), and labels (B,) int32 or real-valued targets.
 
         Args:
             held: the arrays on the device.
@@ -70,7 +70,7 @@ class InMemory(Source):
         """
         x, y = (held["x_test"], held["y_test"]) if test else (held["x"], held["y"])
         if self.labels == "real":
-            labels = y[index] if self.num_targets else y[index].astype(jnp.int32)
+            labels = y[index].astype(float if self.num_targets else jnp.int32)
         elif self.labels == "redrawn":
             labels = jax.random.randint(fresh, index.shape, 0, self.num_classes, jnp.int32)
         else:

@@ -44,7 +44,8 @@ class Source:
         num_samples: n for a finite set of n examples, of which example i is ``draw(key_i, 1)`` with
             a key per example; None draws fresh examples at each step.
         sampling: order in which a finite set is used: ``"replacement"`` or ``"epochs"``.
-        x_dtype: dtype of x, ``"float32"``, or ``"int32"`` for a net that takes integers.
+        x_dtype: dtype of x, ``"float32"``, or ``"int32"`` for a net that takes integers. In a sweep
+            in float64, float32 stands for it, and the draws of ``jax.random`` are in float64.
 
     >>> import dataclasses, jax, jthermo as jt
     >>> @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Source:
     def as_integers(self) -> Source | None:
         """The source with x in int32, for a net that takes only integers; None if x isn't whole."""
         return None
+
+    def in_float64(self) -> Source:
+        """The source for a sweep in float64, whose arrays have all digits that the user gave."""
+        return self
 
     def step_labels(self, labels: Array, key: Array) -> Array:
         """The labels of a batch as one step uses them; label noise is added here."""

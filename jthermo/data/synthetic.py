@@ -148,9 +148,7 @@ class Uniform(_Synthetic):
 
     def inputs(self, key: Array, size: int) -> Array:
         """`size` independent inputs, (size, dim)."""
-        return self.low + (self.high - self.low) * jax.random.uniform(
-            key, (size, self.dim), jnp.float32
-        )
+        return self.low + (self.high - self.low) * jax.random.uniform(key, (size, self.dim), float)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jthermo.data.source import Source
 from jthermo.data.synthetic import Gaussian, Sphere, Uniform
 from jthermo.errors import InputError, finite_number
 from jthermo.models import Model, as_model, loss_inputs
+from jthermo.models.model import started
 from jthermo.randomness import streams, threefry
 
 
@@ -86,7 +87,9 @@ class Teacher(Source):
     def of_seed(self, dataset: Array) -> Teacher:
         """The source with the teacher of one seed, from the key of the seed's data set."""
         source = copy.copy(self)
-        object.__setattr__(source, "_params", self.teacher.init(streams.teacher_key(dataset)))
+        object.__setattr__(
+            source, "_params", started(self.teacher, streams.teacher_key(dataset))[0]
+        )
         return source
 
     def draw(self, key: Array, size: int) -> tuple[Array, Array]:

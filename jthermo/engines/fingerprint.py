@@ -24,6 +24,7 @@ from jthermo.engines.program_digest import digest, digest_of_arrays
 from jthermo.engines.step_program import HeldArrays, Program, Run, bound, source_of, split
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
+from jthermo.randomness.jax_settings import real
 from jthermo.randomness.streams import dataset_key, record_keys, streams
 from jthermo.sweep import identity
 from jthermo.sweep.sweep import Sweep
@@ -97,7 +98,7 @@ def _name(program: Program, model: Model) -> str:
 
 def _run(hyper: tuple[str, ...]) -> Run:
     """The shapes of one run's traced numbers."""
-    word, number = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.uint32, jnp.float32))
+    word, number = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.uint32, real()))
     return Run(word, word, number, dict.fromkeys(hyper, number))
 
 

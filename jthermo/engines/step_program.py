@@ -13,7 +13,9 @@ from jax import Array
 
 from jthermo.data.source import Source
 from jthermo.models import Model
+from jthermo.models.model import started
 from jthermo.observables import Observable
+from jthermo.randomness.jax_settings import real
 from jthermo.randomness.streams import dataset_key, optimizer_key
 from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.run_config import RunConfig
@@ -46,6 +48,7 @@ class Program:
     engine: str = "xla"
     full_batch: bool = False
     whole_probe: bool = False
+    dtype: str = "float32"
 
 
 class Run(NamedTuple):
@@ -55,8 +58,8 @@ class Run(NamedTuple):
         seed: () uint32.
         stream: () uint32, hash of the run's configuration; if the runs of a sweep share their data,
             0 or the hash of the data_seed.
-        learning_rate: () float32, η.
-        hyper: () float32 by dotted name: every float of data, noise, optimizer, loss and
+        learning_rate: () η.
+        hyper: () by dotted name: every float of data, noise, optimizer, loss and
             model.init.
     """
 
@@ -89,7 +92,7 @@ def split(
     probe_size = config.data.size(config.data.abstract()) if whole else record.probe_size
     assert isinstance(probe_size, int)
     program = Program(
-        *static, record.observables, probe_size, engine, config.full_batch, whole_probe=whole
+        *static, record.observables, probe_size, engine, config.full_batch, whole, config.dtype
     )
     return program, hyper
 
@@ -112,7 +115,7 @@ def built_optimizer(optimizer: Optimizer, run: Run) -> optax.GradientTransformat
 
 def initial_variables(model: Model, key: Array, run: Run) -> tuple[Any, Any]:
     """The parameters and the state of the net at which a run starts, with the run's numbers."""
-    return model.with_init_floats(_own(run, "model")).start(key)
+    return started(model.with_init_floats(_own(run, "model")), key)
 
 
 def source_of(program: Program, run: Run) -> Source:
@@ -148,6 +151,6 @@ def as_runs(
     return Run(
         seeds.astype(np.uint32),
         streams.astype(np.uint32),
-        np.array([c.learning_rate for c in configs], np.float32),
-        {k: np.array([h[k] for h in hypers], np.float32) for k in hypers[0]},
+        np.array([c.learning_rate for c in configs], real()),
+        {k: np.array([h[k] for h in hypers], real()) for k in hypers[0]},
     )

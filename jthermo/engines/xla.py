@@ -22,6 +22,7 @@ from jthermo.engines.batches import begins_epoch, draw_batch, draw_probe, epoch_
 from jthermo.engines.run_state import State
 from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
 from jthermo.models import loss_inputs
+from jthermo.models.model import forward_in
 from jthermo.observables import Probe
 from jthermo.observables.gradient_moments import loss_of_example
 from jthermo.randomness.streams import (
@@ -106,7 +107,7 @@ def observe(
     for observable in program.observables:
         recorded |= observable(model, state.params, probe)
     # A diverged run would have activation rate 0.0, which looks like the paper's effect.
-    masked = {k: jnp.where(finite, v.astype(jnp.float32), jnp.nan) for k, v in recorded.items()}
+    masked = {k: jnp.where(finite, v.astype(float), jnp.nan) for k, v in recorded.items()}
     return masked | {"finite": finite}
 
 
@@ -220,7 +221,9 @@ def _gradient(
     (x, y), model = batch, program.model
 
     def forward(params: Any) -> tuple[Array, Any]:
-        outputs, model_state = model.forward(params, state.model_state, x, model_key)
+        outputs, model_state = forward_in(
+            program.dtype, model, params, state.model_state, x, model_key
+        )
         return loss_inputs(outputs), model_state
 
     outputs, pull_back, model_state = jax.vjp(forward, state.params, has_aux=True)

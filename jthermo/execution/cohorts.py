@@ -20,6 +20,7 @@ import numpy as np
 from jthermo.engines import run_state, step_program, xla
 from jthermo.execution.lane_width import width_of
 from jthermo.models import Model
+from jthermo.randomness.jax_settings import real
 from jthermo.sweep import identity
 from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.sweep import Sweep
@@ -301,7 +302,7 @@ def _record_shapes(
     program: step_program.Program, model: Model, hyper: tuple[str, ...]
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The cached part of :attr:`Cohort.record_shapes`: equal programs are traced once."""
-    number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.float32, jnp.uint32))
+    number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (real(), jnp.uint32))
 
     def record(run: step_program.Run, held: step_program.HeldArrays) -> dict[str, Any]:
         state = run_state.init(model, program.optimizer, run)

@@ -17,7 +17,7 @@ from jthermo.execution import placement as placing
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
 from jthermo.execution.cohorts import Cohort
 from jthermo.execution.timing import Measured, measure
-from jthermo.sweep.sweep import Sweep
+from jthermo.sweep.sweep import Sweep, pinned_to_sweep
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 # Files of one checkpoint: the archive, its SHA-256 and three that Orbax writes.
@@ -169,7 +169,7 @@ class Plan:
         return text
 
 
-@placing.pinned()
+@pinned_to_sweep
 def plan(
     sweep: Sweep,
     *,
@@ -221,8 +221,6 @@ def plan(
     >>> sorted(forecast.record_costs)
     ['loss']
     """
-    if not isinstance(sweep, Sweep):
-        raise InputError("sweep", sweep, "give a jt.Sweep")
     measure = flag("measure", measure)
     engines.check(engine)
     if platform is not None:

@@ -36,14 +36,21 @@ from jthermo.results.reading import open_results
 from jthermo.results.sealed_json import read_json
 from jthermo.results.writing import Store, refuse_other_code
 from jthermo.sweep import identity
-from jthermo.sweep.sweep import Sweep
+from jthermo.sweep.sweep import Sweep, pinned_to_sweep
 from jthermo.sweep.user_file import refuse_training
 
 if TYPE_CHECKING:
     import xarray as xr
 
+# The attribute "precision" of the results, by dtype of the sweep.
+PRECISIONS = {
+    "float32": "float32",
+    "float64": "float64",
+    "bfloat16": "passes of updates in bfloat16, parameters and observables in float32",
+}
 
-@placing.pinned()
+
+@pinned_to_sweep
 def run(
     sweep: Sweep,
     out: str | Path | None = None,
@@ -111,8 +118,6 @@ def run(
     >>> jt.run(sweep, progress=False).activation_rate.dims
     ('run', 'record')
     """
-    if not isinstance(sweep, Sweep):
-        raise InputError("sweep", sweep, "give a jt.Sweep")
     refuse_training()
     engines.check(engine)
     progress, extend = flag("progress", progress), flag("extend", extend)
@@ -312,7 +317,7 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
         "num_devices": len(place.devices),
         "placement": place.kind,
         "engine": cohort.program.engine,
-        "precision": "float32",
+        "precision": PRECISIONS[cohort.program.dtype],
         "lane_width": cohort.width,
         "git_commit": git_commit(),
         "versions": json.dumps(versions()),

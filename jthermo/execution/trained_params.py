@@ -17,7 +17,7 @@ from jthermo.results.layout import CHECKPOINTS, SWEEP, record_name
 from jthermo.results.reading import open_results, read_manifests
 from jthermo.results.sealed_json import read_json
 from jthermo.sweep.run_config import RunConfig
-from jthermo.sweep.sweep import Sweep
+from jthermo.sweep.sweep import Sweep, pinned_to_sweep
 
 Name = TypeVar("Name")
 
@@ -82,6 +82,7 @@ def _label(sweep: Sweep, at: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(at[name]) for name in sweep.axes if name != "seed")
 
 
+@pinned_to_sweep
 def _structure(sweep: Sweep, config: RunConfig) -> tuple[list[jax.ShapeDtypeStruct], Any]:
     """The leaves and the tree of the state of a run with these settings."""
     program, hyper = step_program.split(config, sweep.record)

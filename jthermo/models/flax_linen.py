@@ -45,7 +45,7 @@ class Flax(Wrapped):
 
     def start(self, key: Array) -> tuple[Any, Any]:
         """Initial parameters, and the collections of variables that change in training."""
-        x = jnp.zeros((1, *self.input_shape), self.input_dtype)
+        x = jnp.zeros((1, *self.input_shape), self.x_dtype)
         variables = self.module.init(key, x, **mode(self.module.__call__, train=False))
         state = {name: variables[name] for name in _traits(self.value).collections}
         return variables.get("params", {}), state
@@ -99,7 +99,7 @@ def _traits(model: Flax) -> _Traits:
     evaluation, training = (mode(module.__call__, train) for train in (False, True))
 
     def init(key: Array) -> Any:
-        return module.init(key, jnp.zeros((1, *model.input_shape), model.input_dtype), **evaluation)
+        return module.init(key, jnp.zeros((1, *model.input_shape), model.x_dtype), **evaluation)
 
     def update(variables: Any, x: Array, key: Array | None) -> Any:
         return module.apply(variables, x, rngs=key, mutable=names, **training)

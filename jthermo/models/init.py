@@ -133,13 +133,13 @@ def _paired(draw: Initializer, axis: int, sign: float) -> Initializer:
 
 def _uniform(bound: float | Array) -> Initializer:
     def init(key: Array, shape: tuple[int, ...]) -> Array:
-        return bound * jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
+        return bound * jax.random.uniform(key, shape, float, -1.0, 1.0)
 
     return init
 
 
 def _normal(scale: float | Array) -> Initializer:
     def init(key: Array, shape: tuple[int, ...]) -> Array:
-        return scale * jax.random.normal(key, shape, jnp.float32)
+        return scale * jax.random.normal(key, shape, float)
 
     return init

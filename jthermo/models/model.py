@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jax import Array
+from jax.extend import core as jex
 
 from jthermo.errors import MOST_WHOLE, InputError, one_line
-from jthermo.randomness.jax_settings import pinned
+from jthermo.randomness.jax_settings import cached_per_dtype, pinned_dtype, real
 
 
 class Model:
@@ -26,7 +27,7 @@ class Model:
 
     Attributes:
         input_dtype: dtype of the examples, ``"float32"``, or ``"int32"`` for a net that takes
-            integers.
+            integers. Real numbers are float64 in a sweep with this dtype.
     """
 
     input_dtype = "float32"
@@ -38,9 +39,7 @@ class Model:
 
     def init(self, key: Array) -> Any:
         """Initial parameters (a pytree of float32) from a key; empty for a fixed function."""
-        return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32)).get(
-            "params", {}
-        )
+        return self.module.init(key, jnp.zeros((1, *self.input_shape), float)).get("params", {})
 
     def apply(self, params: Any, x: Array) -> Array:
         """Outputs: () or (C,) of an example, (M,) or (M, C) of a batch; no C for one output."""
@@ -108,7 +107,12 @@ class Model:
 
     def examples(self, number: int) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a batch of so many examples."""
-        return jax.ShapeDtypeStruct((number, *self.input_shape), self.input_dtype)
+        return jax.ShapeDtypeStruct((number, *self.input_shape), self.x_dtype)
+
+    @property
+    def x_dtype(self) -> Any:
+        """`input_dtype` in the dtype of the sweep."""
+        return real() if self.input_dtype == "float32" else self.input_dtype
 
     @property
     def value(self) -> Model:
@@ -154,16 +158,14 @@ class Model:
 
 
 # The cache's key is the model's value, so that equal models are traced once.
-@functools.lru_cache(maxsize=256)
-@pinned()
+@cached_per_dtype
 def _shapes(model: Model) -> tuple[Any, Any]:
     """Shapes and dtypes of the parameters and of the state."""
     # eval_shape computes nothing and uses no device
-    return jax.eval_shape(lambda: model.start(jax.random.key(0)))
+    return jax.eval_shape(lambda: started(model, jax.random.key(0)))
 
 
-@functools.lru_cache(maxsize=256)
-@pinned()
+@cached_per_dtype
 def _outputs(model: Model) -> Any:
     """Shape and dtype of the outputs of a batch of two examples."""
 
@@ -173,12 +175,51 @@ def _outputs(model: Model) -> Any:
     return jax.eval_shape(outputs, *_shapes(model), model.examples(2))
 
 
-@functools.lru_cache(maxsize=256)
-@pinned()
+@cached_per_dtype
 def _after_forward(model: Model) -> Any:
     """Shapes and dtypes of the outputs and of the state after an update of two examples."""
     key = jax.eval_shape(lambda: jax.random.key(0)) if model.is_random else None
-    return jax.eval_shape(model.forward, *_shapes(model), model.examples(2), key)
+    update = functools.partial(forward_in, pinned_dtype(), model)
+    return jax.eval_shape(update, *_shapes(model), model.examples(2), key)
+
+
+def started(model: Model, key: Array) -> tuple[Any, Any]:
+    """`model.start`, with float64 for float32 in a sweep with this dtype.
+
+    Most nets draw their parameters in float32 unless told otherwise.
+    """
+    start = model.start(key)
+    if pinned_dtype() != "float64":
+        return start
+    return jax.tree.map(lambda a: a.astype(float) if a.dtype == jnp.float32 else a, start)
+
+
+def forward_in(
+    dtype: str, model: Model, params: Any, state: Any, x: Array, key: Array | None
+) -> tuple[Array, Any]:
+    """`model.forward` in an update of a sweep with this dtype.
+
+    For ``"bfloat16"``, parameters and examples are rounded to it, and what the net returns is cast
+    back. Its state, such as running averages, stays float32.
+    """
+    if dtype != "bfloat16":
+        return model.forward(params, state, x, key)
+
+    def rounded(leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        # XLA may remove a cast to bfloat16 and back, but not this rounding to its bits.
+        return jax.lax.reduce_precision(leaf, exponent_bits=8, mantissa_bits=7).astype(jnp.bfloat16)
+
+    outputs, after = model.forward(jax.tree.map(rounded, params), state, rounded(x), key)
+    if outputs.dtype != jnp.bfloat16:
+        remedy = (
+            f"has {outputs.dtype} outputs for bfloat16 parameters and examples, since a layer has "
+            "a dtype of its own or uses a state in float32; omit that, or use dtype='float32'"
+        )
+        raise InputError("model", model, remedy)
+    same = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+    return outputs.astype(jnp.float32), same
 
 
 def loss_inputs(outputs: Array) -> Array:
@@ -231,7 +272,7 @@ def check(model: Model, shown: Any) -> None:
         raise InputError("model", shown, remedy)
 
 
-@functools.lru_cache(maxsize=256)
+@cached_per_dtype
 def _refusal(model: Model) -> str | None:
     """Why a model can't be trained; it is traced once."""
     try:
@@ -249,11 +290,10 @@ def _refusal(model: Model) -> str | None:
     if number > MOST_WHOLE:
         return f"has {number:,} parameters, more than {MOST_WHOLE:,}; give a smaller net"
     for name, array in {**leaves, "outputs": outputs}.items():
-        if array.dtype != jnp.float32:
-            return (
-                f"has {array.dtype} {name}, but jthermo trains in float32; give the module "
-                "dtype=jnp.float32 and param_dtype=jnp.float32"
-            )
+        if array.dtype != real():
+            return f"has {array.dtype} {name}, but {_trains()}"
+    if real() == jnp.float64 and (narrow := _narrowed(model)) is not None:
+        return f"rounds to {narrow} inside, but {_trains()}"
     for batch in (outputs, trained):
         if batch.shape[:1] != (2,) or batch.ndim > 2 or 0 in batch.shape:
             return (
@@ -266,4 +306,38 @@ def _refusal(model: Model) -> str | None:
     )
     if before != after:
         return "has a state whose shapes or dtypes change in an update; keep them fixed"
+    return None
+
+
+def _trains() -> str:
+    """The dtype in which the net must compute, and how."""
+    return (
+        f"jthermo trains in {real()}; give the module "
+        f"dtype=jnp.{real()} and param_dtype=jnp.{real()}"
+    )
+
+
+def _narrowed(model: Model) -> str | None:
+    """A dtype narrower than float64 to which an update or an evaluation rounds; None if neither."""
+    key = jax.eval_shape(lambda: jax.random.key(0)) if model.is_random else None
+
+    def both(params: Any, state: Any, x: Array, key: Array | None) -> Any:
+        return model.forward(params, state, x, key), model.with_state(state).apply(params, x)
+
+    return _rounds_to(jax.make_jaxpr(both)(*_shapes(model), model.examples(2), key).jaxpr)
+
+
+def _rounds_to(jaxpr: Any) -> str | None:
+    """The dtype of an operation that turns float64 into a narrower float, also in inner jaxprs."""
+    for eqn in jaxpr.eqns:
+        inner = list(jex.jaxprs_in_params(eqn.params))
+        before, after = (
+            {v.aval.dtype for v in variables if hasattr(v.aval, "dtype")}
+            for variables in (eqn.invars, eqn.outvars)
+        )
+        narrow = {d for d in after if jnp.issubdtype(d, jnp.floating)} - {jnp.dtype("float64")}
+        if not inner and jnp.dtype("float64") in before and narrow:
+            return str(narrow.pop())
+        for found in filter(None, map(_rounds_to, inner)):
+            return found
     return None

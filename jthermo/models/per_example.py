@@ -74,7 +74,7 @@ def record(model: Model, params: Any, x: Float[Array, "m ..."]) -> Tape:
 
         return _run(model, params, x, keep), tuple(seen)
 
-    zeros = tuple(jnp.zeros(shape, jnp.float32) for _, shape in shapes)
+    zeros = tuple(jnp.zeros(shape, float) for _, shape in shapes)
     outputs, pull, inputs = jax.vjp(forward, zeros, has_aux=True)
 
     def pull_back(cotangent: Array) -> Deltas:
@@ -142,7 +142,7 @@ def _error(model: Model) -> Array:
         lambda s: jax.random.normal(next(keys), s.shape) / math.sqrt(math.prod(s.shape[:-1])),
         model.shapes,
     )
-    x = jax.random.normal(next(keys), (EXAMPLES, *model.input_shape)).astype(model.input_dtype)
+    x = jax.random.normal(next(keys), (EXAMPLES, *model.input_shape)).astype(model.x_dtype)
     tape = record(model, params, x)
     cotangents = jax.random.normal(next(keys), tape.outputs.shape)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -13,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jthermo.models.model import Model, loss_inputs
-from jthermo.randomness.jax_settings import pinned
+from jthermo.models.model import Model, loss_inputs, started
+from jthermo.randomness.jax_settings import cached_per_dtype
 
 # Arguments by which nets are told whether they train, with their value in training.
 MODES = {
@@ -137,12 +136,11 @@ def mode(function: Callable[..., Any], train: bool) -> dict[str, bool]:
     return {name: value is train for name, value in MODES.items() if name in named}
 
 
-@functools.lru_cache(maxsize=256)
-@pinned()
+@cached_per_dtype
 def _new_state(model: Wrapped) -> Any:
     """The state of a new net, as numbers."""
     if not jax.tree.leaves(model.state_shapes):
         return model.state_shapes
     # a trace may be under way
     with jax.ensure_compile_time_eval():
-        return jax.jit(lambda key: model.start(key)[1])(jax.random.key(0))
+        return jax.jit(lambda key: started(model, key)[1])(jax.random.key(0))

@@ -71,7 +71,7 @@ class ActivationRate(Observable):
         fraction = _active_fraction(model, params, probe.x)
         return {
             name: fraction.mean(),
-            se[0]: fraction.std(ddof=1) / jnp.sqrt(jnp.float32(fraction.shape[0])),
+            se[0]: fraction.std(ddof=1) / jnp.sqrt(jnp.asarray(fraction.shape[0], float)),
         }
 
     def _exact(self, model: Model, data: Any) -> bool:
@@ -166,4 +166,4 @@ def _gaussian_two_layer(model: Model, data: Any) -> bool:
 def _active_fraction(model: Model, params: Any, x: Array) -> Array:
     """Fraction of active hidden units per example, (M,), with equal weight for each unit."""
     active = [(a > 0).reshape(x.shape[0], -1) for a in model.preactivations(params, x).values()]
-    return jnp.concatenate(active, axis=1).astype(jnp.float32).mean(1)
+    return jnp.concatenate(active, axis=1).astype(float).mean(1)

@@ -61,11 +61,11 @@ def hutchinson(
     product, size = _hessian_product(model, params, x, y, loss)
 
     def one(k: Array) -> Array:
-        v = jax.random.rademacher(k, (size,), dtype=jnp.float32)
+        v = jax.random.rademacher(k, (size,), dtype=float)
         return v @ product(v)
 
     products = jax.lax.map(one, jax.random.split(key, num_probes))
-    return products.mean(), products.std(ddof=1) / jnp.sqrt(jnp.float32(num_probes))
+    return products.mean(), products.std(ddof=1) / jnp.sqrt(jnp.asarray(num_probes, float))
 
 
 def top_eigenvalues(

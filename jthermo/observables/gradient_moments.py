@@ -247,7 +247,7 @@ def _over_chunks(
     """
     count, missing = len(x), -len(x) % chunk
     if count == chunk:
-        return sums(x, y, jnp.ones(count, jnp.float32))
+        return sums(x, y, jnp.ones(count, float))
     x, y = (jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) if missing else a for a in (x, y))
     x, y = (a.reshape(-1, chunk, *a.shape[1:]) for a in (x, y))
     starts = jnp.arange(len(x)) * chunk
@@ -255,7 +255,7 @@ def _over_chunks(
     def add(before: Sums, part: Any) -> tuple[Sums, None]:
         start = part[2]
         here = jnp.minimum(count - start, chunk)
-        weight = (jnp.arange(chunk) < here).astype(jnp.float32)
+        weight = (jnp.arange(chunk) < here).astype(float)
         share = here / (start + here)
 
         def join(a: Moments, b: Moments) -> Moments:
@@ -266,7 +266,7 @@ def _over_chunks(
         after = sums(part[0], part[1], weight)
         return {path: join(before[path], after[path]) for path in after}, None
 
-    shapes = jax.eval_shape(sums, x[0], y[0], jnp.ones(chunk, jnp.float32))
+    shapes = jax.eval_shape(sums, x[0], y[0], jnp.ones(chunk, float))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.scan(add, zero, (x, y, starts))[0]
 

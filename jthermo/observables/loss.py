@@ -91,7 +91,7 @@ class Accuracy(_OnSplit):
             outputs = loss_inputs(model.apply(params, x))
             several = model.num_outputs > 1
             predicted = outputs.argmax(-1) if several else (outputs > threshold).astype(jnp.int32)
-            return (predicted == y).astype(jnp.float32).mean()
+            return (predicted == y).astype(float).mean()
 
         return {name: mean_over_parts(probe, mean, x, y)}
 

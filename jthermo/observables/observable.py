@@ -24,6 +24,7 @@ from jthermo.data.sampling import over_parts
 from jthermo.errors import InputError, one_line
 from jthermo.models import Model, leaves_by_path, loss_inputs
 from jthermo.observables import cost
+from jthermo.randomness.jax_settings import real
 from jthermo.update_rule.losses import Loss
 
 # Examples of a whole training set that are measured together; it bounds the memory.
@@ -177,13 +178,15 @@ def _on_shapes(
 
     def measure(params: Any, x: Array, y: Array) -> dict[str, Array]:
         test = (x, y) if data.has_test else None
-        probe = Probe(x, y, data, loss, jnp.float32(0.1), 1, test, jax.random.key(0), jnp.int32(0))
+        probe = Probe(
+            x, y, data, loss, jnp.asarray(0.1, float), 1, test, jax.random.key(0), jnp.int32(0)
+        )
         return observable(model, params, probe)
 
-    x = jax.ShapeDtypeStruct((size, *data.shape), model.input_dtype)
+    x = jax.ShapeDtypeStruct((size, *data.shape), model.x_dtype)
     number = data.num_targets
     y = jax.ShapeDtypeStruct(
-        (size, number) if number and number > 1 else (size,), jnp.float32 if number else jnp.int32
+        (size, number) if number and number > 1 else (size,), real() if number else jnp.int32
     )
     return measure, (model.shapes, x, y)
 
@@ -245,7 +248,7 @@ def mean_over_parts(probe: Probe, measure: Callable[..., Any], *arrays: Any) -> 
         return jax.tree.map(lambda t, m: t + len(index) / count * m, total, mean)
 
     shapes = jax.eval_shape(measure, *(a[:PART] for a in arrays))
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, float), shapes)
     return over_parts(add, zero, count, PART)
 
 

@@ -48,7 +48,7 @@ class Sparse(Observable):
 
         def measure() -> dict[str, Array]:
             values = self.observable(model, params, probe)
-            return {k: jnp.asarray(v, jnp.float32) for k, v in values.items()}
+            return {k: jnp.asarray(v, float) for k, v in values.items()}
 
         empty = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), jax.eval_shape(measure))
         return jax.lax.cond(probe.record % self.every == 0, measure, lambda: empty)

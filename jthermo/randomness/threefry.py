@@ -3,7 +3,9 @@
 On CPUs, XLA lowers JAX's own threefry as a rolled loop, which it can't fuse with other operations.
 This one is plain arithmetic, so a draw fuses with the operations that use it, which is several
 times faster. The bits are those of ``jax.random.key(seed, impl="threefry2x32")`` with
-``jax_threefry_partitionable``; ``tests/randomness/test_threefry.py`` compares them.
+``jax_threefry_partitionable``; ``tests/randomness/test_threefry.py`` compares them. Only the words
+of 64 bits differ: their upper half is the word of 32 bits, so a uniform or normal number in float64
+is that in float32 with more digits.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.extend.random import define_prng_impl
+
+from jthermo.randomness.jax_settings import real
 
 # Rotation distances in bits of the four rounds of even and of odd groups (Salmon et al. 2011).
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -63,17 +67,21 @@ def threefry2x32(key: tuple[Array, Array], count: tuple[Array, Array]) -> tuple[
 
 
 def normal(key: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normals √2 erf⁻¹(u), float32, with the u of ``jax.random.normal``.
+    """Standard normals √2 erf⁻¹(u), with the u of ``jax.random.normal``.
 
     erf⁻¹ is Giles' (2010) polynomials. XLA's own uses log1p, which its CPU compiler doesn't
     vectorise, so it takes seven times as long. The two agree to rounding error, and in the tails
-    XLA's error is the larger one.
+    XLA's error is the larger one. In float64 it is XLA's, since these polynomials have the digits
+    of float32.
 
     >>> import jax
     >>> key = jax.random.key(0)
     >>> bool(abs(normal(key, (9,)) - jax.random.normal(key, (9,))).max() < 2e-6)
     True
     """
+    if real() == jnp.float64:
+        lowest = np.nextafter(-1.0, 0.0)
+        return np.sqrt(2) * jax.lax.erf_inv(jax.random.uniform(key, shape, float, lowest, 1.0))
     return from_uniform(jax.random.uniform(key, shape, jnp.float32, LOWEST, 1.0))
 
 
@@ -112,7 +120,7 @@ def _seed(seed: Array) -> Array:
 def _bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     high, low = threefry2x32((key[0], key[1]), _counts(shape))
     if bit_width == 64:
-        return (high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)
+        return ((high ^ low).astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)
     return (high ^ low).astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[bit_width])
 
 

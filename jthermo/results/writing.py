@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 # Ends the long name of a variable of a net with batch normalisation, dropout and the like.
 EVALUATED = ", of the net in evaluation mode"
+# The same for a net whose updates are computed in bfloat16.
+IN_FLOAT32 = ", of the net in float32"
 
 
 class Store:
@@ -418,6 +420,8 @@ def _labels(sweep: Sweep) -> dict[str, list[Any]]:
                 long_name = label.long_name
                 if config.model.has_modes:
                     long_name += EVALUATED
+                if config.dtype == "bfloat16":
+                    long_name += IN_FLOAT32
                 labels[name] = [long_name, label.units, list(label.dims)]
     return labels
 

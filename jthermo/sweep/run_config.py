@@ -29,6 +29,8 @@ class RunConfig:
     data_seed: int | None = None
     # Where the parameters start, see jthermo.sweep.start; None: at the model's own.
     start: Any = None
+    # One of jax_settings.DTYPES.
+    dtype: str = "float32"
 
     @functools.cached_property
     def stream(self) -> int:

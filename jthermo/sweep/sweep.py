@@ -11,9 +11,9 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from jthermo.data.sampling import SAMPLINGS, check_epoch
 from jthermo.data.source import Source
@@ -38,6 +38,7 @@ from jthermo.update_rule.residual_noise import (
     of_set,
 )
 
+F = TypeVar("F", bound=Callable[..., Any])
 AXES = ("learning_rate", "batch_size", "seed")
 # Arguments of Sweep that are axes.
 ARGUMENTS = (*AXES, "data_seed")
@@ -95,6 +96,8 @@ class Sweep:
         lane_width: W, the number of runs vectorised together. None chooses it by a rule;
             :func:`jthermo.plan` shows the choice. W affects rounding, so it is part of the id.
         max_runs: the largest number of runs allowed, as a guard against mistyped axes.
+        dtype: ``"float32"``; ``"float64"`` for data, parameters, updates and records; or
+            ``"bfloat16"`` for the forward and backward pass of an update, all else in float32.
 
     Raises:
         InputError: names the field, the value and the remedy.
@@ -127,10 +130,14 @@ class Sweep:
     common_data: bool = False
     lane_width: int | None = None
     max_runs: int = MAX_RUNS
+    dtype: str = "float32"
 
-    @pinned()
     def __post_init__(self) -> None:
         ask_for_cores()
+        with pinned(self.dtype):
+            self._validate()
+
+    def _validate(self) -> None:
         for name in KINDS:
             _check_kind(name, getattr(self, name))
         if not isinstance(self.vary, Mapping):
@@ -186,6 +193,8 @@ class Sweep:
                 raise InputError(
                     "vary", name, f"is an argument of Sweep; give Sweep({name}=...) instead"
                 )
+            if name == "dtype":
+                raise InputError("vary", name, "make one sweep per dtype, with Sweep(dtype=...)")
             if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
                 raise InputError(
                     "vary",
@@ -363,6 +372,8 @@ class Sweep:
         for name in ("data", "optimizer"):
             _check_kind(name, parts[name])
         model, data = _fitted(parts["model"], parts["data"])
+        if self.dtype == "float64":
+            data = data.in_float64()
         loss = losses.resolve(parts["loss"], model.num_outputs, data.num_classes, data.num_targets)
         if data.num_samples is not None:
             whole_number("data.num_samples", data.num_samples)
@@ -384,7 +395,21 @@ class Sweep:
             full_batch,
             at.get("data_seed"),
             start_of(self.start, model, labels, seeds),
+            self.dtype,
         )
+
+
+def pinned_to_sweep(function: F) -> F:
+    """Decorator of functions of a sweep: refuse anything else, and pin the sweep's dtype."""
+
+    @functools.wraps(function)
+    def call(sweep: Sweep, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(sweep, Sweep):
+            raise InputError("sweep", sweep, "give a jt.Sweep")
+        with pinned(sweep.dtype):
+            return function(sweep, *args, **kwargs)
+
+    return cast(F, call)
 
 
 def _check_kind(name: str, value: Any) -> None:
@@ -447,6 +472,9 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
         raise InputError("noise", config.noise, remedy)
     if isinstance(config.noise, SVAG) and (config.full_batch or data.sampling == "epochs"):
         remedy = "draws two independent batches; use a batch size and sampling='replacement'"
+        raise InputError("noise", config.noise, remedy)
+    if isinstance(config.noise, Drift) and config.dtype == "bfloat16":
+        remedy = "is a second derivative, for which bfloat16 is too coarse; use dtype='float32'"
         raise InputError("noise", config.noise, remedy)
     if isinstance(config.noise, SVAG | Drift) and config.model.has_modes:
         remedy = "needs a net that is the same in an update and in evaluation; use noise='full'"

@@ -61,7 +61,8 @@ def trace(
         rows = _rows(outputs, loss)
         (gradients,) = jax.lax.map(pull_back, rows) if grouped else jax.vmap(pull_back)(rows)
         return sum(
-            (jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)), start=jnp.float32(0)
+            (jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradients)),
+            start=jnp.asarray(0.0, float),
         )
 
     return jax.lax.map(one, x, batch_size=CHUNK["vjp"]).mean()
@@ -119,7 +120,7 @@ def trace_bound(
         p = jax.nn.sigmoid(a[:, 0])
         last = most = p * (1 - p)
     else:
-        last, most = 1 - jnp.square(jax.nn.softmax(a)).sum(1), jnp.float32(0.5)
+        last, most = 1 - jnp.square(jax.nn.softmax(a)).sum(1), jnp.asarray(0.5, float)
     total, product = last * reaches[-1], jnp.ones_like(reach)
     for into, out in zip(reversed(reaches[:-1]), reversed(above), strict=True):
         product = product * out
@@ -168,7 +169,7 @@ def _taped_squares(model: Any, params: Any, x: Array, loss: str) -> Array:
     def squares(row: Array) -> Array:
         return sum(
             per_example.squared_norms(tape, tape.pull_back(row), model).values(),
-            start=jnp.float32(0),
+            start=jnp.asarray(0.0, float),
         )
 
     return jax.vmap(squares)(rows).sum(0)
@@ -212,7 +213,7 @@ def _masks(layers: _Layers, x: Array) -> tuple[Array, list[Array]]:
     h, masks = x.reshape(len(x), -1), []
     for weight, bias in layers:
         a = h @ weight.T + (0.0 if bias is None else bias[None])
-        masks.append((a > 0).astype(jnp.float32))
+        masks.append((a > 0).astype(a.dtype))
         h = a * masks[-1]
     return a, masks[:-1]
 

@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Float, Real
 
 from jthermo.errors import InputError, finite_number, one_line
+from jthermo.randomness.jax_settings import real
 
 
 @dataclass(frozen=True)
@@ -181,17 +182,17 @@ def resolve(loss: Loss, outputs: int, num_classes: int, num_targets: int | None 
 def targets(loss: Loss, labels: Real[Array, "m ..."], num_outputs: int) -> Real[Array, "m ..."]:
     """Labels as the targets of the loss.
 
-    Class labels become float32: (M,) for one output, ±1 for losses of a margin, and one-hot (M, C)
+    Class labels become numbers: (M,) for one output, ±1 for losses of a margin, and one-hot (M, C)
     for several outputs. Real-valued targets, (M,) or (M, C), and the labels of your own function
     are returned unchanged.
     """
     if callable(loss) or jnp.issubdtype(labels.dtype, jnp.floating):
         return labels
     if isinstance(loss, str) and _NAMED[loss].margin:
-        return 2 * labels.astype(jnp.float32) - 1
+        return 2 * labels.astype(float) - 1
     if loss == "bce" or num_outputs == 1:
-        return labels.astype(jnp.float32)
-    one_hot = jax.nn.one_hot(labels, num_outputs, dtype=jnp.float32)
+        return labels.astype(float)
+    one_hot = jax.nn.one_hot(labels, num_outputs, dtype=float)
     if isinstance(loss, Softmax):
         return (1 - loss.label_smoothing) * one_hot + loss.label_smoothing / num_outputs
     return one_hot
@@ -227,21 +228,21 @@ def gradient(
 def _check_function(loss: Callable, outputs: int, num_targets: int | None) -> None:
     """Trace the user's function once, so that its errors are raised where it was passed."""
     number = 2
-    f = jax.ShapeDtypeStruct((number, outputs)[: min(outputs, 2)], jnp.float32)
+    f = jax.ShapeDtypeStruct((number, outputs)[: min(outputs, 2)], real())
     if num_targets is None:
         y = jax.ShapeDtypeStruct((number,), jnp.int32)
     else:
-        y = jax.ShapeDtypeStruct((number, num_targets)[: min(num_targets, 2)], jnp.float32)
-    seen = f"outputs {f.shape} float32 and y {y.shape} {y.dtype}"
+        y = jax.ShapeDtypeStruct((number, num_targets)[: min(num_targets, 2)], real())
+    seen = f"outputs {f.shape} {real()} and y {y.shape} {y.dtype}"
     try:
         result = jax.eval_shape(lambda f, y: jnp.asarray(loss(f, y)), f, y)
         jax.eval_shape(lambda f, y: jax.grad(lambda f: loss(f, y).sum())(f), f, y)
     except Exception as error:
         remedy = f"fails on {seen}: {type(error).__name__}: {one_line(error)}"
         raise InputError("loss", name(loss), remedy) from None
-    if result.shape != (number,) or result.dtype != jnp.float32:
+    if result.shape != (number,) or result.dtype != real():
         remedy = (
-            f"returns {result.shape} {result.dtype} for {seen}; return one float32 per example, "
+            f"returns {result.shape} {result.dtype} for {seen}; return one {real()} per example, "
             f"({number},)"
         )
         raise InputError("loss", name(loss), remedy)

@@ -60,14 +60,10 @@ class Unbiased:
         """dL/df per example, of the shape of `outputs`."""
         del loss, target
         if outputs.ndim == 1:
-            return self.scale * jax.random.rademacher(key, outputs.shape, dtype=jnp.float32)
+            return self.scale * jax.random.rademacher(key, outputs.shape, dtype=float)
         num_classes = outputs.shape[-1]
-        drawn = jax.random.randint(key, outputs.shape[:1], 0, num_classes)
-        return (
-            2
-            * self.scale
-            * (1 / num_classes - jax.nn.one_hot(drawn, num_classes, dtype=jnp.float32))
-        )
+        drawn = jax.random.randint(key, outputs.shape[:1], 0, num_classes, jnp.int32)
+        return 2 * self.scale * (1 / num_classes - jax.nn.one_hot(drawn, num_classes, dtype=float))
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class SVAG:
         """dL/df of both batches times their weights, of the shape of `outputs`."""
         del key
         spread, half = math.sqrt(2 * self.l - 1), len(outputs) // 2
-        weights = jnp.repeat(jnp.array([(1 - spread) / 2, (1 + spread) / 2], jnp.float32), half)
+        weights = jnp.repeat(jnp.array([(1 - spread) / 2, (1 + spread) / 2], float), half)
         gradient = losses.gradient(loss, outputs, target)
         return weights.reshape(-1, *[1] * (outputs.ndim - 1)) * gradient
 
@@ -142,7 +138,7 @@ class Gaussian(_OfSet):
     def weights(self, key: Array, size: int, batch_size: int) -> Array:
         """The weights w (n,)."""
         z = jax.random.normal(key, (size,))
-        return (z - z.mean()) / jnp.sqrt(jnp.float32(size) * batch_size)
+        return (z - z.mean()) / jnp.sqrt(jnp.asarray(size, float) * batch_size)
 
 
 @dataclass(frozen=True)

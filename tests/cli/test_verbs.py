@@ -86,10 +86,21 @@ def test_overrides_reach_every_field(own, tmp_path, capsys):
         "--num-steps",
         9,
     ]
-    more = ["--loss", "squared", "--set", "model.hidden=6", "record.probe_size=32", "--quiet"]
+    more = [
+        "--loss",
+        "squared",
+        "--dtype",
+        "float64",
+        "--set",
+        "model.hidden=6",
+        "record.probe_size=32",
+        "--quiet",
+    ]
     _, _, code = call(capsys, "run", own, "--out", tmp_path / "o", *args, *more)
     assert code == 0
-    sweep = jt.Sweep.from_json(jt.open_results(tmp_path / "o").attrs["sweep"])
+    ds = jt.open_results(tmp_path / "o")
+    assert ds.attrs["precision"] == "float64"
+    sweep = jt.Sweep.from_json(ds.attrs["sweep"])
     assert (sweep.learning_rate, sweep.batch_size, sweep.seed) == ((0.3,), (2,), (0, 1, 2, 7))
     assert (sweep.num_steps, sweep.record.probe_size) == (9, 32)
     (config,) = sweep.configs
@@ -229,6 +240,7 @@ MISTAKES = {
     "seed text": (["run", "OWN", "--seed", "a:b"], "seed = 'a:b'"),
     "no equals": (["run", "OWN", "--set", "model.hidden"], "write NAME=VALUE"),
     "no such field": (["run", "OWN", "--set", "model.depth=3"], "has no field 'depth'"),
+    "dtype": (["run", "OWN", "--dtype", "double"], "dtype = 'double': use one of float32, fl"),
     "no results": (["fit", "NOWHERE"], "holds no sweep.json"),
     "no variable": (["fit", "FOLDER", "--value", "speed"], "value = 'speed'"),
     "no control": (["fit", "FOLDER", "--controls", "momentum"], "controls = 'momentum'"),

@@ -143,6 +143,8 @@ def test_a_diverged_run_is_not_finite():
             {"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)},
             "the data Arrays",
         ),
+        ({"dtype": "float64"}, "dtype='float64'"),
+        ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
     ],
 )
 def test_what_the_fused_engine_lacks_is_said(changes, lacks):

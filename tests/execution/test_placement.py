@@ -158,7 +158,10 @@ def test_another_data_stream_changes_bits(sweep, whole, run):
     assert differing_bits(whole, other) > 1000
 
 
-def test_teacher_and_decaying_rate_alone_on_one_device_equal_the_grid_on_two(monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_teacher_and_decaying_rate_alone_on_one_device_equal_the_grid_on_two(
+    dtype, monkeypatch, tmp_path
+):
     model = jt.models.TwoLayer(inputs=3, hidden=5)
     sweep = jt.Sweep(
         model=model,
@@ -169,12 +172,15 @@ def test_teacher_and_decaying_rate_alone_on_one_device_equal_the_grid_on_two(mon
         optimizer=jt.sgd(decay_at=15),
         record=jt.Record(steps=(0, 30), observables=(params, jt.loss())),
         lane_width=4,
+        dtype=dtype,
     )
     grid = jt.run(sweep, progress=False)
+    assert grid.loss.dtype == ("float64" if dtype == "float64" else "float32")
     monkeypatch.setattr(placement, "devices", lambda: tuple(jax.devices()[:1]))
-    assert (
-        differing_bits(grid, jt.run(sweep.replace(learning_rate=0.3, seed=6), progress=False)) == 0
-    )
+    out = tmp_path / "o"
+    alone = jt.run(sweep.replace(learning_rate=0.3, seed=6), out, progress=False)
+    assert differing_bits(grid, alone) == 0
+    assert differing_bits(grid, jt.run(sweep, out, extend=True, progress=False)) == 0
 
 
 def printed(tmp_path, program, **environment):

@@ -174,8 +174,10 @@ def hinge_squared(outputs, y):
             "model": jt.models.MLP(16, hidden=(3,), outputs=2),
             "loss": jt.losses.Softmax(label_smoothing=0.2),
         },
+        {"dtype": "float64"},
+        {"dtype": "bfloat16"},
     ],
-    ids=["full batch", "own loss", "label smoothing"],
+    ids=["full batch", "own loss", "label smoothing", "float64", "bfloat16"],
 )
 def test_full_batches_and_other_losses_resume_to_the_bit(changes, tmp_path, stop_after):
     sweep = sweep_of(num_steps=30).replace(**changes)
@@ -185,6 +187,10 @@ def test_full_batches_and_other_losses_resume_to_the_bit(changes, tmp_path, stop
         jt.run(sweep, tmp_path / "o", progress=False)
     stop_after(10**9)
     same(whole, jt.run(sweep, tmp_path / "o", progress=False))
+    last = whole.params.values[0, -1]
+    trained = jax.tree.leaves(jt.open_params(tmp_path / "o", 0))
+    assert trained[0].dtype == whole.params.dtype
+    np.testing.assert_array_equal(np.concatenate([leaf.ravel() for leaf in trained]), last)
 
 
 @pytest.mark.parametrize("number", [1, 2])

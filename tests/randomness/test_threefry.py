@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from jthermo.randomness.jax_settings import pinned
 from jthermo.randomness.threefry import IMPL, normal, threefry2x32
 
 SEEDS = jnp.array([0, 1, 12345, 2**31, 2**32 - 1], jnp.uint32)
@@ -38,14 +39,43 @@ def test_same_bits_as_jax(draw):
     np.testing.assert_array_equal(ours.view(np.uint8), theirs.view(np.uint8))
 
 
-def test_same_64_bit_words_as_jax():
+def test_words_of_64_bits_are_those_of_jax_with_the_32_bit_word_in_the_upper_half():
     with jax.enable_x64():
-        for draw in (
-            lambda k: jax.random.bits(k, (2, 3), jnp.uint64),
-            lambda k: jax.random.uniform(k, (5,), jnp.float64),
-        ):
-            ours, theirs = (draw(jax.random.key(7, impl=i)) for i in (IMPL, "threefry2x32"))
-            np.testing.assert_array_equal(ours, theirs)
+        ours, theirs = (
+            np.asarray(jax.random.bits(jax.random.key(7, impl=i), (2, 3), jnp.uint64))
+            for i in (IMPL, "threefry2x32")
+        )
+        short = jax.random.bits(jax.random.key(7, impl=IMPL), (2, 3), jnp.uint32)
+    high, low = theirs >> np.uint64(32), theirs & np.uint64(2**32 - 1)
+    np.testing.assert_array_equal(ours >> np.uint64(32), short)
+    np.testing.assert_array_equal(ours >> np.uint64(32), high ^ low)
+    np.testing.assert_array_equal(ours & np.uint64(2**32 - 1), low)
+
+
+def test_numbers_in_float64_are_those_in_float32_with_more_digits():
+    def drawn(dtype, seed=3):
+        key = jax.random.key(jnp.uint32(seed), impl=IMPL)
+        with pinned(dtype):
+            uniform = jax.random.uniform(key, (1000,), float)
+            numbers = [uniform, normal(key, (1000,)), jax.random.bernoulli(key, 0.5, (1000,))]
+            return [np.asarray(n) for n in numbers]
+
+    short, long = drawn("float32"), drawn("float64")
+    assert long[0].dtype == long[1].dtype == np.float64
+    assert (long[0] != short[0]).mean() > 0.99
+    assert 0 <= (long[0] - short[0]).min() <= (long[0] - short[0]).max() < 2**-23
+    np.testing.assert_allclose(long[1], short[1], atol=1e-4)
+    np.testing.assert_array_equal(long[2], short[2])
+    # negative control: another seed
+    assert abs(drawn("float64", 4)[0] - short[0]).max() > 0.5
+
+
+def test_normals_in_float64_are_the_inverse_error_function():
+    with pinned("float64"):
+        key = jax.random.key(jnp.uint32(5), impl=IMPL)
+        u = jax.random.uniform(key, (1000,), float, np.nextafter(-1.0, 0.0), 1.0)
+        exact = np.sqrt(2) * special.erfinv(np.asarray(u))
+        np.testing.assert_allclose(normal(key, (1000,)), exact, rtol=1e-14)
 
 
 @pytest.mark.parametrize("draw", ["normal", "fold_in", "permutation"])

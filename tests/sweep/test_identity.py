@@ -200,6 +200,21 @@ def test_streams_keys_laws_and_ids_are_golden(name):
     assert (config.stream, sweep.key_of(config), sweep.law, sweep.id) == GOLDEN[name]
 
 
+# The same by dtype of the sweep.
+OF_DTYPE = {
+    "float32": GOLDEN["TwoLayer"],
+    "float64": (0xDBAD1ED0, "b35e5d6d07fbec18", "6bbe0f0ed92ac916", "73de50d90347ea50"),
+    "bfloat16": (0x490CB942, "d00bc5d49d9151e5", "6bbe0f0ed92ac916", "40686de0fdc05873"),
+}
+
+
+@pytest.mark.parametrize("dtype", OF_DTYPE)
+def test_streams_keys_laws_and_ids_of_a_dtype_are_golden(dtype):
+    sweep = sweep_with("TwoLayer").replace(dtype=dtype)
+    (config,) = sweep.configs
+    assert (config.stream, sweep.key_of(config), sweep.law, sweep.id) == OF_DTYPE[dtype]
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_is_written_under_its_stable_name_and_read_back(name):
     value = VALUES[name]

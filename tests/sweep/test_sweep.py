@@ -314,6 +314,7 @@ VARIANTS = {
     "lane_width": 8,
     "vary": {"model.hidden": (4, 6)},
     "data_seed": (0, 1),
+    "dtype": "float64",
 }
 
 

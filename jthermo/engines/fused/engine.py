@@ -37,6 +37,7 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     )
     fits = net is None or engine == "fused" or _kernel(engine).shape(net, program.batch_size).runs
     for has, what in (
+        (program.dtype == "float32", f"dtype={program.dtype!r}"),
         (net is not None, f"the model {_named(model)}"),
         (not program.full_batch, "batch_size='full'"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
