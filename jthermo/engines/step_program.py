@@ -32,7 +32,8 @@ class Program:
     """The static part of a run's configuration; runs with equal programs share compiled code.
 
     The floats of data, noise, optimizer and loss are zero here; each run supplies its own, see
-    :func:`split`.
+    :func:`split`. If observables read it, `last_step` is True, and each record computes the step
+    that led to it.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class Program:
     engine: str = "xla"
     full_batch: bool = False
     whole_probe: bool = False
+    last_step: bool = False
 
 
 class Run(NamedTuple):
@@ -88,10 +90,10 @@ def split(
     whole = record.probe_size == WHOLE_SET
     probe_size = config.data.size(config.data.abstract()) if whole else record.probe_size
     assert isinstance(probe_size, int)
-    program = Program(
-        *static, record.observables, probe_size, engine, config.full_batch, whole_probe=whole
-    )
-    return program, hyper
+    observables = tuple(o.of_optimizer(optimizer) for o in record.observables)
+    last_step = any(o.reads_last_step(model, data, probe_size, loss) for o in observables)
+    recorded = (observables, probe_size)
+    return Program(*static, *recorded, engine, config.full_batch, whole, last_step), hyper
 
 
 def starting_model(model: Model) -> Model:

@@ -21,8 +21,17 @@ _SWEEP: dict[str, Any] = {
     "law": str,
     "sweep": {"*": object},
     "axes": [str],
-    "runs": [{"key": str, "at": {"*": object}, "seeds": [(int, int)], "lane_width?": int}],
+    "runs": [
+        {
+            "key": str,
+            "at": {"*": object},
+            "seeds": [(int, int)],
+            "lane_width?": int,
+            "coords?": {"*": [str]},
+        }
+    ],
     "variables": {"*": (str, str, [str])},
+    "coords?": {"*": [str]},
     "files": {"*": str},
     "engine?": str,
 }

@@ -50,7 +50,7 @@ STABLE_NAMES = {
     "jthermo.spec:Sweep": "jthermo.sweep.sweep:Sweep",
     "jthermo.observables:ActivationRate": "jthermo.observables.activation:ActivationRate",
     "jthermo.observables:UnitActivation": "jthermo.observables.activation:UnitActivation",
-    "jthermo.observables:Custom": "jthermo.observables.observable:Custom",
+    "jthermo.observables:Custom": "jthermo.observables.custom:Custom",
     "jthermo.observables:Kappa": "jthermo.observables.curvature:Kappa",
     "jthermo.observables:HessianTrace": "jthermo.observables.curvature:HessianTrace",
     "jthermo.observables:TraceBound": "jthermo.observables.curvature:TraceBound",

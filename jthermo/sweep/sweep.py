@@ -19,6 +19,7 @@ from jthermo.data.sampling import SAMPLINGS, check_epoch
 from jthermo.data.source import Source
 from jthermo.errors import InputError, flag, one_line, one_of, sequence, whole_number
 from jthermo.models import Model, as_model
+from jthermo.observables.variables import check_variables
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
@@ -405,18 +406,10 @@ def _fitted(model: Any, data: Source) -> tuple[Model, Source]:
 
 def _check(sweep: Sweep, config: RunConfig) -> None:
     """Check settings that depend on each other: observables, noise, batch size, recorded steps."""
-    names: set[str] = set()
-    for observable in sweep.record.observables:
+    observables = [o.of_optimizer(config.optimizer) for o in sweep.record.observables]
+    for observable in observables:
         observable.check(config.model, config.data, config.loss)
-        new = set(observable.variables(config.model, config.data))
-        if new & names:
-            raise InputError(
-                "record.observables",
-                observable,
-                f"records {', '.join(sorted(new & names))}, which another observable records too; "
-                "remove one of the two",
-            )
-        names |= new
+    check_variables(observables, config.model, config.data, config.loss, sweep.axes)
     if isinstance(config.noise, LabelAveraged) and config.data.num_targets:
         raise InputError(
             "noise",
