@@ -53,6 +53,7 @@ _NAMES = {
     "log_steps": "sweep.recorded_steps",
     "loss": "observables",
     "mean_squared_residual": "observables",
+    "observable": "observables.custom",
     "open_params": "execution.trained_params",
     "open_results": "results",
     "plan": "execution.forecast",

@@ -27,6 +27,9 @@ _.h_v
 _.h_w
 _.h_b
 
+# Users' observables read it.
+_.batch_gradient
+
 # Templates of the report read it.
 _.sweep_json
 

@@ -120,13 +120,15 @@ def _parts(program: Program, model: Model, hyper: tuple[str, ...]) -> Parts:
 
     state = jax.eval_shape(functools.partial(run_state.init, model, program.optimizer), run)
     batch, probes = jax.eval_shape(functools.partial(_examples, program), run, count, held)
+    last = xla.LastStep(state.params, state.params) if program.last_step else ()
     parts = {"data": of(_examples, count, held), "step": of(_step, state, batch, count)}
     if _loads_unidentified(program.data):
         parts["data"] += digest_of_arrays(program.data.load().arrays)
     for observable in program.observables:
         name = next(iter(observable.variables(program.model, program.data)))
         measured = functools.partial(_measured, observable)
-        parts[f"observable {name!r}"] = of(measured, state.params, state.model_state, probes, count)
+        inputs = (state.params, state.model_state, probes, count, state.opt_state, last)
+        parts[f"observable {name!r}"] = of(measured, *inputs)
     return parts
 
 
@@ -153,15 +155,17 @@ def _measured(
     model_state: Any,
     probes: Any,
     t: Array,
+    opt_state: Any,
+    last: Any,
 ) -> dict[str, Array]:
     """An observable with given probes."""
     data, key, ((x, y), *test) = source_of(program, run), record_keys(run, t).estimate, probes
     loss = bound(program.loss, "loss", run)
-    settings = (data, loss, run.learning_rate, program.batch_size)
+    settings = (data, loss, run.learning_rate, program.batch_size, test[0] if test else None)
     return observable(
         program.model.with_state(model_state),
         params,
-        Probe(x, y, *settings, test[0] if test else None, key, t, program.whole_probe),
+        Probe(x, y, *settings, key, t, program.whole_probe, opt_state, *last),
     )
 
 

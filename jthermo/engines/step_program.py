@@ -34,7 +34,8 @@ class Program:
     """The static part of a run's configuration; runs with equal programs share compiled code.
 
     The floats of data, noise, optimizer and loss are zero here; each run supplies its own, see
-    :func:`split`.
+    :func:`split`. If observables read it, `last_step` is True, and each record computes the step
+    that led to it.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class Program:
     full_batch: bool = False
     whole_probe: bool = False
     dtype: str = "float32"
+    last_step: bool = False
 
 
 class Run(NamedTuple):
@@ -87,12 +89,25 @@ def split(
         _bind(v, dict.fromkeys(float_fields(v), 0.0)) for v in parts.values()
     )
     model = config.model.step_model()
-    static = (model, data, noise, optimizer, loss, config.batch_size)
     whole = record.probe_size == WHOLE_SET
     probe_size = config.data.size(config.data.abstract()) if whole else record.probe_size
     assert isinstance(probe_size, int)
+    observables = tuple(o.of_optimizer(optimizer) for o in record.observables)
+    last_step = any(o.reads_last_step(model, data, probe_size, loss) for o in observables)
     program = Program(
-        *static, record.observables, probe_size, engine, config.full_batch, whole, config.dtype
+        model,
+        data,
+        noise,
+        optimizer,
+        loss,
+        config.batch_size,
+        observables,
+        probe_size,
+        engine,
+        config.full_batch,
+        whole,
+        config.dtype,
+        last_step,
     )
     return program, hyper
 

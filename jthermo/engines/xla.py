@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def advance(
         The states after `stop` steps.
     """
     keys = jax.vmap(streams)(runs)
-    if program.full_batch or residual_noise.of_set(program.noise):
+    if _of_set(program):
         set_step = jax.vmap(functools.partial(_set_step, program, held), in_axes=(0, 0, 0, None))
         return jax.lax.fori_loop(start, stop, lambda t, s: set_step(runs, keys, s, t), state)
     order_of = jax.vmap(functools.partial(epoch_order, program, held), in_axes=(0, None))
@@ -91,16 +91,48 @@ def advance(
     return jax.lax.fori_loop(start, stop, body, (state, order, first))[0]
 
 
+class LastStep(NamedTuple):
+    """What a step did, shaped like the parameters; see :class:`jthermo.observables.Probe`."""
+
+    update: Any
+    batch_gradient: Any
+
+
+def last_step(program: Program, run: Run, state: State, stop: Array, held: HeldArrays) -> LastStep:
+    """The step of one run that ends at `stop`, from the state before it; zeros at step 0.
+
+    It is computed again here, so that the loop over steps is the same whatever is recorded.
+    """
+    keys, t = streams(run), jnp.maximum(stop - 1, 0)
+    if _of_set(program):
+        gradient, _ = _gradient_of_set(program, held, run, keys, state, t)
+    else:
+        batch = draw_batch(program, held, run, keys, epoch_order(program, held, keys, t), t)
+        gradient, _ = _gradient_of_batch(program, run, keys, state, batch, t)
+    update, _ = _update(program, run, state, gradient)
+    return jax.tree.map(lambda a: jnp.where(stop > 0, a, 0), LastStep(update, gradient))
+
+
 def observe(
-    program: Program, run: Run, state: State, step: Array, record: Array, held: HeldArrays
+    program: Program,
+    run: Run,
+    state: State,
+    last: LastStep | tuple[()],
+    step: Array,
+    record: Array,
+    held: HeldArrays,
 ) -> dict[str, Array]:
-    """All observables of one run at one record; NaN if it has diverged (``finite`` is False)."""
+    """All observables of one run at one record; NaN if it has diverged (``finite`` is False).
+
+    `last` is empty for programs that do not record the last step.
+    """
     data, keys, dataset = source_of(program, run), record_keys(run, step), dataset_key(run)
     x, y = draw_probe(program, held, run, keys.probe, dataset)
     test = draw_probe(program, held, run, keys.test, dataset, True) if data.has_test else None
     loss = bound(program.loss, "loss", run)
     settings = (data, loss, run.learning_rate, program.batch_size)
-    probe = Probe(x, y, *settings, test, keys.estimate, record, program.whole_probe)
+    of_step = (state.opt_state, *last)
+    probe = Probe(x, y, *settings, test, keys.estimate, record, program.whole_probe, *of_step)
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
     model = program.model.with_state(state.model_state)
     recorded: dict[str, Array] = {}
@@ -115,16 +147,29 @@ def _step(
     program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
 ) -> State:
     """θ ← θ − η g with g = (1/B) Σ r ∇f; r is the residual p − y or its noise control."""
-    gradient, model_state = _gradient(
-        program, run, state, batch, noise_key(keys, t), _model_key(program, run, t)
-    )
+    gradient, model_state = _gradient_of_batch(program, run, keys, state, batch, t)
     return _updated(program, run, state._replace(model_state=model_state), gradient)
+
+
+def _gradient_of_batch(
+    program: Program, run: Run, keys: Streams, state: State, batch: tuple[Array, Array], t: Array
+) -> tuple[Any, Any]:
+    """The gradient of step t on a batch, and the net's new state."""
+    return _gradient(program, run, state, batch, noise_key(keys, t), _model_key(program, run, t))
 
 
 def _set_step(
     program: Program, held: HeldArrays, run: Run, keys: Streams, state: State, t: Array
 ) -> State:
     """A step on the gradients of all examples of a finite set, without noise or with one of it."""
+    gradient, model_state = _gradient_of_set(program, held, run, keys, state, t)
+    return _updated(program, run, state._replace(model_state=model_state), gradient)
+
+
+def _gradient_of_set(
+    program: Program, held: HeldArrays, run: Run, keys: Streams, state: State, t: Array
+) -> tuple[Any, Any]:
+    """The gradient of step t on all examples of a finite set, and the net's new state."""
     batch_of = functools.partial(part_of_set, program, held, run, keys, t=t)
     size, key = program.data.size(held), noise_key(keys, t)
     assert isinstance(size, int)
@@ -144,7 +189,7 @@ def _set_step(
         slope = _trace_gradient(program, run, state.params, batch_of, size, gradient)
         by = run.learning_rate / (4 * program.batch_size)
         gradient = jax.tree.map(lambda g, s: g + by * s, gradient, slope)
-    return _updated(program, run, state._replace(model_state=model_state), gradient)
+    return gradient, model_state
 
 
 def _set_gradient(
@@ -242,10 +287,21 @@ def _model_key(program: Program, run: Run, t: Array) -> Array | None:
 
 def _updated(program: Program, run: Run, state: State, gradient: Any) -> State:
     """The state after the optimizer's update by a gradient."""
+    update, opt_state = _update(program, run, state, gradient)
+    return State(optax.apply_updates(state.params, update), opt_state, state.model_state)
+
+
+def _update(program: Program, run: Run, state: State, gradient: Any) -> tuple[Any, Any]:
+    """The change of the parameters by a gradient, and the optimizer's new state."""
     if isinstance(program.noise, residual_noise.SVAG):
         run = run._replace(learning_rate=run.learning_rate / program.noise.l)
     optimizer = built_optimizer(program.optimizer, run)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     if (factor := program.model.learning_rate_factor) != 1:
         updates = jax.tree.map(lambda update: factor * update, updates)
-    return State(optax.apply_updates(state.params, updates), opt_state, state.model_state)
+    return updates, opt_state
+
+
+def _of_set(program: Program) -> bool:
+    """Whether a step uses all examples of a finite set."""
+    return program.full_batch or residual_noise.of_set(program.noise)

@@ -102,10 +102,9 @@ class Cohort:
         costs = {}
         for observable in p.observables:
             name = next(iter(observable.variables(p.model, p.data)))
-            costs[name] = (
-                observable.cost(p.model, p.data, p.probe_size, p.loss) / p.batch_size,
-                observable.period,
-            )
+            settings = (p.model, p.data, p.probe_size, p.loss)
+            steps = observable.cost(*settings) / p.batch_size
+            costs[name] = (steps + observable.reads_last_step(*settings), observable.period)
         return costs
 
     @property
@@ -306,7 +305,10 @@ def _record_shapes(
 
     def record(run: step_program.Run, held: step_program.HeldArrays) -> dict[str, Any]:
         state = run_state.init(model, program.optimizer, run)
-        return xla.observe(program, run, state, jnp.int32(0), jnp.int32(0), held)
+        last: Any = ()
+        if program.last_step:
+            last = xla.LastStep(state.params, state.params)
+        return xla.observe(program, run, state, last, jnp.int32(0), jnp.int32(0), held)
 
     held = program.data.abstract()
     return jax.eval_shape(

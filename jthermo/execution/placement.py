@@ -156,11 +156,14 @@ class Programs(NamedTuple):
 
     Attributes:
         advance: ``(runs, states, start, stop) → states``, with start and stop steps per block.
-        observe: ``(runs, states, step, record) → recorded values``, with the step and the number of
-            the record per block.
+        last_step: ``(runs, states, stop) → last``, from the states before the step; None for a
+            program that does not record it.
+        observe: ``(runs, states, last, step, record) → recorded values``, with the step and the
+            number of the record per block; `last` is ``()`` without a `last_step`.
     """
 
     advance: Bound
+    last_step: Bound | None
     observe: Bound
 
 
@@ -169,9 +172,11 @@ def programs(program: step_program.Program, placement: Placement) -> Programs:
     data = program.data
     held = _held(data.load(), placement)
     # The update does not depend on the observables, so programs that differ in them share it.
-    update = replace(program, observables=(), probe_size=0, whole_probe=False)
+    update = replace(program, observables=(), probe_size=0, whole_probe=False, last_step=False)
     return Programs(
-        Bound(_advance(update, placement), held), Bound(_observe(program, placement), held)
+        Bound(_advance(update, placement), held),
+        Bound(_last_step(update, placement), held) if program.last_step else None,
+        Bound(_observe(program, placement), held),
     )
 
 
@@ -183,7 +188,7 @@ def forget_changed(code: Mapping[str, Parts]) -> None:
     """
     known = [(_TRACED.get(name, {}), parts) for name, parts in code.items()]
     if any(old[part] != new[part] for old, new in known for part in old.keys() & new.keys()):
-        for cache in (_advance, _observe, initializer):
+        for cache in (_advance, _last_step, _observe, initializer):
             cache.cache_clear()
     _TRACED.update(code)
 
@@ -201,9 +206,15 @@ def _advance(program: step_program.Program, placement: Placement) -> jax.stages.
 
 
 @functools.lru_cache(maxsize=64)
+def _last_step(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
+    one = functools.partial(xla.last_step, program)
+    return placement.map(jax.vmap(one, in_axes=(0, 0, None, None)))
+
+
+@functools.lru_cache(maxsize=64)
 def _observe(program: step_program.Program, placement: Placement) -> jax.stages.Wrapped:
     one = functools.partial(xla.observe, program)
-    return placement.map(jax.vmap(one, in_axes=(0, 0, None, None, None)))
+    return placement.map(jax.vmap(one, in_axes=(0, 0, 0, None, None, None)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -77,7 +77,12 @@ def measure(
         began = time.monotonic()
         runs, states, clock = _shapes(cohort, place, initializer, large)
         init = initializer.compiled(runs)
-        observe = call.observe.compiled(runs, states, clock, clock)
+        last_step: Any = call.last_step
+        last: Any = ()
+        if last_step is not None:
+            last = jax.eval_shape(last_step, runs, states, clock)
+            last_step = last_step.compiled(runs, states, clock)
+        observe = call.observe.compiled(runs, states, last, clock, clock)
         advance = call.advance.compiled(runs, states, clock, clock)
         spent = time.monotonic() - began
         most = memory.peak(advance.jitted)
@@ -91,7 +96,8 @@ def measure(
         # The temporaries of a record are those of one block, whatever the number of blocks.
         held = memory.temporary(observe.jitted)
         recording = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
-        timed = _timed(cohort, place, large, init, advance, observe) if burst else (None, None)
+        compiled = (init, advance, last_step, observe)
+        timed = _timed(cohort, place, large, *compiled) if burst else (None, None)
     return Measured(spent, (line, recording), *timed)
 
 
@@ -116,7 +122,13 @@ def _shapes(
 
 
 def _timed(
-    cohort: Cohort, place: placing.Placement, blocks: int, init: Any, advance: Any, observe: Any
+    cohort: Cohort,
+    place: placing.Placement,
+    blocks: int,
+    init: Any,
+    advance: Any,
+    last_step: Any,
+    observe: Any,
 ) -> tuple[float, float]:
     """Lane-steps per second of one device, and seconds per record of a lane.
 
@@ -136,7 +148,8 @@ def _timed(
     # The first call also loads the program, so the second one counts.
     for _ in range(2):
         began = time.monotonic()
-        jax.block_until_ready(observe(runs, states, place.put(zero), place.put(zero)))
+        last = () if last_step is None else last_step(runs, states, place.put(zero))
+        jax.block_until_ready(observe(runs, states, last, place.put(zero), place.put(zero)))
         recording = time.monotonic() - began
     return length * lanes / spent, recording / lanes
 

@@ -83,22 +83,35 @@ def train_cohort(
         def rows() -> dict[str, np.ndarray]:
             return _rows(cohort, place.get(states), lanes, real, now, taken, records)
 
+        def advance(until: np.ndarray) -> float:
+            nonlocal states, now
+            clock = time.monotonic()
+            states = jax.block_until_ready(call.advance(runs, states, *place.tell(now, until)))
+            seconds = time.monotonic() - clock
+            bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
+            now = until
+            return seconds
+
         tend(int(now.max()), rows)
         for k in range(steps.shape[1]):
             target = np.maximum(steps[:, k], now).astype(np.int32)
-            while (now < target).any():
-                until = pace.until(now, target)
-                clock = time.monotonic()
-                states = jax.block_until_ready(call.advance(runs, states, *place.tell(now, until)))
-                seconds = time.monotonic() - clock
-                pace.took(int((until - now).max()), seconds)
-                bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
-                now = until
-                tend(int(now.max()), rows)
             due = (taken <= k) & (steps[:, k] >= 0)
+            stop = target if call.last_step is None else np.maximum(target - 1, now)
+            while (now < stop).any():
+                until = pace.until(now, stop)
+                length = int((until - now).max())
+                pace.took(length, advance(until))
+                tend(int(now.max()), rows)
+            last: Any = ()
+            if call.last_step is not None and due.any():
+                # Nothing is saved between the last step and its record, or a run that is resumed
+                # there could not compute the step again.
+                assert not (due & (now == target) & (target > 0)).any()
+                last = call.last_step(runs, states, *place.tell(target))
+                advance(target)
             if due.any():
                 number = np.full(len(lanes), k, np.int32)
-                values = place.get(call.observe(runs, states, *place.tell(now, number)))
+                values = place.get(call.observe(runs, states, last, *place.tell(now, number)))
                 mine = lanes[due][real[due]]
                 recorded = {name: value[due][real[due]] for name, value in values.items()}
                 for name, value in recorded.items():

@@ -17,6 +17,7 @@ from jthermo.observables.curvature import (
     top_eigenvalues,
     trace_bound,
 )
+from jthermo.observables.custom import Custom, as_observable
 from jthermo.observables.gradient_variance import GradientVariance, gradient_variance
 from jthermo.observables.layer_statistics import LayerStatistics, layer_statistics
 from jthermo.observables.loss import (
@@ -27,7 +28,7 @@ from jthermo.observables.loss import (
     loss,
     mean_squared_residual,
 )
-from jthermo.observables.observable import Custom, Observable, Probe, Variable, as_observable
+from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.observables.sparse import Sparse, sparse
 from jthermo.observables.weight_norm import WeightNorm, weight_norm
 

@@ -28,16 +28,20 @@ class GradientVariance(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The total, its parts, the noise scale and the signal-to-noise ratio."""
-        names = ", ".join(gradient_moments.groups(model, self.by))
-        parts, dims = f"over the parameters of each {self.by}: {names}", (self.by,)
+        names = tuple(gradient_moments.groups(model, self.by))
+        label = Variable(
+            f"the same over the parameters of each {self.by}: {', '.join(names)}",
+            dims=(self.by,),
+            coords={self.by: names},
+        )
         return {
             "gradient_variance": Variable(
                 "tr Σ1 / P: variance of the per-sample gradient, mean over all parameters"
             ),
-            f"gradient_variance_{self.by}": Variable(f"the same {parts}", dims=dims),
+            f"gradient_variance_{self.by}": label,
             "gradient_signal": Variable("|G|²: squared norm of the mean gradient, unbiased"),
             "gradient_snr": Variable("|G|² / tr Σ1, the gradient's signal-to-noise ratio at B = 1"),
-            f"gradient_snr_{self.by}": Variable(f"the same {parts}", dims=dims),
+            f"gradient_snr_{self.by}": label,
             "noise_scale": Variable(
                 "tr Σ1 / |G|²; NaN where the probe does not resolve |G|²", units="examples"
             ),

@@ -46,9 +46,13 @@ class LayerStatistics(Observable):
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """Five variables over the dim ``hidden_layer``."""
-        layers = ", ".join(jax.eval_shape(model.preactivations, model.shapes, model.examples(2)))
+        layers = tuple(jax.eval_shape(model.preactivations, model.shapes, model.examples(2)))
         return {
-            name: Variable(f"{words}; layers: {layers}", dims=("hidden_layer",))
+            name: Variable(
+                f"{words}; layers: {', '.join(layers)}",
+                dims=("hidden_layer",),
+                coords={"hidden_layer": layers},
+            )
             for name, words in NAMES.items()
         }
 

@@ -1,9 +1,8 @@
-"""Base class of observables, the probe they measure on, and your own functions as observables.
+"""Base class of observables, and the probe they measure on.
 
 An observable maps ``(model, params, probe)`` of one run to a dict of arrays by variable name; it is
-vectorised over runs elsewhere. A plain function that returns one array is an observable too: its
-name becomes the variable's name. The probe is drawn afresh at each record from its own random
-stream, so observables do not affect training.
+vectorised over runs elsewhere. The probe is drawn afresh at each record from its own random stream,
+so observables do not affect training.
 """
 
 from __future__ import annotations
@@ -11,21 +10,23 @@ from __future__ import annotations
 import abc
 import copy
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import core as jex
 from jaxtyping import Float, Int, Real
 
 from jthermo.data.sampling import over_parts
-from jthermo.errors import InputError, one_line
+from jthermo.errors import InputError
 from jthermo.models import Model, leaves_by_path, loss_inputs
 from jthermo.observables import cost
 from jthermo.randomness.jax_settings import real
 from jthermo.update_rule.losses import Loss
+from jthermo.update_rule.optimizer import Optimizer, sgd
 
 # Examples of a whole training set that are measured together; it bounds the memory.
 PART = 4096
@@ -37,8 +38,15 @@ LAPACK = {
 }  # fmt: skip
 
 
+class NotMeasured:
+    """In a probe, the place of the last step for observables that do not read it."""
+
+
 class Probe(NamedTuple):
     """Examples and settings of a run that an observable can use, in addition to the parameters.
+
+    The last two are those of the step that led to the recorded parameters, and zero at step 0. They
+    are computed only for observables that read them, at the cost of one step per record.
 
     Attributes:
         x: fresh inputs, (M, …): drawn from the distribution of a synthetic source, or from the
@@ -52,6 +60,11 @@ class Probe(NamedTuple):
         key: JAX random key for estimators that draw numbers, new at each record.
         record: index of the record, (), from 0.
         whole: whether x and y are the whole finite training set (``probe_size="all"``).
+        opt_state: the state of the optimizer, as optax returns it; random keys in it are words of
+            uint32.
+        update: the change of the parameters in the last step, shaped like them.
+        batch_gradient: the gradient that the optimizer received in that step, shaped like the
+            parameters: with the noise of ``Sweep(noise=…)``, of the net in training mode.
     """
 
     x: Float[Array, "m ..."]
@@ -64,18 +77,35 @@ class Probe(NamedTuple):
     key: Any = None
     record: Int[Array, ""] | int = 0
     whole: bool = False
+    opt_state: Any = ()
+    update: Any = NotMeasured()
+    batch_gradient: Any = NotMeasured()
 
 
 class Variable(NamedTuple):
-    """Label of a recorded variable: definition in words, unit, and dims after (run, record)."""
+    """Label of a recorded variable.
+
+    Attributes:
+        long_name: its definition in words.
+        units: its unit.
+        dims: names of its axes after (run, record).
+        coords: the names along dims that have some, by dim.
+    """
 
     long_name: str
     units: str = "1"
     dims: tuple[str, ...] = ()
+    coords: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class Observable(abc.ABC):
-    """Base class of the built-in observables."""
+    """Base class of the built-in observables.
+
+    Attributes:
+        optimizer: the optimizer of the runs, whose state the probe has.
+    """
+
+    optimizer: Optimizer = sgd()
 
     @abc.abstractmethod
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
@@ -98,70 +128,49 @@ class Observable(abc.ABC):
 
         The cost is the number of floating-point operations in the traced program.
         """
-        return _cost(self, model, data, probe_size, loss)
+        return _cost(self, self.optimizer, model, data, probe_size, loss)
+
+    def of_optimizer(self, optimizer: Optimizer) -> Observable:
+        """The observable of runs with this optimizer."""
+        return _of_optimizer(self, optimizer)
+
+    def reads_last_step(self, model: Model, data: Any, probe_size: int, loss: Loss) -> bool:
+        """Whether it uses ``probe.update`` or ``probe.batch_gradient``; found by tracing it."""
+        # those of jthermo do not, see tests/observables/test_last_step.py
+        if type(self).__module__.startswith("jthermo."):
+            return False
+        return uses_last_step(self, self.optimizer, model, data, probe_size, loss)
 
 
-@dataclass(frozen=True)
-class Custom(Observable):
-    """A user's function ``(model, params, probe) -> array`` as an observable.
-
-    Args:
-        fn: the function for one run; its name becomes the variable's name.
-    """
-
-    fn: Callable[[Model, Any, Probe], Array]
-
-    def variables(self, model: Model, data: Any) -> dict[str, Variable]:
-        """One variable with the function's name and one dim per axis of the returned array."""
-        name = self.fn.__name__
-        long_name = (self.fn.__doc__ or name).strip().partition("\n")[0]
-        measure, shapes = _on_shapes(self, model, data, 2, "bce")
-        rank = jax.eval_shape(measure, *shapes)[name].ndim
-        return {name: Variable(long_name, dims=tuple(f"{name}_{i}" for i in range(rank)))}
-
-    def check(self, model: Model, data: Any, loss: Loss) -> None:
-        """Refuse a function that fails on this model or does not return one array."""
-        if _crosses_examples(self, model, data):
-            remedy = (
-                "combines model.apply(params, x), which has the shape (M, 1), with an array (M,), "
-                "so that every example meets every other; use [:, 0] of the outputs"
-            )
-            raise InputError("record.observables", self.fn, remedy)
-        try:
-            self.variables(model, data)
-        except Exception as error:
-            remedy = (
-                "this function fails on the sweep's model: "
-                f"{type(error).__name__}: {one_line(error)}"
-            )
-            raise InputError("record.observables", self.fn, remedy) from None
-
-    def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
-        """The returned array by the function's name."""
-        return {self.fn.__name__: lane_by_lane(lambda: jnp.asarray(self.fn(model, params, probe)))}
-
-
-def lane_by_lane(measure: Callable[[], Array]) -> Array:
+def lane_by_lane(measure: Callable[[], Any]) -> Any:
     """``measure()``; if it calls LAPACK on a CPU, the lanes of a vmap run one after another.
 
     jaxlib's batched LAPACK submits tasks to the thread pool in which it runs itself and waits for
     them. If there are as many programs as threads, it deadlocks. A single matrix is factorised in
     the calling thread, without such tasks.
     """
-    closed = jax.make_jaxpr(measure)()
+    closed, shapes = jax.make_jaxpr(measure, return_shape=True)()
     if jax.default_backend() != "cpu" or not LAPACK & cost.primitives(closed.jaxpr):
         return measure()
-    evaluate = jax.custom_batching.sequential_vmap(
-        lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a)[0]
-    )
-    return evaluate(*closed.consts)
+    evaluate = jax.custom_batching.sequential_vmap(lambda *a: jax.core.eval_jaxpr(closed.jaxpr, a))
+    return jax.tree.unflatten(jax.tree.structure(shapes), evaluate(*closed.consts))
+
+
+# Cached, since two copies of an observable without __eq__ would need two compiled programs.
+@functools.lru_cache(maxsize=1024)
+def _of_optimizer(observable: Observable, optimizer: Optimizer) -> Observable:
+    copied = copy.copy(observable)
+    object.__setattr__(copied, "optimizer", optimizer)
+    return copied
 
 
 @functools.lru_cache(maxsize=1024)
-def _cost(observable: Observable, model: Model, data: Any, size: int, loss: Loss) -> float:
-    measure, shapes = _on_shapes(observable, model, data, size, loss)
+def _cost(
+    observable: Observable, optimizer: Optimizer, model: Model, data: Any, size: int, loss: Loss
+) -> float:
+    measure, shapes = on_shapes(observable, optimizer, model, data, size, loss)
 
-    def gradient(params: Any, x: Array, y: Array) -> Any:
+    def gradient(params: Any, x: Array, y: Array, *_: Any) -> Any:
         outputs, pull_back = jax.vjp(lambda p: loss_inputs(model.apply(p, x)), params)
         return pull_back(outputs)
 
@@ -171,67 +180,39 @@ def _cost(observable: Observable, model: Model, data: Any, size: int, loss: Loss
     return measured / (gradients / size)
 
 
-def _on_shapes(
-    observable: Observable, model: Model, data: Any, size: int, loss: Loss
-) -> tuple[Callable[..., dict[str, Array]], tuple[Any, ...]]:
-    """The observable as a function of (params, x, y), and their shapes for a probe of `size`."""
+@functools.lru_cache(maxsize=1024)
+def uses_last_step(
+    observable: Observable, optimizer: Optimizer, model: Model, data: Any, size: int, loss: Loss
+) -> bool:
+    """Whether some operation or result of an observable depends on the last step."""
+    measure, shapes = on_shapes(observable, optimizer, model, data, size, loss)
+    jaxpr = jax.make_jaxpr(measure)(*shapes).jaxpr
+    last = set(jaxpr.invars[-len(jax.tree.leaves(shapes[-2:])) :])
+    used = (atom for eqn in jaxpr.eqns for atom in eqn.invars)
+    return any(not isinstance(a, jex.Literal) and a in last for a in (*used, *jaxpr.outvars))
 
-    def measure(params: Any, x: Array, y: Array) -> dict[str, Array]:
+
+def on_shapes(
+    observable: Observable, optimizer: Optimizer, model: Model, data: Any, size: int, loss: Loss
+) -> tuple[Callable[..., dict[str, Array]], tuple[Any, ...]]:
+    """The observable as a function of arrays, and their shapes for a probe of `size` examples.
+
+    The arrays are params, x, y, the optimizer's state, the last update and its gradient.
+    """
+
+    def measure(params: Any, x: Array, y: Array, *of_step: Any) -> dict[str, Array]:
         test = (x, y) if data.has_test else None
-        probe = Probe(
-            x, y, data, loss, jnp.asarray(0.1, float), 1, test, jax.random.key(0), jnp.int32(0)
-        )
-        return observable(model, params, probe)
+        settings = (data, loss, jnp.asarray(0.1, float), 1)
+        numbers = (test, jax.random.key(0), jnp.int32(0), False)
+        return observable(model, params, Probe(x, y, *settings, *numbers, *of_step))
 
     x = jax.ShapeDtypeStruct((size, *data.shape), model.x_dtype)
     number = data.num_targets
     y = jax.ShapeDtypeStruct(
         (size, number) if number and number > 1 else (size,), real() if number else jnp.int32
     )
-    return measure, (model.shapes, x, y)
-
-
-def _crosses_examples(observable: Observable, model: Model, data: Any) -> bool:
-    """Whether an observable combines outputs (M, 1) with an array (M,), which gives (M, M).
-
-    Then it promotes ranks, and no longer does if the outputs are (M,).
-    """
-    if model.output_shape != (2, 1):
-        return False
-    flat = copy.copy(model)
-    vars(flat)["apply"] = lambda params, x: loss_inputs(model.apply(params, x))
-
-    def failure(model: Model) -> str:
-        measure, shapes = _on_shapes(observable, model, data, 2, "bce")
-        try:
-            with jax.numpy_rank_promotion("raise"):
-                jax.eval_shape(measure, *shapes)
-        except Exception as error:
-            return str(error) or type(error).__name__
-        return ""
-
-    return "jax_numpy_rank_promotion" in failure(model) and not failure(flat)
-
-
-def as_observable(obj: Any) -> Observable:
-    """An :class:`Observable`, from an observable or from a function ``(model, params, probe)``.
-
-    Raises:
-        InputError: `obj` is neither, or a built-in function that has not been called.
-    """
-    if isinstance(obj, Observable):
-        return obj
-    if callable(obj) and not isinstance(obj, type) and hasattr(obj, "__name__"):
-        if str(obj.__module__).startswith(__name__.rpartition(".")[0]):
-            raise InputError(
-                "record.observables", obj.__name__, f"call the function: jt.{obj.__name__}(...)"
-            )
-        return Custom(obj)
-    raise InputError(
-        "record.observables",
-        obj,
-        "give observables such as jt.activation_rate(), or functions (model, params, probe)",
-    )
+    opt_state = optimizer.state_shapes(model.shapes)
+    return measure, (model.shapes, x, y, opt_state, model.shapes, model.shapes)
 
 
 def mean_over_parts(probe: Probe, measure: Callable[..., Any], *arrays: Any) -> Any:

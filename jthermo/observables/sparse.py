@@ -11,8 +11,10 @@ from jax import Array
 
 from jthermo.errors import whole_number
 from jthermo.models import Model
-from jthermo.observables.observable import Observable, Probe, Variable, as_observable
+from jthermo.observables.custom import as_observable
+from jthermo.observables.observable import Observable, Probe, Variable
 from jthermo.update_rule.losses import Loss
+from jthermo.update_rule.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class Sparse(Observable):
     def period(self) -> int:
         """The period n."""
         return self.every
+
+    def of_optimizer(self, optimizer: Optimizer) -> Sparse:
+        """The observable of runs with this optimizer."""
+        return Sparse(self.observable.of_optimizer(optimizer), self.every)
+
+    def reads_last_step(self, model: Model, data: Any, probe_size: int, loss: Loss) -> bool:
+        """Whether the observable reads it."""
+        read: bool = self.observable.reads_last_step(model, data, probe_size, loss)
+        return read
 
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The variables of the observable."""

@@ -28,9 +28,11 @@ _SWEEP: dict[str, Any] = {
             "seeds": [(int, int)],
             "lane_width?": int,
             "earlier?": [str],
+            "coords?": {"*": [str]},
         }
     ],
     "variables": {"*": (str, str, [str])},
+    "coords?": {"*": [str]},
     "files": {"*": str},
     "engine?": str,
 }

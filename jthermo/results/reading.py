@@ -197,9 +197,18 @@ def _joined(
         },
     )
     data: dict[str, Any] = {}
+    known = description.get("coords", {})
+    own_coords = {run["key"]: {**known, **run.get("coords", {})} for run in description["runs"]}
     for name, (long_name, units, own) in description["variables"].items():
         fill = False if name == "finite" else np.nan
-        joined = _join([p[name] if name in p else _absent(p, len(own), fill) for p in parts], fill)
+        arrays = [
+            _aligned(p[name], own, own_coords[str(p["key"][0])], known)
+            if name in p
+            else _absent(p, len(own), fill)
+            for p in parts
+        ]
+        joined = _join(arrays, fill)
+        coords |= {dim: (dim, np.array(known[dim])) for dim in own if dim in known}
         data[name] = (
             ("run", "record", *own),
             joined[rows],
@@ -263,6 +272,20 @@ def _column(values: list[Any]) -> np.ndarray:
     return np.array(
         values if numeric or all(isinstance(v, str) for v in values) else [str(v) for v in values]
     )
+
+
+def _aligned(
+    array: np.ndarray, dims: Sequence[str], own: Mapping[str, Any], known: Mapping[str, Any]
+) -> np.ndarray:
+    """The values of runs with their `own` names along dims, at the places of the `known` ones."""
+    for axis, dim in enumerate(dims, 2):
+        if dim in known and own[dim] != known[dim]:
+            shape = (*array.shape[:axis], len(known[dim]), *array.shape[axis + 1 :])
+            wide = np.full(shape, np.nan, array.dtype)
+            places = [known[dim].index(name) for name in own[dim]]
+            wide[(slice(None),) * axis + (places,)] = array
+            array = wide
+    return array
 
 
 def _absent(part: Mapping[str, np.ndarray], own: int, fill: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from jthermo.engines.fingerprint import Parts, changed
 from jthermo.errors import InputError, file_path
+from jthermo.observables import Variable
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.continuing import earlier_keys
 from jthermo.results.layout import (
@@ -41,6 +42,7 @@ from jthermo.results.layout import (
 from jthermo.results.reading import assemble, read_manifests, read_part
 from jthermo.results.sealed_json import read_json, sealed, set_aside, warn
 from jthermo.sweep import stable_names
+from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.start import StartArrays
 from jthermo.sweep.sweep import Sweep
 from jthermo.sweep.user_file import import_file
@@ -144,8 +146,11 @@ class Store:
 
     def dataset(self) -> xr.Dataset:
         """All records known so far, including those of other shards after :meth:`refresh`."""
-        manifests = [self.manifest] if self.directory is None else read_manifests(self.directory)
-        return assemble(self.description, list(self.parts.values()), manifests)
+        parts = list(self.parts.values())
+        if self.directory is None:
+            return assemble(self.description, parts, [self.manifest])
+        # as open_results does, since the folder may be one of an earlier version
+        return assemble(read_json(self.directory / SWEEP), parts, read_manifests(self.directory))
 
     def refresh(self) -> None:
         """Read the records that other shards have committed in the meantime."""
@@ -235,7 +240,7 @@ class Store:
         Raises:
             InputError: the records are not those of this sweep.
         """
-        manifests = read_manifests(directory)
+        manifests, known = read_manifests(directory), set(self.description["variables"])
         for name, sha256 in _named(manifests).items():
             try:
                 part = read_part(directory, name, sha256)
@@ -243,7 +248,7 @@ class Store:
                 # rebuilt below
                 continue
             variables = set(part) - {"key", "seed", "step"}
-            if not set(_runs(part)) <= self.sweep.runs or variables != set(_labels(self.sweep)):
+            if not set(_runs(part)) <= self.sweep.runs or variables != known:
                 remedy = (
                     "has lost its sweep.json and holds records of another sweep; "
                     "give that sweep, or choose another folder"
@@ -379,10 +384,15 @@ def _modules(text: str) -> list[str]:
 def _description(sweep: Sweep) -> dict[str, Any]:
     """The content of ``sweep.json``, which is enough to read the records without JAX."""
     text = sweep.to_json()
-    runs = [
-        {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
-        for config, group in sweep.groups.items()
-    ]
+    labels = {config: _labels_of(sweep, config) for config in sweep.groups}
+    coords = _joined_coords(labels.values())
+    runs = []
+    for config, group in sweep.groups.items():
+        run = {"key": sweep.key_of(config), "at": group.at, "seeds": _spans(group.seeds)}
+        own = _joined_coords([labels[config]])
+        # only where they differ from those of the dataset
+        other = {dim: names for dim, names in own.items() if names != coords[dim]}
+        runs.append(run | ({"coords": other} if other else {}))
     files = {m: _file(m) for m in _modules(text)}
     return {
         "id": sweep.id,
@@ -390,7 +400,8 @@ def _description(sweep: Sweep) -> dict[str, Any]:
         "sweep": json.loads(text),
         "axes": list(sweep.axes),
         "runs": runs,
-        "variables": _labels(sweep),
+        "variables": _plain(labels.values()),
+        "coords": coords,
         "files": {name: file for name, file in files.items() if file},
     }
 
@@ -411,19 +422,39 @@ def _spans(seeds: tuple[int, ...]) -> list[list[int]]:
     return [[seeds[a], seeds[b - 1] + 1] for a, b in itertools.pairwise(cuts)]
 
 
-def _labels(sweep: Sweep) -> dict[str, list[Any]]:
+def _plain(labels: Iterable[Mapping[str, Variable]]) -> dict[str, list[Any]]:
     """Long name, unit and further dims of every recorded variable."""
-    labels: dict[str, list[Any]] = {"finite": ["whether every parameter is finite", "1", []]}
-    for config in sweep.configs:
-        for observable in sweep.record.observables:
-            for name, label in observable.variables(config.model, config.data).items():
-                long_name = label.long_name
-                if config.model.has_modes:
-                    long_name += EVALUATED
-                if config.dtype == "bfloat16":
-                    long_name += IN_FLOAT32
-                labels[name] = [long_name, label.units, list(label.dims)]
-    return labels
+    plain = {
+        name: [v.long_name, v.units, list(v.dims)] for own in labels for name, v in own.items()
+    }
+    return {"finite": ["whether every parameter is finite", "1", []], **plain}
+
+
+def _labels_of(sweep: Sweep, config: RunConfig) -> dict[str, Variable]:
+    """The labels of the variables that runs with these settings record."""
+    bound = [o.of_optimizer(config.optimizer) for o in sweep.record.observables]
+    labels = {k: v for o in bound for k, v in o.variables(config.model, config.data).items()}
+    note = EVALUATED if config.model.has_modes else ""
+    note += IN_FLOAT32 if config.dtype == "bfloat16" else ""
+    return {k: v._replace(long_name=v.long_name + note) for k, v in labels.items()}
+
+
+def _joined_coords(labels: Iterable[Mapping[str, Variable]]) -> dict[str, list[str]]:
+    """The names along each dim that has some: those of the longest list, with others put in."""
+    lists: dict[str, dict[tuple[str, ...], None]] = {}
+    for variable in (v for own in labels for v in own.values()):
+        for dim, names in variable.coords.items():
+            lists.setdefault(dim, {})[names] = None
+    joined: dict[str, list[str]] = {}
+    for dim, several in lists.items():
+        order = joined.setdefault(dim, [])
+        for names in sorted(several, key=len, reverse=True):
+            place = 0
+            for name in names:
+                if name not in order:
+                    order.insert(place, name)
+                place = order.index(name) + 1
+    return joined
 
 
 def _named(manifests: list[dict[str, Any]]) -> dict[str, str]:

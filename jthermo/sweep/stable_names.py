@@ -53,7 +53,7 @@ STABLE_NAMES = {
     "jthermo.sweep:StartArrays": "jthermo.sweep.start:StartArrays",
     "jthermo.observables:ActivationRate": "jthermo.observables.activation:ActivationRate",
     "jthermo.observables:UnitActivation": "jthermo.observables.activation:UnitActivation",
-    "jthermo.observables:Custom": "jthermo.observables.observable:Custom",
+    "jthermo.observables:Custom": "jthermo.observables.custom:Custom",
     "jthermo.observables:Kappa": "jthermo.observables.curvature:Kappa",
     "jthermo.observables:HessianTrace": "jthermo.observables.curvature:HessianTrace",
     "jthermo.observables:TraceBound": "jthermo.observables.curvature:TraceBound",

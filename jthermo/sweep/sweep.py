@@ -19,6 +19,7 @@ from jthermo.data.sampling import SAMPLINGS, check_epoch
 from jthermo.data.source import Source
 from jthermo.errors import InputError, flag, one_line, one_of, sequence, whole_number
 from jthermo.models import Model, as_model
+from jthermo.observables.variables import check_variables
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
 from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
@@ -164,8 +165,8 @@ class Sweep:
             object.__setattr__(self, name, new)
         self._set_axes()
         # observables depend on few of the settings, and their check traces the model
-        for model, data, loss in dict.fromkeys((c.model, c.data, c.loss) for c in self.configs):
-            _check_observables(self.record, model, data, loss)
+        for config in {(c.model, c.data, c.loss, c.optimizer): c for c in self.configs}.values():
+            _check_observables(self, config)
         for config in self.configs:
             _check(self, config)
 
@@ -430,24 +431,12 @@ def _fitted(model: Any, data: Source) -> tuple[Model, Source]:
         raise
 
 
-def _check_observables(record: Record, model: Model, data: Source, loss: losses.Loss) -> None:
-    """Check that the observables are defined here, and that their variables have different names.
-
-    Raises:
-        InputError: one is undefined, or two record the same variable.
-    """
-    names: set[str] = set()
-    for observable in record.observables:
-        observable.check(model, data, loss)
-        new = set(observable.variables(model, data))
-        if new & names:
-            raise InputError(
-                "record.observables",
-                observable,
-                f"records {', '.join(sorted(new & names))}, which another observable records too; "
-                "remove one of the two",
-            )
-        names |= new
+def _check_observables(sweep: Sweep, config: RunConfig) -> None:
+    """Check that the observables are defined here, and that their variables agree."""
+    observables = [o.of_optimizer(config.optimizer) for o in sweep.record.observables]
+    for observable in observables:
+        observable.check(config.model, config.data, config.loss)
+    check_variables(observables, config.model, config.data, config.loss, sweep.axes)
 
 
 def _check(sweep: Sweep, config: RunConfig) -> None:

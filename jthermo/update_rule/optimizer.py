@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jthermo.errors import InputError, finite_number, flag, one_line
+from jthermo.update_rule.random_keys import with_own_keys
 from jthermo.update_rule.schedule import stepped_sgd
 
 
@@ -85,6 +86,15 @@ class Optimizer:
     ) -> optax.GradientTransformation:
         """The optax transformation; `traced` values replace the float hyperparameters they name."""
         return self.fn(learning_rate, **{**self.hyper, **(traced or {})})
+
+    def state_shapes(self, params: Any) -> Any:
+        """Shapes and dtypes of the state in a run, from the shapes of its parameters."""
+
+        def state(learning_rate: Any, traced: Mapping[str, Any], params: Any) -> Any:
+            built = self.build(learning_rate, traced)
+            return with_own_keys(built, jax.random.key(0)).init(params)
+
+        return jax.eval_shape(state, 0.1, self._floats, params)
 
     def _branches(self) -> str:
         """What to do about a factory that branches on a number that JAX traces."""
