@@ -99,7 +99,7 @@ def figure(ds, fits):
                 plt.setp(lines[-len(np.unique(ds.learning_rate)) :], linestyle=style)
                 if name:
                     ax.plot([], [], color="black", ls=style, label=name)
-            ax.set(title=title, yscale="log")
+            ax.set(title=title, yscale="log", ylabel="")
             ax.legend(
                 handles=[
                     line for line in ax.lines if bool(line.get_xdata().size) == (len(shown) == 1)

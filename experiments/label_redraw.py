@@ -25,14 +25,8 @@ FIT = ()
 
 
 def figure(ds, fits):
-    import matplotlib.pyplot as plt
-
-    with jt.figures.style():
-        fig, axes = plt.subplots(1, 2, figsize=(jt.figures.COLUMN, 2.1), sharey=True)
-        for ax, bias in zip(axes, (True, False), strict=True):
-            runs = ds.isel(run=ds["model.bias"].values == bias)
-            jt.figures.curves(runs, "activation_rate", by="data.redraw", ax=ax)
-            ax.set_title("with bias" if bias else "without bias")
-        axes[0].set(ylabel="fraction of active units", ylim=(0, None))
-        axes[0].legend()
+    ylabel = "fraction of active units"
+    by = {"by": "data.redraw", "powers": (0,), "col": "model.bias"}
+    fig = jt.figures.clocks(ds, "activation_rate", ylabel=ylabel, **by)
+    fig.axes[0].set_ylim(bottom=0)
     return {"label_redraw": fig}

@@ -135,5 +135,7 @@ def _clocks(ds):
             for ax, power in zip(row, (1, 2), strict=True):
                 jt.figures.curves(runs, "activation_rate", power=power, ax=ax)
             row[0].set_ylabel(f"activation rate,\n{NOISES[noise]}")
-        axes[0, 0].legend()
+            row[1].set_ylabel("")
+        for ax in axes.flat[1:]:
+            ax.get_legend().remove()
     return fig

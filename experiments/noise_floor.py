@@ -121,6 +121,8 @@ def figure(ds, fits):
             axes[0, 0].plot([], [], color=colour, label=f"η = {eta:g}")
         for size, style in zip(sizes, STYLES, strict=False):
             axes[0, 0].plot([], [], color="grey", ls=style, label=f"B = {size}")
+        # below the curves
+        axes[0, 0].set_ylim(bottom=axes[0, 0].get_ylim()[0] / 2)
         axes[0, 0].legend(fontsize=6, ncols=2, loc="lower left", handlelength=2)
         axes[0, 2].legend(fontsize=6)
     return {"noise_floor": fig, "noise_floor_init": _inits(ds, max(widths))}

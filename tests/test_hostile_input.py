@@ -243,8 +243,28 @@ REFUSED = {
         "returns the shape (2, 3, 1) for 2 examples of shape (3,); return (M,), (M, 1) or (M, C)",
     ),
     "array in curves": (
-        lambda _: jt.figures.curves(results(), "rank"),
-        "variable = 'rank': is an array over layer; select one element, as in ds.isel(layer=0)",
+        lambda _: jt.figures.curves(results(), "rank", index=3),
+        "index = 3: give a whole number from 0 to 2",
+    ),
+    "index in curves": (
+        lambda _: jt.figures.curves(results(), "rank", index=(0, 0)),
+        "index = (0, 0): rank has 1 dims of its own; give one number for each of layer",
+    ),
+    "index of a number": (
+        lambda _: jt.figures.curves(results(), "loss", index=0),
+        "index = 0: loss has 0 dims of its own; omit it",
+    ),
+    "scale of curves": (
+        lambda _: jt.figures.curves(results(), "loss", xscale="logit"),
+        "xscale = 'logit': use one of log, linear",
+    ),
+    "column of panels": (
+        lambda _: jt.figures.clocks(results(), "loss", col="momentum"),
+        "col = 'momentum': is not a swept axis; choose one of",
+    ),
+    "many columns": (
+        lambda _: jt.figures.clocks(results(), "loss", col="learning_rate", powers=(0,) * 12),
+        "has 2 values, for which a figure has no room; select at most 1",
     ),
     "unknown in curves": (lambda _: jt.figures.curves(results(), "x"), "is not in the results"),
     "text in curves": (lambda _: jt.figures.curves(results(), "loss", by="init"), "no numbers"),

@@ -194,6 +194,9 @@ def plot(
     value: str = "activation_rate",
     by: str = "learning_rate",
     powers: tuple[float, ...] = (0.0, 1.0, 2.0),
+    col: str | None = None,
+    index: tuple[int, ...] | None = None,
+    xscale: Literal["log", "linear"] = "log",
     where: tuple[str, ...] = (),
     out: Path | None = None,
 ) -> None:
@@ -204,17 +207,25 @@ def plot(
         value: variable to draw.
         by: the control c.
         powers: p of each panel.
+        col: axis with one column of panels for each of its values, such as model.init.
+        index: element of an array variable, one number for each of its dims; by default the
+            quartiles over all elements.
+        xscale: scale of the time.
         where: use only the runs with NAME=VALUE.
-        out: PNG file; by default DIR/VALUE.png.
+        out: PNG, PDF or SVG file; by default DIR/VALUE.png.
     """
     from jthermo import figures
     from jthermo.results.reading import open_results
     from jthermo.results.tables import select, variable
 
+    path = out or directory / f"{value}.png"
+    kind = path.suffix[1:]
+    if kind not in (kinds := ("png", "pdf", "svg")):
+        raise InputError("out", str(path), f"give a name that ends in .{', .'.join(kinds)}")
     ds = select(open_results(directory), where)
     variable(ds, value, "value")
-    path = out or directory / f"{value}.png"
-    print(*figures.save({path.stem: figures.clocks(ds, value, by=by, powers=powers)}, path.parent))
+    drawn = figures.clocks(ds, value, by=by, powers=powers, col=col, index=index, xscale=xscale)
+    print(*figures.save({path.stem: drawn}, path.parent, (kind,)))
 
 
 def explore(

@@ -10,12 +10,15 @@ import numpy as np
 from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.regions import joint_region, likelihood_profile
 from jthermo.errors import InputError
+from jthermo.labels import log_ticks, symbol, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Windows of log τ in which residuals are averaged for the picture. Chosen.
 WINDOWS = 12
+# Most conditions that the legend names all. Chosen.
+NAMED = 12
 
 
 def axes(ax: Axes | None) -> Axes:
@@ -28,38 +31,57 @@ def axes(ax: Axes | None) -> Axes:
 
 
 def title(fit: FitState) -> str:
-    """τ = t·η^1.98·… and the verdict, for a panel's title."""
-    verdict = {True: "", False: "  (does not collapse)", None: "  (undecided)"}[fit.collapsed]
-    time = fit.curves.time
+    """τ = t η^1.98 … and the verdict, for a panel's title, as Matplotlib writes it."""
+    verdict = {True: "", False: "\ndoes not collapse", None: "\nundecided"}[fit.collapsed]
+    time = symbol(fit.curves.time)
     if "critical_point" in fit.exponents:
-        time = f"({time} − {fit.exponents['critical_point'].value:.4g})"
+        time = f"({time} − {_minus(fit.exponents['critical_point'].value, 4)})"
     known = {name: fit.exponents[name].value for name in fit.curves.controls}
-    factors = [f"{name}^{p:.3g}" for name, p in known.items() if np.isfinite(p)]
+    factors = [_power(symbol(name), p) for name, p in known.items() if np.isfinite(p)]
     grown = [
-        f"exp({fit.exponents[c.name].value:.3g}·({c.control}/{c.reference:g})^{c.power:.3g})"
+        f"exp({_minus(fit.exponents[c.name].value)} "
+        + _power(f"({symbol(c.control)}/{c.reference:.3g})", c.power)
+        + ")"
         for c in fit.corrections
     ]
-    return "τ = " + "·".join([time, *factors, *grown]) + verdict
+    return "τ = " + " ".join([time, *factors, *grown]) + verdict
+
+
+def _power(base: str, power: float) -> str:
+    return base if power == 1 else f"{base}$^{{{_minus(power)}}}$"
+
+
+def _minus(number: float, digits: int = 3) -> str:
+    """A number with a minus sign rather than a hyphen."""
+    return f"{number:.{digits}g}".replace("-", "−")
 
 
 def plot_collapse(fit: FitState, ax: Axes | None = None) -> Axes:
-    """Each condition's mean ± standard error against τ, over the curve with its pointwise band."""
+    """Each condition's mean ± standard error against τ, over the curve with its pointwise band.
+
+    Without replicates the error bars are the published standard errors.
+    """
     ax = axes(ax)
     tau = fit.curve_tau
     band = 2 * fit.curve_error
     ax.fill_between(tau, fit.curve - band, fit.curve + band, color="0.85", lw=0)
     ax.plot(tau, fit.curve, color="0.4", lw=1)
     _draw(fit, ax, lambda _, mean: mean)
-    heights = {name: fit.exponents.get(f"value_{name}") for name in fit.curves.controls}
-    scale = "·".join(f"{name}^{e.value:.3g}" for name, e in heights.items() if e is not None)
-    value = fit.curves.value
-    if "offset" in fit.exponents:
-        value = f"({value} − {fit.exponents['offset'].value:.4g})"
-    ax.set(ylabel=f"{value} / {scale}" if scale else value, title=title(fit))
+    ax.set(ylabel=_ylabel(fit), title=title(fit))
     if fit.curves.log_above is not None:
         ax.set_yscale("log")
     ax.legend(fontsize="x-small", frameon=False)
     return ax
+
+
+def _ylabel(fit: FitState) -> str:
+    """The value in words, minus its offset and over the powers that scale it."""
+    value = wrapped(fit.curves.long_name)
+    heights = {name: fit.exponents.get(f"value_{name}") for name in fit.curves.controls}
+    scale = " ".join(_power(symbol(name), e.value) for name, e in heights.items() if e is not None)
+    if "offset" in fit.exponents:
+        value = f"({value} − {_minus(fit.exponents['offset'].value, 4)})"
+    return f"{value} / {scale}" if scale else value
 
 
 def plot_residuals(fit: FitState, ax: Axes | None = None, by: str | None = None) -> Axes:
@@ -76,7 +98,7 @@ def plot_residuals(fit: FitState, ax: Axes | None = None, by: str | None = None)
     else:
         _draw_windows(fit, ax, by)
     verdict = f"p = {fit.p_value:.2g}, misfit {100 * fit.misfit:.2g} %"
-    ax.set(ylabel=f"{fit.curves.value} − curve", title=verdict)
+    ax.set(ylabel=f"{wrapped(fit.curves.long_name)}\nminus the curve", title=verdict)
     return ax
 
 
@@ -92,20 +114,31 @@ def plot_scores(rows: Sequence[tuple[str, float, float]], ax: Axes | None = None
     return ax
 
 
-def _rescaled(fit: FitState) -> Iterator[tuple[dict[str, float], np.ndarray, np.ndarray]]:
-    """Setting, τ and rescaled values of each condition."""
+def _rescaled(
+    fit: FitState,
+) -> Iterator[tuple[dict[str, float], np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Setting, τ, rescaled values and rescaled published errors of each condition."""
     for condition in fit.curves.conditions:
         setting = dict(zip(fit.curves.controls, np.exp(condition.log_controls), strict=True))
         tau = fit.tau(fit.curves.clock.time(condition.log_time), **setting)
-        yield setting, tau, fit.rescaled(condition.values, **setting)
+        values = fit.rescaled(condition.values, **setting)
+        errors = condition.errors
+        if errors is not None:
+            errors = fit.rescaled(condition.values + errors, **setting) - values
+        yield setting, tau, values, errors
 
 
 def _draw(fit: FitState, ax: Axes, shown: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     """Means with error bars, one colour per condition in the order of the controls."""
     number = len(fit.curves.conditions)
-    for colour, (setting, tau, values) in zip(_colours(number), _rescaled(fit), strict=True):
+    # many conditions have an entry in the legend for some of them, from the first to the last
+    named = range(number) if number <= NAMED else np.linspace(0, number - 1, NAMED // 2).astype(int)
+    for place, (colour, row) in enumerate(zip(_colours(number), _rescaled(fit), strict=True)):
+        setting, tau, values, errors = row
         mean, error = _mean(values)
-        label = ", ".join(f"{name} {value:g}" for name, value in setting.items())
+        error = error if errors is None else errors[0]
+        words = ", ".join(f"{symbol(name)} = {value:.4g}" for name, value in setting.items())
+        label = words if place in named else None
         ax.errorbar(tau, shown(tau, mean), error, fmt=".", ms=3, lw=0.6, color=colour, label=label)
     _log_tau(ax, fit)
 
@@ -118,14 +151,14 @@ def _draw_windows(fit: FitState, ax: Axes, by: str) -> None:
     edges = np.interp(halves, np.arange(number), fit.curve_tau)
     edges, middle = edges[::2], edges[1::2]
     by_value: dict[float, list[np.ndarray]] = {}
-    for setting, tau, values in _rescaled(fit):
+    for setting, tau, values, _ in _rescaled(fit):
         residual = values - np.interp(tau, fit.curve_tau, fit.curve)
         place = np.clip(np.searchsorted(edges, tau) - 1, 0, WINDOWS - 1)
         parts = [_mean(residual[:, place == k], axis=1)[0] for k in range(WINDOWS)]
         by_value.setdefault(float(f"{setting[by]:.9g}"), []).append(np.stack(parts, axis=1))
     for colour, value in zip(_colours(len(by_value)), sorted(by_value), strict=True):
         mean, error = _mean(np.concatenate(by_value[value]))
-        label = f"{by} {value:g}"
+        label = f"{symbol(by)} = {value:.4g}"
         ax.errorbar(middle, mean, error, fmt=".-", ms=4, lw=0.8, color=colour, label=label)
     ax.legend(fontsize="x-small", frameon=False)
     _log_tau(ax, fit)
@@ -148,14 +181,11 @@ def _colours(number: int) -> list[tuple[float, ...]]:
 
 def _log_tau(ax: Axes, fit: FitState) -> None:
     """A logarithmic axis of τ, or a plain one if τ takes both signs."""
-    from matplotlib.ticker import NullFormatter
-
     ax.set(xlabel="τ")
     if fit.curve_tau[0] <= 0:
         return
     ax.set_xscale("log")
-    # Over less than two decades the minor labels would overlap.
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(ax.xaxis)
 
 
 def plot_profile(fit: FitState, name: str, ax: Axes | None = None) -> Axes:

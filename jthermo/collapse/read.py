@@ -57,6 +57,7 @@ class Curves:
         controls: names of the controls.
         time: name of t.
         value: name of the value.
+        long_name: the value in words, if the data say so; else its name.
         conditions: one per setting of the controls.
         label_names: the replicates' own labels, by code.
         left_out: replicates that are not used.
@@ -74,6 +75,7 @@ class Curves:
     controls: tuple[str, ...]
     time: str
     value: str
+    long_name: str
     conditions: tuple[Condition, ...]
     label_names: tuple[object, ...]
     left_out: tuple[LeftOut, ...]
@@ -285,6 +287,7 @@ def _group(
         clock=clock,
         log_above=log_above,
         published=table.errors is not None,
+        long_name=table.long_name,
     )
 
 

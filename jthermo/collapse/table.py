@@ -23,6 +23,7 @@ class Table:
         values: (n,).
         label_names: the replicates' own labels, by code.
         value_name: name of the value.
+        long_name: the value in words, or its name.
         further: columns without a role that may hold another setting, by name.
         errors: published standard errors of the values, (n,), or None.
     """
@@ -33,6 +34,7 @@ class Table:
     values: np.ndarray
     label_names: tuple[object, ...]
     value_name: str
+    long_name: str
     further: dict[Hashable, np.ndarray]
     errors: np.ndarray | None = None
 
@@ -190,6 +192,7 @@ def _from_frame(
         values=_numbers(frame[value].to_numpy(), value),
         label_names=labels,
         value_name=value,
+        long_name=value,
         further={
             name: frame.iloc[:, place].to_numpy()
             for place, name in enumerate(columns)
@@ -242,6 +245,7 @@ def _from_array(
         values=_numbers(array.values, value_name).ravel(),
         label_names=labels,
         value_name=value_name,
+        long_name=str(array.attrs.get("long_name", value_name)),
         further={},
         errors=errors,
     )

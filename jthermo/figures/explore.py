@@ -21,7 +21,7 @@ from jthermo.collapse.likelihood import CurveLikelihood, Whitener
 from jthermo.errors import InputError
 from jthermo.figures import plots, templates
 from jthermo.figures.colours import page_shades
-from jthermo.figures.style import SYMBOL
+from jthermo.labels import SYMBOL
 from jthermo.results.atomic import write_whole, writing
 from jthermo.results.tables import axes_of, choices, columns
 
@@ -52,8 +52,8 @@ CLOCKS: dict[str, dict[str, float]] = {
     "t": {},
     "η t": {"learning_rate": 1.0},
     "η² t": {"learning_rate": 2.0},
-    "t/B": {"batch_size": -1.0},
-    "η² t/B": {"learning_rate": 2.0, "batch_size": -1.0},
+    "t/|B|": {"batch_size": -1.0},
+    "η² t/|B|": {"learning_rate": 2.0, "batch_size": -1.0},
 }
 
 
@@ -186,7 +186,7 @@ def explore(
         if set(powers) <= set(curves.controls)
     }
     content = {
-        "time": "t" if curves.time == "step" else curves.time,
+        "time": SYMBOL.get(curves.time, curves.time),
         "replicate": options.get("replicate", "seed") or "curve",
         "controls": symbols,
         "clocks": clocks,

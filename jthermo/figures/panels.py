@@ -7,21 +7,24 @@ and each value of a control has its own colour.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError, finite_number, sequence
+from jthermo.errors import InputError, finite_number, one_of, sequence, whole_number
 from jthermo.figures.colours import colours
-from jthermo.figures.style import COLUMN, PAGE, STYLE, SYMBOL, style
+from jthermo.figures.style import COLUMN, PAGE, STYLE, style
+from jthermo.labels import log_ticks, plain, symbol, wrapped
+from jthermo.results.tables import axes_of
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jthermo.collapse import CollapseFit
+    from jthermo.collapse import CollapseFit, Exponent
 
     # One combination of the choices that the paper leaves open, its runs and their fit, as
     # jthermo.paper.claims.fit_choices returns them.
@@ -39,31 +42,62 @@ def curves(
     *,
     by: str = "learning_rate",
     power: float = 0,
+    index: int | Sequence[int] | None = None,
+    xscale: str = "log",
     ax: Axes | None = None,
 ) -> Axes:
     """Mean ± standard error over seeds for each value of a control, against t·(c/c₀)^power.
+
+    Of an array, such as one value per layer, one element is drawn; without `index`, the median over
+    all elements and seeds, with a band from the lower to the upper quartile.
 
     Args:
         ds: results in which only `by` and the seed vary.
         variable: the recorded variable.
         by: the control c, a coordinate of the runs.
-        power: exponent of c in the clock; the clock has a logarithmic axis.
+        power: exponent of c in the clock.
+        index: the element of an array, one whole number for each of its own dims.
+        xscale: ``"log"``, which begins after step 0, or ``"linear"``.
         ax: axes to draw into; None makes a new figure, one column wide.
 
     Raises:
         InputError: `by` is not an axis of the results, or something else varies too; the variable
-            is unknown or has further dims; or `power` is not a number.
+            is unknown or has no such element; or `power` is not a number.
     """
     _check(ds, variable, by)
+    with style():
+        ax = _draw(ax, ds, variable, by, power, index, xscale)
+        ax.set_ylabel(_described(ds[variable], index))
+        ax.legend()
+    return ax
+
+
+def _draw(
+    ax: Axes | None,
+    ds: xr.Dataset,
+    variable: str,
+    by: str,
+    power: float,
+    index: int | Sequence[int] | None = None,
+    xscale: str = "log",
+) -> Axes:
+    """The curves, without a legend and a label of the vertical axis."""
     power = finite_number("power", power)
+    one_of("xscale", xscale, ("log", "linear"))
+    values = _element(ds[variable], index)
     ax = _axes(ax)
-    values = np.unique(ds[by].values)
-    for value, colour in zip(values, colours(len(values)), strict=True):
-        runs = ds.isel(run=ds[by].values == value)
-        step, mean, error = mean_curve(runs, variable)
+    settings = np.unique(ds[by].values)
+    for value, colour in zip(settings, colours(len(settings)), strict=True):
+        of = ds[by].values == value
+        step, (middle, low, high) = _curve(
+            ds.isel(run=of), values.isel(run=of), 1 if xscale == "log" else 0
+        )
         clock = step * (value / REFERENCE.get(by, 1.0)) ** power
-        band(clock, mean, error, ax=ax, color=colour, label=f"{SYMBOL.get(by, by)} = {value:g}")
-    ax.set(xscale="log", xlabel=_clock_label(by, power))
+        ax.plot(clock, middle, color=colour, label=f"{symbol(by)} = {value:g}")
+        ax.fill_between(clock, low, high, color=colour, alpha=0.25, linewidth=0)
+    ax.set(xscale=xscale, xlabel=_clock_label(by, power))
+    if xscale == "log":
+        log_ticks(ax.xaxis)
     return ax
 
 
@@ -128,6 +162,9 @@ def clocks(
     *,
     by: str = "learning_rate",
     powers: Sequence[float] = (0, 1, 2),
+    col: str | None = None,
+    index: int | Sequence[int] | None = None,
+    xscale: str = "log",
     ylabel: str = "",
 ) -> Figure:
     """A figure with one panel of :func:`curves` for each clock t·(c/c₀)^p.
@@ -135,29 +172,54 @@ def clocks(
     The curves coincide in the panel whose p is their scaling exponent.
 
     Args:
-        ds: results in which only `by` and the seed vary.
+        ds: results in which only `by`, `col` and the seed vary.
         variable: the recorded variable.
         by: the control c, a coordinate of the runs.
-        powers: p of each panel.
+        powers: p of each panel, side by side, or one below the other if there is `col`.
+        col: an axis with one column of panels for each of its values.
+        index: the element of an array, as for :func:`curves`.
+        xscale: ``"log"`` or ``"linear"``.
         ylabel: label of the shared vertical axis; by default the variable's long name.
 
     Raises:
-        InputError: as for :func:`curves`.
+        InputError: as for :func:`curves`, or there would be more than 12 panels.
     """
     remedy = f"give from 1 to {MOST_PANELS} numbers"
     powers = sequence("powers", powers, MOST_PANELS, remedy)
     if not powers:
         raise InputError("powers", powers, remedy)
-    _check(ds, variable, by)
+    parts = _facets(ds, col, MOST_PANELS // len(powers))
+    for _, runs in parts:
+        _check(runs, variable, by)
     with style():
-        fig, axes = _row(len(powers))
-        for ax, power in zip(axes, powers, strict=True):
-            curves(ds, variable, by=by, power=power, ax=ax)
-        axes[0].set_ylabel(ylabel or ds[variable].attrs.get("long_name", variable))
-        axes[0].legend()
+        fig, axes = _grid(len(powers)) if col is None else _grid(len(parts), len(powers))
+        panels = itertools.product(powers, parts)
+        for ax, (power, (title, runs)) in zip(axes.flat, panels, strict=True):
+            _draw(ax, runs, variable, by, power, index, xscale)
+            if ax.get_subplotspec().is_first_row():
+                ax.set_title(title)
+        for ax in axes[:, 0]:
+            ax.set_ylabel(ylabel or _described(ds[variable], index))
+        axes[0, 0].legend()
     # the report reads from the label which variable the figure shows
     fig.set_label(variable)
     return fig
+
+
+def _facets(ds: xr.Dataset, col: str | None, most: int) -> list[tuple[str, xr.Dataset]]:
+    """A title and the runs of each column of panels."""
+    if col is None:
+        return [("", ds)]
+    axes = axes_of(ds)
+    if col not in axes:
+        raise InputError("col", col, f"is not a swept axis; choose one of {', '.join(axes)}")
+    column = ds[col].values
+    values = list(dict.fromkeys(column.tolist()))
+    if len(values) > most:
+        remedy = f"has {len(values)} values, for which a figure has no room; select at most {most}"
+        raise InputError("col", col, remedy)
+    name = symbol(col).rpartition(".")[2]
+    return [(f"{name} = {plain(str(v))}", ds.isel(run=column == v)) for v in values]
 
 
 def collapses(chosen: Sequence[Chosen], *, ylabel: str = "", share: bool = True) -> Figure:
@@ -172,23 +234,18 @@ def collapses(chosen: Sequence[Chosen], *, ylabel: str = "", share: bool = True)
         share: whether all panels share one vertical axis.
     """
     with style():
-        fig, axes = _row(len(chosen), share=share)
+        fig, ((*axes,),) = _grid(len(chosen), share=share)
         for ax, (choice, runs, fit) in zip(axes, chosen, strict=True):
             ((control, exponent),) = fit.exponents.items()
             # without an identified exponent the curves are drawn against t
             known = np.isfinite(exponent.value)
-            curves(
-                runs, fit.curves.value, by=control, power=exponent.value if known else 0.0, ax=ax
-            )
+            _draw(ax, runs, fit.curves.value, control, exponent.value if known else 0.0)
             name = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in choice.items())
-            interval = f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
-            numbers = f"{interval}\nmisfit {100 * fit.misfit:.1f} %"
+            numbers = f"{_interval(exponent)}\nmisfit {100 * fit.misfit:.1f} %"
             ax.set_title(
                 f"{name}\n{numbers if known else 'no exponent identified'}".lstrip(), fontsize=7
             )
-        axes[0].set_ylabel(
-            ylabel or runs[fit.curves.value].attrs.get("long_name", fit.curves.value)
-        )
+        axes[0].set_ylabel(ylabel or _described(runs[fit.curves.value], None))
         axes[0].legend()
     fig.set_label(fit.curves.value)
     return fig
@@ -227,11 +284,7 @@ def heatmap(
             row, column = rows.index(str(choice[y])), columns.index(str(choice[x]))
             value[row, column] = exponent.value
             known = np.isfinite(exponent.value)
-            text = (
-                f"{exponent.value:.2f}\n[{exponent.low:.2f}, {exponent.high:.2f}]"
-                if known
-                else "not\nidentifiable"
-            )
+            text = _interval(exponent).replace(" [", "\n[") if known else "not\nidentifiable"
             # white text on the dark cells, far from the target
             dark = known and abs(exponent.value - target) > 0.65
             middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
@@ -258,13 +311,65 @@ def mean_curve(runs: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray,
     Returns:
         Steps, means and standard errors, each (K,); records without a finite run are left out.
     """
-    step = runs.step.values[0]
-    value = np.where(runs.finite.values, runs[variable].values, np.nan)[:, step > 0]
-    count = np.isfinite(value).sum(0)
-    keep = count > 0
-    value, count = value[:, keep], count[keep]
+    step, (mean, _, high) = _curve(runs, runs[variable], 1)
+    return step, mean, high - mean
+
+
+def _curve(
+    runs: xr.Dataset, values: xr.DataArray, first: int
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The steps from `first` on with a finite run, and the middle of the values with its band.
+
+    It is the mean ± standard error of one number per record, and the median and the quartiles of
+    several.
+    """
+    # where a run has not come as far as others, its step is -1
+    step = runs.step.values.max(axis=0)
+    finite = runs.finite.values
+    there = finite.reshape(finite.shape + (1,) * (values.ndim - 2))
+    value = np.where(there, values.values, np.nan)
+    keep = (step >= first) & np.isfinite(value).any(axis=(0, *range(2, value.ndim)))
+    value = value[:, keep]
+    if value.ndim > 2:
+        pooled = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+        low, middle, high = np.nanquantile(pooled, (0.25, 0.5, 0.75), axis=1)
+        return step[keep], (middle, low, high)
+    count = np.isfinite(value).sum(axis=0)
     spread = np.nanstd(value, axis=0) * np.sqrt(count / np.maximum(count - 1, 1))
-    return step[step > 0][keep], np.nanmean(value, axis=0), spread / np.sqrt(count)
+    mean, error = np.nanmean(value, axis=0), spread / np.sqrt(count)
+    return step[keep], (mean, mean - error, mean + error)
+
+
+def _element(array: xr.DataArray, index: int | Sequence[int] | None) -> xr.DataArray:
+    """One element of an array, or all of them."""
+    own = [str(d) for d in array.dims if d not in ("run", "record")]
+    array = array.transpose("run", "record", *own)
+    if index is None:
+        return array
+    given = _numbers(index)
+    if len(given) != len(own):
+        remedy = f"give one number for each of {', '.join(own)}" if own else "omit it"
+        raise InputError("index", index, f"{array.name} has {len(own)} dims of its own; {remedy}")
+    places = {
+        d: whole_number("index", i, 0, array.sizes[d] - 1) for d, i in zip(own, given, strict=True)
+    }
+    return array.isel(places)
+
+
+def _numbers(index: int | Sequence[int]) -> tuple[Any, ...]:
+    return tuple(index) if isinstance(index, Sequence) else (index,)
+
+
+def _described(array: xr.DataArray, index: int | Sequence[int] | None) -> str:
+    """The label of the vertical axis: the variable's long name, and what is drawn of an array."""
+    name = wrapped(array.attrs.get("long_name", array.name))
+    own = [str(d) for d in array.dims if d not in ("run", "record")]
+    if not own:
+        return name
+    if index is None:
+        return f"{name}\nquartiles over each {', '.join(own)}"
+    places = zip(own, _numbers(index), strict=True)
+    return f"{name}\n{', '.join(f'{d} {i}' for d, i in places)}"
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -277,20 +382,26 @@ def _axes(ax: Axes | None) -> Axes:
         return plt.subplots()[1]
 
 
-def _row(number: int, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    """A new figure of `number` panels side by side, at most one page wide."""
+def _grid(number: int, rows: int = 1, share: bool = True) -> tuple[Figure, np.ndarray]:
+    """A new figure of panels, `number` side by side, at most one page wide."""
     import matplotlib.pyplot as plt
 
     width = max(COLUMN, min(PAGE, PAGE * number / 3))
-    fig, axes = plt.subplots(1, number, figsize=(width, 2.2), sharey=share, squeeze=False)
-    return fig, axes[0]
+    size = (width, 2.2 * rows)
+    return plt.subplots(rows, number, figsize=size, sharey=share, squeeze=False)
+
+
+def _interval(exponent: Exponent) -> str:
+    """An exponent with its interval, with minus signs rather than hyphens."""
+    numbers = f"{exponent.value:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
+    return numbers.replace("-", "−")
 
 
 def _clock_label(by: str, power: float) -> str:
     if power == 0:
         return "t"
-    symbol, reference = SYMBOL.get(by, by), REFERENCE.get(by, 1.0)
-    ratio = symbol if reference == 1 else f"({symbol}/{reference:g})"
+    name, reference = symbol(by), REFERENCE.get(by, 1.0)
+    ratio = name if reference == 1 else f"({name}/{reference:g})"
     if power == -1:
         return f"t/{ratio}"
     return f"t {ratio}" + ("" if power == 1 else f"$^{{{power:.3g}}}$")
@@ -306,13 +417,6 @@ def _check(ds: xr.Dataset, variable: str, by: str) -> None:
     if not isinstance(variable, str) or variable not in ds.data_vars:
         names = ", ".join(map(str, ds.data_vars))
         raise InputError("variable", variable, f"is not in the results, which hold {names}")
-    if own := [str(d) for d in ds[variable].dims if d not in ("run", "record")]:
-        select = ", ".join(f"{name}=0" for name in own)
-        raise InputError(
-            "variable",
-            variable,
-            f"is an array over {', '.join(own)}; select one element, as in ds.isel({select})",
-        )
     for name, coordinate in ds.coords.items():
         if (
             coordinate.dims == ("run",)
@@ -322,5 +426,6 @@ def _check(ds: xr.Dataset, variable: str, by: str) -> None:
             raise InputError(
                 "ds",
                 f"{name} with several values",
-                f"select one value first: ds.isel(run=ds[{name!r}].values == ...)",
+                f"select one value first: ds.isel(run=ds[{name!r}].values == ...), or give clocks "
+                f"col={name!r}",
             )

@@ -37,6 +37,8 @@ STYLE: dict[Any, Any] = {
     "ytick.minor.width": 0.4,
     "xtick.minor.size": 1.6,
     "ytick.minor.size": 1.6,
+    # 0.6 and not 6 × 10⁻¹, so that minor labels don't overlap
+    "axes.formatter.min_exponent": 3,
     "legend.frameon": False,
     "legend.handlelength": 1.2,
     # embed TrueType fonts, so that text stays text
@@ -44,9 +46,6 @@ STYLE: dict[Any, Any] = {
     # fixed element ids: the same figure gives the same file
     "svg.hashsalt": "jthermo",
 }
-
-# Symbols of controls in labels and legends.
-SYMBOL = {"learning_rate": "η", "batch_size": "B", "data.redraw": "p"}
 
 
 def style() -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jthermo.labels import SYMBOL
 from jthermo.paper import claims_json
 from jthermo.paper.claims import REASONS
 from jthermo.results.atomic import write_between
@@ -98,9 +99,8 @@ def line(claim: str, row: Mapping[str, Any]) -> str:
 
 def _exponent_line(row: Mapping[str, Any]) -> str:
     """A fitted exponent as a line of text."""
-    symbol = {"learning_rate": "η", "batch_size": "|B|"}.get(row["control"], row["control"])
     choice = " ".join(str(v) for v in row["choice"].values())
-    fitted = f"exponent of {symbol}: {interval(row)}"
+    fitted = f"exponent of {SYMBOL.get(row['control'], row['control'])}: {interval(row)}"
     return f"{choice:<10} {fitted}  paper {row['claimed']:<4} {row['verdict']}"
 
 

@@ -241,11 +241,11 @@ BUILDERS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     ),
     "curves": (
         lambda **changes: jt.figures.curves(results(), **{"variable": "loss", **changes}),
-        ("variable", "by", "power"),
+        ("variable", "by", "power", "index", "xscale"),
     ),
     "clocks": (
         lambda **changes: jt.figures.clocks(results(), **{"variable": "loss", **changes}),
-        ("variable", "by", "powers"),
+        ("variable", "by", "powers", "col", "index", "xscale"),
     ),
 }
 

@@ -183,6 +183,10 @@ def test_fit_of_several_choices_says_which(own, capsys, tmp_path):
 def test_plot_export_plan_status_list_doctor(folder, own, capsys):
     assert str(folder / "activation_rate.png") in call(capsys, "plot", folder)[0]
     assert (folder / "activation_rate.png").read_bytes().startswith(b"\x89PNG")
+    pdf = folder / "rate.pdf"
+    args = ("--col", "batch_size", "--powers", "2", "--xscale", "linear", "--out", pdf)
+    assert call(capsys, "plot", folder, *args)[0].strip() == str(pdf)
+    assert pdf.read_bytes().startswith(b"%PDF")
     rows = int((jt.open_results(folder).step >= 0).sum())
     assert len(pd.read_csv(call(capsys, "export", folder, "--to", "csv")[0].strip())) == rows
     assert "72 in" in call(capsys, "plan", own, "--no-measure")[0]
@@ -254,6 +258,9 @@ MISTAKES = {
     "explore no observable": (["explore", "FOLDER", "--value", "speed"], "value = 'speed'"),
     "explore no table": (["explore", "OWN"], "give a .csv, .tsv, .dat, .txt or .parquet file"),
     "plot": (["plot", "FOLDER", "--by", "momentum"], "by = 'momentum'"),
+    "plot column": (["plot", "FOLDER", "--col", "momentum"], "col = 'momentum'"),
+    "plot index": (["plot", "FOLDER", "--index", "0"], "index = (0,)"),
+    "plot file": (["plot", "FOLDER", "--out", "a.gif"], "ends in .png, .pdf, .svg"),
     "another sweep": (["run", "OWN", "--out", "FOLDER", "--seed", "0"], "holds another sweep"),
     "report": (
         ["report", "--results", "NOWHERE"],

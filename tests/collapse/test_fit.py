@@ -181,6 +181,25 @@ def test_result_speaks_plainly():
         fit.test(d=1)
 
 
+def test_plot_writes_symbols_and_the_value_in_words():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    controls = {"learning_rate": [0.05, 0.1], "batch_size": [1, 2]}
+    table = planted(CURVES["decay"], [2, -1], controls)
+    data = table.to_xarray().set_coords([*controls, "seed", "step"]).value
+    data.attrs["long_name"] = "fraction of active hidden units, mean over all inputs"
+    fit = fit_collapse(data, list(controls))
+    a, b = (fit.exponents[name].value for name in controls)
+    ax = fit.plot()
+    assert ax.get_title() == f"τ = t η$^{{{a:.3g}}}$ |B|$^{{−{-b:.3g}}}$"
+    assert ax.get_ylabel() == "fraction of active hidden\nunits, mean over all inputs"
+    entries = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert entries[0] == "η = 0.05, |B| = 1"
+    assert len(entries) == 4
+    assert fit.plot_residuals().get_ylabel().endswith("\nminus the curve")
+    matplotlib.pyplot.close("all")
+
+
 def test_plot_puts_the_curves_on_each_other():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

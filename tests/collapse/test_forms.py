@@ -482,6 +482,24 @@ def test_the_pictures_of_a_two_sided_fit_show_both_sides():
     matplotlib.pyplot.close("all")
 
 
+def test_published_errors_are_drawn():
+    """As they are scaled with the value; without them a single curve has no error bars."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    table = lattice()
+    fit = fit_collapse(
+        table, ["L"], time="t", error="error", critical_point=2.0, rescale=["L"], offset=0.1
+    )
+    power = fit.exponents["value_L"].value
+    for axes in (fit.plot(), fit.plot_residuals()):
+        for container, size in zip(axes.containers, SIZES, strict=True):
+            (bars,) = container.lines[2]
+            half = np.array([np.ptp(part[:, 1]) / 2 for part in bars.get_segments()])
+            rows = table[size == table.L].sort_values("t")
+            np.testing.assert_allclose(half, rows.error / size**power)
+    matplotlib.pyplot.close("all")
+
+
 def test_the_explore_page_draws_times_before_and_after_zero(tmp_path):
     from jthermo.figures.explore import explore
 

@@ -470,12 +470,12 @@ def what_is_not_determined_is_said(browser):
 
 
 def clocks_set_the_exponents(browser):
-    for clock, powers in (("t", (0, 0)), ("η t", (1, 0)), ("η² t", (2, 0)), ("η² t/B", (2, -1))):
+    for clock, powers in (("t", (0, 0)), ("η t", (1, 0)), ("η² t", (2, 0)), ("η² t/|B|", (2, -1))):
         browser.change("clock", clock)
         assert [browser.number(f"p-{i}") for i in (0, 1)] == list(powers)
     assert (
         browser.run("return document.getElementById('time').textContent")
-        == "t · (η/0.05)2 · (B/2)−1"
+        == "t · (η/0.05)2 · (|B|/2)−1"
     )
 
 
@@ -501,7 +501,7 @@ def hovering_names_the_run(browser):
     browser.wait("return a", True)
     browser.frame()
     assert runs["text"][highest] in browser.tooltip()
-    assert re.fullmatch(r"η = 0\.\d+, B = \d, seed \d", runs["text"][highest])
+    assert re.fullmatch(r"η = 0\.\d+, \|B\| = \d, seed \d", runs["text"][highest])
 
 
 def axes_change_their_scale(browser):

@@ -1,5 +1,7 @@
 """The figures show the right numbers: clocks, means, bands, titles; their colours are distinct."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 from matplotlib.colors import to_rgb
 
 import jthermo as jt
-from jthermo import figures
+from jthermo import figures, labels
 from jthermo.collapse import Exponent
 from jthermo.errors import InputError
 from jthermo.figures.colours import CATEGORIES
@@ -49,6 +51,136 @@ def test_clock_panels_put_the_mean_at_the_rescaled_time(ds):
             assert line.get_label() == f"η = {rate:g}"
     assert fig.axes[0].get_ylabel() == "activation rate"
     assert [ax.get_xlabel() for ax in fig.axes] == ["t", "t (η/0.05)", "t (η/0.05)$^{2}$"]
+    plt.close(fig)
+
+
+def inside(fig):
+    """Whether the labels and titles of all panels lie within the figure."""
+    fig.canvas.draw()
+    width, height = fig.canvas.get_width_height()
+    texts = [text for ax in fig.axes for text in (ax.xaxis.label, ax.yaxis.label, ax.title)]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    return all(
+        min(box.x0, box.y0) >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1 for box in boxes
+    )
+
+
+def test_a_panel_has_a_legend_and_a_label_in_words(ds):
+    words = "fraction of the hidden units that are active, as the mean over a fresh probe of inputs"
+    ds.rate.attrs["long_name"] = words
+    ax = figures.curves(ds, "rate")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["η = 0.05", "η = 0.1"]
+    assert ax.get_ylabel().replace("\n", " ") == words
+    assert ax.get_ylabel().count("\n") == 2
+    assert inside(ax.figure)
+    assert inside(figures.clocks(ds, "rate"))
+    # as it was drawn before: one line of 86 letters
+    ax.set_ylabel(words)
+    assert not inside(ax.figure)
+    plt.close("all")
+
+
+def test_a_long_name_is_cut_short_and_a_dollar_sign_is_no_formula(ds):
+    ds.rate.attrs["long_name"] = "cost in $ per step of $x$ " + 20 * "very " + "long"
+    label = figures.curves(ds, "rate").get_ylabel()
+    assert label.startswith(r"cost in \$ per step of \$x\$")
+    assert label.endswith(" …")
+    assert label.count("\n") == 2
+    plt.close("all")
+
+
+def test_the_first_panel_of_a_row_is_labelled_for_all(ds):
+    fig = figures.clocks(ds, "rate", powers=(0, 1))
+    first, second = fig.axes
+    assert first.get_ylabel() == "activation rate"
+    assert first.get_legend()
+    assert not second.get_ylabel()
+    assert not second.get_legend()
+    plt.close(fig)
+
+
+def test_linear_time_begins_at_step_0(ds):
+    ax = figures.curves(ds, "rate", xscale="linear", power=1)
+    assert ax.get_xscale() == "linear"
+    for line, rate in zip(ax.get_lines(), (0.05, 0.1), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), STEP * rate / 0.05)
+        np.testing.assert_allclose(
+            line.get_ydata(), np.nanmean(ds.rate.values[rate == RATES], axis=0)
+        )
+    plt.close("all")
+
+
+def test_an_array_is_drawn_by_an_element_or_by_its_quartiles(ds):
+    layers = np.array([0.0, 1, 2, 10])
+    ds["deep"] = (("run", "record", "layer"), ds.rate.values[:, :, None] + layers)
+    element = figures.curves(ds, "deep", index=2)
+    whole = figures.curves(ds, "deep")
+    for line, drawn, band, rate in zip(
+        element.get_lines(), whole.get_lines(), whole.collections, (0.05, 0.1), strict=True
+    ):
+        rows = ds.rate.values[rate == RATES][:, 1:]
+        np.testing.assert_allclose(line.get_ydata(), np.nanmean(rows, axis=0) + 2)
+        pooled = np.concatenate([rows + layer for layer in layers])
+        low, middle, high = np.nanquantile(pooled, (0.25, 0.5, 0.75), axis=0)
+        np.testing.assert_allclose(drawn.get_ydata(), middle)
+        edges = band.get_paths()[0].vertices[:, 1]
+        np.testing.assert_allclose([edges.min(), edges.max()], [low.min(), high.max()])
+    assert element.get_ylabel() == "deep\nlayer 2"
+    assert whole.get_ylabel() == "deep\nquartiles over each layer"
+    plt.close("all")
+
+
+def test_each_value_of_another_axis_has_a_column(ds):
+    other = ds.assign(rate=ds.rate + 1)
+    both = xr.concat(
+        [
+            part.assign_coords({"model.init": ("run", [name] * 16)})
+            for name, part in (("he", ds), ("torch", other))
+        ],
+        "run",
+    )
+    fig = figures.clocks(both, "rate", powers=(0, 2), col="model.init")
+    assert [ax.get_title() for ax in fig.axes] == ["init = he", "init = torch", "", ""]
+    assert [ax.get_xlabel() for ax in fig.axes] == ["t"] * 2 + ["t (η/0.05)$^{2}$"] * 2
+    he, torch, *_ = fig.axes
+    for one, two in zip(he.get_lines(), torch.get_lines(), strict=True):
+        np.testing.assert_allclose(one.get_ydata() + 1, two.get_ydata())
+    assert inside(fig)
+    with pytest.raises(InputError, match=r"give clocks col='model\.init'"):
+        figures.clocks(both, "rate")
+    plt.close("all")
+
+
+def test_runs_that_have_not_come_as_far_are_drawn_as_far_as_they_have(ds):
+    ds.step.values[:3, 3:] = -1
+    ds.finite.values[:3, 3:] = False
+    step, mean, _ = figures.mean_curve(ds.isel(run=RATES == 0.05), "rate")
+    np.testing.assert_array_equal(step, STEP[1:])
+    np.testing.assert_allclose(mean[2:], ds.rate.values[4:8, 3:].mean(0))
+
+
+TIMES = [(0.3, 0.8), (1, 3), (100, 700), (1500, 9000), (2e3, 1.5e4), (1e-5, 6e-5), (1e-6, 1e6)]
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_labels_of_ticks_do_not_overlap(times):
+    def overlapping(ax):
+        ax.figure.canvas.draw()
+        low, high = ax.get_xlim()
+        ticks = [*ax.xaxis.get_major_ticks(), *ax.xaxis.get_minor_ticks()]
+        labels = [t.label1 for t in ticks if low <= t.get_loc() <= high and t.label1.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        assert boxes
+        return any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+    with figures.style():
+        fig, axes = plt.subplots(1, 4, figsize=(figures.PAGE, 2.2))
+        axes[0].loglog(times, times)
+        before = overlapping(axes[0])
+        labels.log_ticks(axes[0].xaxis)
+        assert not overlapping(axes[0])
+        # a negative control
+        assert before == (times in TIMES[2:6])
     plt.close(fig)
 
 
@@ -123,7 +255,7 @@ def test_a_heatmap_is_white_at_the_claimed_exponent():
         assert np.abs(np.array(mesh.to_rgba(target)[:3]) - 1).max() < 0.05
         colours = {text.get_text()[:5].strip(): text.get_color() for text in ax.texts}
         assert colours[f"{target + 1:.2f}"] == "white"
-        assert colours[f"{target:.2f}"] == "black"
+        assert colours[f"{target:.2f}".replace("-", "−")] == "black"
     plt.close("all")
 
 
