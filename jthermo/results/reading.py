@@ -198,7 +198,9 @@ def _joined(
     )
     data: dict[str, Any] = {}
     known = description.get("coords", {})
-    own_coords = {run["key"]: {**known, **run.get("coords", {})} for run in description["runs"]}
+    own_coords = {
+        key: {**known, **run.get("coords", {})} for run in description["runs"] for key in _keys(run)
+    }
     for name, (long_name, units, own) in description["variables"].items():
         fill = False if name == "finite" else np.nan
         arrays = [
@@ -228,6 +230,11 @@ def _joined(
     return xr.Dataset(data, coords, attrs)
 
 
+def _keys(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """The key of a group of runs, and those that it had before it was trained further."""
+    return (group["key"], *group.get("earlier", ()))
+
+
 def _firsts(groups: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The position of the first run of each group, and the number of all runs.
 
@@ -242,9 +249,7 @@ def _positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The position of each run in the order of the sweep, and how often it was trained further."""
     index = {
-        key: (i, age)
-        for i, group in enumerate(groups)
-        for age, key in enumerate((group["key"], *group.get("earlier", ())))
+        key: (i, age) for i, group in enumerate(groups) for age, key in enumerate(_keys(group))
     }
     names, which = np.unique(keys, return_inverse=True)
     known, firsts = np.array([index.get(str(name), (-1, 0)) for name in names]), _firsts(groups)

@@ -190,6 +190,7 @@ def test_nothing_is_saved_between_the_last_step_and_its_record():
         place,
         _Bar(),
         {},
+        {},
         lambda step, rows: saved.append({(int(s), int(r)) for s, r in _progress(rows())}),
         lambda *_: None,
     )
