@@ -1,9 +1,9 @@
 """Kill sweeps, damage checkpoints and fill the disk; print what was lost, one line per test.
 
 Sweeps of two data sources are killed while they train whole, in two shards at once, and while they
-are extended; and a sweep with a damaged record file is killed before each change that it makes to
-its folder. Every sweep then has to end with the bytes of an uninterrupted one; otherwise the exit
-code is 1.
+are extended. A sweep with a damaged record file and one that is trained further are killed before
+each change that they make to their folders. Every sweep then has to end with the bytes of an
+uninterrupted one; otherwise the exit code is 1.
 
 usage: .venv/bin/python scripts/torture.py [--kills 100] [--damages 50]
 """
@@ -34,6 +34,8 @@ TEACHER = SWEEP.replace(
     "data=jt.data.Gaussian(dim=10)",
     "data=jt.data.Teacher(jt.data.Gaussian(dim=10), jt.models.TwoLayer(inputs=10, hidden=3))",
 )
+# The same runs with records at equal distances, so that they can be trained further.
+EVEN = SWEEP.replace("jt.RescaledSteps(8.0)", "4000").replace("jt.log_steps(30)", "jt.every(200)")
 RUN = ["-c", "import sys; from jthermo.cli import main; main(sys.argv[1:])"]
 # Runs jthermo, and kills it before its N-th change of a file's name, N being the first argument.
 KILLED_AT = """
@@ -157,30 +159,58 @@ def kill(sweeps, folder, number, rng):
     return all(rounds == agree for rounds, _, agree in counts.values())
 
 
-def kill_in_set_aside(file, whole, folder):
-    """Damage a record file, and kill the sweep that sets it aside before each of its changes."""
+def damaged(whole, out):
+    """Copy results, with a damaged record file."""
+    shutil.copytree(whole, out)
+    path = min(out.glob("records/*.npz"))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def kill_before_each_change(what, file, whole, folder, begin, *options):
+    """Kill a sweep before each of its changes of a file, and start it again.
+
+    Args:
+        what: the sweep in words.
+        file: the file of the sweep.
+        whole: its uninterrupted results.
+        folder: a scratch folder.
+        begin: makes the results that the sweep finds.
+        options: of the command.
+    """
     kills = agree = 0
     while True:
-        out = folder / f"aside{kills}"
-        shutil.copytree(whole, out)
-        path = min(out.glob("records/*.npz"))
-        path.write_bytes(path.read_bytes()[:-100])
-        process = start("run", file, "--out", out, *OFTEN, program=["-c", KILLED_AT, str(kills)])
+        out = folder / f"{what}{kills}"
+        begin(out)
+        command = ["run", file, "--out", out, *options]
+        process = start(*command, program=["-c", KILLED_AT, str(kills)])
         process.communicate()
         if process.returncode == 0:
             break
         kills += 1
-        process = start("run", file, "--out", out, *OFTEN)
+        process = start(*command)
         process.communicate()
         agree += process.returncode == 0 and equal(out, whole)
         shutil.rmtree(out)
     last = equal(out, whole)
     print(
-        f"kill -9 inside the set-aside: {kills} kills, each before another change of a file; "
+        f"kill -9 inside {what}: {kills} kills, each before another change of a file; "
         f"{agree} byte-equal after a restart; without a kill: {last}",
         flush=True,
     )
     return kills == agree and kills > 0 and last
+
+
+def further(folder):
+    """Train runs further, killed before each change of a file."""
+    file, whole, short = (folder / name for name in ("further.py", "longer", "shorter"))
+    file.write_text(EVEN)
+    assert start("run", file, "--out", whole).wait() == 0
+    assert start("run", file, "--out", short, "--num-steps", 1000).wait() == 0
+
+    def begin(out):
+        shutil.copytree(short, out)
+
+    return kill_before_each_change("more steps", file, whole, folder, begin, "--extend")
 
 
 def damage(file, whole, folder, number, rng):
@@ -284,7 +314,10 @@ def main():
         passed = [
             full_disk(file, whole, folder),
             damage(file, whole, folder, options.damages, rng),
-            kill_in_set_aside(file, whole, folder),
+            kill_before_each_change(
+                "the set-aside", file, whole, folder, lambda out: damaged(whole, out), *OFTEN
+            ),
+            further(folder),
             kill(sweeps, folder, options.kills, rng),
         ]
     sys.exit(not all(passed))

@@ -21,6 +21,7 @@ from jthermo.data.sampling import over_parts
 from jthermo.engines.batches import begins_epoch, draw_batch, draw_probe, epoch_order, part_of_set
 from jthermo.engines.run_state import State
 from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
+from jthermo.errors import InputError
 from jthermo.models import loss_inputs
 from jthermo.models.model import forward_in
 from jthermo.observables import Probe
@@ -35,6 +36,8 @@ from jthermo.randomness.streams import (
     record_keys,
     streams,
 )
+from jthermo.sweep.axes import FULL_BATCH
+from jthermo.sweep.run_config import RunConfig
 from jthermo.update_rule import losses, residual_noise
 
 # Examples whose gradients are computed together in a step on a whole set; it bounds the memory.
@@ -111,6 +114,23 @@ def last_step(program: Program, run: Run, state: State, stop: Array, held: HeldA
         gradient, _ = _gradient_of_batch(program, run, keys, state, batch, t)
     update, _ = _update(program, run, state, gradient)
     return jax.tree.map(lambda a: jnp.where(stop > 0, a, 0), LastStep(update, gradient))
+
+
+def refuse_parts(config: RunConfig, size: int | None) -> None:
+    """Raise if a step on a set of `size` examples goes in parts, but the net has a state.
+
+    The statistics of batch normalisation are those of all examples that are computed together.
+    """
+    if size is None or size <= PART or not jax.tree.leaves(config.model.state_shapes):
+        return
+    remedy = (
+        f"a step of {config.model.title} on {size:,} examples goes in parts of {PART:,}, each with "
+        "its own batch statistics; use at most as many examples, or batches"
+    )
+    if config.full_batch:
+        raise InputError("batch_size", FULL_BATCH, remedy)
+    if residual_noise.of_set(config.noise):
+        raise InputError("noise", config.noise, remedy)
 
 
 def observe(

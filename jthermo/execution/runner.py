@@ -16,7 +16,7 @@ import numpy as np
 
 from jthermo.data.sampling import check_epoch
 from jthermo.engines import choice as engines
-from jthermo.engines import step_program
+from jthermo.engines import step_program, xla
 from jthermo.engines.fingerprint import Parts, fingerprint
 from jthermo.errors import InputError, file_path, flag
 from jthermo.execution import lock, starting, stop_signals
@@ -139,6 +139,7 @@ def run(
     for config in sweep.configs:
         data = config.data
         check_epoch(config.batch_size, data.size(arrays[data]), data.sampling)
+        xla.refuse_parts(config, data.size(arrays[data]))
     with contextlib.ExitStack() as stack:
         announce = Announcer(sweep, callbacks, bar)
         stack.callback(announce.close)

@@ -1,5 +1,6 @@
 """Gradient descent on a whole set, and observables on every example of it, against NumPy loops."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +139,41 @@ def test_the_sharpness_of_a_whole_set_is_exact():
     # negative control: a probe is a sample with replacement
     sampled = jt.run(sweep_of((jt.top_eigenvalues(),), probe_size=N), progress=False)
     assert (abs(sampled.hessian_eigenvalue / exact - 1) > 0.01).any()
+
+
+class Normed(nn.Module):
+    """A linear model of normalised inputs."""
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.8)(x)
+        return nn.Dense(1, use_bias=False)(x)[:, 0]
+
+
+def test_a_full_batch_of_a_net_with_batch_normalisation(tmp_path, monkeypatch):
+    """One update by flax alone; in parts, each part would have its own mean and variance."""
+    sweep = sweep_of((weights,), model=Normed(), steps=1, learning_rate=0.1, seed=0)
+    ds = jt.run(sweep, tmp_path / "o", progress=False)
+    model = sweep.configs[0].model
+    start, state = jax.jit(model.start)(streams.init_key(np.uint32(0)))
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": state["batch_stats"]}
+        f, new = Normed().apply(variables, X, train=True, mutable=["batch_stats"])
+        return ((f - TARGETS) ** 2).mean() / 2, new
+
+    gradient, new = jax.grad(loss, has_aux=True)(start)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, start, gradient)
+    got, averages = jt.open_params(tmp_path / "o", 0, state=True)
+    for one, two in ((got, expected), (averages, new)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, two)
+    assert (abs(ds.weights[0, 1] - ds.weights[0, 0]) > 1e-3).any()
+    monkeypatch.setattr(xla, "PART", 5)
+    message = r"batch_size = 'full': a step of Normed .* on 23 examples goes in parts of 5"
+    with pytest.raises(InputError, match=message):
+        jt.run(sweep.replace(seed=1), progress=False)
+    with pytest.raises(InputError, match=r"noise = NoNoise\(\): a step of Normed .* in parts of 5"):
+        jt.run(sweep.replace(batch_size=2, noise="none"), progress=False)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,17 @@ def test_grid_devices_and_extension_change_no_bit(name, whole, monkeypatch, tmp_
     assert differing_bits(ds, jt.run(sweep_of(name, common_data=True), progress=False)) > 1000
 
 
+def test_pmap_changes_no_bit_of_records_and_states(name, whole, tmp_path):
+    reference, ds = whole
+    out = tmp_path / "o"
+    assert len(jax.devices()) == 2
+    pmap = jt.run(sweep_of(name), out, placement="pmap", progress=False)
+    assert pmap.attrs["placement"] == "pmap"
+    assert differing_bits(ds, pmap) == 0
+    one, two = (jt.open_params(folder, range(6), state=True) for folder in (reference, out))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, two))
+
+
 def test_a_run_stopped_at_every_check_ends_with_the_same_bits(name, whole, tmp_path, stop_after):  # noqa: F811
     reference, ds = whole
     out, stops = tmp_path / "o", 0

@@ -1,4 +1,4 @@
-"""The same net for linen, nnx, Equinox and as plain functions has equal records; integers."""
+"""The same net for linen, nnx, Equinox, stax and as functions has equal records; integers."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.example_libraries import stax
 
 import jthermo as jt
 
@@ -71,18 +72,48 @@ def plain_apply(params, x):
     ]
 
 
+def plain(name):
+    """An initialiser of stax."""
+    return lambda key, shape: fixed(name)(key, shape, jnp.float32)
+
+
+STAX_INIT, STAX_APPLY = stax.serial(
+    stax.Dense(WIDTH, plain("W"), plain("b")), stax.Relu, stax.Dense(1, plain("V"), plain("c"))
+)
+
+
+def stax_init(key):
+    return STAX_INIT(key, (-1, DIM))[1]
+
+
+def stax_apply(params, x):
+    # stax adds a bias (C,) to outputs (M, C)
+    with jax.numpy_rank_promotion("allow"):
+        return STAX_APPLY(params, x)
+
+
+def stax_hidden(params, x):
+    return {"hidden": x @ params[0][0] + params[0][1][None]}
+
+
 MODELS = {
     "linen": Linen(),
     "nnx": jt.models.NNX(Nnx, WIDTH),
     "equinox": jt.models.Function(
         init=equinox_init, apply=equinox_apply, preactivations=equinox_preactivations
     ),
+    "stax": jt.models.Function(init=stax_init, apply=stax_apply, preactivations=stax_hidden),
     "functions": jt.models.Function(
         init=plain_init, apply=plain_apply, preactivations=plain_hidden
     ),
 }
 # The output weights, by the path of each library.
-OUTPUT = {"linen": "Dense_1/kernel", "nnx": "output/kernel", "equinox": "layers/1/weight"}
+OUTPUT = {
+    "linen": "Dense_1/kernel",
+    "nnx": "output/kernel",
+    "equinox": "layers/1/weight",
+    "stax": "2/0",
+}
 
 
 def sweep_of(name, **changes):
@@ -107,7 +138,7 @@ def records():
     return {name: jt.run(sweep_of(name), progress=False) for name in MODELS}
 
 
-@pytest.mark.parametrize("name", ["nnx", "equinox", "functions"])
+@pytest.mark.parametrize("name", ["nnx", "equinox", "stax", "functions"])
 def test_the_same_net_has_the_same_records(records, name):
     reference, other = records["linen"], records[name]
     for variable in ("loss", "activation_rate", "gradient_variance", "gradient_snr", "kappa"):
@@ -119,6 +150,38 @@ def test_the_same_net_has_the_same_records(records, name):
         other[norm].values, reference["weight_norm_Dense_1_kernel"].values, rtol=1e-5
     )
     assert "evaluation mode" not in other.loss.long_name
+
+
+def haiku_init(key):
+    return haiku_net().init(key, jnp.zeros((1, DIM)))
+
+
+def haiku_apply(params, x):
+    with jax.numpy_rank_promotion("allow"):
+        return haiku_net().apply(params, x)
+
+
+def haiku_net():
+    import haiku as hk
+
+    def layer(size, w, b):
+        return hk.Linear(size, w_init=lambda *_: START[w], b_init=lambda *_: START[b])
+
+    def net(x):
+        return layer(1, "V", "c")(jax.nn.relu(layer(WIDTH, "W", "b")(x)))
+
+    return hk.without_apply_rng(hk.transform(net))
+
+
+def test_a_net_of_haiku_has_the_same_records(records):
+    pytest.importorskip("haiku")
+    model = jt.models.Function(init=haiku_init, apply=haiku_apply)
+    measured = (jt.loss(), jt.gradient_variance())
+    record = jt.Record(steps=(0, 30), observables=measured, probe_size=32)
+    ds = jt.run(sweep_of("functions", model=model, record=record), progress=False)
+    for variable in ("loss", "gradient_variance"):
+        values = records["functions"][variable].values
+        np.testing.assert_allclose(ds[variable].values, values, rtol=2e-4, atol=1e-6)
 
 
 def margin(model, params, probe):
