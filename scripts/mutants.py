@@ -75,8 +75,8 @@ SURVIVORS = [
     # noise controls with more than two classes
     Mutation("jthermo/update_rule/residual_noise.py", "(1 / num_classes - jax", "(1 / 2 - jax",
              NOISE),
-    Mutation("jthermo/update_rule/residual_noise.py", "            2\n            * self.scale",
-             "            1\n            * self.scale", NOISE),
+    Mutation("jthermo/update_rule/residual_noise.py", "return 2 * self.scale", "return self.scale",
+             NOISE),
     Mutation("jthermo/update_rule/residual_noise.py", "else 1 / outputs.shape[-1]", "else 0.5",
              NOISE),
     # powers of η and B
@@ -102,7 +102,7 @@ SURVIVORS = [
              "t = float(special.stdtrit(inference.degrees, 0.5 + 0.95 / 2))", INTERVALS),
     Mutation("jthermo/collapse/regions.py", "2 * special.fdtri(2, fit.degrees, fit.confidence)",
              "special.chdtri(2, 1 - fit.confidence)", INTERVALS),
-    Mutation("jthermo/cli/options.py", 'in (*names, "confidence")}', "in names}", INTERVALS),
+    Mutation("jthermo/cli/options.py", "in (*names, *more)}", "in names}", INTERVALS),
     # recorded variables that no test compared
     Mutation("jthermo/observables/gradient_variance.py", "gradient.signal / gradient.trace,",
              "gradient.square_mean / gradient.trace,", VARIABLES),
@@ -130,8 +130,8 @@ CHOSEN = [
     Mutation("jthermo/errors.py", "return type(self), (self.field, self.value, self.remedy)",
              "return type(self), (self.field, self.value, str(self))", "tests/test_errors.py"),
     Mutation("jthermo/randomness/threefry.py",
-             "(high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)",
-             "(low.astype(jnp.uint64) << jnp.uint64(32)) | high.astype(jnp.uint64)", THREEFRY),
+             "<< jnp.uint64(32)) | low.astype(jnp.uint64)",
+             "<< jnp.uint64(32)) | high.astype(jnp.uint64)", THREEFRY),
     Mutation("jthermo/randomness/threefry.py", "jnp.where(w < 5, ", "jnp.where(w < 6, ", THREEFRY),
     Mutation("jthermo/update_rule/schedule.py", "count < decay_at", "count <= decay_at", OPTIMIZER),
     Mutation("jthermo/update_rule/schedule.py", "optax.sgd(schedule, momentum, nesterov)",
