@@ -75,8 +75,8 @@ SURVIVORS = [
     # noise controls with more than two classes
     Mutation("jthermo/update_rule/residual_noise.py", "(1 / num_classes - jax", "(1 / 2 - jax",
              NOISE),
-    Mutation("jthermo/update_rule/residual_noise.py", "            2\n            * self.scale",
-             "            1\n            * self.scale", NOISE),
+    Mutation("jthermo/update_rule/residual_noise.py", "2 * self.scale * (1", "self.scale * (1",
+             NOISE),
     Mutation("jthermo/update_rule/residual_noise.py", "else 1 / outputs.shape[-1]", "else 0.5",
              NOISE),
     # powers of η and B
@@ -127,8 +127,15 @@ CHOSEN = [
     Mutation("jthermo/errors.py", "return type(self), (self.field, self.value, self.remedy)",
              "return type(self), (self.field, self.value, str(self))", "tests/test_errors.py"),
     Mutation("jthermo/randomness/threefry.py",
-             "(high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)",
-             "(low.astype(jnp.uint64) << jnp.uint64(32)) | high.astype(jnp.uint64)", THREEFRY),
+             "((high ^ low).astype(jnp.uint64) <<", "(high.astype(jnp.uint64) <<", THREEFRY),
+    # float64 and bfloat16
+    Mutation("jthermo/models/model.py", "jax.tree.map(rounded, params), state, rounded(x), key",
+             "params, state, x, key", "tests/engines/test_dtype.py"),
+    Mutation("jthermo/data/arrays.py", "source._split, source.sha256 = self._exact",
+             "source._split, source.sha256 = self._split, self._exact[1]",
+             "tests/engines/test_dtype.py"),
+    Mutation("jthermo/engines/xla.py", "v.astype(float), jnp.nan", "v.astype(jnp.float32), jnp.nan",
+             "tests/engines/test_dtype.py"),
     Mutation("jthermo/randomness/threefry.py", "jnp.where(w < 5, ", "jnp.where(w < 6, ", THREEFRY),
     Mutation("jthermo/update_rule/schedule.py", "count < decay_at", "count <= decay_at", OPTIMIZER),
     Mutation("jthermo/update_rule/schedule.py", "optax.sgd(schedule, momentum, nesterov)",
