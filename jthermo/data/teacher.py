@@ -79,6 +79,11 @@ class Teacher(Source):
         """f* as a :class:`jthermo.models.Model`."""
         return as_model(self.model, self.inputs.shape)
 
+    def in_float64(self) -> Teacher:
+        """The same source; a teacher that rounds to float32 is refused."""
+        as_model(self.model, self.inputs.shape)
+        return self
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one example."""

@@ -101,7 +101,7 @@ class UnitActivation(Observable):
 
         def rates(x: Array) -> Array:
             layers = model.preactivations(params, x).values()
-            return jnp.concatenate([(a > 0).mean(0).reshape(-1) for a in layers])
+            return jnp.concatenate([(a > 0).mean(0, dtype=float).reshape(-1) for a in layers])
 
         return {"unit_activation": mean_over_parts(probe, rates, probe.x)}
 

@@ -70,7 +70,8 @@ class LayerStatistics(Observable):
         if probe.whole:
             parts = mean_over_parts(probe, means, probe.x)
             rows = [
-                _statistics(rates.mean(), (rates == 0).mean(), moments) for rates, moments in parts
+                _statistics(rates.mean(), (rates == 0).mean(dtype=float), moments)
+                for rates, moments in parts
             ]
         else:
             layers = model.preactivations(params, probe.x).values()
@@ -91,13 +92,15 @@ def statistics(a: Float[Array, "samples units"]) -> Float[Array, " statistics"]:
     [0.5, 0.5, 0.5, 0.0, 1.0]
     """
     h = jnp.maximum(a, 0)
-    return _statistics((a > 0).mean(), (~(a > 0).any(0)).mean(), h.T @ h / len(h))
+    return _statistics(
+        (a > 0).mean(dtype=float), (~(a > 0).any(0)).mean(dtype=float), h.T @ h / len(h)
+    )
 
 
 def _means(a: Array) -> tuple[Array, Array]:
     """The activation rate of each unit, and the second moments of the activations."""
     h = jnp.maximum(a, 0)
-    return (a > 0).mean(0), h.T @ h / len(h)
+    return (a > 0).mean(0, dtype=float), h.T @ h / len(h)
 
 
 def _statistics(active: Array, dead: Array, moments: Array) -> Array:
@@ -112,8 +115,8 @@ def _statistics(active: Array, dead: Array, moments: Array) -> Array:
         [
             active,
             dead,
-            (square < VANISHED**2 * square.mean()).mean(),
-            ((cosine > IDENTICAL) & earlier).any(1).mean(),
+            (square < VANISHED**2 * square.mean()).mean(dtype=float),
+            ((cosine > IDENTICAL) & earlier).any(1).mean(dtype=float),
             jnp.where(total > 0, square.sum() ** 2 / jnp.where(total > 0, total, 1.0), 0.0),
         ]
     )

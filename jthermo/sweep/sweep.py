@@ -175,6 +175,8 @@ class Sweep:
         named = {key for point in self.points for key in point}
         if any(set(p) != named for p in self.points):
             raise InputError("points", self.points[0], "every point must name the same fields")
+        for name in sorted(named.difference(ARGUMENTS)):
+            _check_name("points", name)
         axes: dict[str, tuple[Any, ...]] = {}
         for name, default in zip(ARGUMENTS, (None, 1, 0, None), strict=True):
             values = getattr(self, name)
@@ -194,14 +196,7 @@ class Sweep:
                 raise InputError(
                     "vary", name, f"is an argument of Sweep; give Sweep({name}=...) instead"
                 )
-            if name == "dtype":
-                raise InputError("vary", name, "make one sweep per dtype, with Sweep(dtype=...)")
-            if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
-                raise InputError(
-                    "vary",
-                    name,
-                    "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'",
-                )
+            _check_name("vary", name)
             axes[name] = read_axis(name, values, self.max_runs)
         object.__setattr__(self, "vary", {k: v for k, v in axes.items() if k not in ARGUMENTS})
         size = math.prod(len(a) for a in axes.values()) * max(1, len(self.points))
@@ -411,6 +406,15 @@ def pinned_to_sweep(function: F) -> F:
             return function(sweep, *args, **kwargs)
 
     return cast(F, call)
+
+
+def _check_name(field: str, name: str) -> None:
+    """Refuse an axis that is no field of a part of a sweep; `field` is where it was named."""
+    if name == "dtype":
+        raise InputError(field, name, "make one sweep per dtype, with Sweep(dtype=...)")
+    if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
+        remedy = "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'"
+        raise InputError(field, name, remedy)
 
 
 def _check_kind(name: str, value: Any) -> None:

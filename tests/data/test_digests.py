@@ -21,6 +21,14 @@ def test_arrays_must_have_the_digest_that_is_given():
             jt.data.Arrays(x, y, sha256=right)
 
 
+def test_arrays_are_found_by_their_digest_also_with_whole_numbers_as_targets():
+    data = jt.data.Arrays(X, Y[:, None].astype(float))
+    again = jt.data.Arrays(**data.arguments)
+    assert again == data
+    assert again.num_targets == 1
+    assert again.load().arrays["y"] is data.load().arrays["y"]
+
+
 def test_a_file_whose_arrays_were_replaced_is_refused(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, x=X, y=Y)

@@ -183,6 +183,10 @@ def test_a_net_that_forces_float32_is_refused(dtype, only_first, words):
         sweep_of(dtype, Forced(only_first))
     # negative control: the same net in float32
     sweep_of("float32", Forced(only_first))
+    if dtype == "float64":
+        teacher = jt.data.Teacher(jt.data.Sphere(dim=DIM, num_samples=5), Forced(only_first))
+        with pytest.raises(InputError, match=words):
+            sweep_of(dtype, data=teacher)
 
 
 def test_what_bfloat16_or_one_sweep_cannot_do_is_refused():
@@ -291,3 +295,75 @@ def test_the_start_of_a_flax_net_is_that_of_float32_to_the_last_digit():
     short = model.init(key)
     jax.tree.map(np.testing.assert_array_equal, long, short)
     assert long["kernel"].dtype == np.float64
+
+
+OBSERVABLES = (
+    jt.layer_statistics(),
+    jt.unit_activation(),
+    jt.activation_rate("probe"),
+    jt.loss(),
+    jt.accuracy(),
+    jt.mean_squared_residual(),
+    jt.gradient_variance(),
+    jt.kappa(),
+    jt.hessian_trace("hutchinson", 2),
+    jt.top_eigenvalues(2, 4),
+    jt.sparse(jt.trace_bound(), every=2),
+)
+RELU = jt.models.MLP(DIM, hidden=(HIDDEN,))
+SEVERAL = jt.models.MLP(
+    DIM, hidden=(HIDDEN,), outputs=2, init=jt.models.Init(), parametrization="mup"
+)
+FINITE = jt.data.Gaussian(dim=DIM, num_samples=9, redraw=0.2)
+TRACED = {
+    "observables": {"model": RELU, "observables": OBSERVABLES, "data": FINITE},
+    "softmax, sphere, Adam": {
+        "model": SEVERAL,
+        "loss": jt.losses.Softmax(0.1),
+        "data": jt.data.Sphere(dim=DIM),
+        "optimizer": jt.Optimizer(optax.adam),
+    },
+    "unbiased, uniform": {"model": SEVERAL, "noise": "unbiased", "data": jt.data.Uniform(dim=DIM)},
+    "SVAG, decay": {"noise": jt.noise.SVAG(3), "optimizer": jt.sgd(decay_at=3, momentum=0.5)},
+    "isotropic, margin": {"noise": "isotropic", "loss": "hinge", "data": FINITE},
+    "drift": {"noise": "drift", "data": FINITE},
+    "teacher": {"data": jt.data.Teacher(jt.data.Sphere(dim=DIM), RELU, label_noise=0.1)},
+    "images": {
+        "model": jt.models.MLP(784, hidden=(HIDDEN,), outputs=10),
+        "data": jt.data.FashionMNIST(),
+    },
+}
+
+
+@pytest.mark.parametrize("case", TRACED)
+def test_nothing_is_rounded_to_float32_on_the_way(case):
+    """The traced program of a start, two steps and a record has no number in float32."""
+    fields = {"data": jt.data.Gaussian(dim=DIM), "observables": (jt.loss(),), **TRACED[case]}
+    observables = fields.pop("observables")
+    size = "all" if fields["data"] is FINITE and len(observables) > 1 else 8
+
+    def text(dtype):
+        record = jt.Record(steps=(0, 2), observables=observables, probe_size=size)
+        sweep = sweep_of(dtype, steps=(2,), **{"batch_size": 2, **fields, "record": record})
+        (config,) = sweep.configs
+        with pinned(dtype):
+            program, hyper = step_program.split(config, sweep.record)
+            runs = step_program.as_runs([config], [hyper], np.zeros(1), np.zeros(1))
+            model = step_program.starting_model(config.model)
+
+            def whole(runs, held):
+                start = jax.vmap(lambda run: run_state.init(model, program.optimizer, run))(runs)
+                end = xla.advance(program, runs, start, jnp.int32(0), jnp.int32(2), held)
+                record = jax.vmap(
+                    lambda run, state: xla.observe(
+                        program, run, state, jnp.int32(2), jnp.int32(0), held
+                    )
+                )
+                return record(runs, end)
+
+            return str(jax.make_jaxpr(whole)(runs, program.data.abstract()))
+
+    assert "f32[" not in text("float64")
+    # negative control
+    assert "f32[" in text("float32")
+    assert "f64[" not in text("float32")

@@ -248,6 +248,14 @@ BAD = {
             learning_rate=None, points=[{"learning_rate": 0.1}, {"learning_rate": 0.2, "seed": 1}]
         ),
     ),
+    "points root": (
+        "points = 'depth': name a field of",
+        lambda: sweep_of(learning_rate=None, points=[{"learning_rate": 0.1, "depth": 2}]),
+    ),
+    "points dtype": (
+        "points = 'dtype': make one sweep per dtype",
+        lambda: sweep_of(learning_rate=None, points=[{"learning_rate": 0.1, "dtype": "float64"}]),
+    ),
     "points and axis": (
         "is also named by the points",
         lambda: sweep_of(points=[{"learning_rate": 0.1}]),
