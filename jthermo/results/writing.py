@@ -112,7 +112,8 @@ class Store:
     def renamed(self, part: Mapping[str, np.ndarray]) -> set[tuple[str, int]]:
         """The runs of a file of records that are trained further, as (key, seed) of the sweep."""
         current = self.current
-        return {(current[key], seed) for key, seed in _runs(part) if key in current}
+        runs = _runs(part) if current else ()
+        return {(current[key], seed) for key, seed in runs if key in current}
 
     def add(self, name: str, part: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
         """Commit the records of some runs together.

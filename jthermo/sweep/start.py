@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jthermo.data.arrays import arrays_digest
-from jthermo.errors import InputError, file_path, one_line
+from jthermo.errors import InputError, file_path, one_line, whole_number
 from jthermo.models import Model
 from jthermo.models.model import leaves_by_path
 from jthermo.npz import read_npz
 from jthermo.randomness.jax_settings import pinned
 from jthermo.randomness.streams import init_key, start_key
+from jthermo.sweep.axes import label
 
 GIVE = "give a pytree of parameters, a results folder, or a function fn(params, key) -> params"
 # All parameters of this process that were passed in memory, by their digest, then by leaf.
@@ -132,10 +133,15 @@ class StartArrays:
         Raises:
             InputError: it isn't one.
         """
-        leaves = named_leaves(params)
-        if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves.values()):
+        try:
+            leaves = named_leaves(params)
+            arrays = all(hasattr(leaf, "dtype") for leaf in leaves.values())
+            named = {name: np.asarray(leaf) for name, leaf in leaves.items()} if arrays else {}
+        except Exception as error:
+            # keys of dicts that can't be sorted, and arrays of JAX that hold no numbers
+            raise InputError("start", params, f"{one_line(error)}; {GIVE}") from None
+        if not named:
             raise InputError("start", params, GIVE)
-        named = {name: np.asarray(leaf) for name, leaf in leaves.items()}
         sha256 = arrays_digest(named)
         _SEEN[sha256] = named
         return StartArrays(sha256)
@@ -169,7 +175,8 @@ def as_start(start: Any) -> Any:
     if isinstance(start, str | os.PathLike):
         return Start(os.fspath(start))
     # modules of Equinox are trees and callable
-    return start if hasattr(start, "__qualname__") else StartArrays.of(start)
+    is_function = callable(start) and hasattr(start, "__qualname__")
+    return start if is_function else StartArrays.of(start)
 
 
 def start_of(start: Any, model: Model, at: Mapping[str, Any], seeds: Sequence[int]) -> Any:
@@ -251,8 +258,12 @@ def _selected(
     groups: list[dict[str, Any]], where: Mapping[str, Any], folder: str
 ) -> tuple[dict[str, Any], ...]:
     """The runs with these values of their axes."""
-    for name, value in where.items():
+    for name, given in where.items():
+        value = label(given)
+        if not isinstance(value, str | int | float | np.generic | None):
+            raise InputError(f"start.where {name}", given, "give a single value")
         if name == "seed":
+            value = whole_number("start.where seed", given, 0, 2**32 - 1)
             spans = [
                 [[value, value + 1]] if any(a <= value < b for a, b in g["seeds"]) else []
                 for g in groups

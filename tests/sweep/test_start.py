@@ -230,6 +230,8 @@ def wide(params, key):
         (wide, r"start V = 'float32\[7\]': the model needs float32\[4\]"),
         (one_argument, r"start = <function .*fails: .*2 were given; give a pytree of parameters"),
         ("nowhere/at/all", "start = 'nowhere/at/all': is no results folder of jthermo; give a py"),
+        ({1: GIVEN["V"], "V": GIVEN["V"]}, r"start = \{1: .* give a pytree of parameters"),
+        (jax.random.key(0), r"start = .*PRNGKey dtype cannot be converted .* give a pytree"),
         (3.0, "start = 3.0: give a pytree of parameters, a results folder, or a function"),
         ([], r"start = \[\]: give a pytree"),
     ],
