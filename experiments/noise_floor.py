@@ -166,7 +166,9 @@ def _inits(ds, hidden):
         size = (jt.figures.PAGE, 2.2)
         fig, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
         for ax, init in zip(axes[0], names, strict=True):
-            for (eta, batch), (step, square, _) in cells(ds, hidden, init).items():
+            rows = cells(ds, hidden, init)
+            for eta, batch in sorted(rows, key=lambda at: at[0] / at[1]):
+                step, square, _ = rows[eta, batch]
                 ratio = np.sqrt(square.mean(0) / drift.noise_floor(hidden, eta, batch))[1:]
                 colour = plt.get_cmap("viridis")(np.log2(0.05 * batch / eta) / 5)
                 label = f"η/B = {eta / batch:.2g}" if eta == ETA or batch == 4 else None

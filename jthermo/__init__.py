@@ -61,7 +61,7 @@ _NAMES = {
     "run": "execution.runner",
     "sgd": "update_rule.optimizer",
     "sparse": "observables",
-    "status": "results",
+    "status": "execution.running",
     "tau": "results",
     "top_eigenvalues": "observables",
     "trace_bound": "observables",

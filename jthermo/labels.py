@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Symbols of the time and of controls.
 SYMBOL = {"step": "t", "learning_rate": "η", "batch_size": "|B|", "data.redraw": "p"}
@@ -39,23 +40,39 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def log_ticks(axis: Axis) -> None:
-    """Minor labels that don't overlap in a narrow panel, on a logarithmic axis below one decade.
+def all_log_ticks(fig: Figure) -> None:
+    """:func:`log_ticks` of every logarithmic axis that has Matplotlib's own labels."""
+    from matplotlib.ticker import LogFormatterSciNotation
 
-    They are at 2 and 5 only; Matplotlib's own are at 2, 3, 4 and 6, or at all digits. Below 0.3
-    decades, where there may be no 2 and no 5, every tick has its label.
+    for ax in fig.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
+                log_ticks(axis)
+
+
+def log_ticks(axis: Axis) -> None:
+    """Labels of a logarithmic axis that don't overlap in a narrow panel.
+
+    Below one decade they are plain numbers at 1, 2 and 5; Matplotlib's own are powers of ten, also
+    at 3, 4 and 6. Below 0.3 decades, where there may be no such tick, every tick has its label.
     """
     from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
 
-    number = LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf))
+    scientific = LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf))
+    scientific.create_dummy_axis()
 
-    def label(value: float, _: int | None) -> str:
+    def decades() -> float:
         low, high = sorted(axis.get_view_interval())
-        decades = math.log10(high / low)
-        digit = value / 10 ** math.floor(math.log10(value) + 1e-9)
-        if decades > 1 or (decades > 0.3 and round(digit, 6) not in (2, 5)):
-            return ""
-        return number(value)
+        return math.log10(high / low)
 
-    number.create_dummy_axis()
-    axis.set_minor_formatter(FuncFormatter(label))
+    def number(value: float, _: int | None = None) -> str:
+        short = decades() <= 1 and 1e-3 <= value < 1e3
+        return f"{value:g}" if short else str(scientific(value))
+
+    def minor(value: float, _: int | None) -> str:
+        digit = value / 10 ** math.floor(math.log10(value) + 1e-9)
+        sparse = decades() > 0.3 and round(digit, 6) not in (2, 5)
+        return "" if sparse or decades() > 1 else number(value)
+
+    axis.set_major_formatter(FuncFormatter(number))
+    axis.set_minor_formatter(FuncFormatter(minor))

@@ -126,8 +126,8 @@ def plan(
 
 
 def status(directory: Directory, /) -> None:
-    """Print what a results folder holds, finished or not."""
-    from jthermo.results.reading import status
+    """Print what a results folder holds, and how far a sweep is that runs in it."""
+    from jthermo.execution.running import status
 
     for name, text in status(directory).items():
         print(f"{name:<14} {text}")

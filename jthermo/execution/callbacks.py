@@ -90,7 +90,7 @@ Callback = Callable[[Update], Any]
 
 
 class Announcer:
-    """Calls the callbacks of a sweep after each record, and disables those that raise.
+    """Counts each record, calls the callbacks of a sweep after it, and disables those that raise.
 
     Args:
         sweep: the sweep.
@@ -116,6 +116,7 @@ class Announcer:
             steps: (R,) recorded step of each run.
             recorded: values (R, …) by variable.
         """
+        self._bar.recorded(len(keys))
         if not self._callbacks:
             return
         groups = tuple(

@@ -19,7 +19,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,28 +162,44 @@ def _refuse_living(path: Path, directory: Path, now: float) -> None:
         return
     if not stat.S_ISREG(status.st_mode):
         raise InputError("out", str(path), "is in the place of a lock file; remove it")
-    age = now - status.st_mtime
-    if "machine" in owner:
-        same_machine = owner["machine"] == _machine() is not None
-    else:
-        # written by jthermo 0.2.0 or earlier
-        same_machine = owner.get("host") == socket.gethostname()
-    if same_machine:
-        living = _started(owner["pid"]) == owner.get("started") is not None
-    else:
-        # A time in the future is that of a clock that was wrong.
-        living = abs(age) < STALE_SECONDS
-    if living:
+    if _lives(owner, now - status.st_mtime):
         remedy = (
             f"is being written by {_who(owner)}; wait for it, stop it, or choose another folder"
         )
-        if not same_machine:
+        if not _here(owner):
             remedy += (
                 f". If that process is dead, remove {path}; "
                 f"after {STALE_SECONDS / 60:.0f} minutes without a sign of life it is taken over"
             )
         raise FolderInUse("out", str(directory), remedy)
     path.unlink(missing_ok=True)
+
+
+def _here(owner: Mapping[str, Any]) -> bool:
+    """Whether the owner of a lock is a process of this machine."""
+    if "machine" in owner:
+        return owner["machine"] == _machine() is not None
+    # written by jthermo 0.2.0 or earlier
+    return owner.get("host") == socket.gethostname()
+
+
+def _lives(owner: Mapping[str, Any], age: float) -> bool:
+    """Whether the owner of a lock that was touched `age` seconds ago is alive."""
+    if _here(owner):
+        return _started(owner["pid"]) == owner.get("started") is not None
+    # A time in the future is that of a clock that was wrong.
+    return abs(age) < STALE_SECONDS
+
+
+def writers(directory: Path) -> dict[str, str]:
+    """The living processes that write to a results folder: ``"process 7 on host"`` by shard."""
+    living = {}
+    for path in sorted((directory / LOCKS).glob("*-of-*.json")):
+        owner = _owner(path)
+        with contextlib.suppress(OSError):
+            if owner and _lives(owner, time.time() - path.stat().st_mtime):
+                living[path.stem] = _who(owner)
+    return living
 
 
 def _owner(path: Path) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from typing import TextIO
 
 # Seconds between two progress lines: one that overwrites itself on a terminal, or lines of a log.
 LIVE_SECONDS, LOG_SECONDS = 0.2, 10.0
+# Share of the updates from which on the time left is stated. The first call compiles.
+KNOWN = 0.001
 
 
 class Progress:
-    """Prints the number of runs, step, speed, time left, and number of diverged runs.
+    """Prints how much of the sweep is done, step, speed, time left, and number of diverged runs.
 
     On a terminal one line overwrites itself; elsewhere a line is added every ten seconds.
 
@@ -24,7 +26,7 @@ class Progress:
 
     Attributes:
         diverged: number of diverged runs by name of a cohort; the caller updates it.
-        done: updates so far.
+        done: updates so far, of all runs together.
         total: updates of all runs together.
     """
 
@@ -37,19 +39,35 @@ class Progress:
         self.diverged: dict[str, int] = {}
         self.begin(num_runs, run_steps)
 
-    def begin(self, num_runs: int, run_steps: int) -> None:
-        """Start the clock, for so many runs and updates."""
-        self.num_runs, self.total, self.done = num_runs, run_steps, 0
+    def begin(self, num_runs: int, run_steps: int, done: int = 0, records: int = 0) -> None:
+        """Start the clock.
+
+        Args:
+            num_runs: runs to train.
+            run_steps: updates of all runs of the sweep.
+            done: updates that were made earlier.
+            records: records still to take, summed over runs.
+        """
+        self.num_runs, self.total = num_runs, run_steps
+        self.done = self._earlier = done
+        self._records, self._recorded = records, 0
         self._began = self._printed = time.monotonic()
         self._busy = 0.0
+        # updates and seconds of the first call, which compiles
+        self._first: tuple[int, float] | None = None
 
     def advance(self, run_steps: int, seconds: float, step: int) -> None:
         """Count `run_steps` updates that took `seconds`; print the line if it is due."""
         self.done += run_steps
         self._busy += seconds
+        self._first = self._first or (run_steps, seconds)
         now = time.monotonic()
         if self.show and now - self._printed > (LIVE_SECONDS if self.live else LOG_SECONDS):
             self._print(step, now)
+
+    def recorded(self, number: int) -> None:
+        """Count records, summed over runs."""
+        self._recorded += number
 
     def say(self, text: str) -> None:
         """Print a separate line."""
@@ -71,7 +89,8 @@ class Progress:
             else ""
         )
         self.say(
-            f"{self.num_runs:,} runs, {self.total:,} run-steps in {seconds:.1f} s{spent}{lost}"
+            f"{self.num_runs:,} runs, {self.total - self._earlier:,} run-steps in {seconds:.1f} s"
+            f"{spent}{lost}"
         )
 
     @property
@@ -81,17 +100,31 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Updates per second of training, without saving and recording."""
-        return self.done / max(self._busy, 1e-9)
+        """Updates per second of training, without saving, recording and the first compilation."""
+        steps, seconds = self.done - self._earlier, self._busy
+        first_steps, first_seconds = self._first or (0, 0.0)
+        if steps > first_steps:
+            steps, seconds = steps - first_steps, seconds - first_seconds
+        return steps / max(seconds, 1e-9)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left, at the pace of the updates and of all else per record; None at first."""
+        if self.done - self._earlier < KNOWN * (self.total - self._earlier):
+            return None
+        other = max(time.monotonic() - self._began - self._busy, 0.0)
+        records = other * (self._records - self._recorded) / max(self._recorded, 1)
+        return (self.total - self.done) / max(self.rate, 1e-9) + max(records, 0.0)
+
+    def __str__(self) -> str:
+        left = "time left unknown" if self.left is None else f"{_clock(self.left)} left"
+        share = 100 * self.done / max(self.total, 1)
+        return f"{share:.0f} % of {self.total:.3g} run-steps, {self.rate:.3g} run-steps/s, {left}"
 
     def _print(self, step: int, now: float) -> None:
         self._printed = now
-        left = (self.total - self.done) / max(self.rate, 1e-9)
-        lost = f"  {self.num_diverged} diverged" if self.num_diverged else ""
-        line = (
-            f"{self.num_runs:,} runs  step {step:,}  {100 * self.done / self.total:.0f} %  "
-            f"{self.rate:.3g} run-steps/s  {_clock(left)} left{lost}"
-        )
+        lost = f", {self.num_diverged} diverged" if self.num_diverged else ""
+        line = f"{self.num_runs:,} runs, step {step:,}, {self}{lost}"
         self.stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
         self.stream.flush()
 

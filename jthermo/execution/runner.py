@@ -166,10 +166,22 @@ def run(
         saved = keeper.saved()
         waiting = _unfinished(store, keeper, own_shard, place, saved, bar)
         starts = starting.variables(sweep, {r for c in waiting for r in c.members} - saved.keys())
-        bar.begin(sum(c.num_runs for c in waiting), sum(c.run_steps for c in waiting))
+        _begin(bar, waiting, store, own_shard)
         _train(waiting, store, keeper, place, saved, starts, announce, bar)
         bar.finish(keeper.total_seconds)
-        return _finish(store, own_shard, together=shard is None and own_shard[1] > 1)
+        ds = _finish(store, own_shard, together=shard is None and own_shard[1] > 1)
+        keeper.shown.remove(all_shards=bool(ds.attrs["complete"]) and own_shard[0] == 0)
+        return ds
+
+
+def _begin(bar: Progress, waiting: Sequence[Cohort], store: Store, shard: tuple[int, int]) -> None:
+    """Start the progress with all updates of the sweep, or of this shard of it."""
+    names = store.parts if shard[1] == 1 else store.manifest["parts"]
+    finished = sum(int(store.parts[name]["step"].max(axis=1).sum()) for name in names)
+    total = finished + sum(int(cohort.steps.max(axis=1).sum()) for cohort in waiting)
+    records = sum(int((c.steps >= 0).sum() - c.progress[:, 1].sum()) for c in waiting)
+    left = sum(cohort.run_steps for cohort in waiting)
+    bar.begin(sum(c.num_runs for c in waiting), total, total - left, records)
 
 
 def _unfinished(

@@ -15,7 +15,8 @@ from jthermo.execution import lock, stop_signals
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
 from jthermo.execution.cohorts import Cohort
 from jthermo.execution.progress import Progress
-from jthermo.execution.train_cohort import Saved
+from jthermo.execution.running import Shown
+from jthermo.execution.train_cohort import RECORD, Saved
 from jthermo.results.atomic import writing
 from jthermo.results.layout import CHECKPOINTS, record_name, shard_name
 from jthermo.results.writing import Store
@@ -33,6 +34,7 @@ class Keeper:
         policy: when to save.
 
     Attributes:
+        shown: what others can read while the sweep runs.
         seconds: time spent on saving the present cohort.
         total_seconds: time spent on saving all cohorts.
     """
@@ -51,6 +53,7 @@ class Keeper:
         self._folder = None if store.directory is None else store.directory / CHECKPOINTS
         self.seconds = self.total_seconds = 0.0
         self._checkpoints: Any = None
+        self.shown = Shown(store.directory, shard, bar)
 
     def saved(self) -> dict[tuple[str, int], Saved]:
         """The most advanced checkpoint of each unfinished run, as a map from (key, seed).
@@ -102,6 +105,7 @@ class Keeper:
             self._check_lock()
             self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
             self._checkpoints.poll()
+            self.shown.write(lambda: _records(cohort, rows()))
             elapsed, slowest = time.monotonic() - saved_at, self._checkpoints.slowest
             if self._policy.due(elapsed=elapsed, steps=step - saved_step, slowest_save=slowest):
                 self._save(rows(), wait=False)
@@ -152,3 +156,12 @@ class Keeper:
 
         process = (jax.process_index(), jax.process_count())
         return Checkpoints(folder, process, self._bar.say, self._policy.kept)
+
+
+def _records(cohort: Cohort, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The runs that have records, as a record file; the step of records to come is −1."""
+    taken = rows["records"]
+    steps = np.where(np.arange(cohort.steps.shape[1]) < taken[:, None], cohort.steps, -1)
+    records = {k.removeprefix(RECORD): v for k, v in rows.items() if k.startswith(RECORD)}
+    part = {"key": rows["key"], "seed": rows["seed"], "step": steps, **records}
+    return {name: values[taken > 0] for name, values in part.items()}

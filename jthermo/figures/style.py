@@ -37,8 +37,6 @@ STYLE: dict[Any, Any] = {
     "ytick.minor.width": 0.4,
     "xtick.minor.size": 1.6,
     "ytick.minor.size": 1.6,
-    # 0.6 and not 6 × 10⁻¹, so that minor labels don't overlap
-    "axes.formatter.min_exponent": 3,
     "legend.frameon": False,
     "legend.handlelength": 1.2,
     # embed TrueType fonts, so that text stays text

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from jthermo.errors import InputError
 from jthermo.figures.colours import on_dark
 from jthermo.figures.style import STYLE, style
+from jthermo.labels import all_log_ticks
 from jthermo.results.atomic import write_whole, writing
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def save(
         raise InputError("formats", unknown, f"use {', '.join(METADATA)}")
     paths = []
     for name, fig in made.items():
+        all_log_ticks(fig)
         for kind in formats:
             body = io.BytesIO()
             with style():
@@ -114,6 +116,7 @@ def svg(fig: Figure, name: str) -> bytes:
     """
     import matplotlib.pyplot as plt
 
+    all_log_ticks(fig)
     body = io.BytesIO()
     with plt.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
         fig.savefig(

@@ -1,6 +1,6 @@
 """The results folder: its layout, writing, reading, and tables for analysis."""
 
-from jthermo.results.reading import open_results, status
+from jthermo.results.reading import open_results
 from jthermo.results.tables import axes_of, export, grid, num_diverged, select, tau, tidy, variable
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "num_diverged",
     "open_results",
     "select",
-    "status",
     "tau",
     "tidy",
     "variable",

@@ -10,6 +10,8 @@
     records/PART.npz       the records of some runs
     checkpoints/I-of-N/    the states of runs in training and of finished runs
     locks/                 one lock file per writer
+    running/I-of-N.part    the records so far of the runs in training: 32 bytes of SHA-256, npz
+    running/I-of-N.json    how far shard I has come
 
 The JSON files contain the SHA-256 of their content. A record file that no manifest names is
 ignored. Each row belongs to a run, which is identified by (key, seed) whatever the grid of the
@@ -18,11 +20,13 @@ sweep.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 
 import numpy as np
 
+from jthermo.errors import InputError
 from jthermo.npz import read_npz
 
 SWEEP = "sweep.json"
@@ -33,7 +37,9 @@ MANIFESTS = "manifest*.json"
 RECORDS = "records"
 CHECKPOINTS = "checkpoints"
 LOCKS = "locks"
+RUNNING = "running"
 RECORD_SUFFIX = ".npz"
+PART_SUFFIX = ".part"
 # Record file of an experiment that trains no sweep, written by write_dataset.
 DATASET = "results.nc"
 
@@ -58,6 +64,23 @@ def encode_records(part: Mapping[str, np.ndarray]) -> bytes:
     body = io.BytesIO()
     np.savez(body, allow_pickle=False, **part)
     return body.getvalue()
+
+
+def encode_part(part: Mapping[str, np.ndarray]) -> bytes:
+    """A record file of runs in training, which no manifest names: its own SHA-256 comes first."""
+    body = encode_records(part)
+    return hashlib.sha256(body).digest() + body
+
+
+def decode_part(body: bytes) -> dict[str, np.ndarray]:
+    """The arrays of :func:`encode_part`.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if hashlib.sha256(body[32:]).digest() != body[:32]:
+        raise InputError("records", "of runs in training", "are damaged; wait for the next ones")
+    return decode_records(body[32:])
 
 
 def decode_records(body: bytes) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -14,7 +15,16 @@ import numpy as np
 from jthermo.errors import InputError, file_path, one_line
 from jthermo.npz import check_expansion
 from jthermo.results.atomic import reading
-from jthermo.results.layout import DATASET, MANIFESTS, RECORDS, SWEEP, decode_records
+from jthermo.results.layout import (
+    DATASET,
+    MANIFESTS,
+    PART_SUFFIX,
+    RECORDS,
+    RUNNING,
+    SWEEP,
+    decode_part,
+    decode_records,
+)
 from jthermo.results.sealed_json import read_json
 from jthermo.results.tables import axes_of, num_diverged
 
@@ -40,8 +50,9 @@ def open_results(directory: str | Path) -> xr.Dataset:
         Dims ``run`` and ``record``. Every swept axis is a coordinate on ``run``. The coordinate
         ``step`` (run, record) counts updates; it is −1, and variables are NaN, where a run has
         fewer records than the longest. Variables are also NaN once a run has diverged. For an
-        unfinished sweep, the runs whose records are committed, from all shards in the folder, with
-        ``attrs["complete"] = 0``.
+        unfinished sweep, ``attrs["complete"]`` is 0, and there are only the runs whose records are
+        committed, from all shards in the folder, and ``attrs["running"]`` runs in training, with
+        the records that they have so far.
 
     Raises:
         InputError: the folder holds no results, or a record file is missing or altered.
@@ -59,34 +70,35 @@ def open_results(directory: str | Path) -> xr.Dataset:
     parts = [
         read_part(folder, name, digest) for m in manifests for name, digest in m["parts"].items()
     ]
-    if not parts:
+    running = read_running(folder)
+    if not parts and not running:
         raise InputError(
             "directory",
             str(directory),
             "has no finished records yet; run the same sweep again to continue it",
         )
-    return assemble(read_json(folder / SWEEP), parts, manifests)
+    return assemble(read_json(folder / SWEEP), parts, manifests, running)
 
 
-def status(directory: str | Path) -> dict[str, str]:
-    """Summary of a results folder: state, runs, records, variables, diverged runs, device, id.
+def read_running(folder: Path) -> list[dict[str, np.ndarray]]:
+    """The records of runs in training, the most advanced first; damaged files are left out."""
+    parts = []
+    for path in sorted((folder / RUNNING).glob(f"*{PART_SUFFIX}")):
+        with contextlib.suppress(OSError, InputError):
+            parts.append(decode_part(path.read_bytes()))
+    return sorted(parts, key=lambda part: -int(part["step"].max()))
 
-    Args:
-        directory: a folder that ``jt.run`` wrote.
 
-    Returns:
-        Texts by heading, in the order in which ``jthermo status`` prints them.
-
-    Raises:
-        InputError: as :func:`open_results`.
-    """
-    ds = open_results(directory)
+def summary(ds: xr.Dataset) -> dict[str, str]:
+    """The state, runs, records, variables, diverged runs, device and id of results, as texts."""
     axes = ", ".join(f"{len(np.unique(ds[name].values))} {name}" for name in axes_of(ds))
+    running = ds.attrs["running"]
+    partly = f", {running:,} of them with a part of their records" if running else ""
     return {
         "state": "complete"
         if ds.attrs["complete"]
         else "unfinished; run the same sweep again to continue it",
-        "runs": f"{ds.sizes['run']:,} ({axes})",
+        "runs": f"{ds.sizes['run']:,} ({axes}){partly}",
         "records": f"{ds.sizes['record']} up to step {int(ds.step.max()):,}",
         "variables": ", ".join(str(v) for v in ds.data_vars),
         "diverged": str(num_diverged(ds)),
@@ -138,6 +150,7 @@ def assemble(
     description: Mapping[str, Any],
     parts: Sequence[Mapping[str, np.ndarray]],
     manifests: Sequence[Mapping[str, Any]],
+    running: Sequence[Mapping[str, np.ndarray]] = (),
 ) -> xr.Dataset:
     """Join record files into one dataset whose runs are in the order of the sweep.
 
@@ -147,12 +160,13 @@ def assemble(
             records and in the sizes of further dims; shorter ones are padded.
         manifests: all manifests; their attributes become those of the dataset, and their seconds
             are added up.
+        running: arrays of runs in training; those of a run in `parts` are left out.
 
     Raises:
         InputError: the records do not fit to the description.
     """
     try:
-        return _joined(description, parts, manifests)
+        return _joined(description, [*parts, *running], manifests, sum(map(_num_runs, parts)))
     except (LookupError, TypeError, ValueError) as error:
         remedy = (
             f"its records do not fit to its sweep.json ({type(error).__name__}: {one_line(error)});"
@@ -165,8 +179,9 @@ def _joined(
     description: Mapping[str, Any],
     parts: Sequence[Mapping[str, np.ndarray]],
     manifests: Sequence[Mapping[str, Any]],
+    num_committed: int,
 ) -> xr.Dataset:
-    """The dataset of :func:`assemble`."""
+    """The dataset of :func:`assemble`; the first rows of the parts are committed."""
     import xarray as xr
 
     places = [_positions(description["runs"], p["key"], p["seed"]) for p in parts]
@@ -223,7 +238,8 @@ def _joined(
     attrs = {
         "sweep": json.dumps(description["sweep"]),
         "id": description["id"],
-        "complete": int(len(order) == firsts[-1] and not age[rows].any()),
+        "complete": int((rows < num_committed).sum() == firsts[-1] and not age[rows].any()),
+        "running": int((rows >= num_committed).sum()),
         **{k: v for m in manifests for k, v in m["attrs"].items()},
         **seconds,
     }
@@ -233,6 +249,10 @@ def _joined(
 def _keys(group: Mapping[str, Any]) -> tuple[str, ...]:
     """The key of a group of runs, and those that it had before it was trained further."""
     return (group["key"], *group.get("earlier", ()))
+
+
+def _num_runs(part: Mapping[str, np.ndarray]) -> int:
+    return len(part["seed"])
 
 
 def _firsts(groups: Sequence[Mapping[str, Any]]) -> np.ndarray:

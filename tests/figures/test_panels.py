@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.colors import to_rgb
 
 import jthermo as jt
-from jthermo import figures, labels
+from jthermo import figures
 from jthermo.collapse import Exponent
 from jthermo.errors import InputError
 from jthermo.figures.colours import CATEGORIES
@@ -177,10 +177,10 @@ def test_labels_of_ticks_do_not_overlap(times):
         fig, axes = plt.subplots(1, 4, figsize=(figures.PAGE, 2.2))
         axes[0].loglog(times, times)
         before = overlapping(axes[0])
-        labels.log_ticks(axes[0].xaxis)
+        figures.svg(fig, "ticks")
         assert not overlapping(axes[0])
         # a negative control
-        assert before == (times in TIMES[2:6])
+        assert before == (times not in [(1, 3), (1e-6, 1e6)])
     plt.close(fig)
 
 
