@@ -33,6 +33,7 @@ class Keeper:
         policy: when to save.
 
     Attributes:
+        policy: when to save.
         seconds: time spent on saving the present cohort.
         total_seconds: time spent on saving all cohorts.
     """
@@ -47,7 +48,7 @@ class Keeper:
         policy: CheckpointPolicy,
     ) -> None:
         self._store, self._shard, self._bar, self._stop, self._held = store, shard, bar, stop, held
-        self._policy = policy
+        self.policy = policy
         self._folder = None if store.directory is None else store.directory / CHECKPOINTS
         self.seconds = self.total_seconds = 0.0
         self._checkpoints: Any = None
@@ -99,7 +100,7 @@ class Keeper:
             self.heed(lambda: self._save(rows(), wait=True), f" at step {step:,}")
             self._checkpoints.poll()
             elapsed, slowest = time.monotonic() - saved_at, self._checkpoints.slowest
-            if self._policy.due(elapsed=elapsed, steps=step - saved_step, slowest_save=slowest):
+            if self.policy.due(elapsed=elapsed, steps=step - saved_step, slowest_save=slowest):
                 self._save(rows(), wait=False)
                 saved_at, saved_step = time.monotonic(), step
 
@@ -147,4 +148,4 @@ class Keeper:
         from jthermo.execution.checkpoint import Checkpoints
 
         process = (jax.process_index(), jax.process_count())
-        return Checkpoints(folder, process, self._bar.say, self._policy.kept)
+        return Checkpoints(folder, process, self._bar.say, self.policy.kept)

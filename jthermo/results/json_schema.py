@@ -25,6 +25,7 @@ _SWEEP: dict[str, Any] = {
     "variables": {"*": (str, str, [str])},
     "files": {"*": str},
     "engine?": str,
+    "engine_version?": int,
 }
 _MANIFEST: dict[str, Any] = {
     "parts": {"*": str},

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jthermo.engines.choice import VERSIONS
 from jthermo.engines.fingerprint import Parts, changed
 from jthermo.errors import InputError, file_path
 from jthermo.results.atomic import write_whole, writing
@@ -171,6 +172,7 @@ class Store:
             if stored["id"] != self.description["id"]:
                 _refuse_unless_extended(directory, stored, self.description, extend)
             refuse_other_code(directory, stored, self._code, self._say)
+            _refuse_other_version(directory, stored)
             self.engine = engine(stored.get("engine", "xla"))
             self.widths = {
                 run["key"]: run["lane_width"] for run in stored["runs"] if "lane_width" in run
@@ -191,7 +193,8 @@ class Store:
         """Write ``sweep.json`` with the engine and W, which affect rounding and must not change."""
         self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
-        described = self.description | {"engine": engine, "runs": runs, "code": code}
+        version = {"engine": engine, "engine_version": VERSIONS[engine]}
+        described = self.description | version | {"runs": runs, "code": code}
         for name in (SWEEP, SWEEP_COPY):
             write_whole(directory / name, sealed(described))
 
@@ -199,7 +202,7 @@ class Store:
         """The engine of a folder that has lost ``sweep.json``; None if it has no records.
 
         Raises:
-            InputError: the records are not those of this sweep.
+            InputError: the records are not those of this sweep, or of an earlier engine.
         """
         manifests = read_manifests(directory)
         for name, sha256 in _named(manifests).items():
@@ -215,7 +218,11 @@ class Store:
                     "give that sweep, or choose another folder"
                 )
                 raise InputError("out", str(directory), remedy)
-        return next((m["attrs"]["engine"] for m in manifests if "engine" in m["attrs"]), None)
+        begun = next((m["attrs"] for m in manifests if "engine" in m["attrs"]), None)
+        if begun is None:
+            return None
+        _refuse_other_version(directory, begun)
+        return str(begun["engine"])
 
     def _set_manifests_aside(self, directory: Path) -> None:
         """Rename damaged manifests, so that their runs are restored from their checkpoints."""
@@ -286,6 +293,18 @@ def refuse_other_code(
             f"{directory} was created with {_listed(versions)}, so jthermo can't check whether "
             "your code has changed since"
         )
+
+
+def _refuse_other_version(directory: Path, begun: Mapping[str, Any]) -> None:
+    """Raise unless the engine of a folder rounds as it does now; `begun` names it."""
+    engine = begun.get("engine", "xla")
+    if begun.get("engine_version", 1) != VERSIONS.get(engine, 1):
+        remedy = (
+            f"holds results of other code: since they were computed, engine {engine!r} changed its "
+            "rounding. Restore that version of jthermo to continue, or choose another folder; "
+            "jt.open_results reads the records that are there"
+        )
+        raise InputError("out", str(directory), remedy)
 
 
 def _listed(names: Sequence[str]) -> str:
