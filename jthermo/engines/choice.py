@@ -8,40 +8,69 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
 
-from jthermo.engines import run_state, step_program, xla
+from jthermo.engines import step_program, xla
 from jthermo.errors import InputError, one_of
+from jthermo.observables import Observable
 
 ENGINES = ("auto", "xla", "fused")
 # Name of the fused engine in results, by JAX backend.
 FUSED = {"cpu": "fused", "gpu": "pallas"}
+# Raised whenever the rounding of an engine changes; results of two versions are never mixed. 2: the
+# C++ kernel takes the records too.
+VERSIONS = {"xla": 1, "fused": 2, "pallas": 1}
+# Most records that one call of an engine takes, for those that take records.
+RECORDS = {"fused": 32}
 
 
-def advance(program: step_program.Program) -> Callable[..., run_state.State]:
-    """The update of a block by the program's engine; see :func:`jthermo.engines.xla.advance`."""
+def advance(program: step_program.Program) -> Callable[..., Any]:
+    """The update of a block by the program's engine.
+
+    See :func:`jthermo.engines.xla.advance`, and :func:`jthermo.engines.fused.train` for an engine
+    that takes the records.
+    """
     if program.engine == "xla":
         return xla.advance
     from jthermo.engines import fused
 
-    if program.engine == "fused":
-        fused.load()
-    return fused.advance
+    if program.engine == "pallas":
+        return fused.advance
+    fused.load()
+    return fused.train
 
 
 def together(engine: str) -> bool:
     """Whether one call of an engine trains all blocks of a device, instead of one after the other.
 
-    The blocks are an axis of the Pallas kernel's grid. The native kernel spreads them over threads
-    if there are fewer devices than cores. Neither rounding depends on the number of blocks.
+    The blocks are an axis of the Pallas kernel's grid, and the native kernel spreads them over its
+    threads. Neither rounding depends on the number of blocks.
     """
-    if engine == "fused":
-        from jthermo.engines.fused import native
+    return engine in FUSED.values()
 
-        return native.threads() > 1
-    return engine == "pallas"
+
+def measured(program: step_program.Program) -> tuple[Observable, ...]:
+    """The observables that the program's engine measures itself; XLA measures the others."""
+    # a step that a record is about ends before it, in a call of its own
+    if program.engine not in RECORDS or program.last_step:
+        return ()
+    from jthermo.engines import fused
+
+    return fused.measured(program)
+
+
+def left_to_xla(programs: Iterable[step_program.Program], engine: str) -> tuple[str, ...]:
+    """Names of the variables that XLA measures though another engine trains."""
+    names: dict[str, None] = {}
+    for program in programs if engine in RECORDS else ():
+        own = measured(replace(program, engine=engine))
+        for observable in program.observables:
+            if observable not in own:
+                names |= dict.fromkeys(observable.variables(program.model, program.data))
+    return tuple(names)
 
 
 def settle(

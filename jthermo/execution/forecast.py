@@ -47,6 +47,7 @@ class Plan:
             training steps; mean over all records, including those that a sparse observable skips.
         timed: whether `record_costs` are scaled to the measured time of all observables together;
             else they are counted arithmetic.
+        left_to_xla: variables that XLA measures because the fused engine, which trains, can't.
         record_share: share of records in the time of training and records.
         convolutions: how the convolutions of the nets are computed.
         compile_seconds: time of compilation, measured; None if nothing was compiled.
@@ -75,6 +76,7 @@ class Plan:
     record_seconds: float | None
     record_costs: dict[str, float]
     timed: bool
+    left_to_xla: tuple[str, ...]
     record_share: float
     convolutions: tuple[str, ...]
     compile_seconds: float | None
@@ -131,7 +133,10 @@ class Plan:
         by_cost = sorted(self.record_costs.items(), key=lambda item: -item[1])
         costs = ", ".join(f"{name} {steps:.2g}" for name, steps in by_cost)
         how = "measured together" if self.timed else "counted arithmetic, not measured"
-        return f"{costs} steps per record; {self.record_share:.0%} of the time ({how})"
+        text = f"{costs} steps per record; {self.record_share:.0%} of the time ({how})"
+        if self.left_to_xla:
+            text += f"; measured by XLA, not by the fused engine: {', '.join(self.left_to_xla)}"
+        return text
 
     def _time_text(self) -> str:
         total, training, recording = (
@@ -250,6 +255,7 @@ def plan(
         record_seconds=time.recording,
         record_costs=_mean_costs(loads),
         timed=all(load.timed for load in loads),
+        left_to_xla=engines.left_to_xla(step_program.programs(sweep), trainer),
         record_share=time.record_share,
         convolutions=tuple(dict.fromkeys(note for note in notes if note)),
         compile_seconds=sum(m.compile_seconds for m, _ in measured) if measure else None,

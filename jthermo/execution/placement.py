@@ -37,13 +37,16 @@ def devices() -> tuple[jax.Device, ...]:
     return tuple(jax.local_devices())
 
 
-def idle_cores() -> str | None:
-    """How to train on all cores, if JAX started before a sweep could ask for them; else None."""
+def idle_cores(what: str) -> str | None:
+    """How to use all cores, if JAX started before a sweep could ask for them; else None.
+
+    `what` is what XLA does: ``"trains"``, or measures some observables.
+    """
     cores, count = num_cores(), jax.local_device_count()
     if jax.default_backend() != "cpu" or ask_for_cores() or count >= cores:
         return None
     return (
-        f"trains on {count} of {cores} cores, because JAX was in use before the sweep was built; "
+        f"{what} on {count} of {cores} cores, because JAX was in use before the sweep was built; "
         f'for all, first call jax.config.update("jax_num_cpu_devices", {cores})'
     )
 
@@ -155,28 +158,58 @@ class Programs(NamedTuple):
     """The jitted functions of a cohort; each compiles once per number of blocks.
 
     Attributes:
-        advance: ``(runs, states, start, stop) → states``, with start and stop steps per block.
+        advance: ``(runs, states, start, stop) → states``, with start and stop steps per block. With
+            an engine that takes records, ``(…, stop, marks) → states, recorded values``, with the
+            steps (records,) of the records per block and values (W, records) by variable.
         last_step: ``(runs, states, stop) → last``, from the states before the step; None for a
             program that does not record it.
         observe: ``(runs, states, last, step, record) → recorded values``, with the step and the
-            number of the record per block; `last` is ``()`` without a `last_step`.
+            number of the record per block, and `last` = ``()`` without a `last_step`; None if
+            `advance` takes all records.
+        records: most records of one call of `advance`; 0 if it takes none.
+        periods: periods of the observables that `observe` measures.
     """
 
     advance: Bound
     last_step: Bound | None
-    observe: Bound
+    observe: Bound | None
+    records: int
+    periods: tuple[int, ...]
+
+    def observes(self, record: int) -> bool:
+        """Whether `observe` has to be called for a record."""
+        if not self.records or self.last_step is not None:
+            return True
+        return any(record % period == 0 for period in self.periods)
+
+    def reach(self, record: int, most: int) -> int:
+        """How many records from `record` on one call of `advance` may pass, at most `most`."""
+        ahead = range(record, record + max(1, min(most, self.records)))
+        return next((k + 1 - record for k in ahead if self.observes(k)), len(ahead))
 
 
 def programs(program: step_program.Program, placement: Placement) -> Programs:
     """The jitted functions of a program, cached so that nothing is compiled twice."""
-    data = program.data
-    held = _held(data.load(), placement)
+    held, mine = _held(program.data.load(), placement), engines.measured(program)
+    others = tuple(o for o in program.observables if o not in mine)
     # The update does not depend on the observables, so programs that differ in them share it.
-    update = replace(program, observables=(), probe_size=0, whole_probe=False, last_step=False)
+    update = replace(
+        program,
+        observables=mine,
+        probe_size=program.probe_size if mine else 0,
+        whole_probe=False,
+        last_step=False,
+    )
+    records = engines.RECORDS.get(program.engine, 0)
+    observe = None
+    if others or not records:
+        observe = Bound(_observe(replace(program, observables=others), placement), held)
     return Programs(
         Bound(_advance(update, placement), held),
         Bound(_last_step(update, placement), held) if program.last_step else None,
-        Bound(_observe(program, placement), held),
+        observe,
+        records,
+        tuple(o.period for o in others),
     )
 
 

@@ -160,7 +160,9 @@ def run(
             code=code,
             say=bar.say,
         )
-        if store.engine == "xla" and (advice := placing.idle_cores()) is not None:
+        names = engines.left_to_xla(programs, store.engine)
+        by_xla = "trains" if store.engine == "xla" else f"XLA measures {', '.join(names)}"
+        if (store.engine == "xla" or names) and (advice := placing.idle_cores(by_xla)) is not None:
             bar.say(advice)
         keeper = Keeper(store, own_shard, bar, stop, held, policy)
         saved = keeper.saved()
@@ -225,7 +227,8 @@ def _train(
         began, cohort = time.monotonic(), waiting.popleft()
         try:
             with keeper.keeping(cohort) as tend:
-                rows = train_cohort(cohort, place, bar, saved, starts, tend, announce)
+                most_steps = keeper.policy.steps
+                rows = train_cohort(cohort, place, bar, saved, starts, tend, announce, most_steps)
                 keeper.final(rows)
         except jax.errors.JaxRuntimeError as error:
             halves = cohort.split(2)
@@ -331,6 +334,7 @@ def environment(place: placing.Placement, cohort: Cohort) -> dict[str, Any]:
         "placement": place.kind,
         "engine": cohort.program.engine,
         "precision": PRECISIONS[cohort.program.dtype],
+        "engine_version": engines.VERSIONS[cohort.program.engine],
         "lane_width": cohort.width,
         "git_commit": git_commit(),
         "versions": json.dumps(versions()),

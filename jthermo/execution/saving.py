@@ -35,6 +35,7 @@ class Keeper:
 
     Attributes:
         shown: what others can read while the sweep runs.
+        policy: when to save.
         seconds: time spent on saving the present cohort.
         total_seconds: time spent on saving all cohorts.
     """
@@ -49,7 +50,7 @@ class Keeper:
         policy: CheckpointPolicy,
     ) -> None:
         self._store, self._shard, self._bar, self._stop, self._held = store, shard, bar, stop, held
-        self._policy = policy
+        self.policy = policy
         self._folder = None if store.directory is None else store.directory / CHECKPOINTS
         self.seconds = self.total_seconds = 0.0
         self._checkpoints: Any = None
@@ -107,7 +108,7 @@ class Keeper:
             self._checkpoints.poll()
             self.shown.write(lambda: _records(cohort, rows()))
             elapsed, slowest = time.monotonic() - saved_at, self._checkpoints.slowest
-            if self._policy.due(elapsed=elapsed, steps=step - saved_step, slowest_save=slowest):
+            if self.policy.due(elapsed=elapsed, steps=step - saved_step, slowest_save=slowest):
                 self._save(rows(), wait=False)
                 saved_at, saved_step = time.monotonic(), step
 
@@ -155,7 +156,7 @@ class Keeper:
         from jthermo.execution.checkpoint import Checkpoints
 
         process = (jax.process_index(), jax.process_count())
-        return Checkpoints(folder, process, self._bar.say, self._policy.kept)
+        return Checkpoints(folder, process, self._bar.say, self.policy.kept)
 
 
 def _records(cohort: Cohort, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -82,23 +83,28 @@ def measure(
         if last_step is not None:
             last = jax.eval_shape(last_step, runs, states, clock)
             last_step = last_step.compiled(runs, states, clock)
-        observe = call.observe.compiled(runs, states, last, clock, clock)
-        advance = call.advance.compiled(runs, states, clock, clock)
+        observe = call.observe and call.observe.compiled(runs, states, last, clock, clock)
+        advance = call.advance.compiled(runs, states, clock, clock, *_marks(call, place, clock))
         spent = time.monotonic() - began
         most = memory.peak(advance.jitted)
         if small == large:
             line = Line(0, -(-most // large))
         else:
             runs, states, clock = _shapes(cohort, place, initializer, small)
-            least = memory.peak(call.advance.compiled(runs, states, clock, clock).jitted)
+            few = call.advance.compiled(runs, states, clock, clock, *_marks(call, place, clock))
+            least = memory.peak(few.jitted)
             per_block = max(1, most - least) // (large - small)
             line = Line(max(0, most - per_block * large), per_block)
-        # The temporaries of a record are those of one block, whatever the number of blocks.
-        held = memory.temporary(observe.jitted)
-        recording = Line(held, -(-(memory.peak(observe.jitted) - held) // large))
-        compiled = (init, advance, last_step, observe)
-        timed = _timed(cohort, place, large, *compiled) if burst else (None, None)
-    return Measured(spent, (line, recording), *timed)
+        lines = [line]
+        if observe is not None:
+            # The temporaries of a record are those of one block, whatever the number of blocks.
+            held = memory.temporary(observe.jitted)
+            lines.append(Line(held, -(-(memory.peak(observe.jitted) - held) // large)))
+        rate = record = None
+        if burst:
+            compiled = (init, advance, last_step, observe)
+            rate, record = _timed(cohort, place, large, *compiled, call.records)
+    return Measured(spent, tuple(lines), rate, record)
 
 
 def fitting(cohort: Cohort, place: placing.Placement) -> list[Cohort]:
@@ -121,6 +127,14 @@ def _shapes(
     return runs, jax.eval_shape(initializer, runs), clock
 
 
+def _marks(call: placing.Programs, place: placing.Placement, clock: Any) -> tuple[Any, ...]:
+    """The shape of the steps of the records, if the engine takes them itself."""
+    if not call.records:
+        return ()
+    count = math.prod(clock.shape)
+    return (jax.eval_shape(lambda: place.put(np.zeros((count, call.records), np.int32))),)
+
+
 def _timed(
     cohort: Cohort,
     place: placing.Placement,
@@ -129,28 +143,45 @@ def _timed(
     advance: Any,
     last_step: Any,
     observe: Any,
+    records: int,
 ) -> tuple[float, float]:
     """Lane-steps per second of one device, and seconds per record of a lane.
 
     Bursts grow fourfold until one lasts BURST_SECONDS.
     """
     count = blocks * len(place.devices)
-    zero, runs = np.zeros(count, np.int32), _placed(cohort, place, count)
+    zero, runs = place.put(np.zeros(count, np.int32)), _placed(cohort, place, count)
     states, length, spent = init(runs), 1, 0.0
+
+    def marks(step: int) -> tuple[Any, ...]:
+        """Every mark at a step; −1 for none."""
+        if not records:
+            return ()
+        return (place.put(np.full((count, records), step, np.int32)),)
+
+    def trained(states: Any, length: int, mark: int) -> Any:
+        """The states after a burst of so many steps."""
+        stop = place.put(np.full(count, length, np.int32))
+        result = jax.block_until_ready(advance(runs, states, zero, stop, *marks(mark)))
+        return result[0] if records else result
+
     while spent < BURST_SECONDS and length < BURST_STEPS:
         length *= 4
         began = time.monotonic()
-        states = jax.block_until_ready(
-            advance(runs, states, place.put(zero), place.put(zero + np.int32(length)))
-        )
+        states = trained(states, length, -1)
         spent = time.monotonic() - began
     lanes, recording = blocks * cohort.width, 0.0
     # The first call also loads the program, so the second one counts.
     for _ in range(2):
         began = time.monotonic()
-        last = () if last_step is None else last_step(runs, states, place.put(zero))
-        jax.block_until_ready(observe(runs, states, last, place.put(zero), place.put(zero)))
-        recording = time.monotonic() - began
+        if records:
+            states = trained(states, 0, 0)
+            own = (time.monotonic() - began) / records
+        began = time.monotonic()
+        if observe is not None:
+            last = () if last_step is None else last_step(runs, states, zero)
+            jax.block_until_ready(observe(runs, states, last, zero, zero))
+        recording = time.monotonic() - began + (own if records else 0.0)
     return length * lanes / spent, recording / lanes
 
 

@@ -47,6 +47,7 @@ def train_cohort(
     starts: Mapping[tuple[str, int], Variables],
     tend: Tend,
     on_record: OnRecord,
+    most_steps: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Train a cohort to its last step.
 
@@ -60,6 +61,7 @@ def train_cohort(
             returns the present rows of the cohort. It may save them, and may raise to stop.
         on_record: called after every record with the configuration key (R,) and the step (R,) of
             the runs that were recorded, and their values (R, …) by variable.
+        most_steps: most steps of a piece; None for no limit but its duration.
 
     Returns:
         The rows of the finished cohort, one per run: key, seed, progress, state and records.
@@ -68,8 +70,10 @@ def train_cohort(
     call = placing.programs(cohort.program, place)
     start = cohort.progress[lanes[:, 0]]
     now, taken = start[:, 0].astype(np.int32), start[:, 1].copy()
-    records = _blank_records(cohort, saved)
-    pace = _Pace()
+    records, lost = _blank_records(cohort, saved), np.zeros(lanes.shape, bool)
+    pace = _Pace(most_steps)
+    # A record of the engine's own counts as so many steps.
+    weight = max(1, cohort.program.probe_size // cohort.program.batch_size)
     with placing.pinned():
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
         optimizer = cohort.program.optimizer
@@ -83,45 +87,100 @@ def train_cohort(
         def rows() -> dict[str, np.ndarray]:
             return _rows(cohort, place.get(states), lanes, real, now, taken, records)
 
-        def advance(until: np.ndarray) -> float:
-            nonlocal states, now
-            clock = time.monotonic()
-            states = jax.block_until_ready(call.advance(runs, states, *place.tell(now, until)))
-            seconds = time.monotonic() - clock
-            bar.advance(int((until - now) @ real.sum(1)), seconds, int(until.max()))
-            now = until
-            return seconds
+        def keep(k: int, due: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+            """Enter the k-th record of the blocks that are due; a variable without value is NaN."""
+            mine = lanes[due][real[due]]
+            for name, value in values.items():
+                records[name][mine, k] = value[due][real[due]]
+            lost[due] = ~values["finite"][due]
+            bar.diverged[cohort.name] = int((real & lost).sum())
+            on_record(
+                cohort.key[mine],
+                cohort.steps[mine, k],
+                {name: value[mine, k] for name, value in records.items()},
+            )
+
+        def advanced(to: np.ndarray, seconds: float) -> None:
+            nonlocal now
+            bar.advance(int((to - now) @ real.sum(1)), seconds, int(to.max()))
+            now = to
 
         tend(int(now.max()), rows)
-        for k in range(steps.shape[1]):
-            target = np.maximum(steps[:, k], now).astype(np.int32)
-            due = (taken <= k) & (steps[:, k] >= 0)
-            stop = target if call.last_step is None else np.maximum(target - 1, now)
-            while (now < stop).any():
-                until = pace.until(now, stop)
-                length = int((until - now).max())
-                pace.took(length, advance(until))
+        # The step of the k-th record of each block, or its last one if it has fewer.
+        goals = np.maximum.accumulate(np.maximum(steps, 0), 1).astype(np.int32)
+        k = 0
+        while k < steps.shape[1]:
+            reach = call.reach(k, pace.limit // weight)
+            goal = np.maximum(goals[:, k : k + reach], now[:, None])
+            # A step that its record is about is made apart.
+            stop = goal if call.last_step is None else np.maximum(goal - 1, now[:, None])
+            until = pace.until(now, stop[:, -1]) if (now < stop[:, -1]).any() else now
+            # All blocks pass the same records, and none trains beyond its next one.
+            passed = int((stop <= until[:, None]).all(0).sum())
+            until = np.minimum(until, stop[:, min(passed, stop.shape[1] - 1)])
+            number = np.arange(k, k + passed)
+            due = (steps[:, number] >= 0) & (taken[:, None] <= number)
+            # The last of them may need XLA; the engine takes the others itself, if it can.
+            own = passed - (passed > 0 and call.observes(k + passed - 1))
+            measured: dict[str, np.ndarray] = {}
+            takes = call.records > 0 and call.last_step is None
+            acts = (now < until).any() or (takes and due.any())
+            if acts:
+                clock, marks = time.monotonic(), np.where(due & takes, steps[:, number], -1)
+                states, measured = _advance(call, place, runs, states, now, until, marks)
+                seconds = time.monotonic() - clock
+                pace.took(int((until - now).max()) + (weight * passed if measured else 0), seconds)
+                for i in range(own):
+                    advanced(goal[:, i], seconds / (own + 1))
+                    if due[:, i].any():
+                        keep(k + i, due[:, i], {n: v[:, :, i] for n, v in measured.items()})
+                advanced(until, seconds / (own + 1))
+            taken = np.maximum(taken, k + own)
+            if acts:
                 tend(int(now.max()), rows)
-            last: Any = ()
-            if call.last_step is not None and due.any():
-                # Nothing is saved between the last step and its record, or a run that is resumed
-                # there could not compute the step again.
-                assert not (due & (now == target) & (target > 0)).any()
-                last = call.last_step(runs, states, *place.tell(target))
-                advance(target)
-            if due.any():
-                number = np.full(len(lanes), k, np.int32)
-                values = place.get(call.observe(runs, states, last, *place.tell(now, number)))
-                mine = lanes[due][real[due]]
-                recorded = {name: value[due][real[due]] for name, value in values.items()}
-                for name, value in recorded.items():
-                    records[name][mine, k] = value
-                bar.diverged[cohort.name] = int((real & ~values["finite"]).sum())
-                on_record(cohort.key[mine], cohort.steps[mine, k], recorded)
-            taken = np.maximum(taken, k + 1)
-            if due.any():
-                tend(int(now.max()), rows)
+            if own < passed:
+                if due[:, own].any():
+                    last: Any = ()
+                    if call.last_step is not None:
+                        # Nothing is saved between the last step and its record, or a run that is
+                        # resumed there could not compute the step again.
+                        assert not (due[:, own] & (now == goal[:, own]) & (now > 0)).any()
+                        last = call.last_step(runs, states, *place.tell(goal[:, own]))
+                        clock, marks = time.monotonic(), np.full((len(lanes), 0), -1)
+                        states, _ = _advance(call, place, runs, states, now, goal[:, own], marks)
+                        advanced(goal[:, own], time.monotonic() - clock)
+                    given = place.tell(now, np.full(len(lanes), k + own, np.int32))
+                    assert call.observe is not None
+                    values = {n: v[:, :, own] for n, v in measured.items()}
+                    values |= place.get(call.observe(runs, states, last, *given))
+                    keep(k + own, due[:, own], values)
+                taken = np.maximum(taken, k + passed)
+                if due[:, own].any():
+                    tend(int(now.max()), rows)
+            k += passed
     return rows()
+
+
+def _advance(
+    call: placing.Programs,
+    place: placing.Placement,
+    runs: Any,
+    states: Any,
+    now: np.ndarray,
+    until: np.ndarray,
+    marks: np.ndarray,
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """The states after a piece, and its records (blocks, W, …) if the engine takes them.
+
+    `marks` (blocks, …) are the recorded steps, −1 for none.
+    """
+    if not call.records:
+        return jax.block_until_ready(call.advance(runs, states, *place.tell(now, until))), {}
+    filled = np.full((len(marks), call.records), -1, np.int32)
+    filled[:, : marks.shape[1]] = marks
+    given = place.tell(now, until, filled)
+    states, measured = jax.block_until_ready(call.advance(runs, states, *given))
+    return states, place.get(measured)
 
 
 def _blank_records(cohort: Cohort, saved: Mapping[tuple[str, int], Saved]) -> dict[str, np.ndarray]:
@@ -200,8 +259,9 @@ def _rows(
 class _Pace:
     """Chooses the steps per call to the devices so that a call lasts about PIECE_SECONDS."""
 
-    def __init__(self) -> None:
-        self.limit, self.calls = 16, 0
+    def __init__(self, most: int | None) -> None:
+        self.most = most or np.iinfo(np.int32).max
+        self.limit, self.calls = min(16, self.most), 0
 
     def until(self, now: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The step at which the next call ends, per block."""
@@ -211,4 +271,5 @@ class _Pace:
         """Adapt to the duration of a call; the first call is ignored, since it compiles."""
         self.calls += 1
         if self.calls > 1:
-            self.limit = int(np.clip(steps / max(seconds, 1e-6) * PIECE_SECONDS, 1, 8 * self.limit))
+            steps = int(np.clip(steps / max(seconds, 1e-6) * PIECE_SECONDS, 1, 8 * self.limit))
+            self.limit = min(steps, self.most)

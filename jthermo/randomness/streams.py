@@ -83,6 +83,11 @@ def record_keys(run: Seeded, step: Array) -> RecordKeys:
     return RecordKeys(*(jax.random.fold_in(_stream_key(run, role), step) for role in roles))
 
 
+def probe_stream(run: Seeded) -> Array:
+    """The key into which a record folds its step, to draw its probe."""
+    return _stream_key(run, Role.PROBE)
+
+
 def init_key(seed: Array) -> Array:
     """The key of the initial parameters, the same for all runs of a seed."""
     return jax.random.fold_in(_seed_key(seed), Role.INIT)

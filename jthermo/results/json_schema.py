@@ -35,6 +35,7 @@ _SWEEP: dict[str, Any] = {
     "coords?": {"*": [str]},
     "files": {"*": str},
     "engine?": str,
+    "engine_version?": int,
 }
 _MANIFEST: dict[str, Any] = {
     "parts": {"*": str},

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jthermo.engines.choice import VERSIONS
 from jthermo.engines.fingerprint import Parts, changed
 from jthermo.errors import InputError, file_path
 from jthermo.observables import Variable
@@ -206,6 +207,7 @@ class Store:
                     run["earlier"] = keys
                     self.current |= dict.fromkeys(keys, run["key"])
             refuse_other_code(directory, stored, self._code, self._say)
+            _refuse_other_version(directory, stored)
             self.engine = engine(stored.get("engine", "xla"))
             self.widths = {
                 self.current.get(run["key"], run["key"]): run["lane_width"]
@@ -228,7 +230,8 @@ class Store:
         """Write ``sweep.json`` with the engine and W, which affect rounding and must not change."""
         self.widths = {**self._widths_by_rule(engine), **self.widths}
         runs = [run | {"lane_width": self.widths[run["key"]]} for run in self.description["runs"]]
-        described = self.description | {"engine": engine, "runs": runs, "code": code}
+        version = {"engine": engine, "engine_version": VERSIONS[engine]}
+        described = self.description | version | {"runs": runs, "code": code}
         # The copy first: it fits to the records of both sweeps, the one that is replaced does not.
         if isinstance(start := self.sweep.start, StartArrays) and start.arrays is not None:
             write_whole(directory / START, start.encoded())
@@ -239,7 +242,7 @@ class Store:
         """The engine of a folder that has lost ``sweep.json``; None if it has no records.
 
         Raises:
-            InputError: the records are not those of this sweep.
+            InputError: the records are not those of this sweep, or of an earlier engine.
         """
         manifests, known = read_manifests(directory), set(self.description["variables"])
         for name, sha256 in _named(manifests).items():
@@ -255,7 +258,11 @@ class Store:
                     "give that sweep, or choose another folder"
                 )
                 raise InputError("out", str(directory), remedy)
-        return next((m["attrs"]["engine"] for m in manifests if "engine" in m["attrs"]), None)
+        begun = next((m["attrs"] for m in manifests if "engine" in m["attrs"]), None)
+        if begun is None:
+            return None
+        _refuse_other_version(directory, begun)
+        return str(begun["engine"])
 
     def _set_manifests_aside(self, directory: Path) -> None:
         """Rename damaged manifests, so that their runs are restored from their checkpoints."""
@@ -326,6 +333,18 @@ def refuse_other_code(
             f"{directory} was created with {_listed(versions)}, so jthermo can't check whether "
             "your code has changed since"
         )
+
+
+def _refuse_other_version(directory: Path, begun: Mapping[str, Any]) -> None:
+    """Raise unless the engine of a folder rounds as it does now; `begun` names it."""
+    engine = begun.get("engine", "xla")
+    if begun.get("engine_version", 1) != VERSIONS.get(engine, 1):
+        remedy = (
+            f"holds results of other code: since they were computed, engine {engine!r} changed its "
+            "rounding. Restore that version of jthermo to continue, or choose another folder; "
+            "jt.open_results reads the records that are there"
+        )
+        raise InputError("out", str(directory), remedy)
 
 
 def _listed(names: Sequence[str]) -> str:

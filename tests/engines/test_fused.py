@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ without = engines.refusal()
 pytestmark = pytest.mark.skipif(without is not None, reason=str(without))
 STEPS = 200
 DEEP = jt.models.MLP(inputs=4, hidden=(6, 5, 3))
+GAUSSIAN = ("plain", "squared", "epochs")
 NO_BIAS = jt.models.MLP(inputs=4, hidden=(6, 5), bias=False)
 FUSED = {
     "scaled": {"data": jt.data.Gaussian(dim=4, scale=2.0)},
@@ -103,6 +105,144 @@ def test_the_width_of_a_block_changes_no_bit_of_the_training():
         ends(longer("plain", seed=range(20), lane_width=w), "fused").params.values for w in (3, 32)
     )
     np.testing.assert_array_equal(narrow, wide)
+
+
+OF_PROBE = (
+    jt.loss(), jt.accuracy(), jt.mean_squared_residual(), jt.hessian_trace(), jt.kappa(),
+    jt.activation_rate(),
+)  # fmt: skip
+RECORDED = {
+    "plain": (*OF_PROBE, jt.activation_rate("probe"), jt.weight_norm("W"), jt.weight_norm("V")),
+    "squared": OF_PROBE,
+    "no bias, uniform": OF_PROBE,
+    "epochs": OF_PROBE,
+    "deep": (*OF_PROBE, jt.weight_norm("hidden_1/kernel"), jt.weight_norm("output/bias")),
+    "deep, no bias": OF_PROBE,
+}
+
+
+def recorded(case, steps=(0, 1, 2, 3, 6, 10, 11, STEPS - 1, STEPS), probe_size=50, **changes):
+    """A sweep of which the kernel takes all records, also those at the steps of a new epoch."""
+    record = jt.Record(steps=steps, observables=RECORDED[case], probe_size=probe_size)
+    return longer(case, record=record, num_steps=steps[-1], **changes)
+
+
+def floats(ds):
+    """The values of every recorded variable by name."""
+    return {name: v.values for name, v in ds.data_vars.items() if v.dtype == np.float32}
+
+
+def unequal(a, b):
+    """The variables in which the runs of b differ by a bit from the same runs of a."""
+    runs = list(zip(a.learning_rate.values, a.seed.values, strict=True))
+    at = [runs.index(run) for run in zip(b.learning_rate.values, b.seed.values, strict=True)]
+    other = floats(b)
+    return {n for n, v in floats(a).items() if v[at].tobytes() != other[n].tobytes()}
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_the_kernel_measures_what_xla_measures(case):
+    steps = (0, 1, 2, 3, 6, 10, 11)
+    sweep = recorded(case, steps)
+    assert not engines.left_to_xla(step_program.programs(sweep), "fused")
+    fused, xla = (floats(ends(sweep, engine)) for engine in ("fused", "xla"))
+    assert fused.keys() == xla.keys()
+    for name, value in fused.items():
+        np.testing.assert_allclose(value, xla[name], rtol=1e-5, atol=2e-6, err_msg=name)
+    # the control: another probe is told apart by every variable that has one
+    other = floats(ends(recorded(case, steps, probe_size=51), "fused"))
+    exact = {"weight_norm_W", "weight_norm_V", "weight_norm_hidden_1_kernel"}
+    exact |= {"weight_norm_output_bias"} | ({"activation_rate"} if case in GAUSSIAN else set())
+    for name in fused.keys() - exact:
+        assert np.abs(other[name] - fused[name]).max() > 1e-3 * np.abs(fused[name]).max(), name
+
+
+@pytest.mark.parametrize("case", ["epochs", "deep"])
+def test_nothing_about_the_grid_changes_a_bit_of_the_kernels_records(case, monkeypatch, tmp_path):
+    sweep = recorded(case, seed=range(20))
+    whole = ends(sweep, "fused")
+    assert not unequal(whole, ends(sweep.replace(learning_rate=0.1, seed=(7,)), "fused"))
+    fewer = replace(sweep.record, observables=(params, jt.loss(), jt.kappa()))
+    assert not unequal(
+        ends(sweep.replace(record=fewer), "fused")[["loss", "kappa"]], whole[["loss", "kappa"]]
+    )
+    for limit in (1, 37):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                train_cohort._Pace,
+                "until",
+                lambda self, now, target, n=limit: np.minimum(target, now + n).astype(np.int32),
+            )
+            assert not unequal(whole, ends(sweep, "fused"))
+    assert not unequal(whole, ends(sweep.replace(lane_width=3), "fused"))
+    for kind, number in (("pmap", 2), ("sharding", 1)):
+        monkeypatch.setattr(placement, "devices", lambda n=number: tuple(jax.devices()[:n]))
+        assert not unequal(whole, jt.run(sweep, engine="fused", placement=kind, progress=False))
+    monkeypatch.setattr(native, "num_cores", lambda: 5 * len(jax.devices()))
+    placement._advance.cache_clear()
+    assert not unequal(whole, ends(sweep, "fused"))
+    placement._advance.cache_clear()
+    # a grid that began with fewer runs, which have been trained
+    jt.run(sweep.replace(seed=range(7)), tmp_path, engine="fused", progress=False)
+    assert not unequal(whole, jt.run(sweep, tmp_path, extend=True, progress=False))
+    # the control
+    assert len(unequal(whole, ends(sweep.replace(common_data=True), "fused"))) >= 5
+
+
+def test_records_share_calls_and_callbacks_see_each_of_them(monkeypatch):
+    sweep = longer(
+        "plain", record=jt.Record(steps=jt.log_steps(40), observables=jt.loss()), num_steps=2_000
+    )
+    calls, programs = [], placement.programs
+
+    def counted(*args):
+        made = programs(*args)
+
+        def advance(*args):
+            calls.append(1)
+            return made.advance(*args)
+
+        return made._replace(advance=advance)
+
+    def updates(engine):
+        seen = []
+        jt.run(sweep, engine=engine, progress=False, callbacks=[seen.append])
+        return [(u.run_steps, [(g.step, g.num_runs, g.finite) for g in u.groups]) for u in seen]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placement, "programs", counted)
+        fused = updates("fused")
+        assert len(calls) < len(fused) / 2
+    assert fused == updates("xla")
+
+
+def test_a_sparse_observable_leaves_the_other_records_to_the_kernel():
+    own = jt.sparse(params, every=3)
+    steps = (0, 1, 2, 3, 4, 5, 6, STEPS)
+    sweep = longer("plain", record=jt.Record(steps=steps, observables=(own, jt.loss())))
+    assert jt.plan(sweep, engine="fused").left_to_xla == ("params",)
+    assert "not by the fused engine: params" in str(jt.plan(sweep, engine="fused"))
+    sparse, xla = ends(sweep, "fused"), ends(sweep, "xla")
+    np.testing.assert_array_equal(np.isnan(sparse.params.values), np.isnan(xla.params.values))
+    dense = longer("plain", record=jt.Record(steps=steps, observables=(params, jt.loss())))
+    assert not unequal(ends(dense, "fused")[["loss"]], sparse[["loss"]])
+
+
+def test_a_folder_of_another_version_of_the_engine_opens_but_is_not_continued(tmp_path):
+    sweep, wider = longer("plain"), longer("plain", seed=range(8))
+    jt.run(sweep, tmp_path, engine="fused", progress=False)
+    for file in (tmp_path / "sweep.json", tmp_path / "manifest.json"):
+        described = json.loads(file.read_text())
+        assert described.get("attrs", described).pop("engine_version") == 2
+        described.pop("sha256", None)
+        file.write_text(json.dumps(described))
+    assert jt.run(sweep, tmp_path, progress=False).attrs["complete"]
+    for lost in (False, True):
+        if lost:
+            (tmp_path / "sweep.json").unlink()
+            (tmp_path / "sweep-copy.json").unlink()
+        with pytest.raises(jt.InputError, match="engine 'fused' changed its rounding"):
+            jt.run(wider, tmp_path, extend=True, progress=False)
 
 
 @pytest.mark.parametrize("case", ["plain", "no bias, uniform", "unbiased", "deep"])

@@ -110,9 +110,11 @@ def test_extrapolated_memory_equals_that_of_the_full_program():
         runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
         states = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
         clock = place.put(zero)
-        advance = call.advance.compiled(runs, states, clock, clock)
-        observe = call.observe.compiled(runs, states, (), clock, clock)
-        programs = [advance.jitted, observe.jitted]
+        compiled = (
+            call.advance.compiled(runs, states, clock, clock),
+            call.observe.compiled(runs, states, (), clock, clock),
+        )
+        programs = [f.jitted for f in compiled]
         true = max(memory.peak(p) for p in programs)
     assert measure(cohort, place, len(lanes) // 2, burst=False).peak(
         len(lanes) // 2

@@ -1,9 +1,10 @@
 """Compiles the native library of the fused engine at first use, and caches it.
 
 Nothing is compiled at installation, so the same package installs on machines without a compiler.
-The library is cached in ``$JTHERMO_CACHE`` or the user's cache folder, under a hash of its sources,
-flags and compiler and a SHA-256 of its own bytes. A cached library is loaded only if these bytes
-are intact and nobody but this user or root may have written them; otherwise it is compiled again.
+The library is compiled for the vectors of this machine and cached in ``$JTHERMO_CACHE`` or the
+user's cache folder, under a hash of its sources, flags and compiler and a SHA-256 of its own bytes.
+A cached library is loaded only if these bytes are intact and nobody but this user or root may have
+written them; otherwise it is compiled again.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ import jaxlib
 HERE = Path(__file__).parent
 SOURCES = ("ffi.cc", "dense.h")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w")
-# The second variant is for compilers and linkers that cannot select a function by processor when
-# the library is loaded.
-VARIANTS = ((), ("-DJTHERMO_NO_CLONES",))
+# From wide to narrow vectors: the flag for the compiler, and what it needs of /proc/cpuinfo.
+LEVELS = {
+    "-march=x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma"},
+    "-march=x86-64-v3": {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"},
+}
+CPUINFO = Path("/proc/cpuinfo")
 TARGET = "jthermo_advance"
 
 
@@ -89,7 +93,7 @@ def _built() -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             output, message = Path(scratch) / name, ""
-            for variant in VARIANTS:
+            for variant in _variants():
                 words = [
                     *command,
                     *FLAGS,
@@ -141,6 +145,16 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
+def _variants() -> tuple[tuple[str, ...], ...]:
+    """Flags for the widest vectors of this machine, then none for compilers that lack those."""
+    try:
+        flags = set(CPUINFO.read_text("utf-8").split())
+    except OSError:
+        # another system
+        flags = set()
+    return (*((level,) for level, needed in LEVELS.items() if needed <= flags), ())
+
+
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:16]
 
@@ -151,5 +165,5 @@ def _identity(command: tuple[str, ...]) -> str:
         [*command, "--version"], capture_output=True, text=True, check=False
     ).stdout
     texts = [(HERE / name).read_text(encoding="utf-8") for name in SOURCES]
-    inputs = repr((texts, FLAGS, VARIANTS, command, version, jaxlib.__version__))
+    inputs = repr((texts, FLAGS, _variants(), command, version, jaxlib.__version__))
     return _sha256(inputs.encode())

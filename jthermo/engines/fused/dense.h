@@ -1,4 +1,4 @@
-// Many steps of SGD for a few dense ReLU nets at once, one net per lane of a vector: pure arithmetic.
+// Many steps of SGD for a few dense ReLU nets at once, one net per lane of a vector, and their records: pure arithmetic.
 //
 // A value of type F<L> holds the same number of L runs. Every lane does the same operations in the same order whatever
 // L, the lanes beside it and the step at which a call begins, so none of these changes a bit of a run. Random numbers are
@@ -10,6 +10,7 @@
 #include <cstring>
 
 #define INLINE inline __attribute__((always_inline))
+#define APART __attribute__((noinline))  // called often enough to be worth little code, and long enough to be called
 
 namespace jthermo {
 
@@ -17,15 +18,19 @@ template <int L> struct Lanes {
   typedef float F __attribute__((vector_size(4 * L)));
   typedef uint32_t U __attribute__((vector_size(4 * L)));
   typedef int32_t I __attribute__((vector_size(4 * L)));
+  typedef double D __attribute__((vector_size(8 * L)));
 };
 template <int L> using F = typename Lanes<L>::F;
 template <int L> using U = typename Lanes<L>::U;
 template <int L> using I = typename Lanes<L>::I;
+template <int L> using D = typename Lanes<L>::D;
 
 enum Source { GAUSSIAN = 0, UNIFORM = 1 };
 enum Sampling { FRESH = 0, REPLACEMENT = 1, EPOCHS = 2 };
 enum Loss { BCE = 0, SQUARED = 1 };
 enum Noise { FULL = 0, UNBIASED = 1, LABEL_AVERAGED = 2 };
+// What a record can hold; NORM + i is the norm of array i of the parameters.
+enum Statistic { FINITE = 0, MEAN_LOSS, ACCURACY, SQUARED_RESIDUAL, ACTIVE, ACTIVE_ERROR, TRACE, KAPPA, EXACT_ACTIVE, NORM };
 
 // What is static in a group of runs.
 struct Net {
@@ -39,41 +44,63 @@ struct Net {
 
 // What a group of L runs brings along.
 template <int L> struct Group {
-  U<L> batch_key[2], noise_key[2], dataset_key[2];
+  U<L> batch_key[2], noise_key[2], dataset_key[2], probe_key[2];
   F<L> learning_rate, a, b, noise_scale;  // inputs: scale a of the Gaussian, or U(a, b)
   const int32_t* order[L];                // examples of this epoch, for each lane
 };
 
+// What a record measures, and on how many random examples.
+struct Record {
+  const int64_t* statistics;
+  int64_t count;
+  uint32_t probe;
+};
+
 // ---- random numbers ------------------------------------------------------------------------------------------------
 
-// The 20 rounds of Threefry-2x32 (Salmon et al. 2011).
-template <int L> INLINE void threefry(const U<L>* key, U<L> c0, U<L> c1, U<L>* out) {
+// The 20 rounds of Threefry-2x32 (Salmon et al. 2011) with first counter 0, for N keys and counters at once: each is one
+// long chain of operations, and a core works on several side by side.
+template <int L, int N> INLINE void threefry(const U<L>* const (&key)[N], const U<L> (&count)[N], U<L> (*out)[2]) {
   const int rotations[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
-  const U<L> keys[3] = {key[0], key[1], key[0] ^ key[1] ^ 0x1BD11BDAu};
-  U<L> a = c0 + keys[0], b = c1 + keys[1];
+  U<L> a[N], b[N];
+#pragma GCC unroll 8
+  for (int k = 0; k < N; ++k) a[k] = key[k][0], b[k] = count[k] + key[k][1];
 #pragma GCC unroll 5
   for (int group = 0; group < 5; ++group) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const int d = rotations[group % 2][i];
-      a += b;
-      b = ((b << d) | (b >> (32 - d))) ^ a;
+#pragma GCC unroll 8
+      for (int k = 0; k < N; ++k) a[k] += b[k];
+#pragma GCC unroll 8
+      for (int k = 0; k < N; ++k) b[k] = ((b[k] << d) | (b[k] >> (32 - d))) ^ a[k];
     }
-    a += keys[(group + 1) % 3];
-    b += keys[(group + 2) % 3] + (uint32_t)(group + 1);
+#pragma GCC unroll 8
+    for (int k = 0; k < N; ++k) {
+      const U<L> keys[3] = {key[k][0], key[k][1], key[k][0] ^ key[k][1] ^ 0x1BD11BDAu};
+      a[k] += keys[(group + 1) % 3];
+      b[k] += keys[(group + 2) % 3] + (uint32_t)(group + 1);
+    }
   }
-  out[0] = a;
-  out[1] = b;
+#pragma GCC unroll 8
+  for (int k = 0; k < N; ++k) out[k][0] = a[k], out[k][1] = b[k];
 }
 
 template <int L> INLINE void fold_in(const U<L>* key, U<L> data, U<L>* out) {
-  threefry<L>(key, U<L>{} , data, out);
+  const U<L>* const keys[1] = {key};
+  const U<L> counts[1] = {data};
+  threefry<L, 1>(keys, counts, (U<L>(*)[2])out);
 }
 
-template <int L> INLINE U<L> draw_bits(const U<L>* key, uint32_t count) {
-  U<L> out[2];
-  threefry<L>(key, U<L>{}, U<L>{} + count, out);
-  return out[0] ^ out[1];
+// 32 random bits at N counters from `first` on.
+template <int L, int N> INLINE void draw_bits(const U<L>* key, uint32_t first, U<L>* bits) {
+  const U<L>* keys[N];
+  U<L> counts[N], out[N][2];
+#pragma GCC unroll 8
+  for (int k = 0; k < N; ++k) keys[k] = key, counts[k] = U<L>{} + (first + k);
+  threefry<L, N>((const U<L>* const(&)[N])keys, counts, out);
+#pragma GCC unroll 8
+  for (int k = 0; k < N; ++k) bits[k] = out[k][0] ^ out[k][1];
 }
 
 // U[0, 1) from the upper 23 bits.
@@ -160,10 +187,11 @@ template <int L> INLINE F<L> normal(U<L> bits) {
 
 // jax.random.randint(key, (…), 0, n) at `count`.
 template <int L> INLINE U<L> below(const U<L>* key, uint32_t count, uint32_t n) {
-  U<L> high_key[2], low_key[2];
-  threefry<L>(key, U<L>{}, U<L>{}, high_key);
-  threefry<L>(key, U<L>{}, U<L>{} + 1u, low_key);
-  U<L> high = draw_bits<L>(high_key, count), low = draw_bits<L>(low_key, count);
+  U<L> high_key[2], low_key[2], high, low;
+  fold_in<L>(key, U<L>{}, high_key);
+  fold_in<L>(key, U<L>{} + 1u, low_key);
+  draw_bits<L, 1>(high_key, count, &high);
+  draw_bits<L, 1>(low_key, count, &low);
   uint32_t multiplier = 65536u % n;
   multiplier = multiplier * multiplier % n;
   return ((high % n) * multiplier + low % n) % n;
@@ -171,37 +199,87 @@ template <int L> INLINE U<L> below(const U<L>* key, uint32_t count, uint32_t n) 
 
 // ---- examples ------------------------------------------------------------------------------------------------------
 
-template <int L> INLINE F<L> coin(const U<L>* key, uint32_t count) {
-  return (I<L>)draw_bits<L>(key, count) >= 0 ? F<L>{} + 1.0f : F<L>{};
+template <int L> INLINE F<L> coin(U<L> bits) { return (I<L>)bits >= 0 ? F<L>{} + 1.0f : F<L>{}; }
+
+// N components of x from the counter `first` on.
+template <int L, int N> INLINE void inputs(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, F<L>* x) {
+  U<L> bits[N];
+  draw_bits<L, N>(key, first, bits);
+#pragma GCC unroll 8
+  for (int k = 0; k < N; ++k)
+    x[k] = net.source == GAUSSIAN ? group.a * normal<L>(bits[k]) : group.a + (group.b - group.a) * unit<L>(bits[k]);
 }
 
-// x (B, d) and labels (B) of step t. A row of a finite set is drawn from a key of its own, fresh ones from the step's.
-template <int L> INLINE void batch_of(const Net& net, const Group<L>& group, int32_t t, F<L>* x, F<L>* y) {
+template <int L> APART void inputs(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, int64_t count, F<L>* x) {
+  int64_t i = 0;
+  for (; i + 5 <= count; i += 5) inputs<L, 5>(net, group, key, first + i, x + i);
+  for (; i < count; ++i) inputs<L, 1>(net, group, key, first + i, x + i);
+}
+
+template <int L, int N> INLINE void labels(const U<L>* key, uint32_t first, F<L>* y) {
+  U<L> bits[N];
+  draw_bits<L, N>(key, first, bits);
+#pragma GCC unroll 8
+  for (int k = 0; k < N; ++k) y[k] = coin<L>(bits[k]);
+}
+
+template <int L> APART void labels(const U<L>* key, uint32_t first, int count, F<L>* y) {
+  int b = 0;
+  for (; b + 4 <= count; b += 4) labels<L, 4>(key, first + b, y + b);
+  for (; b < count; ++b) labels<L, 1>(key, first + b, y + b);
+}
+
+// x (count, d) and labels (count): examples first … first + count − 1 of those that a key draws.
+template <int L>
+INLINE void examples(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, int count, F<L>* x, F<L>* y) {
   const int64_t d = net.widths[0];
-  const bool fresh = net.sampling == FRESH;
-  const int32_t position = net.sampling == EPOCHS ? t % (int32_t)(net.num_samples / net.batch) * net.batch : 0;
-  U<L> step[2], row[2], key_x[2], key_y[2];
-  fold_in<L>(group.batch_key, U<L>{} + (uint32_t)t, step);
-  for (int b = 0; b < net.batch; ++b) {
-    if (!fresh) {
+  U<L> key_x[2], key_y[2];
+  fold_in<L>(key, U<L>{}, key_x);
+  fold_in<L>(key, U<L>{} + 1u, key_y);
+  inputs<L>(net, group, key_x, first * d, count * d, x);
+  labels<L>(key_y, first, count, y);
+}
+
+// The batches of consecutive steps. Fresh examples are drawn with the step's keys; these depend on each other, so they
+// are made up to two steps ahead, beside other draws.
+template <int L> struct Batches {
+  U<L> step[2], key_x[2], key_y[2];  // the key of the step after the next, those of the next one
+
+  INLINE void start(const Group<L>& group, int32_t t) {
+    U<L> key[2];
+    fold_in<L>(group.batch_key, U<L>{} + (uint32_t)t, key);
+    fold_in<L>(key, U<L>{}, key_x);
+    fold_in<L>(key, U<L>{} + 1u, key_y);
+    fold_in<L>(group.batch_key, U<L>{} + (uint32_t)(t + 1), step);
+  }
+
+  // x (B, d) and labels (B) of step t.
+  INLINE void next(const Net& net, const Group<L>& group, int32_t t, F<L>* x, F<L>* y) {
+    const int64_t d = net.widths[0];
+    if (net.sampling == FRESH) {
+      inputs<L>(net, group, key_x, 0, net.batch * d, x);
+      labels<L>(key_y, 1, net.batch - 1, y + 1);
+      const U<L>* const keys[4] = {key_y, step, step, group.batch_key};
+      const U<L> counts[4] = {U<L>{}, U<L>{}, U<L>{} + 1u, U<L>{} + (uint32_t)(t + 2)};
+      U<L> out[4][2];
+      threefry<L, 4>(keys, counts, out);
+      y[0] = coin<L>(out[0][0] ^ out[0][1]);
+      for (int word = 0; word < 2; ++word) key_x[word] = out[1][word], key_y[word] = out[2][word], step[word] = out[3][word];
+      return;
+    }
+    // a row of a finite set is drawn from a key of its own
+    const int32_t position = net.sampling == EPOCHS ? t % (int32_t)(net.num_samples / net.batch) * net.batch : 0;
+    U<L> key[2], row[2];
+    fold_in<L>(group.batch_key, U<L>{} + (uint32_t)t, key);
+    for (int b = 0; b < net.batch; ++b) {
       U<L> index;
-      if (net.sampling == REPLACEMENT) index = below<L>(step, b, net.num_samples);
+      if (net.sampling == REPLACEMENT) index = below<L>(key, b, net.num_samples);
       else for (int l = 0; l < L; ++l) index[l] = group.order[l][position + b];
       fold_in<L>(group.dataset_key, index, row);
+      examples<L>(net, group, row, 0, 1, x + b * d, y + b);
     }
-    if (!fresh || b == 0) {
-      const U<L>* key = fresh ? step : row;
-      fold_in<L>(key, U<L>{}, key_x);
-      fold_in<L>(key, U<L>{} + 1u, key_y);
-    }
-    const int64_t from = fresh ? b * d : 0;
-    for (int64_t i = 0; i < d; ++i) {
-      const U<L> bits = draw_bits<L>(key_x, from + i);
-      x[b * d + i] = net.source == GAUSSIAN ? group.a * normal<L>(bits) : group.a + (group.b - group.a) * unit<L>(bits);
-    }
-    y[b] = coin<L>(key_y, fresh ? b : 0);
   }
-}
+};
 
 // ---- layers --------------------------------------------------------------------------------------------------------
 // Weights are [out][in], activations [batch][unit]. Each sum runs over its index in order, on its own accumulator.
@@ -214,11 +292,17 @@ INLINE void forward_tile(const F<L>* w, const F<L>* bias, const F<L>* h, F<L>* o
   F<L> sum[J][N];
   for (int j = 0; j < J; ++j)
     for (int b = 0; b < N; ++b) sum[j][b] = bias ? bias[j] : F<L>{};
-  for (int64_t i = 0; i < n; ++i)
+  for (int64_t i = 0; i < n; ++i) {
+    F<L> inputs[N];
 #pragma GCC unroll 4
-    for (int j = 0; j < J; ++j)
+    for (int b = 0; b < N; ++b) inputs[b] = h[b * n + i];
 #pragma GCC unroll 4
-      for (int b = 0; b < N; ++b) sum[j][b] += w[j * n + i] * h[b * n + i];
+    for (int j = 0; j < J; ++j) {
+      const F<L> weight = w[j * n + i];
+#pragma GCC unroll 4
+      for (int b = 0; b < N; ++b) sum[j][b] += weight * inputs[b];
+    }
+  }
   for (int j = 0; j < J; ++j)
     for (int b = 0; b < N; ++b) out[b * m + j] = hidden ? relu<L>(sum[j][b]) : sum[j][b];
 }
@@ -268,45 +352,88 @@ INLINE void turn(F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<
   for (; j < m; ++j) turn_tile<L, 1>(w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
 }
 
-// The update w_ji −= Σ_b δ_bj h_bi and, with the weights before it, below_bi = Σ_j w_ji δ_bj; J units in one pass.
+// B = 1: the update w_ji −= δ_j h_i and, with the weights before it, below_i = Σ_j w_ji δ_j; J units in one pass.
 template <int L, int J>
-INLINE void back_tile(F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m, int B, bool first) {
+INLINE void back_tile(F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, bool first) {
   F<L> d[J];
 #pragma GCC unroll 4
   for (int j = 0; j < J; ++j) d[j] = delta[j];
   for (int64_t i = 0; i < n; ++i) {
-    F<L> v[J], step[J], sum = first ? F<L>{} : below[i], active = h[i];
+    F<L> sum = first ? F<L>{} : below[i];
+    const F<L> active = h[i];
 #pragma GCC unroll 4
     for (int j = 0; j < J; ++j) {
-      v[j] = w[j * n + i];
-      sum += v[j] * d[j];
-      step[j] = v[j] - d[j] * active;
+      const F<L> v = w[j * n + i];
+      sum += v * d[j];
+      w[j * n + i] = v - d[j] * active;
     }
     below[i] = sum;
-    for (int b = 1; b < B; ++b) {
-      sum = first ? F<L>{} : below[b * n + i];
-      active = h[b * n + i];
-#pragma GCC unroll 4
-      for (int j = 0; j < J; ++j) {
-        sum += v[j] * delta[b * m + j];
-        step[j] -= delta[b * m + j] * active;
-      }
-      below[b * n + i] = sum;
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < J; ++j) w[j * n + i] = step[j];
   }
 }
 
-template <int L, int J>
-INLINE void update_tile(F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
-  for (int64_t i = 0; i < n; ++i) {
-    F<L> step[J];
-    for (int j = 0; j < J; ++j) step[j] = w[j * n + i];
-    for (int b = 0; b < B; ++b)
+// K inputs × N examples: below_bi = Σ_j w_ji δ_bj where unit i of the layer below is active.
+template <int L, int K, int N>
+INLINE void pull_tile(const F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m) {
+  F<L> sum[K][N] = {};
+  for (int64_t j = 0; j < m; ++j) {
+    F<L> d[N];
 #pragma GCC unroll 4
-      for (int j = 0; j < J; ++j) step[j] -= delta[b * m + j] * h[b * n + i];
-    for (int j = 0; j < J; ++j) w[j * n + i] = step[j];
+    for (int b = 0; b < N; ++b) d[b] = delta[b * m + j];
+#pragma GCC unroll 4
+    for (int i = 0; i < K; ++i) {
+      const F<L> weight = w[j * n + i];
+#pragma GCC unroll 4
+      for (int b = 0; b < N; ++b) sum[i][b] += weight * d[b];
+    }
+  }
+  for (int b = 0; b < N; ++b)
+    for (int i = 0; i < K; ++i) below[b * n + i] = h[b * n + i] > 0.0f ? sum[i][b] : F<L>{};
+}
+
+template <int L>
+INLINE void pull_back(const F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m, int B) {
+  int b = 0;
+  for (; b + 4 <= B; b += 4) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) pull_tile<L, 4, 4>(w + i, delta + b * m, h + b * n + i, below + b * n + i, n, m);
+    for (; i < n; ++i) pull_tile<L, 1, 4>(w + i, delta + b * m, h + b * n + i, below + b * n + i, n, m);
+  }
+  for (; b < B; ++b)
+    for (int64_t i = 0; i < n; ++i) pull_tile<L, 1, 1>(w + i, delta + b * m, h + b * n + i, below + b * n + i, n, m);
+}
+
+// J units × K inputs of the update w_ji −= Σ_b δ_bj h_bi.
+template <int L, int J, int K>
+INLINE void update_tile(F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
+  F<L> step[J][K];
+  for (int j = 0; j < J; ++j)
+    for (int i = 0; i < K; ++i) step[j][i] = w[j * n + i];
+  for (int b = 0; b < B; ++b) {
+    F<L> inputs[K];
+#pragma GCC unroll 4
+    for (int i = 0; i < K; ++i) inputs[i] = h[b * n + i];
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) {
+      const F<L> d = delta[b * m + j];
+#pragma GCC unroll 4
+      for (int i = 0; i < K; ++i) step[j][i] -= d * inputs[i];
+    }
+  }
+  for (int j = 0; j < J; ++j)
+    for (int i = 0; i < K; ++i) w[j * n + i] = step[j][i];
+}
+
+template <int L> INLINE void update(F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
+  int64_t j = 0;
+  for (; j + 4 <= m; j += 4) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) update_tile<L, 4, 4>(w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i < n; ++i) update_tile<L, 4, 1>(w + j * n + i, delta + j, h + i, n, m, B);
+  }
+  for (; j < m; ++j) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) update_tile<L, 1, 4>(w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i < n; ++i) update_tile<L, 1, 1>(w + j * n + i, delta + j, h + i, n, m, B);
   }
 }
 
@@ -318,17 +445,15 @@ template <int L> INLINE void update_bias(F<L>* bias, const F<L>* delta, int64_t 
 // Update of a layer and δ of the layer below, where its units are active.
 template <int L>
 INLINE void backward(F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m, int B) {
+  if (B > 1) {
+    pull_back<L>(w, delta, h, below, n, m, B);
+    update<L>(w, delta, h, n, m, B);
+    return;
+  }
   int64_t j = 0;
-  for (; j + 4 <= m; j += 4) back_tile<L, 4>(w + j * n, delta + j, h, below, n, m, B, j == 0);
-  for (; j < m; ++j) back_tile<L, 1>(w + j * n, delta + j, h, below, n, m, B, j == 0);
-  for (int64_t i = 0; i < B * n; ++i) below[i] = h[i] > 0.0f ? below[i] : F<L>{};
-}
-
-// Update of the first layer.
-template <int L> INLINE void update(F<L>* w, const F<L>* delta, const F<L>* x, int64_t n, int64_t m, int B) {
-  int64_t j = 0;
-  for (; j + 4 <= m; j += 4) update_tile<L, 4>(w + j * n, delta + j, x, n, m, B);
-  for (; j < m; ++j) update_tile<L, 1>(w + j * n, delta + j, x, n, m, B);
+  for (; j + 4 <= m; j += 4) back_tile<L, 4>(w + j * n, delta + j, h, below, n, j == 0);
+  for (; j < m; ++j) back_tile<L, 1>(w + j * n, delta + j, h, below, n, j == 0);
+  for (int64_t i = 0; i < n; ++i) below[i] = h[i] > 0.0f ? below[i] : F<L>{};
 }
 
 // ---- steps ---------------------------------------------------------------------------------------------------------
@@ -341,7 +466,9 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
   if (net.noise == UNBIASED) fold_in<L>(group.noise_key, U<L>{} + (uint32_t)t, key);
   for (int b = 0; b < net.batch; ++b) {
     if (net.noise == UNBIASED) {
-      delta[b] = rate * group.noise_scale * (2.0f * coin<L>(key, b) - 1.0f);
+      U<L> bits;
+      draw_bits<L, 1>(key, b, &bits);
+      delta[b] = rate * group.noise_scale * (2.0f * coin<L>(bits) - 1.0f);
       continue;
     }
     F<L> p = net.loss == BCE ? 1.0f / (1.0f + exp_lanes<L>(-f[b])) : f[b];
@@ -349,11 +476,23 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
   }
 }
 
-// Number of F<L> that `train` works in, besides the weights.
+// Whether layer l has a bias, and the number of its parameters.
+INLINE bool has_bias(const Net& net, int l) { return l == net.layers - 1 ? net.output_bias : net.bias; }
+INLINE int64_t size_of(const Net& net, int l) { return net.widths[l + 1] * (net.widths[l] + has_bias(net, l)); }
+INLINE int64_t num_params(const Net& net) {
+  int64_t size = 0;
+  for (int l = 0; l < net.layers; ++l) size += size_of(net, l);
+  return size;
+}
+
+// Examples of a probe that are measured together.
+constexpr int TOGETHER = 4;
+
+// Number of F<L> that `train` and `measure` work in, besides the weights.
 INLINE int64_t scratch(const Net& net) {
   int64_t units = 0;
   for (int l = 0; l <= net.layers; ++l) units += net.widths[l];
-  return net.batch * (2 * units + 1);
+  return (net.batch > TOGETHER ? net.batch : TOGETHER) * (2 * units + 1);
 }
 
 // Steps start … stop − 1 of L runs. `weights` holds, layer by layer, [out][in] and then the biases.
@@ -365,12 +504,13 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
   int64_t units = 0;
   for (int l = 1; l <= net.layers; ++l) units += B * n[l];
   F<L>* deltas = hidden + units;
-  const auto size = [&](int l) { return n[l] * n[l + 1] + (net.bias ? n[l + 1] : 0); };
-  const auto bias = [&](int l, F<L>* w) { return (l == top ? net.output_bias : net.bias) ? w + n[l] * n[l + 1] : nullptr; };
+  const auto bias = [&](int l, F<L>* w) { return has_bias(net, l) ? w + n[l] * n[l + 1] : nullptr; };
+  Batches<L> batches;
+  batches.start(group, start);
   // the first layer is updated one turn later, when its next inputs are known: for B = 1 in the pass that uses it
   for (int32_t t = start; start < stop; ++t) {
     const bool last = t == stop, pending = t > start, turning = B == 1 && pending && !last;
-    if (!last) batch_of<L>(net, group, t, next, y);
+    if (!last) batches.next(net, group, t, next, y);
     if (pending && !turning) {
       update<L>(weights, deltas, x, n[0], n[1], B);
       update_bias<L>(bias(0, weights), deltas, n[1], B);
@@ -381,7 +521,7 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
       if (l == 0 && turning) turn<L>(w, bias(0, w), deltas, x, next, out, n[0], n[1]);
       else forward<L>(w, bias(l, w), h, out, n[l], n[l + 1], B, l < top);
       if (l == top) break;
-      w += size(l);
+      w += size_of(net, l);
       h = out;
       out += B * n[l + 1];
       d += B * n[l + 1];
@@ -390,12 +530,177 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
     for (int l = top; l >= 1; --l) {
       backward<L>(w, d, h, d - B * n[l], n[l], n[l + 1], B);
       update_bias<L>(bias(l, w), d, n[l + 1], B);
-      w -= size(l - 1);
+      w -= size_of(net, l - 1);
       h -= B * n[l - 1];
       d -= B * n[l];
     }
     F<L>* swap = x;
     x = next, next = swap;
+  }
+}
+
+// ---- records -------------------------------------------------------------------------------------------------------
+
+template <int L> INLINE D<L> wide(F<L> x) { return __builtin_convertvector(x, D<L>); }
+template <int L> INLINE F<L> narrow(D<L> x) { return __builtin_convertvector(x, F<L>); }
+
+template <int L> INLINE D<L> root(D<L> x) {
+  for (int l = 0; l < L; ++l) x[l] = __builtin_sqrt(x[l]);
+  return x;
+}
+
+// ‖x‖ of n numbers; the squares fit into a double.
+template <int L> INLINE D<L> norm(const F<L>* x, int64_t n) {
+  D<L> sum{};
+  for (int64_t i = 0; i < n; ++i) sum += wide<L>(x[i]) * wide<L>(x[i]);
+  return root<L>(sum);
+}
+
+// log(1 + x) for 0 ≤ x ≤ 1, also where 1 + x rounds (Kahan's correction).
+template <int L> INLINE F<L> log1p_lanes(F<L> x) {
+  const F<L> u = 1.0f + x, lost = u - 1.0f;
+  return lost > 0.0f ? log_lanes<L>(u) * (x / lost) : x;
+}
+
+// Φ(z) = erfc(−z/√2)/2 by the Chebyshev fit of Numerical Recipes, whose relative error is 1.2e-7.
+template <int L> INLINE F<L> normal_cdf(F<L> z) {
+  const F<L> x = (z < 0.0f ? -z : z) * 0.70710678f, t = 1.0f / (1.0f + 0.5f * x);
+  F<L> p = 0.17087277f * t - 0.82215223f;
+  p = p * t + 1.48851587f;
+  p = p * t - 1.13520398f;
+  p = p * t + 0.27886807f;
+  p = p * t - 0.18628806f;
+  p = p * t + 0.09678418f;
+  p = p * t + 0.37409196f;
+  p = p * t + 1.00002368f;
+  p = p * t - 1.26551223f;
+  const F<L> tail = 0.5f * t * exp_lanes<L>(p - x * x);
+  return z < 0.0f ? tail : 1.0f - tail;
+}
+
+template <int L> INLINE F<L> square(const F<L>* x, int64_t n) {
+  F<L> sum{};
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
+// Sums over the probe; `active` counts the active units of an example.
+template <int L> struct Sums {
+  D<L> loss, right, square, active, active_square, trace;
+};
+
+template <int L>
+INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, int32_t step, const F<L>* weights, F<L>* work,
+                          bool trace) {
+  const int top = net.layers - 1;
+  const int64_t* n = net.widths;
+  int64_t units = 0;
+  for (int l = 1; l <= net.layers; ++l) units += n[l];
+  F<L> *x = work, *y = x + TOGETHER * n[0], *hidden = y + TOGETHER, *deltas = hidden + TOGETHER * units;
+  U<L> key[2];
+  fold_in<L>(group.probe_key, U<L>{} + (uint32_t)step, key);
+  Sums<L> sums{};
+  for (uint32_t first = 0; first < size; first += TOGETHER) {
+    const int B = size - first < TOGETHER ? size - first : TOGETHER;
+    examples<L>(net, group, key, first, B, x, y);
+    const F<L>*w = weights, *h = x;
+    F<L>*out = hidden, *d = deltas;
+    F<L> active[TOGETHER] = {}, squares[TOGETHER] = {};
+    for (int l = 0; l <= top; ++l) {
+      forward<L>(w, has_bias(net, l) ? w + n[l] * n[l + 1] : nullptr, h, out, n[l], n[l + 1], B, l < top);
+      for (int b = 0; b < B && l < top; ++b)
+        for (int64_t i = 0; i < n[l + 1]; ++i) active[b] += out[b * n[l + 1] + i] > 0.0f ? F<L>{} + 1.0f : F<L>{};
+      if (l == top) break;
+      w += size_of(net, l);
+      h = out;
+      out += B * n[l + 1];
+      d += B * n[l + 1];
+    }
+    const F<L>* f = out;
+    // |∇f|² = Σ_l |δ_l|² (|h_l|² + 1), without the 1 where a layer has no bias
+    for (int b = 0; b < B; ++b) d[b] = F<L>{} + 1.0f;
+    for (int l = top; l >= 0 && trace; --l) {
+      for (int b = 0; b < B; ++b)
+        squares[b] += square<L>(d + b * n[l + 1], n[l + 1]) * (square<L>(h + b * n[l], n[l]) + (has_bias(net, l) ? 1.0f : 0.0f));
+      if (l == 0) break;
+      pull_back<L>(w, d, h, d - B * n[l], n[l], n[l + 1], B);
+      w -= size_of(net, l - 1);
+      d -= B * n[l];
+      h = l == 1 ? x : h - B * n[l - 1];
+    }
+    for (int b = 0; b < B; ++b) {
+      F<L> p = f[b], loss = 0.5f * (f[b] - y[b]) * (f[b] - y[b]), curvature = F<L>{} + 1.0f;
+      if (net.loss == BCE) {
+        const F<L> e = exp_lanes<L>(f[b] < 0.0f ? f[b] : -f[b]), q = 1.0f / (1.0f + e);
+        p = f[b] < 0.0f ? e * q : q;
+        loss = (f[b] < 0.0f ? F<L>{} : f[b]) + log1p_lanes<L>(e) - y[b] * f[b];
+        curvature = e * q * q;
+      }
+      const F<L> residual = p - y[b];
+      const I<L> predicted = f[b] > (net.loss == SQUARED ? 0.5f : 0.0f);
+      sums.loss += wide<L>(loss);
+      sums.right += wide<L>(predicted == (y[b] > 0.5f) ? F<L>{} + 1.0f : F<L>{});
+      sums.square += wide<L>(residual * residual);
+      sums.active += wide<L>(active[b]);
+      sums.active_square += wide<L>(active[b]) * wide<L>(active[b]);
+      sums.trace += wide<L>(curvature * squares[b]);
+    }
+  }
+  return sums;
+}
+
+// Σ_i Φ(b_i/(s‖W_i‖)) over the units of the first layer: their activation rates for x ~ N(0, s²).
+template <int L> INLINE F<L> exact_active(const Net& net, const Group<L>& group, const F<L>* w) {
+  const int64_t n = net.widths[0], m = net.widths[1];
+  F<L> sum{};
+  for (int64_t j = 0; j < m; ++j) {
+    const F<L> bias = net.bias ? w[n * m + j] : F<L>{}, width = group.a * narrow<L>(norm<L>(w + j * n, n));
+    const F<L> rate = normal_cdf<L>(bias / width);
+    sum += width > 0.0f ? rate : (bias > 0.0f ? F<L>{} + 1.0f : F<L>{});
+  }
+  return sum;
+}
+
+// The statistics of L runs at a step into `out`; NaN if a run has diverged.
+template <int L>
+INLINE void measure(const Net& net, const Record& record, const Group<L>& group, int32_t step, const F<L>* weights, F<L>* work,
+                    F<L>* out) {
+  bool probe = false, trace = false;
+  for (int64_t k = 0; k < record.count; ++k) {
+    const int64_t what = record.statistics[k];
+    probe |= what != FINITE && what < EXACT_ACTIVE;
+    trace |= what == TRACE || what == KAPPA;
+  }
+  Sums<L> sums{};
+  if (probe) sums = over_probe<L>(net, group, record.probe, step, weights, work, trace);
+  const double M = record.probe;
+  double units = 0;
+  for (int l = 1; l < net.layers; ++l) units += net.widths[l];
+  const int64_t all = num_params(net);
+  I<L> finite = ~I<L>{};
+  for (int64_t i = 0; i < all; ++i) finite &= weights[i] - weights[i] == 0.0f;
+  for (int64_t k = 0; k < record.count; ++k) {
+    const int64_t what = record.statistics[k];
+    D<L> value{};
+    if (what == MEAN_LOSS) value = sums.loss / M;
+    if (what == ACCURACY) value = sums.right / M;
+    if (what == SQUARED_RESIDUAL) value = sums.square / M;
+    if (what == ACTIVE) value = sums.active / (M * units);
+    if (what == ACTIVE_ERROR) value = root<L>((sums.active_square - sums.active * sums.active / M) / (M * (M - 1))) / units;
+    if (what == TRACE) value = sums.trace / M;
+    if (what == KAPPA) value = sums.trace / M * wide<L>(group.learning_rate) / (double)net.batch;
+    if (what == EXACT_ACTIVE) value = wide<L>(exact_active<L>(net, group, weights)) / (double)net.widths[1];
+    if (what >= NORM) {
+      int64_t number = what - NORM;
+      const F<L>* array = weights;
+      for (int l = 0; l < net.layers; ++l)
+        for (int part = 0; part < 1 + has_bias(net, l); ++part) {
+          const int64_t size = net.widths[l + 1] * (part ? 1 : net.widths[l]);
+          if (number-- == 0) value = norm<L>(array, size);
+          array += size;
+        }
+    }
+    out[k] = what == FINITE ? (finite ? F<L>{} + 1.0f : F<L>{}) : (finite ? narrow<L>(value) : F<L>{} + __builtin_nanf(""));
   }
 }
 

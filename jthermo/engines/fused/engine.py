@@ -2,7 +2,7 @@
 
 :func:`advance` has the arguments and the result of :func:`jthermo.engines.xla.advance` and uses the
 same random numbers; only rounding differs. The kernel is ``native`` (C++) on CPUs and ``pallas`` on
-GPUs.
+GPUs. The native one also takes the records, see :func:`train`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from jthermo.engines import batches, run_state, step_program
 from jthermo.engines.fused import native
 from jthermo.engines.fused.build import Unavailable, load
 from jthermo.engines.fused.native import LOSSES, NOISES, SOURCES
+from jthermo.engines.fused.statistics import measured, statistics
 from jthermo.engines.fused.supported_nets import by_layer, net_of
 from jthermo.models.built_in import BuiltIn
 from jthermo.randomness import streams
 from jthermo.update_rule import losses
 
-__all__ = ["Unavailable", "advance", "load", "refusal"]
+__all__ = ["Unavailable", "advance", "load", "measured", "refusal", "train"]
 
 
 def refusal(program: step_program.Program, engine: str) -> str | None:
@@ -72,6 +73,48 @@ def advance(
     held: step_program.HeldArrays,
 ) -> run_state.State:
     """Train a block of runs (leading axis W) from step `start` to step `stop`."""
+    return _train(program, runs, state, start, stop, None, held)[0]
+
+
+def train(
+    program: step_program.Program,
+    runs: step_program.Run,
+    state: run_state.State,
+    start: Array,
+    stop: Array,
+    marks: Array,
+    held: step_program.HeldArrays,
+) -> tuple[run_state.State, dict[str, Array]]:
+    """Train a block of runs with the native kernel, and record it on the way.
+
+    Args:
+        program: the static program; :func:`measured` lists which of its observables are recorded.
+        runs: the runs, with leading axis W.
+        state: their states, with leading axis W.
+        start: number of steps already trained.
+        stop: number of steps at the end.
+        marks: (S,) the ascending steps from `start` to `stop` that are recorded; −1 for none.
+        held: arrays of a data set in memory.
+
+    Returns:
+        The states, and (W, S) by variable; NaN, and ``finite`` False, where there is no mark.
+    """
+    state, recorded = _train(program, runs, state, start, stop, marks, held)
+    assert recorded is not None
+    values = dict(zip(statistics(program), jnp.moveaxis(recorded, -1, 0), strict=True))
+    return state, values | {"finite": values["finite"] == 1}
+
+
+def _train(
+    program: step_program.Program,
+    runs: step_program.Run,
+    state: run_state.State,
+    start: Array,
+    stop: Array,
+    marks: Array | None,
+    held: step_program.HeldArrays,
+) -> tuple[run_state.State, Array | None]:
+    """The states at step `stop`, and the records at the marks if there are any."""
     data, batch = program.data, program.batch_size
     keys = jax.vmap(streams.streams)(runs)
     zero = jnp.zeros_like(runs.learning_rate)
@@ -83,29 +126,53 @@ def advance(
         runs.hyper.get("noise.scale", zero),
     )
     words = [jax.random.key_data(k) for k in (keys.batch, keys.noise, keys.dataset)]
+    if marks is not None:
+        words.append(jax.random.key_data(jax.vmap(streams.probe_stream)(runs)))
     leaves, tree = jax.tree.flatten(state.params)
     order_of, net = by_layer(program.model, state.params), net_of(program.model)
     assert net is not None
     block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
 
-    def trained(leaves: list[Array], order: Array, start: Array, stop: Array) -> list[Array]:
-        layers = block(start, stop, order, [leaves[i] for i in order_of])
-        return [layers[order_of.index(i)] for i in range(len(leaves))]
+    def trained(
+        leaves: list[Array], order: Array, start: Array, stop: Array, marks: Array | None
+    ) -> tuple[list[Array], Array | None]:
+        inside, recorded = [leaves[i] for i in order_of], None
+        if marks is None:
+            layers = block(start, stop, order, inside)
+        else:
+            layers, recorded = block(start, stop, order, inside, marks)
+        return [layers[order_of.index(i)] for i in range(len(leaves))], recorded
 
+    no_order = jnp.zeros((len(zero), 1), jnp.int32)
     if data.num_samples is None or data.sampling != "epochs":
-        leaves = trained(leaves, jnp.zeros((len(zero), 1), jnp.int32), start, stop)
+        leaves, recorded = trained(leaves, no_order, start, stop, marks)
     else:
         length = steps_per_epoch(data.num_samples, batch)
 
-        def epoch(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
-            t, leaves = carry
+        def part(carry: Any, order: Array, end: Array, last: Array) -> Any:
+            """Train to step `end` and take the records before step `last`."""
+            t, leaves, before = carry
+            due = None if marks is None else jnp.where((marks >= t) & (marks < last), marks, -1)
+            leaves, recorded = trained(leaves, order, t, end, due)
+            merged = jax.tree.map(lambda r, b: jnp.where(jnp.isnan(r), b, r), recorded, before)
+            return end, leaves, merged
+
+        def epoch(carry: Any) -> Any:
+            t = carry[0]
             order = jax.vmap(lambda k: batches.epoch_order(program, held, k, t))(keys)
             assert order is not None
             end = jnp.minimum(stop, (t // length + 1) * length)
-            return end, trained(leaves, order, t, end)
+            return part(carry, order, end, end)
 
-        leaves = jax.lax.while_loop(lambda carry: carry[0] < stop, epoch, (start, leaves))[1]
-    return state._replace(params=jax.tree.unflatten(tree, leaves))
+        blank = None
+        if marks is not None:
+            blank = jnp.full((len(zero), len(marks), len(statistics(program))), jnp.nan)
+        carry = jax.lax.while_loop(lambda c: c[0] < stop, epoch, (start, leaves, blank))
+        if marks is not None:
+            # those at the last step, which no epoch has taken
+            carry = part(carry, no_order, stop, stop + 1)
+        _, leaves, recorded = carry
+    return state._replace(params=jax.tree.unflatten(tree, leaves)), recorded
 
 
 def _kernel(engine: str) -> Any:

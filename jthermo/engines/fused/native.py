@@ -11,6 +11,7 @@ from jax import Array
 from jthermo.data import Gaussian, Uniform
 from jthermo.engines import step_program
 from jthermo.engines.fused.build import TARGET
+from jthermo.engines.fused.statistics import statistics
 from jthermo.engines.fused.supported_nets import Net
 from jthermo.randomness.jax_settings import num_cores
 from jthermo.update_rule import losses, residual_noise
@@ -30,30 +31,53 @@ def block(
     stop: Array,
     order: Array,
     leaves: Sequence[Array],
-) -> list[Array]:
-    """The parameters of a block of runs after steps `start` … `stop` − 1.
+    marks: Array,
+) -> tuple[list[Array], Array]:
+    """The parameters of a block of runs after steps `start` … `stop` − 1, and its records.
 
     Under vmap over blocks, one call trains all blocks, with their runs spread over threads.
 
     Args:
         net: the layers.
         program: what the runs share.
-        keys: of batches, noise and data set, (runs, 2) uint32 each.
+        keys: of batches, noise, data set and probes, (runs, 2) uint32 each.
         traced: η, the scale or lower end of the inputs, their upper end, the scale of the noise;
             (runs,) each.
         start: () int32.
         stop: () int32.
         order: (runs, n) int32, the order of the examples in this epoch; unused without epochs.
         leaves: (runs, …) weights and bias of each layer in turn.
+        marks: (records,) int32, the ascending steps from `start` to `stop` at which the runs are
+            recorded; −1 for none.
+
+    Returns:
+        The leaves, and (runs, records, variables) with the statistics of the program in turn; NaN
+        where there is no mark.
     """
+    measured = np.array(list(statistics(program).values()), np.int64)
+    shape = (len(leaves[0]), len(marks), len(measured))
     call = jax.ffi.ffi_call(
         TARGET,
-        [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
-        input_output_aliases={10 + i: i for i in range(len(leaves))},
+        [
+            *(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves),
+            jax.ShapeDtypeStruct(shape, np.float32),
+        ],
+        input_output_aliases={12 + i: i for i in range(len(leaves))},
         vmap_method="broadcast_all",
     )
-    static = {"widths": np.array(net.widths, np.int64), "options": _options(net, program)}
-    return list(call(*keys, *traced, start, stop, order, *leaves, **static))
+    *trained, recorded = call(
+        *keys,
+        *traced,
+        start,
+        stop,
+        marks,
+        order,
+        *leaves,
+        widths=np.array(net.widths, np.int64),
+        options=_options(net, program),
+        statistics=measured,
+    )
+    return trained, recorded
 
 
 def _options(net: Net, program: step_program.Program) -> np.ndarray:
@@ -68,7 +92,7 @@ def _options(net: Net, program: step_program.Program) -> np.ndarray:
     )
     first, *_, last = net.biases
     numbers = (first, last, program.batch_size, *kinds, data.num_samples or 0, net.inputs_first)
-    return np.array((*numbers, threads()), np.int64)
+    return np.array((*numbers, threads(), program.probe_size), np.int64)
 
 
 def threads() -> int:
