@@ -356,7 +356,7 @@ def test_nothing_is_rounded_to_float32_on_the_way(case):
                 end = xla.advance(program, runs, start, jnp.int32(0), jnp.int32(2), held)
                 record = jax.vmap(
                     lambda run, state: xla.observe(
-                        program, run, state, jnp.int32(2), jnp.int32(0), held
+                        program, run, state, (), jnp.int32(2), jnp.int32(0), held
                     )
                 )
                 return record(runs, end)
