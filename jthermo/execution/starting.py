@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 from pathlib import Path
 
 import jax
@@ -17,13 +17,13 @@ from jthermo.sweep.start import Start, StartArrays, fitted, named_leaves
 from jthermo.sweep.sweep import Sweep
 
 
-def variables(sweep: Sweep, runs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Variables]:
+def variables(sweep: Sweep, runs: Set[tuple[str, int]]) -> dict[tuple[str, int], Variables]:
     """What runs, given as (key, seed), start from if it isn't a function of the model's own.
 
     Raises:
         InputError: it was passed in memory to another process, or its folder has been changed.
     """
-    if not isinstance(sweep.start, Start | StartArrays):
+    if not runs or not isinstance(sweep.start, Start | StartArrays):
         return {}
     configs = {sweep.key_of(config): config for config in sweep.configs}
     if isinstance(sweep.start, StartArrays):
