@@ -10,7 +10,6 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.execution.train_cohort import Variables
-from jthermo.execution.trained_params import last_states
 from jthermo.models import Model
 from jthermo.results.reading import read_manifests, read_part
 from jthermo.sweep.start import Start, StartArrays, fitted, named_leaves
@@ -45,6 +44,9 @@ def variables(sweep: Sweep, runs: Set[tuple[str, int]]) -> dict[tuple[str, int],
 
 def _last(folder: str, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], list[np.ndarray]]:
     """The leaves of the last states of finished runs of a folder, given as (key, seed)."""
+    # Orbax takes a second to import, and other sweeps do not need it.
+    from jthermo.execution.trained_params import last_states
+
     path = Path(folder)
     ends: dict[tuple[str, int, int], tuple[str, int]] = {}
     for manifest in read_manifests(path):
