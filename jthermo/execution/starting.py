@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 from pathlib import Path
 
 import jax
@@ -10,20 +10,19 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.execution.train_cohort import Variables
-from jthermo.execution.trained_params import last_states
 from jthermo.models import Model
 from jthermo.results.reading import read_manifests, read_part
 from jthermo.sweep.start import Start, StartArrays, fitted, named_leaves
 from jthermo.sweep.sweep import Sweep
 
 
-def variables(sweep: Sweep, runs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Variables]:
+def variables(sweep: Sweep, runs: Set[tuple[str, int]]) -> dict[tuple[str, int], Variables]:
     """What runs, given as (key, seed), start from if it isn't a function of the model's own.
 
     Raises:
         InputError: it was passed in memory to another process, or its folder has been changed.
     """
-    if not isinstance(sweep.start, Start | StartArrays):
+    if not runs or not isinstance(sweep.start, Start | StartArrays):
         return {}
     configs = {sweep.key_of(config): config for config in sweep.configs}
     if isinstance(sweep.start, StartArrays):
@@ -45,6 +44,9 @@ def variables(sweep: Sweep, runs: Iterable[tuple[str, int]]) -> dict[tuple[str, 
 
 def _last(folder: str, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], list[np.ndarray]]:
     """The leaves of the last states of finished runs of a folder, given as (key, seed)."""
+    # Orbax takes a second to import, and other sweeps do not need it.
+    from jthermo.execution.trained_params import last_states
+
     path = Path(folder)
     ends: dict[tuple[str, int, int], tuple[str, int]] = {}
     for manifest in read_manifests(path):

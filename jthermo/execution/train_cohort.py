@@ -81,7 +81,7 @@ def train_cohort(
         if any(run in starts for run in cohort.members):
             states = place.put(_started(cohort, place.get(states), lanes, starts))
             states = placing.starter(optimizer, place)(runs, states)
-        if (now > 0).any() or (taken > 0).any():
+        if any(run in saved for run in cohort.members):
             states = place.put(_restored(cohort, place.get(states), lanes, saved))
 
         def rows() -> dict[str, np.ndarray]:

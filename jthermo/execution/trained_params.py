@@ -117,6 +117,6 @@ def last_states(
         seen = zip(keys, rows["seed"].tolist(), rows["steps"].tolist(), strict=True)
         for place, run in enumerate(seen):
             if run in wanted:
-                names = sorted(name for name in rows if name.startswith(STATE))
-                found[wanted[run]] = [rows[name][place] for name in names]
+                number = sum(name.startswith(STATE) for name in rows)
+                found[wanted[run]] = [rows[f"{STATE}{i:03d}"][place] for i in range(number)]
     return found

@@ -195,12 +195,13 @@ def test_the_folder_alone_resumes(trained, tmp_path, stop_after, monkeypatch):  
     assert starts._SEEN == {}
 
 
-def test_runs_that_have_begun_need_no_start(trained, tmp_path, stop_after):  # noqa: F811
+@pytest.mark.parametrize("looks", [1, 4], ids=["at step 0", "later"])
+def test_runs_that_have_begun_need_no_start(trained, tmp_path, stop_after, looks):  # noqa: F811
     source = shutil.copytree(trained[0], tmp_path / "source")
     sweep, out = sweep_of(start=source, optimizer=jt.Optimizer(optax.adam)), tmp_path / "o"
     whole = jt.run(sweep, progress=False)
-    stop_after(4)
-    with pytest.raises(Interrupted):
+    stop_after(looks)
+    with pytest.raises(Interrupted, match="step 0" if looks == 1 else "step [1-9]"):
         jt.run(sweep, out, progress=False)
     stop_after(10**9)
     shutil.rmtree(source)
