@@ -3,6 +3,7 @@ clocks t and t/B.
 """
 
 import jthermo as jt
+from jthermo.paper.claims import two_clocks
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10),
@@ -17,9 +18,11 @@ SWEEP = jt.Sweep(
     ),
 )
 SMALL = {"seed": range(64)}
+# relaxation of ‖V‖ on t, then its noise floor on t/B
+FORMS = two_clocks("batch_size", 0, -1)
 FIT = (
     jt.Claim("C3", "activation_rate", "batch_size", exponent=-1),
-    jt.Claim("C5", "weight_norm_V", "batch_size", exponent=-1),
+    jt.Claim("C5", "weight_norm_V", "batch_size", exponent=-1, forms=FORMS),
 )
 
 

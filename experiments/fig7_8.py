@@ -3,6 +3,7 @@
 """
 
 import jthermo as jt
+from jthermo.paper.claims import two_clocks
 
 SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10, bias=False),
@@ -16,10 +17,12 @@ SWEEP = jt.Sweep(
     ),
 )
 SMALL = {"seed": range(64)}
+# relaxation of ‖V‖ on ηt, then its noise floor on η²t
+FORMS = two_clocks("learning_rate", 1, 2)
 FIT = (
     jt.Claim("C1", "activation_rate", "learning_rate", above=1),
     jt.Claim("C2", "activation_rate", "learning_rate", exponent=2),
-    jt.Claim("C4", "weight_norm_V", "learning_rate", exponent=2),
+    jt.Claim("C4", "weight_norm_V", "learning_rate", exponent=2, forms=FORMS),
 )
 
 

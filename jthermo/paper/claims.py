@@ -16,7 +16,7 @@ from jthermo.results.tables import choices, tau
 if TYPE_CHECKING:
     import xarray as xr
 
-    from jthermo.collapse import CollapseFit
+    from jthermo.collapse import CollapseFit, Crossover, Form
 
 # The claims by id, in the words of claims.json and the report.
 CLAIMS = {
@@ -37,16 +37,39 @@ CLAIMS = {
     "C14": "beyond the paper: with random labels E‖V‖² relaxes on the clock ηt to Nη/(2B)",
 }
 
-# Why a claim is not reproduced, in one sentence for the table of claims and the report.
-_TWO_CLOCKS = (
-    "‖V‖ has two clocks: it relaxes on ηt to a noise floor ∝ √(η/B) (C14), and the floor "
-    "itself changes on η²t/B"
-)
-REASONS = {
-    "C4": _TWO_CLOCKS,
-    "C5": _TWO_CLOCKS,
-    "C9": "what makes the fall faster early is plain gradient descent on the clock ηt, which runs "
-    "with averaged labels share; what label noise adds is never stronger early than late",
+# What is true of each claim, in a sentence or two for the table of claims and the report. The
+# numbers beside it in the tables are computed from claims.json.
+TRUTHS = {
+    "C1": "The rate falls on a clock near η²t, so it is also faster at equal ηt",
+    "C2": "η²t is the clock to leading order in η; the powers lie a little below 2, most for "
+    "`unit`, which starts near the edge of stability",
+    "C3": "t/B is the clock to leading order; the powers lie a little above −1",
+    "C4": "‖V‖ has two clocks: it relaxes on ηt to a noise floor ∝ √(η/B) (C14), and the floor "
+    "itself changes on η²t/B. With `unit` weights, and for x ~ U(0, 1) without bias, it is still "
+    "on its way to the floor when the runs end",
+    "C5": "As in C4, ‖V‖ has two clocks: only the change of its floor ∝ √(η/B) follows t/B",
+    "C6": "The variance follows η²t",
+    "C7": "At small scale no exponent is determined: with random labels the variance falls too "
+    "little, and with real ones it first rises many times over",
+    "C8": "The rate falls; the powers of η and B are smaller for random labels than for real ones",
+    "C9": "The rate falls fastest at the start, but by plain gradient descent on the clock ηt, "
+    "which runs with averaged labels share; what label noise adds is never stronger early than "
+    "late",
+    "C10": "It holds for the activation rate, and for ‖V‖ except late with `he`, where ‖V‖ is near "
+    "its noise floor, which grows with η",
+    "C11": "The drift of Eq. 10 is right and its diffusion is twice too large; Eq. 11 halves the "
+    "drift, A.4 and ψ have the wrong sign, and (V, b) alone do not give the shift of b",
+    "C12": "No counter-example was found",
+    "C13": "It holds, but the bound exceeds the trace several times, and far more in deeper nets",
+    "C14": "It does for Gaussian inputs; for x ~ U(0, 1) without bias most modes are too slow",
+}
+
+
+# The law found, where it is no exponent of the claimed form.
+LAWS = {
+    "C4": "E‖V‖² → Nη/2B on ηt, then slowly on η²t/B",
+    "C5": "E‖V‖² → Nη/2B on ηt, then slowly on η²t/B",
+    "C14": "E‖V‖² → Nη/2B on ηt, then slowly on η²t/B",
 }
 
 
@@ -60,6 +83,8 @@ class Claim:
         control: c.
         exponent: the paper's p; None if the paper only gives a bound.
         above: the paper's lower bound on p, if it gives no exponent.
+        forms: rival forms by name, for :func:`jthermo.collapse.compare`. Each fit of the claim then
+            says which of them the curves obey.
 
     Raises:
         InputError: an unknown id, or not exactly one of `exponent` and `above`.
@@ -73,12 +98,37 @@ class Claim:
     control: str
     exponent: float | None = None
     above: float | None = None
+    forms: Mapping[str, Form | Crossover] | None = None
 
     def __post_init__(self) -> None:
         if self.id not in CLAIMS:
             raise InputError("claim", self.id, f"use one of {', '.join(CLAIMS)}")
         if (self.exponent is None) == (self.above is None):
             raise InputError("claim", self.id, "give either exponent= or above=, and not both")
+
+
+# The name of the form that a claim of the paper states.
+STATED = "the paper's clock"
+
+
+def two_clocks(control: str, early: float, late: float) -> dict[str, Form | Crossover]:
+    """Forms of a ‖V‖ that relaxes on t·c^early to a floor, which changes on t·c^late; and rivals.
+
+    Args:
+        control: c.
+        early: exponent of c in the clock of the relaxation.
+        late: exponent of c in the clock of the floor, which is also the paper's; the floor is
+            scaled by a fitted power of c.
+    """
+    from jthermo.collapse import Crossover, Form
+
+    relaxation, floor = {control: early}, {control: late}
+    return {
+        STATED: Form(fixed=floor),
+        "one clock": Form(),
+        "one clock, value scaled": Form(rescale=[control]),
+        "two clocks": Crossover(Form(fixed=relaxation), Form(fixed=floor, rescale=[control])),
+    }
 
 
 class Chosen(NamedTuple):
@@ -171,7 +221,34 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
     row["verdict"], row["why"] = verdict(row)
     if row["verdict"] == UNDECIDED:
         row["why"] += _seeds_to_decide(row, fit)
+    if claim.forms is not None:
+        row["forms"] = compared(claim, runs)
     return row
+
+
+def compared(claim: Claim, runs: xr.Dataset) -> list[dict[str, Any]]:
+    """The rival forms of a claim for ``claims.json``, in the order of :func:`compare`.
+
+    A score is the log likelihood of replicates left out, minus that of the first form. The power is
+    that of c in the value of the form's last law, if it has one, with its interval.
+    """
+    from jthermo.collapse import compare
+
+    answer = compare(runs[claim.variable], [claim.control], claim.forms)
+    rows = []
+    for form in answer.forms:
+        power = form.fits[-1].exponents.get(f"value_{claim.control}")
+        known = power is not None and np.isfinite(power.value)
+        rows.append(
+            {
+                "name": form.name,
+                "status": form.status,
+                "score": form.score,
+                "standard_error": form.standard_error,
+                "power": [power.value, power.low, power.high] if power and known else None,
+            }
+        )
+    return rows
 
 
 def _seeds_to_decide(row: Mapping[str, Any], fit: CollapseFit) -> str:

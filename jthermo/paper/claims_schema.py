@@ -19,12 +19,18 @@ _COMMON: dict[str, Any] = {
     "why": str,
     "*": object,
 }
+_FORM = {
+    **dict.fromkeys(("name", "status"), str),
+    **dict.fromkeys(("score", "standard_error"), _NUMBER),
+    "*": object,
+}
 _EXPONENT = {
     **_COMMON,
     "variable": str,
     "control": str,
     **dict.fromkeys(("exponent", "low", "high"), _KNOWN),
     **dict.fromkeys(("misfit", "first", "last", "num_runs", "num_left_out"), _NUMBER),
+    "forms?": [_FORM],
 }
 _EVIDENCE = {**_COMMON, "quantity": str, **dict.fromkeys(("value", "low", "high"), _NUMBER)}
 

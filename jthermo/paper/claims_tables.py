@@ -9,8 +9,11 @@ from typing import Any
 
 from jthermo.labels import SYMBOL
 from jthermo.paper import claims_json
-from jthermo.paper.claims import REASONS
+from jthermo.paper.claims import LAWS, STATED, TRUTHS
 from jthermo.results.atomic import write_between
+
+# Measured quantities of a claim that the column of laws still lists.
+MOST_QUANTITIES = 2
 
 
 def _measured_line(row: Mapping[str, Any]) -> str:
@@ -64,25 +67,68 @@ def table(known: Mapping[str, Any]) -> str:
                     f"| {name} | {experiment} | {choice} | {row['claimed']} | {exponent} "
                     f"| {100 * row['misfit']:.1f} % "
                     f"| {row['first']:.3g} → {row['last']:.3g} | {row['num_seeds']} "
-                    f"| **{row['verdict']}**: {row['why']} |"
+                    f"| **{row['verdict']}**: {row['why']}{instead(row)} |"
                 )
     summary = [
-        f"- **{name}**, {entry['text']}: {entry['verdict']}{_reason(name)}."
+        f"- **{name}**, {entry['text']}: {entry['verdict']}. {truth(name, _rows(entry))}".rstrip()
         for name, entry in known.items()
     ]
     return "\n".join([*summary, "", *lines, "", _measured_table(known)]).rstrip()
 
 
-def _reason(claim: str) -> str:
-    """A further sentence on why a claim is not reproduced; empty if nothing is known."""
-    return f". {REASONS[claim]}" if claim in REASONS else ""
+def truth(claim: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What is true of a claim, in a few sentences; empty if it was not tested."""
+    if not rows:
+        return ""
+    return ". ".join(filter(None, (TRUTHS[claim], _forms(rows)))) + "."
+
+
+def _forms(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In how many fits a form holds that predicts best; empty if none was compared."""
+    compared = [row["forms"] for row in rows if row.get("forms")]
+    if not compared:
+        return ""
+    holding = Counter(forms[0]["name"] for forms in compared if forms[0]["status"] == "best")
+    parts = [f"“{name}” in {number}" for name, number in holding.most_common()]
+    if none := len(compared) - sum(holding.values()):
+        parts.append(f"none of those tried in {none}")
+    stated = [form for forms in compared for form in forms if form["name"] == STATED]
+    holds = sum(form["status"] != "rejected" for form in stated)
+    return (
+        f"Compared by their prediction of left-out runs, {STATED} holds in {holds} of "
+        f"{len(compared)} fits; the form that holds and predicts best is {', '.join(parts)}"
+    )
+
+
+def instead(row: Mapping[str, Any]) -> str:
+    """Which form the curves of a fit obey, after a semicolon; empty if none was compared."""
+    if not row.get("forms"):
+        return ""
+    first, *others = row["forms"]
+    power = ""
+    if first["power"]:
+        value, low, high = first["power"]
+        power = f" (value ∝ {_symbol(row)}^{value:.2f} [{low:.2f}, {high:.2f}])"
+    holds = first["status"] == "best"
+    ahead = "“{}”{} holds" if holds else "no form tried holds; “{}”{} predicts best"
+    scores = ", ".join(
+        f"{form['name']} {form['score']:.0f} ± {form['standard_error']:.0f}" for form in others
+    )
+    return f"; {ahead.format(first['name'], power)}; log likelihood relative to it: {scores}"
+
+
+def _symbol(row: Mapping[str, Any]) -> str:
+    # in a Markdown table a bar would end the cell
+    return SYMBOL.get(row["control"], row["control"]).strip("|")
 
 
 def summary(known: Mapping[str, Any]) -> str:
     """The verdict on each claim, and a line for each of its rows, for a terminal."""
     lines = []
     for name, entry in known.items():
-        lines.append(f"{name}  {entry['text']}: {entry['verdict']}{_reason(name)}")
+        lines.append(f"{name}  {entry['text']}: {entry['verdict']}")
+        if what := truth(name, _rows(entry)):
+            lines.append(f"    {what}")
         for experiment, result in entry["experiments"].items():
             for row in result["rows"]:
                 text = _measured_line(row) if "quantity" in row else _exponent_line(row)
@@ -94,13 +140,13 @@ def line(claim: str, row: Mapping[str, Any]) -> str:
     """A row and its claim as a line of text, for a terminal."""
     if "quantity" in row:
         return f"{claim:<3} {_measured_line(row)}"
-    return f"{claim:<3} {row['variable']:<16} {_exponent_line(row)} ({row['why']})"
+    return f"{claim:<3} {row['variable']:<16} {_exponent_line(row)} ({row['why']}{instead(row)})"
 
 
 def _exponent_line(row: Mapping[str, Any]) -> str:
     """A fitted exponent as a line of text."""
     choice = " ".join(str(v) for v in row["choice"].values())
-    fitted = f"exponent of {SYMBOL.get(row['control'], row['control'])}: {interval(row)}"
+    fitted = f"exponent of {_symbol(row)}: {interval(row)}"
     return f"{choice:<10} {fitted}  paper {row['claimed']:<4} {row['verdict']}"
 
 
@@ -112,22 +158,65 @@ def interval(row: Mapping[str, Any]) -> str:
 
 
 def verdict_table(known: Mapping[str, Any]) -> str:
-    """A Markdown table with one row per claim: its verdicts and the range of its exponents."""
-    lines = ["| | the paper claims | verdict | exponents or evidence |", "|---|---|---|---|"]
+    """A Markdown table with one row per claim: its verdicts, the law found, and what is true."""
+    lines = ["| | the paper claims | result | law found | what is true |", "|---|---|---|---|---|"]
     for name, entry in known.items():
-        rows = [row for result in entry["experiments"].values() for row in result["rows"]]
-        fits = [
-            (row["claimed"], row["exponent"]) for row in rows if row.get("exponent") is not None
-        ]
-        if not rows:
-            lines.append(f"| {name} | {entry['text']} | {entry['verdict']} | |")
-            continue
-        span = f"{len(rows)} measured values" if not fits else ""
-        if fits:
-            number = "1 fit" if len(fits) == 1 else f"{len(fits)} fits"
-            span = f"{reach(fits)}, {number}"
-        lines.append(f"| {name} | {entry['text']} | {counted(rows)} | {span} |")
+        rows = _rows(entry)
+        result = counted(rows) if rows else entry["verdict"]
+        links = {"Figure": figure_of(entry)} if rows else {}
+        for study, found in entry.get("sensitivity", {}).items():
+            links[f"Map: {study}"] = next(iter(found.get("figures", ())), "")
+        shown = "".join(
+            f" [{words}](../results/figures/{figure}.svg)."
+            for words, figure in links.items()
+            if figure
+        )
+        lines.append(
+            f"| {name} | {entry['text']} | {result} | {law(name, rows)} "
+            f"| {truth(name, rows)}{shown} |"
+        )
     return "\n".join(lines)
+
+
+def _rows(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [row for result in entry["experiments"].values() for row in result["rows"]]
+
+
+def figure_of(entry: Mapping[str, Any]) -> str:
+    """A figure of the experiment with most rows: one that shows their variable, or its first."""
+    result = max(entry["experiments"].values(), key=lambda result: len(result["rows"]))
+    variables = {row.get("variable") for row in result["rows"]}
+    names, shows = result.get("figures", ()), result.get("shows", {})
+    return next((n for n in names if shows.get(n) in variables), next(iter(names), ""))
+
+
+def law(claim: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The law that the fits or measurements of a claim give, with their number."""
+    if not rows:
+        return ""
+    if claim in LAWS:
+        return LAWS[claim]
+    fits: dict[str, list[tuple[str, float]]] = {}
+    for row in rows:
+        if row.get("exponent") is not None:
+            fits.setdefault(_symbol(row), []).append((row["claimed"], row["exponent"]))
+    if fits:
+        return "; ".join(f"exponent of {symbol} {reach(pairs)}" for symbol, pairs in fits.items())
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if "quantity" in row:
+            name = row["quantity"].partition(",")[0]
+            values.setdefault((name, row["claimed"]), []).append(row["value"])
+    if not values or len(values) > MOST_QUANTITIES:
+        return f"{len(rows)} measured values"
+    return "; ".join(
+        f"{name}: {_between(numbers)} (paper {claimed})"
+        for (name, claimed), numbers in values.items()
+    )
+
+
+def _between(numbers: Sequence[float]) -> str:
+    return " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(numbers), max(numbers))))
 
 
 def reach(fits: Sequence[tuple[str, float]]) -> str:
@@ -139,8 +228,7 @@ def reach(fits: Sequence[tuple[str, float]]) -> str:
     ranges = []
     for claimed in dict.fromkeys(c for c, _ in fits):
         exponents = [exponent for c, exponent in fits if c == claimed]
-        ends = " … ".join(dict.fromkeys(f"{v:.2f}" for v in (min(exponents), max(exponents))))
-        ranges.append(f"{ends} (paper {claimed})")
+        ranges.append(f"{_between(exponents)} (paper {claimed})")
     return " and ".join(ranges)
 
 

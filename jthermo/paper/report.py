@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -241,10 +241,10 @@ def _made(experiment: Experiment) -> Mapping[str, Any]:
     return (experiment.findings or {}).get("made", {})
 
 
-def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> dict[str, Any]:
+def _claim(claim: str, listed: Sequence[Experiment], shown: dict[str, str]) -> dict[str, Any]:
     """A claim for the template: its experiments, their rows as printed, and its figures."""
     parts: list[dict[str, Any]] = []
-    rows, absent = [], []
+    rows, found, absent = [], [], []
     before: dict[str, list[str]] = {}
     for experiment in listed:
         if claim not in experiment.tested:
@@ -254,6 +254,7 @@ def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> d
             continue
         by_claim, shows = experiment.findings["rows"], experiment.findings.get("shows", {})
         printed = [_row(row) for row in by_claim.get(claim, [])]
+        found += by_claim.get(claim, [])
         rows += printed
         # a figure belongs to the claims on the variable it shows, or to all if none is on it
         variables = {row.get("variable") for row in by_claim.get(claim, [])}
@@ -283,7 +284,7 @@ def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> d
     return {
         "id": claim,
         "text": claims.CLAIMS[claim],
-        "reason": claims.REASONS.get(claim, ""),
+        "truth": claims_tables.truth(claim, found).replace("`", ""),
         "parts": parts,
         "absent": absent,
         "before": before,
@@ -291,7 +292,10 @@ def _claim(claim: str, listed: Iterable[Experiment], shown: dict[str, str]) -> d
         "count": {verdict: number for verdict, number in count.items() if number},
         # of fitted exponents, one table per control
         "tables": tables,
-        "span": _span(rows),
+        "result": claims_tables.counted(rows).replace("**", "") if rows else "",
+        "law": claims_tables.law(claim, found),
+        # the studies of what the exponents of the claim depend on
+        "maps": [e.name for e in listed if claim in (e.findings or {}).get("sensitivity", {})],
     }
 
 
@@ -314,7 +318,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     )
     common: dict[str, Any] = {
         "verdict": row["verdict"] if supported else UNSUPPORTED,
-        "why": row["why"] if supported else stated,
+        "why": f"{row['why']}{claims_tables.instead(row)}" if supported else stated,
         "choice": ", ".join(f"{_field(k)} {_value(k, v)}" for k, v in row["choice"].items()),
         "claimed": row["claimed"],
         "seeds": row["num_seeds"] or "–",
@@ -365,15 +369,6 @@ def _draw_intervals(rows: Sequence[dict[str, Any]]) -> None:
             "band": [place(x) for x in band],
         }
         row["bar"] = [place(x) for x in row["numbers"]] if row["numbers"] else None
-
-
-def _span(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The range of the exponents of a claim, or the number of its measured values."""
-    if rows and "quantity" in rows[0]:
-        return f"{len(rows)} measured values"
-    return claims_tables.reach(
-        [(row["claimed"], row["numbers"][0]) for row in rows if row.get("numbers")]
-    )
 
 
 def _sensitivity(study: Experiment) -> dict[str, Any]:

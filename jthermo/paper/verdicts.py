@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,13 +132,9 @@ def supported(row: Mapping[str, Any]) -> bool:
 
 
 def overall(entry: Mapping[str, Any]) -> str:
-    """The verdict over all rows of a claim, with the choices that it depends on."""
-    rows = [
-        (name, row)
-        for name, experiment in entry["experiments"].items()
-        for row in experiment["rows"]
-    ]
-    verdicts = {row["verdict"] for _, row in rows}
+    """The verdict over all rows of a claim, with the choice that decides it, if one does."""
+    rows = [row for experiment in entry["experiments"].values() for row in experiment["rows"]]
+    verdicts = {row["verdict"] for row in rows}
     if not verdicts:
         return (
             "; ".join(f"{n} not run: {e['not_run']}" for n, e in entry["experiments"].items())
@@ -145,15 +142,23 @@ def overall(entry: Mapping[str, Any]) -> str:
         )
     if len(verdicts) == 1:
         return verdicts.pop()
-    if any("quantity" in row for _, row in rows):
-        return _overall_of_measured([row for _, row in rows])
-    groups = {
-        v: ", ".join(_case(name, row) for name, row in rows if row["verdict"] == v)
-        for v in sorted(verdicts)
-    }
-    several = "; ".join(f"{v} for {cases}" for v, cases in groups.items())
-    return f"depends on an unstated choice: {several}"
+    if any("quantity" in row for row in rows):
+        return _overall_of_measured(rows)
+    counts = Counter(row["verdict"] for row in rows).most_common()
+    several = ", ".join(f"{verdict} in {number} of {len(rows)} fits" for verdict, number in counts)
+    return several + _dependence(rows, tuple(entry.get("sensitivity", ())))
 
 
-def _case(experiment: str, row: Mapping[str, Any]) -> str:
-    return " ".join([experiment, *(str(v) for v in row["choice"].values())])
+def _dependence(rows: Sequence[Mapping[str, Any]], maps: Sequence[str]) -> str:
+    """The choice that tells reproduced fits from those that are not, and where it is mapped."""
+    decided = [row for row in rows if row["verdict"] != UNDECIDED]
+    for name in dict.fromkeys(name for row in decided for name in row["choice"]):
+        found: dict[str, set[str]] = {}
+        for row in decided:
+            found.setdefault(str(row["choice"].get(name, "")), set()).add(row["verdict"])
+        verdicts = [verdict for each in found.values() for verdict in each]
+        if len(verdicts) == len(found) and len(set(verdicts)) > 1:
+            cases = ", ".join(f"{verdict} for {value}" for value, (verdict,) in found.items())
+            where = f" (mapped by {', '.join(maps)})" if maps else ""
+            return f"; it depends on {name}: {cases}{where}"
+    return ""

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import jthermo as jt
+from jthermo.collapse import Form
 from jthermo.errors import InputError
 from jthermo.paper import claims, claims_json, claims_tables, verdicts
 from jthermo.paper.evidence import above, equals
@@ -89,9 +90,14 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     known = claims_json.update(path, "fig3_4", {"command": "x", "rows": claims.rows([C2], fits)})
     assert json.loads(path.read_text()) == known
     verdict = known["C2"]["verdict"]
-    assert verdict.startswith("depends on an unstated choice")
-    assert "reproduced for fig3_4 he" in verdict
-    assert "not reproduced for fig3_4 unit" in verdict
+    counts = "reproduced in 1 of 2 fits, not reproduced in 1 of 2 fits"
+    cases = "it depends on model.init: reproduced for he, not reproduced for unit"
+    assert verdict == f"{counts}; {cases}"
+    # an experiment that maps the choice is named
+    findings = {"rows": {}, "sensitivity": claims.rows([C2], fits)}
+    mapped = claims_json.update(path, "init_map", findings)["C2"]["verdict"]
+    assert mapped == f"{verdict} (mapped by init_map)"
+    claims_json.update(path, "init_map", {"rows": {}})
     rows = claims.rows([C2], claims.fit_claims(results(2), [C2]))
     again = claims_json.update(path, "fig3_4", {"command": "x", "rows": rows})
     # the new rows have replaced the old ones
@@ -111,6 +117,48 @@ def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):
     (tmp_path / "bare.md").write_text("no markers")
     with pytest.raises(InputError, match="has no lines"):
         claims_tables.write_tables(path, tmp_path / "bare.md")
+
+
+def test_a_fit_says_which_form_its_curves_obey(tmp_path):
+    forms = {claims.STATED: Form(fixed={"learning_rate": 2}), "one clock": Form()}
+    claim = jt.Claim("C4", "value", "learning_rate", exponent=2, forms=forms)
+    rows = claims.rows([claim], claims.fit_claims(results(1), [claim]))["C4"]
+    best, other = rows[0]["forms"]
+    assert (best["name"], best["status"], best["score"]) == ("one clock", "best", 0)
+    assert (other["name"], other["status"]) == (claims.STATED, "rejected")
+    assert other["score"] < -3 * other["standard_error"] < 0
+    assert best["power"] is None
+    path = tmp_path / "claims.json"
+    known = claims_json.update(path, "fig3_4", {"command": "x", "rows": {"C4": rows}})
+    said = (
+        f"“one clock” holds; log likelihood relative to it: {claims.STATED} {other['score']:.0f} ± "
+    )
+    assert said in claims_tables.table(known)
+    counted = "the paper's clock holds in 0 of 1 fits; the form that holds and predicts best is"
+    assert f"{counted} “one clock” in 1." in claims_tables.verdict_table(known)
+    # a floor scaled by a power of the control, and a case in which no form holds
+    power = {"name": "two clocks", "status": "rejected", "score": 0.0, "standard_error": 0.0}
+    rows[0]["forms"] = [{**power, "power": [0.5, 0.4, 0.6]}, other]
+    known = claims_json.update(path, "fig3_4", {"command": "x", "rows": {"C4": rows}})
+    said = "no form tried holds; “two clocks” (value ∝ η^0.50 [0.40, 0.60]) predicts best"
+    assert said in claims_tables.summary(known) or said in claims_tables.table(known)
+    assert "is none of those tried in 1." in claims_tables.verdict_table(known)
+
+
+def test_the_two_clocks_of_a_norm_are_told_from_one():
+    """A relaxation on ηt to a floor ∝ √η that changes on η²t, and its rivals."""
+    rng = np.random.default_rng(2)
+    ds = results(2)
+    step, rate = ds.step.values[0], ds.learning_rate.values[:, None]
+    floor = np.sqrt(rate) / (1 + step * rate**2 / 20)
+    value = np.where(step * rate < 8, 2 * np.exp(-step * rate / 2), floor)
+    value += 0.01 * rng.standard_normal(value.shape)
+    forms = claims.two_clocks("learning_rate", 1, 2)
+    claim = jt.Claim("C4", "value", "learning_rate", exponent=2, forms=forms)
+    first, *others = claims.compared(claim, ds.assign(value=(("run", "record"), value)))
+    assert (first["name"], first["status"]) == ("two clocks", "best")
+    assert {form["status"] for form in others} == {"rejected"}
+    assert first["power"][0] == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(("factor", "kept"), [(1 + 1e-12, True), (1 + 1e-4, False)])
