@@ -7,7 +7,7 @@ number of blocks and their order do not affect the bits of a run; W does.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -90,6 +90,18 @@ class Placement:
             if self.kind == "sharding"
             else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
         )
+
+    def pieces(self, array: jax.Array) -> Iterator[tuple[int, np.ndarray]]:
+        """The part (blocks, …) of an array on each device, with the number of its first block.
+
+        On a CPU they are views, so that a large state is not copied.
+        """
+        for shard in array.addressable_shards:
+            first, part = shard.index[0].start or 0, np.asarray(shard.data)
+            if self.kind == "pmap":
+                # (1, blocks, …) of (devices, blocks, …)
+                first, part = first * part.shape[1], part[0]
+            yield first, part
 
     def hold(self, tree: Any) -> Any:
         """Copy host arrays that all blocks share to every device."""

@@ -85,7 +85,7 @@ def train_cohort(
             states = place.put(_restored(cohort, place.get(states), lanes, saved))
 
         def rows() -> dict[str, np.ndarray]:
-            return _rows(cohort, place.get(states), lanes, real, now, taken, records)
+            return _rows(cohort, place, states, lanes, real, now, taken, records)
 
         def keep(k: int, due: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
             """Enter the k-th record of the blocks that are due; a variable without value is NaN."""
@@ -233,6 +233,7 @@ def _restored(
 
 def _rows(
     cohort: Cohort,
+    place: placing.Placement,
     states: Any,
     lanes: np.ndarray,
     real: np.ndarray,
@@ -251,9 +252,21 @@ def _rows(
     for name, by_block in (("steps", now), ("records", taken)):
         rows[name][run] = np.broadcast_to(by_block[:, None], lanes.shape)[real]
     for i, leaf in enumerate(jax.tree.leaves(states)):
-        rows[f"{STATE}{i:03d}"] = np.empty((number, *leaf.shape[2:]), leaf.dtype)
-        rows[f"{STATE}{i:03d}"][run] = leaf[real]
+        rows[f"{STATE}{i:03d}"] = _by_run(place, leaf, lanes, real, number)
     return rows | {RECORD + name: value.copy() for name, value in records.items()}
+
+
+def _by_run(
+    place: placing.Placement, array: Any, lanes: np.ndarray, real: np.ndarray, number: int
+) -> np.ndarray:
+    """The lanes of an array on the devices as rows of the runs, (R, …)."""
+    pieces = list(place.pieces(array))
+    rows = np.empty((number, *pieces[0][1].shape[2:]), array.dtype)
+    for first, piece in pieces:
+        # block by block, since indexing copies
+        for block, values in enumerate(piece, first):
+            rows[lanes[block][real[block]]] = values[real[block]]
+    return rows
 
 
 class _Pace:

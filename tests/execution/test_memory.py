@@ -1,12 +1,14 @@
 """Memory per device, checkpoints that are due, and the order of blocks."""
 
+import tracemalloc
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo.execution import cohorts, memory
+from jthermo.execution import cohorts, memory, placement, train_cohort
 from jthermo.execution.checkpoint_policy import CheckpointPolicy
 from jthermo.execution.timing import Line, Measured
 
@@ -74,3 +76,32 @@ def test_the_longest_blocks_come_first():
     _, _, steps = cohort.deal(2)
     loads = steps.max(1).reshape(2, -1).sum(1)
     assert abs(loads[0] - loads[1]) <= lengths[0] - lengths[-1]
+
+
+def test_the_rows_of_a_checkpoint_are_the_only_copy_of_the_states():
+    """A copy of all lanes on the way would double the memory of a large sweep."""
+    sweep = jt.Sweep(
+        model=jt.models.TwoLayer(inputs=4, hidden=256),
+        data=jt.data.Gaussian(dim=4),
+        learning_rate=0.1,
+        seed=range(256),
+        num_steps=1,
+        record=jt.Record(steps=(0, 1), observables=jt.weight_norm("V")),
+    )
+    (cohort,) = cohorts.cohorts(sweep)
+    place = placement.Placement("sharding", placement.devices())
+    lanes, real, _ = cohort.deal(len(place.devices))
+    with placement.pinned():
+        runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
+        states = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
+        none = np.zeros(len(lanes), np.int32)
+        tracemalloc.start()
+        rows = train_cohort._rows(cohort, place, states, lanes, real, none, none, {})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        whole = place.get(states)
+    size = sum(value.nbytes for value in rows.values())
+    assert size > 256 * 256 * 6 * 4
+    assert peak < 1.2 * size
+    for i, leaf in enumerate(jax.tree.leaves(whole)):
+        assert (rows[f"{train_cohort.STATE}{i:03d}"][lanes[real]] == leaf[real]).all()
