@@ -24,6 +24,7 @@ from jthermo.randomness.jax_settings import real
 from jthermo.sweep import identity
 from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.sweep import Sweep
+from jthermo.update_rule.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,9 @@ class Cohort:
     @property
     def state_bytes(self) -> int:
         """Bytes of parameters and optimizer state over all lanes."""
-        one = jax.eval_shape(
-            lambda r: run_state.init(self.model, self.program.optimizer, r), self.example
-        )
-        return self.blocks.size * sum(
-            math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(one)
-        )
+        program = self.program
+        one = _state_bytes(self.model, program.optimizer, tuple(self.runs.hyper), program.dtype)
+        return self.blocks.size * one
 
     @property
     def record_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -153,11 +151,6 @@ class Cohort:
         steps = np.where(real.any(1, keepdims=True), self.steps[lanes[:, 0]], -1)
         order = np.arange(len(lanes)).reshape(-1, num_devices).T.reshape(-1)
         return lanes[order], real[order], steps[order]
-
-    @property
-    def example(self) -> step_program.Run:
-        """The traced numbers of the first run."""
-        return jax.tree.map(lambda a: a[0], self.runs)
 
 
 # Maps (key, seed) to (steps trained, records taken).
@@ -297,11 +290,18 @@ def _cohort(
 
 
 @functools.lru_cache(maxsize=256)
+def _state_bytes(model: Model, optimizer: Optimizer, hyper: tuple[str, ...], dtype: str) -> int:
+    """Bytes of the state of one run; `dtype` is that of the sweep, which JAX is set to."""
+    del dtype
+    one = jax.eval_shape(functools.partial(run_state.init, model, optimizer), _one_run(hyper))
+    return sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(one))
+
+
+@functools.lru_cache(maxsize=256)
 def _record_shapes(
     program: step_program.Program, model: Model, hyper: tuple[str, ...]
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The cached part of :attr:`Cohort.record_shapes`: equal programs are traced once."""
-    number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (real(), jnp.uint32))
 
     def record(run: step_program.Run, held: step_program.HeldArrays) -> dict[str, Any]:
         state = run_state.init(model, program.optimizer, run)
@@ -310,7 +310,10 @@ def _record_shapes(
             last = xla.LastStep(state.params, state.params)
         return xla.observe(program, run, state, last, jnp.int32(0), jnp.int32(0), held)
 
-    held = program.data.abstract()
-    return jax.eval_shape(
-        record, step_program.Run(word, word, number, dict.fromkeys(hyper, number)), held
-    )
+    return jax.eval_shape(record, _one_run(hyper), program.data.abstract())
+
+
+def _one_run(hyper: tuple[str, ...]) -> step_program.Run:
+    """The shapes of the traced numbers of one run."""
+    number, word = (jax.ShapeDtypeStruct((), dtype) for dtype in (real(), jnp.uint32))
+    return step_program.Run(word, word, number, dict.fromkeys(hyper, number))

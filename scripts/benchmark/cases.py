@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 TORCH = ("torch-loop", "torch-func", "torch-batched")
 JTHERMO = ("jthermo-xla", "jthermo-fused")
-EVERYONE = (*TORCH, "plain-jax", *JTHERMO, "limit")
+# The fused engine in a process where JAX has been used before, with momentum, with loss() among the
+# observables, and its kernel without anything around it.
+LATE, MOMENTUM, LOSS, KERNEL = (
+    "jthermo-fused-late",
+    "jthermo-fused-momentum",
+    "jthermo-fused-loss",
+    "jthermo-fused-kernel",
+)
+PEERS = (*TORCH, "plain-jax", "equinox", *JTHERMO)
+EVERYONE = (*PEERS, "hand", "limit", LATE, MOMENTUM, LOSS, KERNEL)
 VARIANCE = ("batch-gradient", "moments", "vmap-grad")
 
 
@@ -41,7 +50,7 @@ class Net(NamedTuple):
     least: int = 2_000
     exactly: bool = False
     turns: int = 5
-    who: tuple[str, ...] = EVERYONE
+    who: tuple[str, ...] = (*PEERS, "limit")
 
 
 class Call(NamedTuple):
@@ -71,14 +80,29 @@ _CNN = Net(
     who=("plain-jax", "jthermo-xla"),
 )
 NETS = {
-    "small": Net(512, 10, (10,), least=32_000),
+    "small": Net(512, 10, (10,), least=32_000, who=(*PEERS, "hand", "limit", LATE, MOMENTUM)),
     "uniform": Net(512, 10, (10,), bias=False, data="uniform", records=12, least=32_000),
-    "batch": Net(512, 10, (10,), batch=32, least=2_000, who=(*_BOTH, "limit")),
-    "wide": Net(64, 100, (100,), least=20_000),
-    "wide-batch": Net(64, 100, (100,), batch=32, records=12, least=500, who=_BOTH),
+    "batch": Net(512, 10, (10,), batch=32, least=2_000, who=(*_BOTH, "hand", "limit")),
+    "wide": Net(64, 100, (100,), least=20_000, who=(*PEERS, "hand", "limit")),
+    "wide-batch": Net(
+        64, 100, (100,), batch=32, records=12, least=500, who=(*_BOTH, "hand", "limit")
+    ),
     "mlp6": Net(32, 100, (100,) * 5, records=4),
     "cnn": _CNN._replace(least=100),
     "cnn-batch": _CNN._replace(runs=4, batch=8, least=40),
+}
+RECORDS = {
+    "records": Net(
+        20_000,
+        10,
+        (10,),
+        records=24,
+        least=2_000,
+        exactly=True,
+        turns=3,
+        who=("jthermo-fused", LOSS),
+    ),
+    "many-records": Net(512, 10, (10,), least=20_000, exactly=True, who=("jthermo-fused", KERNEL)),
 }
 RUNS = {  # equally many steps, so that their fixed costs weigh alike
     f"runs-{n}": Net(n, 10, (10,), records=12, least=16_000, exactly=True, who=_BOTH)
@@ -103,5 +127,8 @@ CALLS = {
     "checkpoint": Call("checkpoint", ("in-memory", "folder"), 200_000, turns=3),
     "resume": Call("resume", ("anew", "resume", "open", "resume-process"), 2_000),
 }
-CASES: dict[str, Net | Call] = NETS | RUNS | WIDTHS | STEPS | MEMORY | CALLS
-LIMITS = tuple(case for case, net in NETS.items() if "limit" in net.who)  # the cases of limit.cc
+CASES: dict[str, Net | Call] = NETS | RECORDS | RUNS | WIDTHS | STEPS | MEMORY | CALLS
+# The cases of limit.cc and of hand.cc.
+LIMITS, HANDS = (
+    tuple(case for case, net in NETS.items() if name in net.who) for name in ("limit", "hand")
+)

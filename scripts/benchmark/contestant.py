@@ -33,8 +33,8 @@ class Contestant(NamedTuple):
     prepare: Callable[[], None] = lambda: None
 
 
-def sweep(net: Net, steps: int) -> Any:
-    """A case as a sweep."""
+def sweep(net: Net, steps: int, momentum: float | None = None, loss: bool = False) -> Any:
+    """A case as a sweep, with momentum or with loss() among its observables."""
     import jthermo as jt
 
     model: Any
@@ -46,8 +46,9 @@ def sweep(net: Net, steps: int) -> Any:
         model = jt.models.TwoLayer(net.inputs, *net.hidden, bias=net.bias) if two_layer else None
         model = model or jt.models.MLP(net.inputs, net.hidden, bias=net.bias)
         data = {"gaussian": jt.data.Gaussian, "uniform": jt.data.Uniform}[net.data](dim=net.inputs)
+    observables = (jt.activation_rate(), *([jt.loss()] if loss else []))
     record = jt.Record(
-        steps=jt.log_steps(net.records), observables=jt.activation_rate(), probe_size=net.probe
+        steps=jt.log_steps(net.records), observables=observables, probe_size=net.probe
     )
     return jt.Sweep(
         model=model,
@@ -56,6 +57,7 @@ def sweep(net: Net, steps: int) -> Any:
         batch_size=net.batch,
         seed=range(net.runs),
         num_steps=steps,
+        optimizer=jt.sgd(momentum=momentum),
         record=record,
     )
 

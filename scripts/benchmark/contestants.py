@@ -1,4 +1,4 @@
-"""Who takes part in a case: plain JAX, PyTorch, jthermo itself, and the machine's limit."""
+"""Who takes part in a case: JAX, Equinox, PyTorch, jthermo itself, C++, and the machine's limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from jthermo.engines import choice as engines
 from jthermo.engines.fused import build
 from scripts.benchmark import calls, plain, pytorch
-from scripts.benchmark.cases import CASES, TORCH, Call, Net
+from scripts.benchmark.cases import CASES, KERNEL, LATE, LOSS, MOMENTUM, TORCH, Call, Net
 from scripts.benchmark.contestant import ROOT, Contestant, sweep
 
-PYTORCH = {
+OTHERS = {
+    "plain-jax": plain.plain_jax,
+    "equinox": plain.equinox,
     "torch-loop": pytorch.torch_loop,
     "torch-func": pytorch.torch_func,
     "torch-batched": pytorch.torch_batched,
@@ -32,11 +34,11 @@ def contestant(case: str, name: str) -> Contestant:
     what = CASES[case]
     if isinstance(what, Call):
         return CALLS[what.what](name, what.size)
+    if name == KERNEL:
+        return kernel(what)
     if name.startswith("jthermo"):
-        return jthermo(what, name.removeprefix("jthermo-"))
-    if name == "limit":
-        return limit(case, what)
-    return plain.plain_jax(what) if name == "plain-jax" else PYTORCH[name](what)
+        return jthermo(what, name)
+    return native(case, name, what) if name in ("limit", "hand") else OTHERS[name](what)
 
 
 def taking_part(case: str, without: Sequence[str] = ()) -> tuple[str, ...]:
@@ -44,30 +46,65 @@ def taking_part(case: str, without: Sequence[str] = ()) -> tuple[str, ...]:
     absent = set(without)
     if importlib.util.find_spec("torch") is None:
         absent |= set(TORCH)
+    if importlib.util.find_spec("equinox") is None:
+        absent |= {"equinox"}
     if engines.refusal():
-        absent |= {"jthermo-fused"}
+        absent |= {"jthermo-fused", KERNEL, LATE, LOSS, MOMENTUM}
     if build.compiler() is None:
-        absent |= {"limit"}
+        absent |= {"hand", "limit"}
     return tuple(name for name in CASES[case].who if name not in absent)
 
 
-def jthermo(net: Net, engine: str) -> Contestant:
+def jthermo(net: Net, name: str) -> Contestant:
     """The whole of `jt.run`, records included."""
+    if name == LATE:
+        import jax
+
+        jax.numpy.ones(1).block_until_ready()
     import jthermo as jt
 
+    engine = "xla" if name == "jthermo-xla" else "fused"
+    momentum = 0.9 if name == MOMENTUM else None
+
     def run(steps: int) -> None:
-        jt.run(sweep(net, steps), engine=engine, progress=False)
+        asked = sweep(net, steps, momentum, name == LOSS)
+        jt.run(asked, engine=engine, progress=False)
 
     return Contestant(run, net.runs, least=net.least, exactly=net.exactly)
 
 
-def limit(case: str, net: Net) -> Contestant:
-    """The same arithmetic with no JAX around it, from limit.cc."""
-    built = Path(tempfile.mkdtemp()) / "limit"
-    flags = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-pthread", "-w"]
+def kernel(net: Net) -> Contestant:
+    """One call of the fused kernel for all steps, without records."""
+    import jax
+    import numpy as np
+
+    from jthermo.execution import cohorts, placement
+
+    asked = sweep(net, net.least)
+    place = placement.Placement("sharding", placement.devices())
+    (cohort,) = cohorts.cohorts(asked, engine="fused")
+    lanes, _, _ = cohort.deal(len(place.devices))
+    call = placement.programs(cohort.program, place)
+    initial = placement.initializer(cohort.model, cohort.program.optimizer, place)
+    runs = place.put(jax.tree.map(lambda a: a[lanes], cohort.runs))
+    states, zero = initial(runs), np.zeros(len(lanes), np.int32)
+    marks = np.full((len(lanes), call.records), -1, np.int32)
+
+    def run(steps: int) -> None:
+        nonlocal states
+        clock = place.tell(zero, zero + np.int32(steps), marks)
+        states, _ = jax.block_until_ready(call.advance(runs, states, *clock))
+
+    return Contestant(run, net.runs, least=net.least, exactly=net.exactly)
+
+
+def native(case: str, name: str, net: Net) -> Contestant:
+    """Training with no JAX around it: limit.cc with the kernel's arithmetic, hand.cc without."""
+    built = Path(tempfile.mkdtemp()) / name
+    flags = ["-std=c++17", "-O3", *build.variants()[0], "-fno-math-errno", "-pthread", "-w"]
     source = [
         f"-I{ROOT / 'jthermo' / 'engines' / 'fused'}",
-        str(Path(__file__).with_name("limit.cc")),
+        str(Path(__file__).with_name(f"{name}.cc")),
     ]
     subprocess.run([*build.compiler(), *flags, *source, "-o", str(built)], check=True)
 

@@ -1,7 +1,7 @@
 // The machine's limit for cases of the benchmark: the arithmetic of jthermo/engines/fused/dense.h on every core, with sizes
 // fixed when it is compiled and no JAX around it. `scripts/benchmark.py` builds it and lets it take its turn.
 //
-//   g++ -std=c++17 -O3 -march=native -fno-math-errno -pthread -w -Ijthermo/engines/fused scripts/limit.cc -o limit
+//   g++ -std=c++17 -O3 -march=x86-64-v4 -fno-math-errno -pthread -w -Ijthermo/engines/fused scripts/benchmark/limit.cc -o limit
 //   ./limit small 20000 512      prints nanoseconds of wall time per step of one run
 
 #include <atomic>
@@ -25,7 +25,7 @@ template <int L, int D, int H, int DEPTH, bool BIAS, int SOURCE, int B> void wor
   widths[0] = D;
   for (int l = 1; l <= DEPTH; ++l) widths[l] = hidden;
   widths[DEPTH + 1] = 1;
-  const Net net{widths, DEPTH + 1, BIAS, BIAS && (DEPTH > 1), B, SOURCE, FRESH, BCE, FULL, 0};
+  const Net net{widths, DEPTH + 1, BIAS, BIAS && (DEPTH > 1), B, SOURCE, FRESH, BCE, FULL, 0, 2, false, false};
   int64_t params = 0;
   for (int l = 0; l <= DEPTH; ++l) params += widths[l] * widths[l + 1] + (BIAS ? widths[l + 1] : 0);
   const size_t bytes = (params + scratch(net)) * L * sizeof(float);
@@ -38,7 +38,7 @@ template <int L, int D, int H, int DEPTH, bool BIAS, int SOURCE, int B> void wor
   uint32_t seed = 1;
   for (int64_t i = 0; i < params * L; ++i) memory[i] = ((seed = seed * 1664525u + 1013904223u) >> 8) * 0x1p-24f / H - 0.5f / H;
   auto* weights = reinterpret_cast<F<L>*>(memory);
-  train<L>(net, group, 0, steps, weights, weights + params);
+  train<L, false>(net, group, 0, steps, weights, weights + params);
   volatile float keep = memory[0];
   (void)keep;
   ::operator delete(memory, std::align_val_t(64));
@@ -52,7 +52,8 @@ struct Case {
 
 const Case CASES[] = {
     {"small", work<16, 10, 10, 1, true, GAUSSIAN, 1>, 16},     {"uniform", work<16, 10, 10, 1, false, UNIFORM, 1>, 16},
-    {"batch", work<16, 10, 10, 1, true, GAUSSIAN, 32>, 16},    {"wide", work<16, 100, 100, 1, true, GAUSSIAN, 1>, 16},
+    {"batch", work<16, 10, 10, 1, true, GAUSSIAN, 32>, 16},    {"wide-batch", work<16, 100, 100, 1, true, GAUSSIAN, 32>, 16},
+    {"wide", work<16, 100, 100, 1, true, GAUSSIAN, 1>, 16},
     {"mlp6", work<8, 100, 100, 5, true, GAUSSIAN, 1>, 8},
 };
 

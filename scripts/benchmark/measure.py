@@ -19,7 +19,7 @@ from typing import Any
 from scripts.benchmark.contestant import ROOT, images
 from scripts.benchmark.contestants import contestant
 
-VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+VERSIONS = ("jthermo", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "equinox")
 
 
 def work(case: str, name: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The same training in plain JAX, as a good user would write it: `lax.scan` over `vmap(grad)`."""
+"""The same training as a good user would write it: in plain JAX, and as an ensemble of Equinox."""
 
 from __future__ import annotations
 
@@ -57,6 +57,57 @@ def plain_jax(net: Net) -> Contestant:
         nonlocal state
         for i in range(-(-steps // chunk)):
             state = advance(*state, split(keys, i))
+        jax.block_until_ready(state)
+
+    return Contestant(run, net.runs, unit=chunk)
+
+
+def equinox(net: Net) -> Contestant:
+    """An ensemble of `eqx.nn.MLP` by `filter_vmap`, with `lax.scan` over the steps."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    optimizer, chunk = optax.sgd(ETA), 256
+    law = jax.random.normal if net.data == "gaussian" else jax.random.uniform
+
+    def make(key: Any) -> Any:
+        sizes = (net.inputs, "scalar", net.hidden[0], len(net.hidden))
+        return eqx.nn.MLP(*sizes, use_bias=net.bias, use_final_bias=net.bias, key=key)
+
+    def loss(model: Any, x: Any, y: Any) -> Any:
+        return optax.sigmoid_binary_cross_entropy(jax.vmap(model)(x), y).mean()
+
+    @eqx.filter_vmap
+    def step(model: Any, opt_state: Any, key: Any) -> Any:
+        key_x, key_y = jax.random.split(key)
+        x = law(key_x, (net.batch, net.inputs))
+        y = jax.random.bernoulli(key_y, 0.5, (net.batch,)) * 1.0
+        grads = eqx.filter_grad(loss)(model, x, y)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return eqx.apply_updates(model, updates), opt_state
+
+    models = eqx.filter_vmap(make)(jax.random.split(jax.random.key(0), net.runs))
+    arrays, static = eqx.partition(models, eqx.is_array)
+    opt_state = eqx.filter_vmap(lambda a: optimizer.init(a))(arrays)
+
+    @eqx.filter_jit(donate="all")
+    def train(arrays: Any, opt_state: Any, key: Any) -> Any:
+        def body(carry: Any, key: Any) -> Any:
+            arrays, opt_state = carry
+            keys = jax.random.split(key, net.runs)
+            models, opt_state = step(eqx.combine(arrays, static), opt_state, keys)
+            return (eqx.filter(models, eqx.is_array), opt_state), None
+
+        return jax.lax.scan(body, (arrays, opt_state), jax.random.split(key, chunk))[0]
+
+    state, seed = (arrays, opt_state), jnp.uint32(0)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        for i in range(-(-steps // chunk)):
+            state = train(*state, jax.random.fold_in(jax.random.key(seed), i))
         jax.block_until_ready(state)
 
     return Contestant(run, net.runs, unit=chunk)

@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jthermo.results.atomic import write_between
-from scripts.benchmark.cases import CALLS, CASES, LIMITS, Net
+from scripts.benchmark.cases import (
+    CALLS,
+    CASES,
+    HANDS,
+    KERNEL,
+    LATE,
+    LIMITS,
+    LOSS,
+    MOMENTUM,
+    RECORDS,
+    Net,
+)
 
 Found = Mapping[str, Any]
 FILLED = 64  # runs from which the lanes of two cores are full
@@ -25,9 +36,11 @@ ROWS = {
     "torch-func": "torch.func vmap of grad",
     "torch-batched": "PyTorch, batched by hand",
     "plain-jax": "plain JAX, `lax.scan` of `vmap(grad)`",
+    "equinox": "Equinox, `filter_vmap` of an ensemble",
     "jthermo-xla": 'jthermo `engine="xla"`',
     "jthermo-fused": 'jthermo `engine="fused"`',
     "limit": "the kernel's arithmetic alone, sizes compiled in",
+    "hand": "a loop of C++ by hand, for one net",
 }
 
 
@@ -138,46 +151,53 @@ def verdicts(found: Found) -> str:
 
 def bars(found: Found) -> list[Bar]:
     """Every claim of speed with its number and the number that was asked for."""
-    small, wide, deep = (COLUMNS[c].partition(",")[0] for c in ("small", "wide", "mlp6"))
+    nets = {c: COLUMNS[c].partition(",")[0] for c in ("small", "wide", "mlp6")}
+    nets |= {"batch": "10-10-1, B = 32", "wide-batch": "100-100-1, B = 32"}
+    fused, xla, plain = "jthermo-fused", "jthermo-xla", "plain-jax"
+    faster = [
+        (f"{nets['small']}, fused against {{}}", "small", plain, fused, 20),
+        (f"{nets['small']} where JAX ran before, fused against {{}}", "small", plain, LATE, 14),
+        (f"{nets['small']}, fused against {{}}", "small", "equinox", fused, 14),
+        (f"{nets['small']}, fused against {{}}", "small", "torch-func", fused, 40),
+        (f"{nets['small']}, fused against {{}}", "small", "torch-loop", fused, 4000),
+        (f"{nets['wide']}, fused against {{}}", "wide", plain, fused, 8),
+        (f"{nets['mlp6']}, fused against {{}}", "mlp6", plain, fused, 8),
+        (f"{nets['batch']}, fused against {{}}", "batch", plain, fused, 6),
+        (f"{nets['wide-batch']}, fused against {{}}", "wide-batch", plain, fused, 6),
+        (f"{nets['mlp6']}, XLA alone against {{}}", "mlp6", plain, xla, 1.3),
+        (f"{nets['small']}, XLA alone against {{}}", "small", plain, xla, 2),
+        ("CNN, B = 1, against {} with `lax.conv`", "cnn", plain, xla, 3),
+        ("CNN, B = 8, against {} with `lax.conv`", "cnn-batch", plain, xla, 3),
+    ]
+    names = {plain: "plain JAX", "equinox": "an Equinox ensemble"}
+    names |= {"torch-func": "torch.func", "torch-loop": "a PyTorch loop"}
+    own, many = RECORDS["records"], RECORDS["many-records"]
+    within = [
+        (f"{nets[case]}, fused in the time of a C++ loop by hand", case, fused, "hand", most)
+        for case, most in zip(HANDS, (1.35, 2, 1.35, 2), strict=True)
+    ]
+    within += [
+        ("momentum in the time of plain SGD, 10-10-1", "small", MOMENTUM, fused, 1.3),
+        (
+            f"{own.runs:,} runs of {own.least:,} steps with `loss()` at {own.records} records in "
+            "the time without",
+            "records",
+            LOSS,
+            fused,
+            1.5,
+        ),
+        (
+            f"{many.runs} runs of {many.least:,} steps with {many.records} records in the time of "
+            "one call of the kernel",
+            "many-records",
+            fused,
+            KERNEL,
+            1.25,
+        ),
+    ]
     return [
-        _times(
-            found, f"{small}, fused against plain JAX", "small", "plain-jax", "jthermo-fused", 10
-        ),
-        _times(
-            found, f"{small}, fused against torch.func", "small", "torch-func", "jthermo-fused", 40
-        ),
-        _times(
-            found,
-            f"{small}, fused against a PyTorch loop",
-            "small",
-            "torch-loop",
-            "jthermo-fused",
-            4000,
-        ),
-        _times(found, f"{wide}, fused against plain JAX", "wide", "plain-jax", "jthermo-fused", 5),
-        _times(found, f"{deep}, fused against plain JAX", "mlp6", "plain-jax", "jthermo-fused", 3),
-        _times(
-            found, f"{deep}, XLA alone against plain JAX", "mlp6", "plain-jax", "jthermo-xla", 1.3
-        ),
-        _times(
-            found, f"{small}, XLA alone against plain JAX", "small", "plain-jax", "jthermo-xla", 2
-        ),
-        _times(
-            found,
-            "CNN, B = 1, against plain JAX with `lax.conv`",
-            "cnn",
-            "plain-jax",
-            "jthermo-xla",
-            3,
-        ),
-        _times(
-            found,
-            "CNN, B = 8, against plain JAX with `lax.conv`",
-            "cnn-batch",
-            "plain-jax",
-            "jthermo-xla",
-            3,
-        ),
+        *(_times(found, what.format(names[row[1]]), *row, least) for what, *row, least in faster),
+        *(_within(found, what, *row, most) for what, *row, most in within),
         _never_slower(found),
         _limit(found),
         *_growth(found),
@@ -196,6 +216,13 @@ def _times(found: Found, what: str, case: str, slow: str, fast: str, least: floa
     if value is None:
         return Bar(what, "not measured", f"≥ {least:g} ×")
     return Bar(what, f"{_number(value)} ×", f"≥ {least:g} ×", value >= least)
+
+
+def _within(found: Found, what: str, case: str, slow: str, fast: str, most: float) -> Bar:
+    value = ratio(found, case, slow, fast)
+    if value is None:
+        return Bar(what, "not measured", f"≤ {most:g}")
+    return Bar(what, _number(value), f"≤ {most:g}", value <= most)
 
 
 def _number(value: float) -> str:

@@ -233,6 +233,13 @@ def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
         match=r"does not support a net whose weights exceed .* memory; use engine='xla'",
     ):
         engines.settle("fused", None, step_program.programs(wide), None)
+    several = {"model": jt.models.MLP(4, hidden=(3,), outputs=2), "loss": "softmax"}
+    for changes, lacks in (
+        ({"optimizer": jt.sgd(momentum=0.5)}, "the optimizer"),
+        (several, "several outputs"),
+    ):
+        with pytest.raises(jt.InputError, match=f"does not support {lacks}"):
+            engines.settle("fused", None, step_program.programs(sweep_of(**changes)), None)
     fits = sweep_of(
         model=jt.models.TwoLayer(100, 100), data=jt.data.Gaussian(dim=100), batch_size=32
     )

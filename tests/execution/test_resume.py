@@ -84,11 +84,7 @@ def test_a_sweep_stopped_at_every_check_ends_with_the_same_bits(model, tmp_path,
     engine = NETS[model][1]
     if engine == "fused" and (reason := engines.refusal()):
         pytest.skip(reason)
-    optimizer = (
-        jt.Optimizer(optax.adam)
-        if model == "MLP"
-        else jt.sgd(momentum=None if engine == "fused" else 0.9)
-    )
+    optimizer = jt.Optimizer(optax.adam) if model == "MLP" else jt.sgd(momentum=0.9)
     sweep = sweep_of(model, optimizer=optimizer)
     whole = jt.run(sweep, engine=engine, progress=False)
     out, stops, said = tmp_path / "o", 0, []
@@ -539,7 +535,7 @@ def test_a_sweep_that_does_not_fit_is_trained_in_rounds_and_a_refusal_halves_onc
     sweep = sweep_of()
     whole = jt.run(sweep, progress=False)
     one = timing.measure(
-        runner.cohorts(sweep)[0],
+        runner.cohorts(sweep, engine=whole.attrs["engine"])[0],
         placement.Placement("sharding", placement.devices()),
         3,
         burst=False,

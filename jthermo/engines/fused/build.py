@@ -93,7 +93,7 @@ def _built() -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             output, message = Path(scratch) / name, ""
-            for variant in _variants():
+            for variant in variants():
                 words = [
                     *command,
                     *FLAGS,
@@ -145,7 +145,7 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
-def _variants() -> tuple[tuple[str, ...], ...]:
+def variants() -> tuple[tuple[str, ...], ...]:
     """Flags for the widest vectors of this machine, then none for compilers that lack those."""
     try:
         flags = set(CPUINFO.read_text("utf-8").split())
@@ -165,5 +165,5 @@ def _identity(command: tuple[str, ...]) -> str:
         [*command, "--version"], capture_output=True, text=True, check=False
     ).stdout
     texts = [(HERE / name).read_text(encoding="utf-8") for name in SOURCES]
-    inputs = repr((texts, FLAGS, _variants(), command, version, jaxlib.__version__))
+    inputs = repr((texts, FLAGS, variants(), command, version, jaxlib.__version__))
     return _sha256(inputs.encode())

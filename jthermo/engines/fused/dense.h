@@ -27,25 +27,37 @@ template <int L> using D = typename Lanes<L>::D;
 
 enum Source { GAUSSIAN = 0, UNIFORM = 1 };
 enum Sampling { FRESH = 0, REPLACEMENT = 1, EPOCHS = 2 };
-enum Loss { BCE = 0, SQUARED = 1 };
+enum Loss { BCE = 0, SQUARED = 1, SOFTMAX = 2 };
 enum Noise { FULL = 0, UNBIASED = 1, LABEL_AVERAGED = 2 };
 // What a record can hold; NORM + i is the norm of array i of the parameters.
 enum Statistic { FINITE = 0, MEAN_LOSS, ACCURACY, SQUARED_RESIDUAL, ACTIVE, ACTIVE_ERROR, TRACE, KAPPA, EXACT_ACTIVE, NORM };
 
 // What is static in a group of runs.
 struct Net {
-  const int64_t* widths;  // inputs, hidden layers, 1
+  const int64_t* widths;  // inputs, hidden layers, outputs
   int layers;             // one less than there are widths
   bool bias, output_bias;
   int batch;
   int source, sampling, loss, noise;
   uint32_t num_samples;  // of a finite set, else 0
+  uint32_t num_classes;
+  bool momentum, nesterov;
 };
+
+// Whether layer l has a bias, and the number of its parameters.
+INLINE bool has_bias(const Net& net, int l) { return l == net.layers - 1 ? net.output_bias : net.bias; }
+INLINE int64_t size_of(const Net& net, int l) { return net.widths[l + 1] * (net.widths[l] + has_bias(net, l)); }
+INLINE int64_t num_params(const Net& net) {
+  int64_t size = 0;
+  for (int l = 0; l < net.layers; ++l) size += size_of(net, l);
+  return size;
+}
 
 // What a group of L runs brings along.
 template <int L> struct Group {
   U<L> batch_key[2], noise_key[2], dataset_key[2], probe_key[2];
   F<L> learning_rate, a, b, noise_scale;  // inputs: scale a of the Gaussian, or U(a, b)
+  F<L> momentum;
   const int32_t* order[L];                // examples of this epoch, for each lane
 };
 
@@ -108,7 +120,7 @@ template <int L> INLINE F<L> unit(U<L> bits) {
   return (F<L>)((bits >> 9) | 0x3F800000u) - 1.0f;
 }
 
-// log(x) for 0 < x ≤ 1: exponent and mantissa apart, then the polynomial of Cephes' logf.
+// log(x) for x > 0: exponent and mantissa apart, then the polynomial of Cephes' logf.
 template <int L> INLINE F<L> log_lanes(F<L> x) {
   I<L> i = (I<L>)x;
   I<L> e = (i - 0x3F3504F3) >> 23;  // so that the mantissa lies in [√½, √2)
@@ -216,6 +228,11 @@ template <int L> APART void inputs(const Net& net, const Group<L>& group, const 
   for (; i < count; ++i) inputs<L, 1>(net, group, key, first + i, x + i);
 }
 
+// Numbers of classes, as floats.
+template <int L> INLINE F<L> classes(const U<L>* key, uint32_t count, uint32_t n) {
+  return __builtin_convertvector((I<L>)below<L>(key, count, n), F<L>);
+}
+
 template <int L, int N> INLINE void labels(const U<L>* key, uint32_t first, F<L>* y) {
   U<L> bits[N];
   draw_bits<L, N>(key, first, bits);
@@ -223,8 +240,10 @@ template <int L, int N> INLINE void labels(const U<L>* key, uint32_t first, F<L>
   for (int k = 0; k < N; ++k) y[k] = coin<L>(bits[k]);
 }
 
-template <int L> APART void labels(const U<L>* key, uint32_t first, int count, F<L>* y) {
+template <int L> APART void labels(const Net& net, const U<L>* key, uint32_t first, int count, F<L>* y) {
   int b = 0;
+  if (net.num_classes > 2)
+    for (; b < count; ++b) y[b] = classes<L>(key, first + b, net.num_classes);
   for (; b + 4 <= count; b += 4) labels<L, 4>(key, first + b, y + b);
   for (; b < count; ++b) labels<L, 1>(key, first + b, y + b);
 }
@@ -237,7 +256,7 @@ INLINE void examples(const Net& net, const Group<L>& group, const U<L>* key, uin
   fold_in<L>(key, U<L>{}, key_x);
   fold_in<L>(key, U<L>{} + 1u, key_y);
   inputs<L>(net, group, key_x, first * d, count * d, x);
-  labels<L>(key_y, first, count, y);
+  labels<L>(net, key_y, first, count, y);
 }
 
 // The batches of consecutive steps. Fresh examples are drawn with the step's keys; these depend on each other, so they
@@ -258,12 +277,13 @@ template <int L> struct Batches {
     const int64_t d = net.widths[0];
     if (net.sampling == FRESH) {
       inputs<L>(net, group, key_x, 0, net.batch * d, x);
-      labels<L>(key_y, 1, net.batch - 1, y + 1);
+      labels<L>(net, key_y, 1, net.batch - 1, y + 1);
+      if (net.num_classes > 2) labels<L>(net, key_y, 0, 1, y);
       const U<L>* const keys[4] = {key_y, step, step, group.batch_key};
       const U<L> counts[4] = {U<L>{}, U<L>{}, U<L>{} + 1u, U<L>{} + (uint32_t)(t + 2)};
       U<L> out[4][2];
       threefry<L, 4>(keys, counts, out);
-      y[0] = coin<L>(out[0][0] ^ out[0][1]);
+      if (net.num_classes == 2) y[0] = coin<L>(out[0][0] ^ out[0][1]);
       for (int word = 0; word < 2; ++word) key_x[word] = out[1][word], key_y[word] = out[2][word], step[word] = out[3][word];
       return;
     }
@@ -278,6 +298,24 @@ template <int L> struct Batches {
       fold_in<L>(group.dataset_key, index, row);
       examples<L>(net, group, row, 0, 1, x + b * d, y + b);
     }
+  }
+};
+
+// How the gradient g moves a parameter. With momentum m, v ← m v + g and θ ← θ − η v, or θ − η (g + m v) with Nesterov's;
+// the velocities v lie as far behind the parameters as there are parameters. Without it g comes multiplied by η.
+template <int L, bool MOMENTUM> struct Rule {
+  F<L> rate, momentum, of_gradient, of_velocity;
+  int64_t velocities;
+
+  INLINE Rule(const Net& net, const Group<L>& group)
+      : rate(group.learning_rate), momentum(group.momentum), of_gradient(F<L>{} + (net.nesterov ? 1.0f : 0.0f)),
+        of_velocity(net.nesterov ? group.momentum : F<L>{} + 1.0f), velocities(num_params(net)) {}
+
+  INLINE F<L> operator()(F<L>* w, F<L> before, F<L> g) const {
+    if constexpr (!MOMENTUM) return *w = before - g;
+    F<L>& v = w[velocities];
+    v = momentum * v + g;
+    return *w = before - rate * (of_gradient * g + of_velocity * v);
   }
 };
 
@@ -327,34 +365,32 @@ INLINE void forward(const F<L>* w, const F<L>* bias, const F<L>* h, F<L>* out, i
 }
 
 // B = 1, first layer: the update of step t and the layer of step t + 1 in one pass over the weights.
-template <int L, int J>
-INLINE void turn_tile(F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next, F<L>* out, int64_t n) {
+template <int L, bool M, int J>
+INLINE void turn_tile(const Rule<L, M>& rule, F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next,
+                      F<L>* out, int64_t n) {
   F<L> sum[J], d[J];
 #pragma GCC unroll 4
-  for (int j = 0; j < J; ++j) d[j] = delta[j], sum[j] = bias ? (bias[j] -= d[j]) : F<L>{};
+  for (int j = 0; j < J; ++j) d[j] = delta[j], sum[j] = bias ? rule(bias + j, bias[j], d[j]) : F<L>{};
   for (int64_t i = 0; i < n; ++i) {
     const F<L> now = x[i], then = next[i];
 #pragma GCC unroll 4
-    for (int j = 0; j < J; ++j) {
-      const F<L> v = w[j * n + i] - d[j] * now;
-      w[j * n + i] = v;
-      sum[j] += v * then;
-    }
+    for (int j = 0; j < J; ++j) sum[j] += rule(w + j * n + i, w[j * n + i], d[j] * now) * then;
   }
   for (int j = 0; j < J; ++j) out[j] = relu<L>(sum[j]);
 }
 
-template <int L>
-INLINE void turn(F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next, F<L>* out, int64_t n, int64_t m) {
+template <int L, bool M>
+INLINE void turn(const Rule<L, M>& rule, F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next, F<L>* out,
+                 int64_t n, int64_t m) {
   int64_t j = 0;
   for (; j + 4 <= m; j += 4)
-    turn_tile<L, 4>(w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
-  for (; j < m; ++j) turn_tile<L, 1>(w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
+    turn_tile<L, M, 4>(rule, w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
+  for (; j < m; ++j) turn_tile<L, M, 1>(rule, w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
 }
 
 // B = 1: the update w_ji −= δ_j h_i and, with the weights before it, below_i = Σ_j w_ji δ_j; J units in one pass.
-template <int L, int J>
-INLINE void back_tile(F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, bool first) {
+template <int L, bool M, int J>
+INLINE void back_tile(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, bool first) {
   F<L> d[J];
 #pragma GCC unroll 4
   for (int j = 0; j < J; ++j) d[j] = delta[j];
@@ -365,7 +401,7 @@ INLINE void back_tile(F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, in
     for (int j = 0; j < J; ++j) {
       const F<L> v = w[j * n + i];
       sum += v * d[j];
-      w[j * n + i] = v - d[j] * active;
+      rule(w + j * n + i, v, d[j] * active);
     }
     below[i] = sum;
   }
@@ -402,12 +438,12 @@ INLINE void pull_back(const F<L>* w, const F<L>* delta, const F<L>* h, F<L>* bel
     for (int64_t i = 0; i < n; ++i) pull_tile<L, 1, 1>(w + i, delta + b * m, h + b * n + i, below + b * n + i, n, m);
 }
 
-// J units × K inputs of the update w_ji −= Σ_b δ_bj h_bi.
-template <int L, int J, int K>
-INLINE void update_tile(F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
+// J units × K inputs of the update by Σ_b δ_bj h_bi. Without momentum the sum begins at w_ji.
+template <int L, bool M, int J, int K>
+INLINE void update_tile(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
   F<L> step[J][K];
   for (int j = 0; j < J; ++j)
-    for (int i = 0; i < K; ++i) step[j][i] = w[j * n + i];
+    for (int i = 0; i < K; ++i) step[j][i] = M ? F<L>{} : w[j * n + i];
   for (int b = 0; b < B; ++b) {
     F<L> inputs[K];
 #pragma GCC unroll 4
@@ -420,51 +456,88 @@ INLINE void update_tile(F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, in
     }
   }
   for (int j = 0; j < J; ++j)
-    for (int i = 0; i < K; ++i) w[j * n + i] = step[j][i];
+    for (int i = 0; i < K; ++i) {
+      F<L>* to = w + j * n + i;
+      if constexpr (M) rule(to, *to, -step[j][i]);
+      else *to = step[j][i];
+    }
 }
 
-template <int L> INLINE void update(F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
+template <int L, bool M>
+INLINE void update(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
   int64_t j = 0;
   for (; j + 4 <= m; j += 4) {
     int64_t i = 0;
-    for (; i + 4 <= n; i += 4) update_tile<L, 4, 4>(w + j * n + i, delta + j, h + i, n, m, B);
-    for (; i < n; ++i) update_tile<L, 4, 1>(w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i + 4 <= n; i += 4) update_tile<L, M, 4, 4>(rule, w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i < n; ++i) update_tile<L, M, 4, 1>(rule, w + j * n + i, delta + j, h + i, n, m, B);
   }
   for (; j < m; ++j) {
     int64_t i = 0;
-    for (; i + 4 <= n; i += 4) update_tile<L, 1, 4>(w + j * n + i, delta + j, h + i, n, m, B);
-    for (; i < n; ++i) update_tile<L, 1, 1>(w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i + 4 <= n; i += 4) update_tile<L, M, 1, 4>(rule, w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i < n; ++i) update_tile<L, M, 1, 1>(rule, w + j * n + i, delta + j, h + i, n, m, B);
   }
 }
 
-template <int L> INLINE void update_bias(F<L>* bias, const F<L>* delta, int64_t m, int B) {
-  for (int64_t j = 0; bias && j < m; ++j)
-    for (int b = 0; b < B; ++b) bias[j] -= delta[b * m + j];
+// The sums of δ over the batch take the place of its first example.
+template <int L, bool M>
+INLINE void update_bias(const Rule<L, M>& rule, F<L>* bias, F<L>* delta, int64_t m, int B) {
+  if (!bias) return;
+  for (int b = 1; b < B; ++b)
+    for (int64_t j = 0; j < m; ++j) delta[j] += delta[b * m + j];
+  for (int64_t j = 0; j < m; ++j) rule(bias + j, bias[j], delta[j]);
 }
 
 // Update of a layer and δ of the layer below, where its units are active.
-template <int L>
-INLINE void backward(F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m, int B) {
+template <int L, bool M>
+INLINE void backward(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m,
+                     int B) {
   if (B > 1) {
     pull_back<L>(w, delta, h, below, n, m, B);
-    update<L>(w, delta, h, n, m, B);
+    update<L, M>(rule, w, delta, h, n, m, B);
     return;
   }
   int64_t j = 0;
-  for (; j + 4 <= m; j += 4) back_tile<L, 4>(w + j * n, delta + j, h, below, n, j == 0);
-  for (; j < m; ++j) back_tile<L, 1>(w + j * n, delta + j, h, below, n, j == 0);
+  for (; j + 4 <= m; j += 4) back_tile<L, M, 4>(rule, w + j * n, delta + j, h, below, n, j == 0);
+  for (; j < m; ++j) back_tile<L, M, 1>(rule, w + j * n, delta + j, h, below, n, j == 0);
   for (int64_t i = 0; i < n; ++i) below[i] = h[i] > 0.0f ? below[i] : F<L>{};
 }
 
 // ---- steps ---------------------------------------------------------------------------------------------------------
 
-// η r/B per example, with r what the noise control puts in the place of p − y.
+// The probabilities of C classes into p, and log Σ_c exp f_c.
+template <int L> INLINE F<L> softmax(const F<L>* f, int64_t C, F<L>* p) {
+  F<L> most = f[0], sum{};
+  for (int64_t c = 1; c < C; ++c) most = f[c] > most ? f[c] : most;
+  for (int64_t c = 0; c < C; ++c) sum += p[c] = exp_lanes<L>(f[c] - most);
+  for (int64_t c = 0; c < C; ++c) p[c] /= sum;
+  return most + log_lanes<L>(sum);
+}
+
+// One in class c, else zero.
+template <int L> INLINE F<L> one_hot(F<L> y, int64_t c) { return y == (float)c ? F<L>{} + 1.0f : F<L>{}; }
+
+// r/B per example times `rate`, with r what the noise control puts in the place of p − y.
 template <int L>
-INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L>* f, const F<L>* y, F<L>* delta) {
-  const F<L> rate = group.learning_rate / (float)net.batch;
+INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L>* f, const F<L>* y, F<L> rate, F<L>* delta) {
+  rate /= (float)net.batch;
+  const int64_t C = net.widths[net.layers];
   U<L> key[2];
   if (net.noise == UNBIASED) fold_in<L>(group.noise_key, U<L>{} + (uint32_t)t, key);
   for (int b = 0; b < net.batch; ++b) {
+    if (C > 1) {
+      F<L>* r = delta + b * C;
+      if (net.noise == UNBIASED) {
+        const F<L> drawn = classes<L>(key, b, C);
+        for (int64_t c = 0; c < C; ++c) r[c] = rate * 2.0f * group.noise_scale * (1.0f / C - one_hot<L>(drawn, c));
+        continue;
+      }
+      if (net.loss == SOFTMAX) softmax<L>(f + b * C, C, r);
+      for (int64_t c = 0; c < C; ++c) {
+        const F<L> p = net.loss == SOFTMAX ? r[c] : f[b * C + c];
+        r[c] = rate * (p - (net.noise == FULL ? one_hot<L>(y[b], c) : F<L>{} + 1.0f / C));
+      }
+      continue;
+    }
     if (net.noise == UNBIASED) {
       U<L> bits;
       draw_bits<L, 1>(key, b, &bits);
@@ -474,15 +547,6 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
     F<L> p = net.loss == BCE ? 1.0f / (1.0f + exp_lanes<L>(-f[b])) : f[b];
     delta[b] = rate * (p - (net.noise == FULL ? y[b] : F<L>{} + 0.5f));
   }
-}
-
-// Whether layer l has a bias, and the number of its parameters.
-INLINE bool has_bias(const Net& net, int l) { return l == net.layers - 1 ? net.output_bias : net.bias; }
-INLINE int64_t size_of(const Net& net, int l) { return net.widths[l + 1] * (net.widths[l] + has_bias(net, l)); }
-INLINE int64_t num_params(const Net& net) {
-  int64_t size = 0;
-  for (int l = 0; l < net.layers; ++l) size += size_of(net, l);
-  return size;
 }
 
 // Examples of a probe that are measured together.
@@ -495,8 +559,9 @@ INLINE int64_t scratch(const Net& net) {
   return (net.batch > TOGETHER ? net.batch : TOGETHER) * (2 * units + 1);
 }
 
-// Steps start … stop − 1 of L runs. `weights` holds, layer by layer, [out][in] and then the biases.
-template <int L>
+// Steps start … stop − 1 of L runs. `weights` holds, layer by layer, [out][in] and then the biases; with momentum the
+// velocities follow in the same order.
+template <int L, bool MOMENTUM>
 INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t stop, F<L>* weights, F<L>* work) {
   const int B = net.batch, top = net.layers - 1;
   const int64_t* n = net.widths;
@@ -505,6 +570,7 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
   for (int l = 1; l <= net.layers; ++l) units += B * n[l];
   F<L>* deltas = hidden + units;
   const auto bias = [&](int l, F<L>* w) { return has_bias(net, l) ? w + n[l] * n[l + 1] : nullptr; };
+  const Rule<L, MOMENTUM> rule(net, group);
   Batches<L> batches;
   batches.start(group, start);
   // the first layer is updated one turn later, when its next inputs are known: for B = 1 in the pass that uses it
@@ -512,13 +578,13 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
     const bool last = t == stop, pending = t > start, turning = B == 1 && pending && !last;
     if (!last) batches.next(net, group, t, next, y);
     if (pending && !turning) {
-      update<L>(weights, deltas, x, n[0], n[1], B);
-      update_bias<L>(bias(0, weights), deltas, n[1], B);
+      update<L>(rule, weights, deltas, x, n[0], n[1], B);
+      update_bias<L>(rule, bias(0, weights), deltas, n[1], B);
     }
     if (last) break;
     F<L>*w = weights, *h = next, *out = hidden, *d = deltas;
     for (int l = 0; l <= top; ++l) {
-      if (l == 0 && turning) turn<L>(w, bias(0, w), deltas, x, next, out, n[0], n[1]);
+      if (l == 0 && turning) turn<L>(rule, w, bias(0, w), deltas, x, next, out, n[0], n[1]);
       else forward<L>(w, bias(l, w), h, out, n[l], n[l + 1], B, l < top);
       if (l == top) break;
       w += size_of(net, l);
@@ -526,10 +592,10 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
       out += B * n[l + 1];
       d += B * n[l + 1];
     }
-    residual<L>(net, group, t, out, y, d);
+    residual<L>(net, group, t, out, y, MOMENTUM ? F<L>{} + 1.0f : group.learning_rate, d);
     for (int l = top; l >= 1; --l) {
-      backward<L>(w, d, h, d - B * n[l], n[l], n[l + 1], B);
-      update_bias<L>(bias(l, w), d, n[l + 1], B);
+      backward<L>(rule, w, d, h, d - B * n[l], n[l], n[l + 1], B);
+      update_bias<L>(rule, bias(l, w), d, n[l + 1], B);
       w -= size_of(net, l - 1);
       h -= B * n[l - 1];
       d -= B * n[l];
@@ -618,7 +684,7 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
     }
     const F<L>* f = out;
     // |∇f|² = Σ_l |δ_l|² (|h_l|² + 1), without the 1 where a layer has no bias
-    for (int b = 0; b < B; ++b) d[b] = F<L>{} + 1.0f;
+    for (int b = 0; b < B && trace; ++b) d[b] = F<L>{} + 1.0f;
     for (int l = top; l >= 0 && trace; --l) {
       for (int b = 0; b < B; ++b)
         squares[b] += square<L>(d + b * n[l + 1], n[l + 1]) * (square<L>(h + b * n[l], n[l]) + (has_bias(net, l) ? 1.0f : 0.0f));
@@ -628,7 +694,24 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
       d -= B * n[l];
       h = l == 1 ? x : h - B * n[l - 1];
     }
-    for (int b = 0; b < B; ++b) {
+    const int64_t C = n[net.layers];
+    for (int b = 0; b < B && C > 1; ++b) {
+      const F<L>* of = f + b * C;
+      F<L>*p = d + b * C, loss = net.loss == SOFTMAX ? softmax<L>(of, C, p) : F<L>{}, most = of[0], predicted{}, residuals{};
+      for (int64_t c = 0; c < C; ++c) {
+        const F<L> target = one_hot<L>(y[b], c), residual = (net.loss == SOFTMAX ? p[c] : of[c]) - target;
+        loss += net.loss == SOFTMAX ? -target * of[c] : 0.5f * residual * residual;
+        residuals += residual * residual;
+        predicted = of[c] > most ? F<L>{} + (float)c : predicted;
+        most = of[c] > most ? of[c] : most;
+      }
+      sums.loss += wide<L>(loss);
+      sums.right += wide<L>(predicted == y[b] ? F<L>{} + 1.0f : F<L>{});
+      sums.square += wide<L>(residuals / (float)C);
+      sums.active += wide<L>(active[b]);
+      sums.active_square += wide<L>(active[b]) * wide<L>(active[b]);
+    }
+    for (int b = 0; b < B && C == 1; ++b) {
       F<L> p = f[b], loss = 0.5f * (f[b] - y[b]) * (f[b] - y[b]), curvature = F<L>{} + 1.0f;
       if (net.loss == BCE) {
         const F<L> e = exp_lanes<L>(f[b] < 0.0f ? f[b] : -f[b]), q = 1.0f / (1.0f + e);

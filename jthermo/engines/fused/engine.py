@@ -33,8 +33,12 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     """What a program needs and the kernel does not support; None if the kernel can train it."""
     model, data, optimizer = program.model, program.data, program.optimizer
     net = net_of(model)
-    plain = optimizer.fn is optax.sgd and all(
-        v is None or v is False for v in optimizer.hyper.values()
+    native_only = engine == "fused"
+    plain = {"momentum", "nesterov"} if native_only else set()
+    sgd = optimizer.fn is optax.sgd and all(
+        value is None or value is False
+        for name, value in optimizer.hyper.items()
+        if name not in plain
     )
     fits = net is None or engine == "fused" or _kernel(engine).shape(net, program.batch_size).runs
     for has, what in (
@@ -42,12 +46,12 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
         (net is not None, f"the model {_named(model)}"),
         (not program.full_batch, "batch_size='full'"),
         (type(data) in SOURCES, f"the data {type(data).__name__}"),
-        (model.num_outputs == 1, "several outputs"),
-        (getattr(data, "num_classes", 2) == 2, "several classes"),
+        (model.num_outputs == 1 or native_only, "several outputs"),
+        (getattr(data, "num_classes", 2) == 2 or native_only, "several classes"),
         (getattr(data, "redraw", None) is None, "labels that are redrawn"),
         (program.loss in LOSSES, f"the loss {losses.name(program.loss)}"),
         (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
-        (plain, f"the optimizer {optimizer!r}"),
+        (sgd, f"the optimizer {optimizer!r}"),
         (fits, "a net whose weights exceed a GPU's on-chip memory"),
     ):
         if not has:
@@ -119,7 +123,7 @@ def _train(
     keys = jax.vmap(streams.streams)(runs)
     zero = jnp.zeros_like(runs.learning_rate)
     low = runs.hyper.get("data.scale", runs.hyper.get("data.low", zero))
-    traced = (
+    traced: tuple[Array, ...] = (
         runs.learning_rate,
         low,
         runs.hyper.get("data.high", zero),
@@ -128,9 +132,15 @@ def _train(
     words = [jax.random.key_data(k) for k in (keys.batch, keys.noise, keys.dataset)]
     if marks is not None:
         words.append(jax.random.key_data(jax.vmap(streams.probe_stream)(runs)))
-    leaves, tree = jax.tree.flatten(state.params)
+        # a whole number is static
+        momentum = zero + (program.optimizer.hyper["momentum"] or 0.0)
+        traced = (*traced, runs.hyper.get("optimizer.momentum", momentum))
+    # with momentum, the optimizer's state is a velocity for each of the parameters
+    leaves, tree = jax.tree.flatten((state.params, state.opt_state))
     order_of, net = by_layer(program.model, state.params), net_of(program.model)
     assert net is not None
+    if len(leaves) > len(order_of):
+        order_of += [len(order_of) + i for i in order_of]
     block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
 
     def trained(
@@ -172,7 +182,8 @@ def _train(
             # those at the last step, which no epoch has taken
             carry = part(carry, no_order, stop, stop + 1)
         _, leaves, recorded = carry
-    return state._replace(params=jax.tree.unflatten(tree, leaves)), recorded
+    params, opt_state = jax.tree.unflatten(tree, leaves)
+    return state._replace(params=params, opt_state=opt_state), recorded
 
 
 def _kernel(engine: str) -> Any:

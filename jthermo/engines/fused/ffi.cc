@@ -19,7 +19,7 @@ using namespace jthermo;
 struct Blocks {
   int64_t count, runs;  // of blocks, and of runs in each
   const uint32_t *batch_key, *noise_key, *dataset_key, *probe_key;  // (count × runs, 2)
-  const float *learning_rate, *a, *b, *noise_scale;                 // (count × runs,)
+  const float *learning_rate, *a, *b, *noise_scale, *momentum;      // (count × runs,)
   const int32_t *start, *stop;  // (count,)
   const int32_t* marks;         // (count, most), ascending, and −1 where there is none
   int64_t most;
@@ -27,7 +27,8 @@ struct Blocks {
   float* recorded;              // (count × runs, most, statistics)
   const int32_t* order;         // (count × runs, examples of an epoch)
   int64_t epoch;
-  float** leaves;      // kernel, bias, kernel, bias … of the layers, each (runs, …)
+  float** leaves;      // kernel, bias, kernel, bias … of the layers, each (runs, …); then their velocities, if any
+  int64_t arrays;      // of parameters
   bool inputs_first;   // kernels are (in, out)
 };
 
@@ -37,10 +38,9 @@ struct Aligned {
   void* data;
 };
 
-// Parameters of L runs between XLA's layout and [layer][out][in][lane].
+// Parameters of L runs, or their velocities, between XLA's layout and [layer][out][in][lane].
 template <int L, bool IN>
-INLINE void copy(const Net& net, const Blocks& block, const int64_t* run, int64_t real, float* weights) {
-  float** leaf = block.leaves;
+INLINE void copy(const Net& net, const Blocks& block, float** leaf, const int64_t* run, int64_t real, float* weights) {
   for (int l = 0; l < net.layers; ++l) {
     const int64_t n = net.widths[l], m = net.widths[l + 1];
     for (int part = 0; part < 2; ++part) {
@@ -79,16 +79,22 @@ APART void group(const Net& net, const Blocks& block, int64_t at, int64_t number
     group.a[l] = block.a[r];
     group.b[l] = block.b[r];
     group.noise_scale[l] = block.noise_scale[r];
+    group.momentum[l] = block.momentum[r];
     group.order[l] = block.order + r * block.epoch;
   }
   const int64_t real = std::min<int64_t>(L, end - first);
-  copy<L, true>(net, block, run, real, memory);
+  copy<L, true>(net, block, block.leaves, run, real, memory);
+  if (net.momentum) copy<L, true>(net, block, block.leaves + block.arrays, run, real, memory + params * L);
   auto* weights = reinterpret_cast<F<L>*>(memory);
-  F<L>*work = weights + params, *values = work + scratch(net);
+  F<L>*work = weights + (net.momentum ? 2 : 1) * params, *values = work + scratch(net);
   int32_t t = block.start[at];
   for (int64_t k = 0; k <= block.most; ++k) {
     const int32_t mark = k < block.most ? block.marks[at * block.most + k] : block.stop[at];
-    if (mark >= 0) train<L>(net, group, t, mark, weights, work), t = mark;
+    if (mark >= 0) {
+      if (net.momentum) train<L, true>(net, group, t, mark, weights, work);
+      else train<L, false>(net, group, t, mark, weights, work);
+      t = mark;
+    }
     if (k == block.most) break;
     const int64_t count = block.record.count;
     if (mark >= 0) measure<L>(net, block.record, group, t, weights, work, values);
@@ -96,7 +102,8 @@ APART void group(const Net& net, const Blocks& block, int64_t at, int64_t number
     for (int lane = 0; lane < real; ++lane)
       for (int64_t i = 0; i < count; ++i) block.recorded[(run[lane] * block.most + k) * count + i] = values[i][lane];
   }
-  copy<L, false>(net, block, run, real, memory);
+  copy<L, false>(net, block, block.leaves, run, real, memory);
+  if (net.momentum) copy<L, false>(net, block, block.leaves + block.arrays, run, real, memory + params * L);
 }
 
 // How many runs stand side by side, at most. 16 fill the widest vectors, if a core's own cache holds their weights or a
@@ -107,8 +114,8 @@ constexpr int MOST_LANES = 8;
 constexpr int MOST_LANES = 16;
 #endif
 
-static int lanes_of(const Net& net, int64_t params) {
-  return params * 16 * sizeof(float) <= (1 << 20) || net.batch >= 4 ? MOST_LANES : 8;
+static int lanes_of(const Net& net, int64_t held) {
+  return held * 16 * sizeof(float) <= (1 << 20) || net.batch >= 4 ? MOST_LANES : 8;
 }
 
 static ffi::Error Advance(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Span<const int64_t> widths,
@@ -117,9 +124,9 @@ static ffi::Error Advance(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
   Net net{widths.begin(), layers,
           options[0] != 0, options[1] != 0,
           static_cast<int>(options[2]), static_cast<int>(options[3]), static_cast<int>(options[4]),
-          static_cast<int>(options[5]), static_cast<int>(options[6]), static_cast<uint32_t>(options[7])};
+          static_cast<int>(options[5]), static_cast<int>(options[6]), static_cast<uint32_t>(options[7]), static_cast<uint32_t>(options[13]), options[11] != 0, options[12] != 0};
   const size_t count = rets.size() - 1, inputs = args.size() - count;
-  if (inputs != 12 || count > 2 * static_cast<size_t>(layers)) return ffi::Error::InvalidArgument("wrong number of arrays");
+  if (inputs != 13 || count > (net.momentum ? 4 : 2) * static_cast<size_t>(layers)) return ffi::Error::InvalidArgument("wrong number of arrays");
   std::unique_ptr<float*[]> leaves(new float*[count]);
   for (size_t i = 0; i < count; ++i) {
     auto from = args.get<ffi::AnyBuffer>(inputs + i);
@@ -131,19 +138,19 @@ static ffi::Error Advance(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
   auto floats = [&](size_t i) { return static_cast<const float*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
   auto whole = [&](size_t i) { return static_cast<const int32_t*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
   // (blocks, runs, examples), or (runs, examples) of one block
-  const auto order = args.get<ffi::AnyBuffer>(11)->dimensions(), marks = args.get<ffi::AnyBuffer>(10)->dimensions();
+  const auto order = args.get<ffi::AnyBuffer>(12)->dimensions(), marks = args.get<ffi::AnyBuffer>(11)->dimensions();
   const size_t last = order.size() - 1;
   const Record record{statistics.begin(), static_cast<int64_t>(statistics.size()), static_cast<uint32_t>(options[10])};
   auto* recorded = static_cast<float*>((*rets.get<ffi::AnyBuffer>(count))->untyped_data());
   Blocks block{last == 2 ? order[0] : 1, order[last - 1], words(0), words(1), words(2), words(3), floats(4), floats(5),
-               floats(6), floats(7), whole(8), whole(9), whole(10), marks[marks.size() - 1], record, recorded, whole(11),
-               order[last], leaves.get(), options[8] != 0};
-  const int64_t params = num_params(net);
-  const int lanes = lanes_of(net, params);
+               floats(6), floats(7), floats(8), whole(9), whole(10), whole(11), marks[marks.size() - 1], record, recorded,
+               whole(12), order[last], leaves.get(), static_cast<int64_t>(net.momentum ? count / 2 : count), options[8] != 0};
+  const int64_t params = num_params(net), held = (net.momentum ? 2 : 1) * params;
+  const int lanes = lanes_of(net, held);
   const int64_t groups = (block.runs + lanes - 1) / lanes, all = block.count * groups;
   // The groups are independent, so neither their order nor the thread changes a bit.
   const int64_t threads = std::max<int64_t>(1, std::min(options[9], all));
-  const size_t size = (params + scratch(net) + record.count) * lanes * sizeof(float), room = (size + 63) / 64 * 64;
+  const size_t size = (held + scratch(net) + record.count) * lanes * sizeof(float), room = (size + 63) / 64 * 64;
   Aligned memory(threads * room);
   std::atomic<int64_t> next{0};
   auto work = [&](int64_t thread) {

@@ -18,7 +18,7 @@ from jthermo.update_rule import losses, residual_noise
 
 SOURCES = {Gaussian: 0, Uniform: 1}
 SAMPLING = {"fresh": 0, "replacement": 1, "epochs": 2}
-LOSSES = {"bce": 0, "squared": 1}
+LOSSES = {"bce": 0, "squared": 1, "softmax": 2}
 NOISES = {residual_noise.Full: 0, residual_noise.Unbiased: 1, residual_noise.LabelAveraged: 2}
 
 
@@ -41,12 +41,13 @@ def block(
         net: the layers.
         program: what the runs share.
         keys: of batches, noise, data set and probes, (runs, 2) uint32 each.
-        traced: η, the scale or lower end of the inputs, their upper end, the scale of the noise;
-            (runs,) each.
+        traced: η, the scale or lower end of the inputs, their upper end, the scale of the noise,
+            the momentum; (runs,) each.
         start: () int32.
         stop: () int32.
         order: (runs, n) int32, the order of the examples in this epoch; unused without epochs.
-        leaves: (runs, …) weights and bias of each layer in turn.
+        leaves: (runs, …) weights and bias of each layer in turn; with momentum then the velocity of
+            each.
         marks: (records,) int32, the ascending steps from `start` to `stop` at which the runs are
             recorded; −1 for none.
 
@@ -62,7 +63,7 @@ def block(
             *(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves),
             jax.ShapeDtypeStruct(shape, np.float32),
         ],
-        input_output_aliases={12 + i: i for i in range(len(leaves))},
+        input_output_aliases={13 + i: i for i in range(len(leaves))},
         vmap_method="broadcast_all",
     )
     *trained, recorded = call(
@@ -92,7 +93,11 @@ def _options(net: Net, program: step_program.Program) -> np.ndarray:
     )
     first, *_, last = net.biases
     numbers = (first, last, program.batch_size, *kinds, data.num_samples or 0, net.inputs_first)
-    return np.array((*numbers, threads(), program.probe_size), np.int64)
+    hyper = program.optimizer.hyper
+    momentum = (hyper["momentum"] is not None, hyper["nesterov"])
+    return np.array(
+        (*numbers, threads(), program.probe_size, *momentum, data.num_classes), np.int64
+    )
 
 
 def threads() -> int:
