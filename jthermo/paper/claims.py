@@ -10,7 +10,7 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.paper.evidence import Evidence
-from jthermo.paper.verdicts import verdict
+from jthermo.paper.verdicts import UNDECIDED, deciding_half_width, seeds_decide, verdict
 from jthermo.results.tables import choices, tau
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ TRUTHS = {
     "C7": "At small scale no exponent is determined: with random labels the variance falls too "
     "little, and with real ones it first rises many times over",
     "C8": "The rate falls; the powers of η and B are smaller for random labels than for real ones",
-    "C9": "The rate falls fastest at the start, but far more than in proportion to s²",
+    "C9": "What makes the fall faster early is plain gradient descent on the clock ηt, which runs "
+    "with averaged labels share; what label noise adds is never stronger early than late",
     "C10": "It holds for the activation rate, and for ‖V‖ except late with `he`, where ‖V‖ is near "
     "its noise floor, which grows with η",
     "C11": "The drift of Eq. 10 is right and its diffusion is twice too large; Eq. 11 halves the "
@@ -217,6 +218,8 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
         "num_left_out": len(fit.left_out),
     }
     row["verdict"], row["why"] = verdict(row)
+    if row["verdict"] == UNDECIDED:
+        row["why"] += _seeds_to_decide(row, fit)
     if claim.forms is not None:
         row["forms"] = compared(claim, runs)
     return row
@@ -245,6 +248,17 @@ def compared(claim: Claim, runs: xr.Dataset) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _seeds_to_decide(row: Mapping[str, Any], fit: CollapseFit) -> str:
+    """How many seeds would decide a row if its exponent stays where it is, in words."""
+    half_width = deciding_half_width(row)
+    if half_width is None or None in (row["low"], row["high"]):
+        return "; the exponent is not identifiable"
+    number = fit.replicates_for(row["control"], half_width)
+    if number is None:
+        return "; even a thousand times as many seeds would not decide it"
+    return seeds_decide(number)
 
 
 def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:

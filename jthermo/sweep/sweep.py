@@ -148,6 +148,9 @@ class Sweep:
         for name, new in checked.items():
             object.__setattr__(self, name, new)
         self._set_axes()
+        # observables depend on few of the settings, and their check traces the model
+        for model, data, loss in dict.fromkeys((c.model, c.data, c.loss) for c in self.configs):
+            _check_observables(self.record, model, data, loss)
         for config in self.configs:
             _check(self, config)
 
@@ -403,12 +406,16 @@ def _fitted(model: Any, data: Source) -> tuple[Model, Source]:
         raise
 
 
-def _check(sweep: Sweep, config: RunConfig) -> None:
-    """Check settings that depend on each other: observables, noise, batch size, recorded steps."""
+def _check_observables(record: Record, model: Model, data: Source, loss: losses.Loss) -> None:
+    """Check that the observables are defined here, and that their variables have different names.
+
+    Raises:
+        InputError: one is undefined, or two record the same variable.
+    """
     names: set[str] = set()
-    for observable in sweep.record.observables:
-        observable.check(config.model, config.data, config.loss)
-        new = set(observable.variables(config.model, config.data))
+    for observable in record.observables:
+        observable.check(model, data, loss)
+        new = set(observable.variables(model, data))
         if new & names:
             raise InputError(
                 "record.observables",
@@ -417,6 +424,10 @@ def _check(sweep: Sweep, config: RunConfig) -> None:
                 "remove one of the two",
             )
         names |= new
+
+
+def _check(sweep: Sweep, config: RunConfig) -> None:
+    """Check settings that depend on each other: noise, data, batch size, recorded steps."""
     if isinstance(config.noise, LabelAveraged) and config.data.num_targets:
         raise InputError(
             "noise",
