@@ -52,9 +52,8 @@ TRUTHS = {
     "C7": "At small scale no exponent is determined: with random labels the variance falls too "
     "little, and with real ones it first rises many times over",
     "C8": "The rate falls; the powers of η and B are smaller for random labels than for real ones",
-    "C9": "The rate falls fastest at the start, but by plain gradient descent on the clock ηt, "
-    "which runs with averaged labels share; what label noise adds is never stronger early than "
-    "late",
+    "C9": "What makes the fall faster early is plain gradient descent on the clock ηt, which runs "
+    "with averaged labels share; what label noise adds is never stronger early than late",
     "C10": "It holds for the activation rate, and for ‖V‖ except late with `he`, where ‖V‖ is near "
     "its noise floor, which grows with η",
     "C11": "The drift of Eq. 10 is right and its diffusion is twice too large; Eq. 11 halves the "

@@ -13,7 +13,7 @@ from jthermo.paper.claims import LAWS, STATED, TRUTHS
 from jthermo.results.atomic import write_between
 
 # Measured quantities of a claim that the column of laws still lists.
-MOST_QUANTITIES = 2
+MOST_QUANTITIES = 3
 
 
 def _measured_line(row: Mapping[str, Any]) -> str:
@@ -202,16 +202,16 @@ def law(claim: str, rows: Sequence[Mapping[str, Any]]) -> str:
             fits.setdefault(_symbol(row), []).append((row["claimed"], row["exponent"]))
     if fits:
         return "; ".join(f"exponent of {symbol} {reach(pairs)}" for symbol, pairs in fits.items())
-    values: dict[tuple[str, str], list[float]] = {}
+    measured: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if "quantity" in row:
-            name = row["quantity"].partition(",")[0]
-            values.setdefault((name, row["claimed"]), []).append(row["value"])
-    if not values or len(values) > MOST_QUANTITIES:
+            measured.setdefault(row["quantity"].partition(",")[0], []).append(row)
+    if not measured or len(measured) > MOST_QUANTITIES:
         return f"{len(rows)} measured values"
     return "; ".join(
-        f"{name}: {_between(numbers)} (paper {claimed})"
-        for (name, claimed), numbers in values.items()
+        f"{name}: {_between([row['value'] for row in some])} "
+        f"(paper {' … '.join(dict.fromkeys((some[0]['claimed'], some[-1]['claimed'])))})"
+        for name, some in measured.items()
     )
 
 
