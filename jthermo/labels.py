@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SYMBOL = {"step": "t", "learning_rate": "η", "batch_size": "|B|", "data.redraw": "p"}
 # Characters per line and lines of the label of a panel's axis: what fits along 2.2 inches at 8 pt.
 WIDTH, LINES = 30, 3
+# Decades of a logarithmic axis up to which minor ticks have labels.
+SHORT = 1.2
 
 
 def symbol(name: str) -> str:
@@ -53,8 +55,9 @@ def all_log_ticks(fig: Figure) -> None:
 def log_ticks(axis: Axis) -> None:
     """Labels of a logarithmic axis that don't overlap in a narrow panel.
 
-    Below one decade they are plain numbers at 1, 2 and 5; Matplotlib's own are powers of ten, also
-    at 3, 4 and 6. Below 0.3 decades, where there may be no such tick, every tick has its label.
+    Below 1.2 decades, where there may be only one power of ten, they are plain numbers at 1, 2 and
+    5; Matplotlib's own are powers of ten, also at 3, 4 and 6. Below 0.3 decades, where there may be
+    no such tick, every tick has its label.
     """
     from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
 
@@ -65,14 +68,19 @@ def log_ticks(axis: Axis) -> None:
         low, high = sorted(axis.get_view_interval())
         return math.log10(high / low)
 
-    def number(value: float, _: int | None = None) -> str:
-        short = decades() <= 1 and 1e-3 <= value < 1e3
+    def is_plain(value: float) -> bool:
+        return 1e-3 <= value < 1e3
+
+    def major(value: float, _: int | None) -> str:
+        short = decades() <= SHORT and is_plain(value)
         return f"{value:g}" if short else str(scientific(value))
 
     def minor(value: float, _: int | None) -> str:
         digit = value / 10 ** math.floor(math.log10(value) + 1e-9)
         sparse = decades() > 0.3 and round(digit, 6) not in (2, 5)
-        return "" if sparse or decades() > 1 else number(value)
+        # powers of ten are wider
+        room = decades() <= (SHORT if is_plain(value) else 1)
+        return major(value, None) if room and not sparse else ""
 
-    axis.set_major_formatter(FuncFormatter(number))
+    axis.set_major_formatter(FuncFormatter(major))
     axis.set_minor_formatter(FuncFormatter(minor))

@@ -54,6 +54,7 @@ SECONDS = "tests/results/test_seconds.py"
 MEMORY = "tests/execution/test_memory.py"
 PIECES = "tests/collapse/test_pieces.py"
 PANELS = "tests/figures/test_panels.py"
+RUNNING = "tests/execution/test_running.py"
 LEVELS = "tests/paper/test_evidence.py::test_a_level_is_reached_when_the_mean_first_falls_to_it"
 FINDINGS = "tests/paper/test_report.py::test_a_changed_sweep_or_figure_is_not_that_of_the_findings"
 
@@ -289,6 +290,21 @@ SAMPLED = [
              "tests/paper/test_report.py::test_a_forecast_uses_the_times_of_its_own_scale"),
     Mutation("jthermo/cli/job.py", "tasks = job.tasks or min(blocks, MOST_TASKS)",
              "tasks = job.tasks or blocks", "tests/cli/test_launch.py"),
+    # what a running sweep shows
+    Mutation("jthermo/results/reading.py", '"complete": int((rows < num_committed).sum() ==',
+             '"complete": int(len(order) ==', RUNNING),
+    Mutation("jthermo/execution/saving.py",
+             "np.where(np.arange(cohort.steps.shape[1]) < taken[:, None], cohort.steps, -1)",
+             "cohort.steps", RUNNING),
+    Mutation("jthermo/execution/runner.py", "bar.begin(sum(c.num_runs for c in waiting), total,",
+             "bar.begin(sum(c.num_runs for c in waiting), left,", RUNNING),
+    Mutation("jthermo/execution/progress.py", "(self._records - self._recorded) / max",
+             "0 / max", RUNNING),
+    # figures
+    Mutation("jthermo/labels.py", "round(digit, 6) not in (2, 5)", "False", PANELS),
+    Mutation("jthermo/figures/panels.py", "(0.25, 0.5, 0.75)", "(0.0, 0.5, 1.0)", PANELS),
+    Mutation("jthermo/collapse/plot.py", "error if errors is None else errors[0]", "error",
+             "tests/collapse/test_forms.py::test_published_errors_are_drawn"),
 ]  # fmt: skip
 
 MUTATIONS = SURVIVORS + CHOSEN + SAMPLED
