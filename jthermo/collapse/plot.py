@@ -188,6 +188,14 @@ def _log_tau(ax: Axes, fit: FitState) -> None:
     log_ticks(ax.xaxis)
 
 
+def _exponent(fit: FitState, name: str) -> str:
+    """How an exponent is written in a picture: p(η) of the learning rate."""
+    text = fit.symbol(name)
+    for control in fit.curves.controls:
+        text = text.replace(f"({control})", f"({symbol(control)})")
+    return text
+
+
 def plot_profile(fit: FitState, name: str, ax: Axes | None = None) -> Axes:
     """Log likelihood lost if one exponent is held, over three times the width of its interval."""
     if name not in fit.fitted or not np.isfinite(fit.exponents[name].standard_error):
@@ -200,9 +208,9 @@ def plot_profile(fit: FitState, name: str, ax: Axes | None = None) -> Axes:
     ax.axvspan(exponent.low, exponent.high, color="0.9", lw=0)
     ax.axvline(exponent.value, color="0.5", lw=0.8)
     held = [c for c in fit.corrections if c.power_name in fit.fitted and c.power_name != name]
-    powers = "".join(f" at {fit.symbol(c.power_name)} = {c.power:.3g}" for c in held)
-    label = fit.symbol(name) + powers
-    ax.set(xlabel=label, ylabel="log likelihood lost", title=f"{fit.symbol(name)} = {exponent}")
+    powers = "".join(f" at {_exponent(fit, c.power_name)} = {c.power:.3g}" for c in held)
+    label = _exponent(fit, name) + powers
+    ax.set(xlabel=label, ylabel="log likelihood lost", title=f"{_exponent(fit, name)} = {exponent}")
     return ax
 
 
@@ -215,8 +223,8 @@ def plot_region(fit: FitState, first: str, second: str, ax: Axes | None = None) 
     upright = [[y.value - y.low], [y.high - y.value]]
     ax.errorbar(x.value, y.value, upright, across, fmt="o", ms=4, color="0.2", lw=1)
     ax.set(
-        xlabel=fit.symbol(first),
-        ylabel=fit.symbol(second),
+        xlabel=_exponent(fit, first),
+        ylabel=_exponent(fit, second),
         title=f"{100 * fit.confidence:g} % jointly",
     )
     return ax

@@ -196,6 +196,7 @@ def test_plot_writes_symbols_and_the_value_in_words():
     entries = [text.get_text() for text in ax.get_legend().get_texts()]
     assert entries[0] == "η = 0.05, |B| = 1"
     assert len(entries) == 4
+    assert fit.plot_profile("learning_rate").get_xlabel() == "p(η)"
     assert fit.plot_residuals().get_ylabel().endswith("\nminus the curve")
     matplotlib.pyplot.close("all")
 
