@@ -22,7 +22,7 @@ from jthermo.models import Model, as_model
 from jthermo.observables.variables import check_variables
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
-from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
+from jthermo.sweep.axes import FULL_BATCH, label, position, read_axis, read_point
 from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps
 from jthermo.sweep.run_config import RunConfig, RunGroup
@@ -221,9 +221,7 @@ class Sweep:
             known.update(seeds)
         order = sorted(
             seeds_at,
-            key=lambda at: tuple(
-                (str(type(v)), v) if v is not None else ("", 0) for v in reversed(at)
-            ),
+            key=lambda at: tuple(position(v) for v in reversed(at)),
         )
         groups: dict[RunConfig, RunGroup] = {}
         seen: set[tuple[Any, ...]] = set()
