@@ -187,14 +187,17 @@ class ScalingLaw:
     """log for noise in proportion to the value."""
     clock_window: tuple[float, float] | None = None
     """first and last τ to use, with the exponents given as fixed."""
+    time_resolution: float | None = None
+    """step of a discrete or coarse clock, in units of t."""
     confidence: float = 0.95
     """confidence level of the intervals."""
 
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`jthermo.fit_collapse`, except the data, controls and value."""
         names = ("time", "window", "rescale", "error", "branches", "scale", "clock_window")
+        more = ("time_resolution", "confidence")
         return {
-            **{name: getattr(self, name) for name in (*names, "confidence")},
+            **{name: getattr(self, name) for name in (*names, *more)},
             "replicate": replicate_column(self.replicate),
             "fixed": powers("fixed", self.fixed),
             "correction": powers("correction", self.correction),

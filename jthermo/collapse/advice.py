@@ -14,12 +14,14 @@ correction to be known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.linalg import solve_triangular
+from scipy.optimize import brentq
 
 from jthermo.collapse import linalg
 from jthermo.collapse.exponent_drift import Drift
@@ -217,7 +219,7 @@ class Planner:
         model = min(fit.settings.model_degrees, fit.degrees)
         degrees = model + (fit.degrees - model) * (more * number - 1) / (number - 1)
         at = 0.5 + fit.confidence / 2
-        return float(stats.t.ppf(at, degrees) / stats.t.ppf(at, fit.degrees))
+        return float(special.stdtrit(degrees, at) / special.stdtrit(fit.degrees, at))
 
     def further(self, name: str, end: int, move: float) -> Records:
         """A condition `move` in log c beyond the outermost one, recorded at the same times."""
@@ -290,14 +292,7 @@ class Planner:
 def advise(fit: FitState) -> tuple[Advice, ...]:
     """For each exponent: more replicates, a further value, a later end, denser records."""
     names = [name for name in fit.curves.controls if name in fit.free and fit.identifiable[name]]
-    means = fit.likelihood.means
-    formed = means.lead is not None or means.log_unit is not None or means.offset_unit is not None
-    if formed or fit.averages.errors is not None:
-        remedy = (
-            "is predicted only without critical point, offset, published errors and log scale; "
-            "omit it"
-        )
-        raise InputError("advice", True, remedy)
+    _check_predictable(fit, "advice", True)
     if not names:
         return ()
     planner, settings = Planner(fit), fit.settings
@@ -315,6 +310,42 @@ def advise(fit: FitState) -> tuple[Advice, ...]:
         advice.append(_early_enough(planner, trials))
         advice.append(_denser(planner, name))
     return tuple(advice)
+
+
+def replicates_for(fit: FitState, name: str, half_width: float) -> int | None:
+    """The replicates per condition with which the interval of an exponent has this half-width.
+
+    None if :attr:`Settings.advice_limit` times the present replicates are not enough, as where
+    noise that all replicates share sets the width.
+    """
+    _check_predictable(fit, "replicates_for", name)
+    if name not in fit.free or not fit.identifiable[name]:
+        raise InputError("replicates_for", name, "name a fitted exponent that is identifiable")
+    planner, exponent = Planner(fit), fit.exponents[name]
+    present = (exponent.high - exponent.low) / 2
+
+    def excess(log_more: float) -> float:
+        more = float(np.exp(log_more))
+        ratio = planner.ratio(name, planner.spread(planner.now, more))
+        return present * ratio * planner.quantile_ratio(more) - half_width
+
+    most = float(np.log(fit.settings.advice_limit))
+    if not excess(most) <= 0:
+        return None
+    more = 1.0 if excess(0.0) <= 0 else np.exp(brentq(excess, 0.0, most, xtol=1e-3))
+    return math.ceil(more * fit.num_replicates[1])
+
+
+def _check_predictable(fit: FitState, field: str, value: object) -> None:
+    """Refuse fits whose further records the noise model does not predict."""
+    means = fit.likelihood.means
+    formed = means.lead is not None or means.log_unit is not None or means.offset_unit is not None
+    if formed or fit.averages.errors is not None:
+        remedy = (
+            "is predicted only without critical point, offset, published errors and log scale; "
+            "omit it"
+        )
+        raise InputError(field, value, remedy)
 
 
 def _denser(planner: Planner, name: str) -> Advice:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from jthermo.collapse.comparison import STATUSES, Comparison, FormScore
@@ -302,4 +302,4 @@ class _Lag:
 
     def allowed(self, confidence: float) -> float:
         """The largest lag that is within error."""
-        return float(stats.t.ppf(0.5 + confidence / 2, self.degrees)) * self.error
+        return float(special.stdtrit(self.degrees, 0.5 + confidence / 2)) * self.error

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
 from jthermo.collapse.scatter import Spread
@@ -216,5 +216,5 @@ def _p_value(local: np.ndarray, spread: Spread, settings: Settings) -> float:
         gap = contrast @ local
         inverse = np.linalg.pinv(contrast @ spread.covariance @ contrast.T, hermitian=True)
         statistic = float(gap @ inverse @ gap) / len(gap)
-        p_values.append(float(stats.f.sf(statistic, len(gap), spread.degrees)))
+        p_values.append(float(special.fdtrc(len(gap), spread.degrees, statistic)))
     return min(1.0, settings.drift_tests * min(p_values))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from jthermo.collapse.averages import Averages, average
@@ -179,7 +179,7 @@ def fit_collapse(
         check_range(averages, curves, shifts)
         optimum = search(averages)
         inference = infer(averages, directions, optimum, confidence, np.random.default_rng(seed))
-        t = float(stats.t.ppf(0.5 + confidence / 2, inference.degrees))
+        t = float(special.stdtrit(inference.degrees, 0.5 + confidence / 2))
         power = None
         if ends:
             likelihood, best = inference.likelihood, inference.best
@@ -367,7 +367,7 @@ def _combinations(
     identified = inference.identified
     if determined(directions, identified, settings).all():
         return ()
-    t = stats.t.ppf(0.5 + confidence / 2, inference.degrees)
+    t = special.stdtrit(inference.degrees, 0.5 + confidence / 2)
     combinations = []
     known, unknown = (identified.axes[:, mask] for mask in (identified.known, ~identified.known))
     # The unknown directions are held: whatever they are, these sums are known.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.optimize import minimize_scalar
 
 from jthermo.collapse.likelihood import CurveLikelihood, Solution
@@ -80,7 +80,7 @@ def identify(
     known = np.ones(num, bool)
     reaches = np.zeros((num, 2))
     # The losses in the settings are those of a 95 % interval.
-    stretch = float(stats.norm.ppf(0.5 + confidence / 2) / stats.norm.ppf(0.975)) ** 2
+    stretch = float(special.ndtri(0.5 + confidence / 2) / special.ndtri(0.975)) ** 2
     notes: list[Note] = []
     loose, flat = _without_penalty(likelihood, best), _featureless(likelihood, best)
     if flat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jthermo.collapse.averages import Averages
 from jthermo.collapse.exponent_drift import Drift, drift
@@ -84,7 +84,7 @@ def infer(
     likelihood, best = optimum.likelihood, optimum.best
     scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
     spread = _errors(likelihood, best, scatter)
-    t = float(stats.t.ppf(0.5 + confidence / 2, spread.degrees))
+    t = float(special.stdtrit(spread.degrees, 0.5 + confidence / 2))
     identified = identify(
         likelihood,
         best,

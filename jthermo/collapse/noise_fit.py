@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.optimize import brentq, minimize_scalar
 
 from jthermo.collapse.averages import Averages
@@ -409,7 +409,7 @@ def common_noise_interval(
         return 0.0, 0.0
     middle = 2 * float(np.log(noise.common))
     least = _under_common_noise(likelihood, best, noise, share, np.exp(middle))[0]
-    allowed = float(stats.norm.ppf(0.5 + confidence / 2)) ** 2 / 2
+    allowed = float(special.ndtri(0.5 + confidence / 2)) ** 2 / 2
 
     def beyond(log: float) -> float:
         return _under_common_noise(likelihood, best, noise, share, np.exp(log))[0] - least - allowed

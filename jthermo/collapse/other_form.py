@@ -82,13 +82,14 @@ def _minimum(
 ) -> tuple[Solution, float, float]:
     """The best solution from these starts, χ² beyond its degrees of freedom, and these."""
     limits, room = fit.averages.limits, fit.settings.refit_range
+    coarse = fit.settings.coarse_tolerance
     minima = []
     for theta in starts:
         middle = theta[: len(theta) - len(limits), None]
         bounds = np.concatenate([middle + np.array([[-room, room]]), limits])
         for _ in range(2):
             trial = likelihood.with_best_stiffness(theta)
-            solution = trial.minimise(trial.solve(theta), bounds)
+            solution = trial.minimise(trial.solve(theta), bounds, tolerance=coarse)
             theta = solution.theta
         minima.append((solution, trial))
     best, under = min(minima, key=lambda pair: (apart(pair[1], pair[0]), pair[0].objective))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jthermo.collapse.correction_power import follow, joint_statistic
 from jthermo.collapse.fit_state import FitState
@@ -27,7 +27,7 @@ def joint_test(fit: FitState, exponents: dict[str, float]) -> TestResult:
         square = float(gap @ np.linalg.solve(covariance, gap))
     else:
         square = joint_statistic(fit, exponents)
-    p_value = float(stats.f.sf(square / number, number, fit.degrees))
+    p_value = float(special.fdtrc(number, fit.degrees, square / number))
     return TestResult(p_value, square / number, (number, fit.degrees))
 
 
@@ -41,7 +41,7 @@ def joint_region(fit: FitState, first: str, second: str, num_points: int) -> np.
         )
         raise InputError("region", (first, second), remedy)
     centre = [fit.exponents[first].value, fit.exponents[second].value]
-    radius = np.sqrt(2 * stats.f.ppf(fit.confidence, 2, fit.degrees))
+    radius = np.sqrt(2 * special.fdtri(2, fit.degrees, fit.confidence))
     angle = np.linspace(0, 2 * np.pi, num_points)
     circle = np.stack([np.cos(angle), np.sin(angle)])
     root = np.linalg.cholesky(fit.covariance_of((first, second)))

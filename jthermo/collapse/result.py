@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from jthermo.collapse.advice import Advice, advise
+from jthermo.collapse.advice import Advice, advise, replicates_for
 from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.other_form import worth_trying
 from jthermo.collapse.plot import plot_collapse, plot_profile, plot_region, plot_residuals
@@ -59,6 +59,22 @@ class CollapseFit(FitState):
     def advice(self) -> tuple[Advice, ...]:
         """What would narrow the intervals: replicates, a further value, later or denser records."""
         return advise(self)
+
+    def replicates_for(self, control: str, half_width: float) -> int | None:
+        """How many replicates per condition would give an interval of this half-width.
+
+        Args:
+            control: whose exponent.
+            half_width: half the width of its interval.
+
+        Returns:
+            The number; None if even very many would not do.
+
+        Raises:
+            InputError: the exponent is not fitted or not identifiable, or the fit has a form whose
+                noise is not predicted.
+        """
+        return replicates_for(self, control, half_width)
 
     def worth_trying(self) -> str | None:
         """Where a collapse is refused: the form that would explain most of the misfit, if one does.

@@ -418,6 +418,8 @@ class Settings:
     # Factor on the replicates. Derivation: four times as many halve the interval, unless noise is
     # common to all of them or the exponent drifts.
     advice_replicates: float = 4.0
+    # Factor on the replicates beyond which their number is not searched. Chosen.
+    advice_limit: float = 1000.0
     # Gaps of log c by which a control is extended. Chosen.
     advice_gaps: tuple[float, ...] = (1.0, 2.0)
     # Later ends that are tried, in units of the last time. Chosen.

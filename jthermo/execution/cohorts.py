@@ -179,8 +179,8 @@ def cohorts(
         engine: ``"xla"``, ``"fused"`` or ``"pallas"``; see :func:`jthermo.engines.choice.settle`.
         widths: W by key of the configurations that already have one; others follow the rule.
     """
-    grouped: dict[tuple[step_program.Program, Model, int], list[_Member]] = {}
-    # Long tuples of steps are slow to compare for every run, so each distinct one gets a number.
+    grouped: dict[tuple[step_program.Program, Model, int], list[_Setting]] = {}
+    # Long tuples of steps are slow to compare, so each distinct one gets a number.
     clocks: dict[tuple[int, ...], int] = {}
     for config, group in sweep.groups.items():
         program, hyper = step_program.split(config, sweep.record, engine)
@@ -188,76 +188,102 @@ def cohorts(
         width = (widths or {}).get(key) or width_of(sweep, program, platform)
         # A field that is None is static and one that is a float is traced: different programs.
         model = step_program.starting_model(config.model)
-        members = grouped.setdefault((program, model, width), [])
         clock = clocks.setdefault(steps, len(clocks))
-        members.extend(_Member(key, config, hyper, seed, steps, clock) for seed in group.seeds)
+        grouped.setdefault((program, model, width), []).append(
+            _Setting(key, config, hyper, group.seeds, steps, clock)
+        )
     result, first = [], 0
-    for (program, model, width), members in grouped.items():
+    for (program, model, width), settings in grouped.items():
+        which = np.repeat(np.arange(len(settings)), [len(s.seeds) for s in settings])
+        seeds = np.concatenate([np.asarray(s.seeds, np.int64) for s in settings])
         # Shards divide the blocks of the whole sweep, so they do not depend on finished runs.
-        blocks = _blocks([m.clock for m in members], width)
-        mine = [
-            members[i]
-            for b, block in enumerate(blocks, first)
-            if b % shard[1] == shard[0]
-            for i in block
-        ]
-        first += len(blocks)
+        lanes, real = _blocks(np.array([[s.clock] for s in settings])[which], width)
+        ours = np.arange(first, first + len(lanes)) % shard[1] == shard[0]
+        first += len(lanes)
+        mine = lanes[ours][real[ours]]
+        progress = np.zeros((len(mine), 2), np.int64)
         if wanted is not None:
-            mine = [m for m in mine if (m.key, m.seed) in wanted]
-        if mine:
-            progress = [(wanted or {}).get((m.key, m.seed), (0, 0)) for m in mine]
-            result.append(
-                _cohort(program, model, mine, np.array(progress), width, sweep.common_data)
-            )
+            named = [
+                (settings[i].key, n)
+                for i, n in zip(which[mine].tolist(), seeds[mine].tolist(), strict=True)
+            ]
+            kept = [i for i, run in enumerate(named) if run in wanted]
+            mine = mine[kept]
+            progress = np.array([wanted[named[i]] for i in kept], np.int64).reshape(-1, 2)
+        if len(mine):
+            runs = which[mine], seeds[mine], progress
+            result.append(_cohort(program, model, settings, *runs, width, sweep.common_data))
     return result
 
 
-class _Member(NamedTuple):
-    """A run that has not been assigned to a lane yet."""
+class _Setting(NamedTuple):
+    """Runs that differ only in their seed, not assigned to lanes yet."""
 
     key: str
     config: RunConfig
     hyper: dict[str, float]
-    seed: int
+    seeds: Sequence[int]
     steps: tuple[int, ...]
     clock: int
 
 
-def _blocks(clocks: Sequence[Any], width: int) -> list[list[int]]:
-    """Indices of runs in blocks of at most `width` runs with the same clock."""
-    by_clock: dict[Any, list[int]] = {}
-    for i, clock in enumerate(clocks):
-        by_clock.setdefault(clock, []).append(i)
-    return [
-        lanes[i : i + width] for lanes in by_clock.values() for i in range(0, len(lanes), width)
-    ]
+def _blocks(alike: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs in blocks of W runs with equal rows of `alike` (R, n), rows in order of appearance.
+
+    Returns:
+        The run in each lane (blocks, W), and which lanes are real (blocks, W): the last block of a
+        row repeats its first run.
+    """
+    _, first, row = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[row]
+    order = np.argsort(place, kind="stable")
+    lanes, real = [], []
+    for runs in np.split(order, np.cumsum(np.bincount(place))[:-1]):
+        missing = -len(runs) % width
+        filled = np.concatenate([runs, np.repeat(runs[missing - width :][:1], missing)])
+        lanes.append(filled.reshape(-1, width))
+        real.append((np.arange(len(filled)) < len(runs)).reshape(-1, width))
+    return np.concatenate(lanes), np.concatenate(real)
 
 
 def _cohort(
     program: step_program.Program,
     model: Model,
-    members: Sequence[_Member],
+    settings: Sequence[_Setting],
+    which: np.ndarray,
+    seeds: np.ndarray,
     progress: np.ndarray,
     width: int,
     common_data: bool,
 ) -> Cohort:
-    """Assign `members` to blocks; runs of a block share the clock and the progress."""
-    steps = np.full((len(members), max(len(m.steps) for m in members)), -1, np.int64)
-    for row, member in zip(steps, members, strict=True):
-        row[: len(member.steps)] = member.steps
-    left = steps.max(1) - progress[:, 0]
-    blocks = _blocks(
-        [(m.clock, *p) for m, p in zip(members, progress.tolist(), strict=True)], width
-    )
+    """Assign runs, given by setting and seed, to blocks of runs with equal clock and progress."""
+    table = np.full((len(settings), max(len(s.steps) for s in settings)), -1, np.int64)
+    for line, setting in zip(table, settings, strict=True):
+        line[: len(setting.steps)] = setting.steps
+    # all columns of a cohort are used by one of its runs
+    table = table[:, : (table[np.unique(which)] >= 0).sum(1).max()]
+    clock = np.array([s.clock for s in settings])[which]
+    blocks, real = _blocks(np.column_stack([clock, progress]), width)
     # Longest first: assigned in turn, they end at nearly the same time on all devices.
-    blocks.sort(key=lambda lanes: -left[lanes[0]])
-    filled = np.array([lanes + lanes[:1] * (width - len(lanes)) for lanes in blocks])
-    real = np.arange(width) < np.array([[len(lanes)] for lanes in blocks])
-    configs, seeds = [m.config for m in members], np.array([m.seed for m in members])
+    left = table.max(1)[which] - progress[:, 0]
+    longest_first = np.argsort(-left[blocks[:, 0]], kind="stable")
+    configs = [s.config for s in settings]
     streams = np.array([c.common_stream if common_data else c.stream for c in configs])
-    runs = step_program.as_runs(configs, [m.hyper for m in members], seeds, streams)
-    key = np.array([m.key for m in members])
-    return Cohort(program, model, width, key, runs, steps, filled, real, progress)
+    per_setting = step_program.as_runs(
+        configs, [s.hyper for s in settings], np.zeros(len(settings)), streams
+    )
+    runs = jax.tree.map(lambda a: a[which], per_setting)._replace(seed=seeds.astype(np.uint32))
+    return Cohort(
+        program,
+        model,
+        width,
+        np.array([s.key for s in settings])[which],
+        runs,
+        table[which],
+        blocks[longest_first],
+        real[longest_first],
+        progress,
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.paper.evidence import Evidence
-from jthermo.paper.verdicts import verdict
+from jthermo.paper.verdicts import UNDECIDED, deciding_half_width, seeds_decide, verdict
 from jthermo.results.tables import choices, tau
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ _TWO_CLOCKS = (
     "‖V‖ has two clocks: it relaxes on ηt to a noise floor ∝ √(η/B) (C14), and the floor "
     "itself changes on η²t/B"
 )
-REASONS = {"C4": _TWO_CLOCKS, "C5": _TWO_CLOCKS}
+REASONS = {
+    "C4": _TWO_CLOCKS,
+    "C5": _TWO_CLOCKS,
+    "C9": "what makes the fall faster early is plain gradient descent on the clock ηt, which runs "
+    "with averaged labels share; what label noise adds is never stronger early than late",
+}
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,20 @@ def judge(claim: Claim, chosen: Chosen) -> dict[str, Any]:
         "num_left_out": len(fit.left_out),
     }
     row["verdict"], row["why"] = verdict(row)
+    if row["verdict"] == UNDECIDED:
+        row["why"] += _seeds_to_decide(row, fit)
     return row
+
+
+def _seeds_to_decide(row: Mapping[str, Any], fit: CollapseFit) -> str:
+    """How many seeds would decide a row if its exponent stays where it is, in words."""
+    half_width = deciding_half_width(row)
+    if half_width is None or None in (row["low"], row["high"]):
+        return "; the exponent is not identifiable"
+    number = fit.replicates_for(row["control"], half_width)
+    if number is None:
+        return "; even a thousand times as many seeds would not decide it"
+    return seeds_decide(number)
 
 
 def _ends(runs: xr.Dataset, variable: str) -> tuple[float, float]:

@@ -37,7 +37,11 @@ def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     )
     if right or wrong:
         return REPRODUCED if right else NOT_REPRODUCED, f"it lies in [{low:.3g}, {high:.3g}]"
-    return UNDECIDED, "the interval holds the bound"
+    gap = deciding_half_width(row)
+    more = ((high - low) / 2 / gap) ** 2 if gap else np.inf
+    known = row.get("num_seeds") and np.isfinite(more)
+    decide = seeds_decide(row["num_seeds"] * more) if known else ""
+    return UNDECIDED, f"the interval holds the bound{decide}"
 
 
 def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -84,6 +88,36 @@ def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     if near <= low and high <= far:
         return REPRODUCED, f"the interval lies within {100 * TOLERANCE:g} % of {bound:g}"
     return UNDECIDED, "the interval is too wide"
+
+
+def deciding_half_width(row: Mapping[str, Any]) -> float | None:
+    """Half the width at which the interval of an undecided row would decide, if its value stays.
+
+    None if no interval around the value would: it is not known, or it lies on the bound.
+
+    >>> deciding_half_width({"claimed": "2", "exponent": 1.8})
+    0.10000000000000009
+    """
+    if "quantity" in row:
+        return abs(row["value"] - row["target"]) or None
+    if row["exponent"] is None:
+        return None
+    bound = float(row["claimed"].removeprefix("> "))
+    edges = (
+        (bound,)
+        if row["claimed"].startswith(">")
+        else (bound * (1 - TOLERANCE), bound * (1 + TOLERANCE))
+    )
+    return min(abs(row["exponent"] - edge) for edge in edges) or None
+
+
+def seeds_decide(number: float) -> str:
+    """What an undecided row says of the number of seeds that it would take.
+
+    >>> seeds_decide(1234)
+    '; about 1,200 seeds would decide it'
+    """
+    return f"; about {float(f'{number:.2g}'):,.0f} seeds would decide it"
 
 
 def supported(row: Mapping[str, Any]) -> bool:

@@ -149,6 +149,9 @@ class Sweep:
         for name, new in checked.items():
             object.__setattr__(self, name, new)
         self._set_axes()
+        # observables depend on few of the settings, and their check traces the model
+        for parts in dict.fromkeys((c.model, c.data, c.loss, c.optimizer) for c in self.configs):
+            _check_observables(self, *parts)
         for config in self.configs:
             _check(self, config)
 
@@ -402,12 +405,22 @@ def _fitted(model: Any, data: Source) -> tuple[Model, Source]:
         raise
 
 
-def _check(sweep: Sweep, config: RunConfig) -> None:
-    """Check settings that depend on each other: observables, noise, batch size, recorded steps."""
-    observables = [o.of_optimizer(config.optimizer) for o in sweep.record.observables]
+def _check_observables(
+    sweep: Sweep, model: Model, data: Source, loss: losses.Loss, optimizer: Optimizer
+) -> None:
+    """Check that the observables are defined here, and that their variables fit together.
+
+    Raises:
+        InputError: one is undefined, or two record the same variable.
+    """
+    observables = [o.of_optimizer(optimizer) for o in sweep.record.observables]
     for observable in observables:
-        observable.check(config.model, config.data, config.loss)
-    check_variables(observables, config.model, config.data, config.loss, sweep.axes)
+        observable.check(model, data, loss)
+    check_variables(observables, model, data, loss, sweep.axes)
+
+
+def _check(sweep: Sweep, config: RunConfig) -> None:
+    """Check settings that depend on each other: noise, data, batch size, recorded steps."""
     if isinstance(config.noise, LabelAveraged) and config.data.num_targets:
         raise InputError(
             "noise",

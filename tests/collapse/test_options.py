@@ -173,6 +173,22 @@ def test_advice_is_what_happens():
     assert further.ratio < 0.7
 
 
+def test_the_number_of_replicates_gives_the_width_that_was_asked_for():
+    levels = {"c": [0.5, 1.0, 2.0]}
+    fit = fit_collapse(planted(CURVES["decay"], [0.5], levels, sd=0.03), ["c"])
+    exponent = fit.exponents["c"]
+    half = (exponent.high - exponent.low) / 2
+    number = fit.replicates_for("c", half / 2)
+    many = fit_collapse(
+        planted(CURVES["decay"], [0.5], levels, sd=0.03, num_replicates=number), ["c"]
+    ).exponents["c"]
+    assert (many.high - many.low) / 2 == pytest.approx(half / 2, rel=0.25)
+    assert fit.replicates_for("c", 2 * half) == fit.num_replicates[1]
+    assert fit.replicates_for("c", half / 1e4) is None
+    with pytest.raises(InputError, match="identifiable"):
+        fit.replicates_for("d", half)
+
+
 def test_records_to_a_later_time_narrow_the_interval_as_predicted():
     """The curve falls at τ = e⁴; up to step 40 only the fastest condition has seen it."""
     predicted, found = [], []

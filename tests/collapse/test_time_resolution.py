@@ -1,9 +1,12 @@
 """Clocks of whole steps: flagged where half a step matters, and corrected if the step is known."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from jthermo.cli import verbs
 from jthermo.collapse import Form, compare, fit_collapse
 from jthermo.errors import InputError
 
@@ -88,3 +91,14 @@ def test_forms_are_compared_on_such_a_clock():
 def test_a_step_that_is_none_is_refused(step):
     with pytest.raises(InputError, match=f"time_resolution = {step!r}: give the step"):
         fit_collapse(late(), ["c"], time_resolution=step)
+
+
+def test_the_step_can_be_given_in_the_shell(tmp_path, capsys):
+    late().to_csv(tmp_path / "late.csv", index=False)
+    plain = ["fit", str(tmp_path / "late.csv"), "--controls", "c", "--value", "value", "--as-json"]
+    powers = []
+    for more in ([], ["--time-resolution", "1"]):
+        verbs.main([*plain, *more])
+        (fit,) = json.loads(capsys.readouterr().out)
+        powers.append(fit["exponents"]["c"]["value"])
+    assert powers[0] < 0.9 < 0.97 < powers[1]

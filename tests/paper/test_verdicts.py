@@ -94,3 +94,13 @@ def test_a_measured_bound_needs_the_whole_interval(target):
         ):
             ends = sorted((target + sign * near, target + sign * far))
             assert measured(relation, *ends, target) == verdict
+
+
+def test_an_undecided_row_says_how_many_seeds_would_decide_it():
+    """The interval of a mean over 100 seeds is to shrink threefold: nine times as many."""
+    row = {"quantity": "q", "relation": "<", "target": 0.0, "tolerance": 0.0}
+    row |= {"value": -0.1, "low": -0.4, "high": 0.2, "num_seeds": 100}
+    assert verdicts.verdict(row)[1].endswith("about 900 seeds would decide it")
+    assert "seeds" not in verdicts.verdict({**row, "num_seeds": 0})[1]
+    assert verdicts.deciding_half_width({"claimed": "2", "exponent": None}) is None
+    assert verdicts.deciding_half_width({"claimed": "> 1", "exponent": 0.7}) == pytest.approx(0.3)
