@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jthermo.errors import InputError, finite_number, sequence, whole_number
+from jthermo.errors import InputError, finite_number, one_line, sequence, whole_number
+from jthermo.sweep.spec_value import is_value
 
 # The batch size that stands for all examples of a finite set.
 FULL_BATCH = "full"
+# Parts of a sweep whose whole values can be an axis, beside their fields.
+WHOLE_PARTS = ("noise", "optimizer", "loss")
 
 
 def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
@@ -27,14 +30,15 @@ def read_axis(name: str, values: Any, limit: int) -> tuple[Any, ...]:
         coordinates = tuple(float(v) if type(v) is int else v for v in coordinates)
     if not coordinates:
         raise InputError(name, coordinates, "give at least one value")
-    if len(set(coordinates)) < len(coordinates):
-        repeated = next(v for v in coordinates if coordinates.count(v) > 1)
+    labels = [label(v) for v in coordinates]
+    if len(set(labels)) < len(labels):
+        repeated = next(v for v in coordinates if labels.count(label(v)) > 1)
         raise InputError(name, repeated, "appears twice; remove the repeat")
     return coordinates
 
 
 def _coordinate(name: str, value: Any) -> Any:
-    """One checked value of an axis as a plain Python scalar."""
+    """One checked value of an axis, a plain Python scalar unless it is a whole part."""
     # a number of NumPy or JAX, or an array of rank 0
     value = value.item() if getattr(value, "ndim", None) == 0 else value
     if name == "learning_rate":
@@ -51,6 +55,8 @@ def _coordinate(name: str, value: Any) -> Any:
         return whole_number(name, value, least=0, most=2**32 - 1)
     if isinstance(value, tuple | list):
         return tuple(_coordinate(name, v) for v in value)
+    if name in WHOLE_PARTS and (is_value(value) or hasattr(value, "__qualname__")):
+        return value
     if value is not None and not isinstance(value, bool | int | float | str):
         remedy = "give numbers, strings, booleans, None or tuples of them"
         raise InputError(f"vary[{name!r}]", value, remedy)
@@ -66,9 +72,18 @@ def label(value: Any) -> Any:
     ('8-8', '(8-8)-(16)', 0.1)
     """
     if not isinstance(value, tuple):
-        return value
+        plain = value is None or isinstance(value, bool | int | float | str)
+        return value if plain else getattr(value, "__name__", one_line(repr(value)))
     parts = [f"({label(v)})" if isinstance(v, tuple) else str(v) for v in value]
     return "-".join(parts) if parts else "()"
+
+
+def position(value: Any) -> tuple[str, Any]:
+    """Where the value comes in the order of its axis."""
+    if value is None:
+        return "", 0
+    plain = isinstance(value, bool | int | float | str | tuple)
+    return str(type(value)), value if plain else label(value)
 
 
 def _is_single(values: Any) -> bool:

@@ -22,7 +22,7 @@ from jthermo.models import Model, as_model
 from jthermo.observables.variables import check_variables
 from jthermo.randomness.jax_settings import ask_for_cores, pinned
 from jthermo.sweep import identity, json_codec, spec_value
-from jthermo.sweep.axes import FULL_BATCH, label, read_axis, read_point
+from jthermo.sweep.axes import FULL_BATCH, label, position, read_axis, read_point
 from jthermo.sweep.record import WHOLE_SET, Record
 from jthermo.sweep.recorded_steps import RescaledSteps, as_num_steps, steps_of_run
 from jthermo.sweep.run_config import RunConfig, RunGroup
@@ -165,8 +165,8 @@ class Sweep:
             object.__setattr__(self, name, new)
         self._set_axes()
         # observables depend on few of the settings, and their check traces the model
-        for config in {(c.model, c.data, c.loss, c.optimizer): c for c in self.configs}.values():
-            _check_observables(self, config)
+        for parts in dict.fromkeys((c.model, c.data, c.loss, c.optimizer) for c in self.configs):
+            _check_observables(self, *parts)
         for config in self.configs:
             _check(self, config)
 
@@ -236,9 +236,7 @@ class Sweep:
             known.update(seeds)
         order = sorted(
             seeds_at,
-            key=lambda at: tuple(
-                (str(type(v)), v) if v is not None else ("", 0) for v in reversed(at)
-            ),
+            key=lambda at: tuple(position(v) for v in reversed(at)),
         )
         groups: dict[RunConfig, RunGroup] = {}
         seen: set[tuple[Any, ...]] = set()
@@ -435,12 +433,18 @@ def _fitted(model: Any, data: Source) -> tuple[Model, Source]:
         raise
 
 
-def _check_observables(sweep: Sweep, config: RunConfig) -> None:
-    """Check that the observables are defined here, and that their variables agree."""
-    observables = [o.of_optimizer(config.optimizer) for o in sweep.record.observables]
+def _check_observables(
+    sweep: Sweep, model: Model, data: Source, loss: losses.Loss, optimizer: Optimizer
+) -> None:
+    """Check that the observables are defined here, and that their variables fit together.
+
+    Raises:
+        InputError: one is undefined, or two record the same variable.
+    """
+    observables = [o.of_optimizer(optimizer) for o in sweep.record.observables]
     for observable in observables:
-        observable.check(config.model, config.data, config.loss)
-    check_variables(observables, config.model, config.data, config.loss, sweep.axes)
+        observable.check(model, data, loss)
+    check_variables(observables, model, data, loss, sweep.axes)
 
 
 def _check(sweep: Sweep, config: RunConfig) -> None:

@@ -108,7 +108,7 @@ class Optimizer:
             )
         return (
             f"{name} branches on a float argument, but these are traced by JAX; "
-            "set that value inside the function"
+            "give that argument as an int, which is static, or use jax.numpy.where in the function"
         )
 
     def _one_update(self, learning_rate: Any, traced: Mapping[str, Any]) -> Any:

@@ -199,6 +199,14 @@ def test_nothing_is_saved_between_the_last_step_and_its_record():
     assert not {(4, 1), (STEPS, 2)} & set().union(*saved)
 
 
+def test_a_forecast_counts_and_times_the_last_step():
+    costs = {}
+    for observable in (step, only_params):
+        costs |= jt.plan(sweep_of(observable, seed=0), measure=False).record_costs
+    assert costs["change"] >= 1 > costs["only_params"]
+    assert jt.plan(sweep_of(step, seed=0)).record_seconds > 0
+
+
 class _Bar:
     diverged: dict = {}  # noqa: RUF012
 

@@ -524,3 +524,33 @@ def test_a_data_seed_changes_the_data_and_not_the_start():
     streams = {(c.data_seed, c.common_stream) for c in common.configs}
     assert len(streams) == len({stream for _, stream in streams}) == 3
     assert {c.common_stream for c in plain.configs} == {0}
+
+
+def own_loss(outputs, y):
+    return (outputs - y) ** 2
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "labels"),
+    [
+        ("noise", ("full", jt.noise.SVAG(4), jt.noise.SVAG(2)), ["SVAG(l=2)", "SVAG(l=4)", "full"]),
+        (
+            "optimizer",
+            (jt.sgd(), jt.Optimizer(optax.adam)),
+            ["Optimizer(optax:adam)", "Optimizer(optax:sgd)"],
+        ),
+        ("loss", ("bce", own_loss), ["own_loss", "bce"]),
+    ],
+)
+def test_whole_rules_optimizers_and_losses_are_an_axis(name, values, labels):
+    fixed = {"data": jt.data.Gaussian(dim=3, num_samples=9), "learning_rate": 0.1, "batch_size": 1}
+    sweep = sweep_of(vary={name: values}, **fixed)
+    assert [group.at[name] for group in sweep.groups.values()] == labels
+    assert len({getattr(config, name) for config in sweep.configs}) == len(values)
+    assert jt.Sweep.from_json(sweep.to_json()) == sweep
+    # the same runs, one value at a time
+    for value in values:
+        (alone,) = sweep_of(**{name: value}, **fixed).configs
+        assert alone in sweep.configs
+    with pytest.raises(InputError, match="appears twice"):
+        sweep_of(vary={name: (values[1], values[1])}, **fixed)
