@@ -209,10 +209,19 @@ def law(claim: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not measured or len(measured) > MOST_QUANTITIES:
         return f"{len(rows)} measured values"
     return "; ".join(
-        f"{name}: {_between([row['value'] for row in some])} "
-        f"(paper {' … '.join(dict.fromkeys((some[0]['claimed'], some[-1]['claimed'])))})"
+        f"{name}: {_between([row['value'] for row in some])} (paper {_claimed(some)})"
         for name, some in measured.items()
     )
+
+
+def _claimed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The least and the largest number that the paper claims of a quantity.
+
+    >>> _claimed([{"claimed": c} for c in ("1.06", "1.08", "1.04")])
+    '1.04 … 1.08'
+    """
+    order = sorted((row["claimed"] for row in rows), key=lambda text: float(text.lstrip("<> ")))
+    return " … ".join(dict.fromkeys((order[0], order[-1])))
 
 
 def _between(numbers: Sequence[float]) -> str:

@@ -131,6 +131,7 @@ class Optimizer:
 
 
 def sgd(
+    *,
     momentum: float | None = None,
     nesterov: bool = False,
     decay_at: float | None = None,

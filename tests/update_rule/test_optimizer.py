@@ -37,6 +37,12 @@ def by_optax(optimizer):
 @pytest.mark.parametrize(("momentum", "nesterov"), [(None, False), (0.9, False), (0.9, True)])
 def test_updates_are_those_of_the_formulas(momentum, nesterov, decay_at, decay):
     """`decay_at` counts the updates with the full rate: 3 of them, so the fourth is smaller."""
-    optimizer = jt.sgd(momentum, nesterov, decay_at, decay)
+    optimizer = jt.sgd(momentum=momentum, nesterov=nesterov, decay_at=decay_at, decay=decay)
     expected = by_hand(momentum or 0.0, nesterov, decay_at, decay)
     np.testing.assert_allclose(by_optax(optimizer), expected, rtol=1e-5)
+
+
+def test_sgd_takes_no_number_without_a_name():
+    """`sgd(0.1)` looks like a learning rate, and was a momentum."""
+    with pytest.raises(TypeError, match="positional"):
+        jt.sgd(0.1)
