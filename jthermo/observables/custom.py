@@ -67,7 +67,7 @@ def observable(
     ...     return jnp.linalg.norm(params["W"], axis=1)
     >>> import jthermo as jt
     >>> model, data = jt.models.TwoLayer(inputs=3, hidden=4), jt.data.Gaussian(dim=3)
-    >>> as_observable(unit_norm).variables(model, data)["unit_norm"].dims
+    >>> Custom(unit_norm).variables(model, data)["unit_norm"].dims
     ('unit',)
     """
     if fn is None:
