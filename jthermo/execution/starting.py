@@ -10,9 +10,9 @@ import numpy as np
 
 from jthermo.errors import InputError
 from jthermo.execution.train_cohort import Variables
-from jthermo.models import Model
+from jthermo.models import Model, named_leaves
 from jthermo.results.reading import read_manifests, read_part
-from jthermo.sweep.start import Start, StartArrays, fitted, named_leaves
+from jthermo.sweep.start import Start, StartArrays, fitted
 from jthermo.sweep.sweep import Sweep
 
 

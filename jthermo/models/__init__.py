@@ -7,7 +7,7 @@ from jthermo.models.flax_nnx import NNX
 from jthermo.models.function import Function
 from jthermo.models.init import INITS, Init
 from jthermo.models.mlp import MLP
-from jthermo.models.model import Model, leaves_by_path, loss_inputs
+from jthermo.models.model import Model, leaves_by_path, loss_inputs, named_leaves
 from jthermo.models.two_layer import TwoLayer
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "as_model",
     "leaves_by_path",
     "loss_inputs",
+    "named_leaves",
 ]

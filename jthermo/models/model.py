@@ -244,6 +244,11 @@ def leaves_by_path(tree: Any) -> dict[tuple[str, ...], Any]:
     }
 
 
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves of a parameter tree by name, such as ``"Dense_0/kernel"``."""
+    return {"/".join(path): leaf for path, leaf in leaves_by_path(tree).items()}
+
+
 def named_preactivations(sown: Mapping[str, Any]) -> dict[str, Array]:
     """The pre-activations that a flax module has sown, by layer name.
 

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, Real
 
 from jthermo.data.sampling import over_parts
 from jthermo.errors import InputError
-from jthermo.models import Model, leaves_by_path, loss_inputs
+from jthermo.models import Model, loss_inputs
 from jthermo.observables import cost
 from jthermo.randomness.jax_settings import real
 from jthermo.update_rule.losses import Loss
@@ -254,8 +254,3 @@ def needs_preactivations(model: Model, name: str) -> None:
             name,
             f"{model!r} records no pre-activations; {model.how_to_show_preactivations}",
         )
-
-
-def named(params: Any) -> dict[str, Any]:
-    """Leaves of a parameter tree by path, such as ``"Dense_0/kernel"``."""
-    return {"/".join(path): leaf for path, leaf in leaves_by_path(params).items()}

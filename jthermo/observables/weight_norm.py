@@ -8,8 +8,8 @@ from typing import Any
 from jax import Array
 
 from jthermo.errors import InputError
-from jthermo.models import Model
-from jthermo.observables.observable import Observable, Probe, Variable, named, norm
+from jthermo.models import Model, named_leaves
+from jthermo.observables.observable import Observable, Probe, Variable, norm
 from jthermo.update_rule.losses import Loss
 
 
@@ -33,7 +33,7 @@ class WeightNorm(Observable):
 
     def check(self, model: Model, data: Any, loss: Loss) -> None:
         """Refuse a model without this parameter."""
-        names = list(named(model.shapes))
+        names = list(named_leaves(model.shapes))
         if self.parameter not in names:
             raise InputError(
                 "weight_norm",
@@ -44,7 +44,7 @@ class WeightNorm(Observable):
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """√Σ θ²."""
         (name,) = self.variables(model, probe.data)
-        return {name: norm(named(params)[self.parameter].ravel())}
+        return {name: norm(named_leaves(params)[self.parameter].ravel())}
 
 
 def weight_norm(parameter: str) -> WeightNorm:

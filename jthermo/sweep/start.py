@@ -21,8 +21,7 @@ import numpy as np
 
 from jthermo.data.arrays import arrays_digest
 from jthermo.errors import InputError, file_path, one_line, whole_number
-from jthermo.models import Model
-from jthermo.models.model import leaves_by_path
+from jthermo.models import Model, named_leaves
 from jthermo.npz import read_npz
 from jthermo.randomness.jax_settings import pinned
 from jthermo.randomness.streams import init_key, start_key
@@ -228,11 +227,6 @@ def _check_function(start: Callable[..., Any], model: Model) -> None:
     except Exception as error:
         raise InputError("start", start, f"fails: {one_line(error)}; {GIVE}") from None
     fitted("start", named_leaves(made), model)
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree of parameters by name, such as ``"Dense_0/kernel"``."""
-    return {"/".join(path): leaf for path, leaf in leaves_by_path(tree).items()}
 
 
 def _groups(folder: str) -> list[dict[str, Any]]:

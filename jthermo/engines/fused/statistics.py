@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from jthermo.engines.fused.supported_nets import by_layer
 from jthermo.engines.step_program import Program
-from jthermo.models import leaves_by_path
+from jthermo.models import named_leaves
 from jthermo.observables.activation import ActivationRate
 from jthermo.observables.curvature import HessianTrace, Kappa
 from jthermo.observables.loss import Accuracy, Loss, MeanSquaredResidual
@@ -57,7 +57,7 @@ def _statistics(observable: Observable, program: Program) -> tuple[int, ...]:
     """The statistics of an observable's variables; none if the kernel can't measure it."""
     kind, model = type(observable), program.model
     if isinstance(observable, WeightNorm) and kind is WeightNorm:
-        paths = ["/".join(path) for path in leaves_by_path(model.shapes)]
+        paths = list(named_leaves(model.shapes))
         order = by_layer(model, model.shapes)
         return (Statistic.NORM + order.index(paths.index(observable.parameter)),)
     if isinstance(observable, ActivationRate) and kind is ActivationRate:
