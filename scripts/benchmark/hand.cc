@@ -5,15 +5,10 @@
 //   g++ -std=c++17 -O3 -march=x86-64-v4 -fno-math-errno -pthread -w scripts/benchmark/hand.cc -o hand
 //   ./hand small 20000 512      prints nanoseconds of wall time per step of one run
 
-#include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <thread>
-#include <vector>
+#include <new>
+
+#include "timed.h"
 
 typedef float F __attribute__((vector_size(64)));
 typedef uint32_t U __attribute__((vector_size(64)));
@@ -178,33 +173,11 @@ template <int D, int H, int B> void work(int group, int steps) {
   ::operator delete(net, std::align_val_t(64));
 }
 
-struct Case {
-  const char* name;
-  void (*work)(int, int);
-};
 const Case CASES[] = {
-    {"small", work<10, 10, 1>},
-    {"batch", work<10, 10, 32>},
-    {"wide", work<100, 100, 1>},
-    {"wide-batch", work<100, 100, 32>},
+    {"small", work<10, 10, 1>, 16},
+    {"batch", work<10, 10, 32>, 16},
+    {"wide", work<100, 100, 1>, 16},
+    {"wide-batch", work<100, 100, 32>, 16},
 };
 
-int main(int argc, char** argv) {
-  if (argc != 4) return fprintf(stderr, "usage: hand CASE STEPS RUNS\n"), 2;
-  for (const Case& each : CASES) {
-    if (strcmp(each.name, argv[1])) continue;
-    const int steps = atoi(argv[2]), groups = (atoi(argv[3]) + 15) / 16;
-    const auto began = std::chrono::steady_clock::now();
-    std::atomic<int> next{0};
-    std::vector<std::thread> threads;
-    for (unsigned core = 0; core < std::max(1u, std::thread::hardware_concurrency()); ++core)
-      threads.emplace_back([&] {
-        for (int g; (g = next++) < groups;) each.work(g, steps);
-      });
-    for (auto& thread : threads) thread.join();
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
-    printf("%.2f\n", spent.count() * 1e9 / (16.0 * groups * steps));
-    return 0;
-  }
-  return fprintf(stderr, "no such case\n"), 2;
-}
+int main(int argc, char** argv) { return timed(CASES, argc, argv); }

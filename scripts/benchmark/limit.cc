@@ -4,17 +4,10 @@
 //   g++ -std=c++17 -O3 -march=x86-64-v4 -fno-math-errno -pthread -w -Ijthermo/engines/fused scripts/benchmark/limit.cc -o limit
 //   ./limit small 20000 512      prints nanoseconds of wall time per step of one run
 
-#include <atomic>
-#include <chrono>
-#include <cstdio>
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <new>
-#include <thread>
-#include <vector>
 
 #include "dense.h"
+#include "timed.h"
 
 using namespace jthermo;
 
@@ -44,12 +37,6 @@ template <int L, int D, int H, int DEPTH, bool BIAS, int SOURCE, int B> void wor
   ::operator delete(memory, std::align_val_t(64));
 }
 
-struct Case {
-  const char* name;
-  void (*work)(int, int);
-  int lanes;
-};
-
 const Case CASES[] = {
     {"small", work<16, 10, 10, 1, true, GAUSSIAN, 1>, 16},     {"uniform", work<16, 10, 10, 1, false, UNIFORM, 1>, 16},
     {"batch", work<16, 10, 10, 1, true, GAUSSIAN, 32>, 16},    {"wide-batch", work<16, 100, 100, 1, true, GAUSSIAN, 32>, 16},
@@ -57,22 +44,4 @@ const Case CASES[] = {
     {"mlp6", work<8, 100, 100, 5, true, GAUSSIAN, 1>, 8},
 };
 
-int main(int argc, char** argv) {
-  if (argc != 4) return fprintf(stderr, "usage: limit CASE STEPS RUNS\n"), 2;
-  for (const Case& each : CASES) {
-    if (strcmp(each.name, argv[1])) continue;
-    const int steps = atoi(argv[2]), groups = (atoi(argv[3]) + each.lanes - 1) / each.lanes;
-    const auto began = std::chrono::steady_clock::now();
-    std::atomic<int> next{0};
-    std::vector<std::thread> threads;
-    for (unsigned core = 0; core < std::max(1u, std::thread::hardware_concurrency()); ++core)
-      threads.emplace_back([&] {
-        for (int g; (g = next++) < groups;) each.work(g, steps);
-      });
-    for (auto& thread : threads) thread.join();
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
-    printf("%.2f\n", spent.count() * 1e9 / (double(groups) * each.lanes * steps));
-    return 0;
-  }
-  return fprintf(stderr, "no such case\n"), 2;
-}
+int main(int argc, char** argv) { return timed(CASES, argc, argv); }
