@@ -9,14 +9,14 @@ SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10),
     data=jt.data.Gaussian(dim=10),
     learning_rate=(0.025, 0.05, 0.1),
-    seed=range(256),
+    seed=range(4096),
     vary={"model.init": jt.models.INITS},
     num_steps=jt.RescaledSteps(20.0),
     record=jt.Record(
         steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))
     ),
 )
-SMALL = {"seed": range(64)}
+SMALL = {"seed": range(1024)}
 # relaxation of ‖V‖ on ηt, then its noise floor on η²t
 FORMS = two_clocks("learning_rate", 1, 2)
 FIT = (

@@ -10,14 +10,14 @@ SWEEP = jt.Sweep(
     data=jt.data.Gaussian(dim=10),
     learning_rate=0.05,
     batch_size=(1, 2, 3),
-    seed=range(256),
+    seed=range(4096),
     vary={"model.init": jt.models.INITS},
     num_steps=jt.RescaledSteps(20.0),
     record=jt.Record(
         steps=jt.log_steps(120), observables=(jt.activation_rate(), jt.weight_norm("V"))
     ),
 )
-SMALL = {"seed": range(64)}
+SMALL = {"seed": range(1024)}
 # relaxation of ‖V‖ on t, then its noise floor on t/B
 FORMS = two_clocks("batch_size", 0, -1)
 FIT = (

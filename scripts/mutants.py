@@ -60,6 +60,11 @@ FINDINGS = "tests/paper/test_report.py::test_a_changed_sweep_or_figure_is_not_th
 
 # Mutations that once survived the whole suite, with their kin.
 SURVIVORS = [
+    # a clock that comes closer by less than the error
+    Mutation("jthermo/paper/verdicts.py", 'rival["high"] < paper["low"]',
+             'rival["misfit"] < paper["misfit"]', VERDICTS),
+    Mutation("jthermo/paper/verdicts.py", 'paper["high"] < min(', 'paper["misfit"] < min(',
+             VERDICTS),
     # a claimed exponent below 0
     Mutation("jthermo/paper/verdicts.py", "near, far = sorted((bound * (1 - TOLERANCE), "
              "bound * (1 + TOLERANCE)))", "near, far = bound * (1 - TOLERANCE), "
@@ -86,15 +91,19 @@ SURVIVORS = [
     Mutation("jthermo/theory/flow.py", "scale = -(jnp.asarray(learning_rate) ** 2) * s2",
              "scale = -jnp.asarray(learning_rate) * s2", ARGUMENTS),
     # the misfit without its noise subtracted
-    Mutation("jthermo/collapse/intervals.py", "max(square - np.mean(np.diag(noise)), 0.0)",
-             "max(square, 0.0)", INTERVALS),
+    Mutation("jthermo/collapse/intervals.py",
+             "float(np.mean(residual**2) - np.mean(np.diag(noise)))",
+             "float(np.mean(residual**2))", INTERVALS),
+    # its interval without the part that grows with the misfit
+    Mutation("jthermo/collapse/intervals.py", "2 * squares + 4 * max", "2 * squares + 0 * max",
+             INTERVALS),
     # quantiles
     Mutation("jthermo/collapse/intervals.py",
-             "special.stdtrit(spread.degrees, 0.5 + confidence / 2)",
+             "special.stdtrit(degrees, 0.5 + confidence / 2)",
              "special.ndtri(0.5 + confidence / 2)", INTERVALS),
     Mutation("jthermo/collapse/intervals.py",
-             "special.stdtrit(spread.degrees, 0.5 + confidence / 2)",
-             "special.stdtrit(spread.degrees, confidence)", INTERVALS),
+             "special.stdtrit(degrees, 0.5 + confidence / 2)",
+             "special.stdtrit(degrees, confidence)", INTERVALS),
     Mutation("jthermo/collapse/fit.py",
              "t = special.stdtrit(inference.degrees, 0.5 + confidence / 2)",
              "t = special.stdtrit(inference.degrees, 0.5 + 0.95 / 2)", INTERVALS),

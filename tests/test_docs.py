@@ -174,7 +174,7 @@ def test_the_readme_sums_up_the_verdicts_of_the_json():
     (example,) = re.findall(
         r"^(\d+)/(\d+) means: reproduced in (\d+) of the (\d+) cases", text, re.M
     )
-    assert example[:2] == example[2:] == tuple(map(str, counts["C2"]))
+    assert example[:2] == example[2:] == tuple(map(str, counts["C3"]))
     for c, symbol in (("C2", "a"), ("C3", "b"), ("C6", "a")):
         fits = [("", row["exponent"]) for row in rows[c] if row["exponent"] is not None]
         span = claims_tables.reach(fits).partition(" (")[0]

@@ -271,6 +271,7 @@ def assemble(
         collapsed=_verdict(curves, inference),
         p_value=inference.outcome.p_value,
         misfit=inference.outcome.misfit,
+        misfit_interval=inference.outcome.misfit_interval,
         identifiable=identifiable,
         combinations=_combinations(directions, inference, confidence, averages.settings),
         confidence=confidence,

@@ -29,6 +29,7 @@ class FitState:
         p_value: of the lack-of-fit test; uniform if the curves do collapse.
         misfit: root mean square distance of the curves from the common one beyond their noise, in
             units of its range.
+        misfit_interval: its limits.
         identifiable: control → whether its exponent is determined.
         combinations: sums of exponents that are known although the single ones are not.
         confidence: of the intervals.
@@ -61,6 +62,7 @@ class FitState:
     collapsed: bool | None
     p_value: float
     misfit: float
+    misfit_interval: tuple[float, float]
     identifiable: dict[str, bool]
     combinations: tuple[Combination, ...]
     confidence: float

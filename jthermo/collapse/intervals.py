@@ -84,7 +84,7 @@ def infer(
     likelihood, best = optimum.likelihood, optimum.best
     scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
     spread = _errors(likelihood, best, scatter)
-    t = float(special.stdtrit(spread.degrees, 0.5 + confidence / 2))
+    t = _t_quantile(spread.degrees, confidence)
     identified = identify(
         likelihood,
         best,
@@ -95,7 +95,7 @@ def infer(
         confidence,
         directions,
     )
-    outcome = _outcome(optimum.strict or optimum, averages, identified, rng)
+    outcome = _outcome(optimum.strict or optimum, averages, identified, confidence, rng)
 
     exponents = directions.numbers(best.theta)
     variances = np.diag(directions.basis @ spread.covariance @ directions.basis.T)
@@ -155,6 +155,11 @@ def _errors(likelihood: CurveLikelihood, best: Solution, scatter: Scatter) -> _E
     return _Errors(wider @ (spread.covariance + bias) @ wider.T, spread.degrees)
 
 
+def _t_quantile(degrees: float, confidence: float) -> float:
+    """Half the width of a two-sided interval, in standard errors."""
+    return float(special.stdtrit(degrees, 0.5 + confidence / 2))
+
+
 def influence(likelihood: CurveLikelihood, best: Solution, identified: Identified) -> np.ndarray:
     """How θ follows from the means along the directions that they determine, (P, N).
 
@@ -201,7 +206,11 @@ def determined(directions: Directions, identified: Identified, settings: Setting
 
 
 def _outcome(
-    optimum: Optimum, averages: Averages, identified: Identified, rng: np.random.Generator
+    optimum: Optimum,
+    averages: Averages,
+    identified: Identified,
+    confidence: float,
+    rng: np.random.Generator,
 ) -> LackOfFit:
     """The verdict on contrasts of the residuals, as linear functions of the means."""
     scatter = Scatter(averages, optimum.noise, optimum.share, optimum.omega())
@@ -234,8 +243,8 @@ def _outcome(
     sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
     residual = rows @ (means.mean - best.fitted)
     p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng, settings)
-    misfit = _misfit(optimum, probe.finest, scatter)
-    return LackOfFit(p_value, misfit, p_value < settings.verdict_p_value)
+    misfit, ends = _misfit(optimum, probe.finest, scatter, confidence)
+    return LackOfFit(p_value, misfit, ends, p_value < settings.verdict_p_value)
 
 
 def _left_over(likelihood: CurveLikelihood, solution: Solution, rows: np.ndarray) -> np.ndarray:
@@ -245,11 +254,17 @@ def _left_over(likelihood: CurveLikelihood, solution: Solution, rows: np.ndarray
     return rows - likelihood.whiten.transposed(solution.whitened_basis @ smoother).T
 
 
-def _misfit(optimum: Optimum, windows: np.ndarray, scatter: Scatter) -> float:
+def _misfit(
+    optimum: Optimum, windows: np.ndarray, scatter: Scatter, confidence: float
+) -> tuple[float, tuple[float, float]]:
     """Root mean square distance of the curves from a common one through their middle, beyond noise.
 
     The weighted curve may lie off all of them by an offset that they share. That is no distance
     between them, so the middle curve weighs all points by their own variance.
+
+    With G windows, residuals r = d + ε and the covariance Σ of ε, the square of the distance is
+    |r|²/G − tr Σ/G. Its variance is (2 tr Σ² + 4 d'Σd)/G², which gives the limits; d'Σd is
+    estimated by r'Σr − tr Σ², which is unbiased, and at least 0.
     """
     likelihood, best = optimum.likelihood, optimum.best
     blocks = diagonal_blocks(scatter.averages, optimum.variance)
@@ -262,9 +277,15 @@ def _misfit(optimum: Optimum, windows: np.ndarray, scatter: Scatter) -> float:
     )
     through = through.with_best_stiffness(best.theta)
     middle = through.solve(best.theta)
-    noise = scatter.mixed(_left_over(through, middle, windows)).covariance
-    square = np.mean((windows @ (likelihood.means.mean - middle.fitted)) ** 2)
-    return float(np.sqrt(max(square - np.mean(np.diag(noise)), 0.0)))
+    spread = scatter.mixed(_left_over(through, middle, windows))
+    noise, residual = spread.covariance, windows @ (likelihood.means.mean - middle.fitted)
+    square = float(np.mean(residual**2) - np.mean(np.diag(noise)))
+    squares = float(np.sum(noise**2))
+    variance = 2 * squares + 4 * max(float(residual @ noise @ residual) - squares, 0.0)
+    t = _t_quantile(spread.degrees, confidence)
+    half = t * np.sqrt(variance) / len(residual)
+    low, mid, high = np.sqrt(np.maximum([square - half, square, square + half], 0.0)).tolist()
+    return mid, (low, high)
 
 
 def _normal(likelihood: CurveLikelihood, best: Solution) -> np.ndarray:

@@ -40,11 +40,13 @@ class LackOfFit:
     Attributes:
         p_value: of the hypothesis that all curves are one.
         misfit: root mean square distance of the curves beyond their noise.
+        misfit_interval: its limits.
         refused: whether the p-value is below `verdict_p_value`.
     """
 
     p_value: float
     misfit: float
+    misfit_interval: tuple[float, float]
     refused: bool
 
 

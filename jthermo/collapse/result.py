@@ -209,6 +209,7 @@ class CollapseFit(FitState):
             "collapsed": self.collapsed,
             "p_value": number(self.p_value),
             "misfit": number(self.misfit),
+            "misfit_interval": [number(end) for end in self.misfit_interval],
             "common_noise": self.common_noise,
             "common_noise_interval": [number(end) for end in self.common_noise_interval],
             "confidence": self.confidence,

@@ -24,12 +24,17 @@ _FORM = {
     **dict.fromkeys(("score", "standard_error"), _NUMBER),
     "*": object,
 }
+_CLOCK = {
+    **dict.fromkeys(("exponent", "misfit", "low", "high"), _NUMBER),
+    "collapsed": object,
+}
 _EXPONENT = {
     **_COMMON,
     "variable": str,
     "control": str,
     **dict.fromkeys(("exponent", "low", "high"), _KNOWN),
     **dict.fromkeys(("misfit", "first", "last", "num_runs", "num_left_out"), _NUMBER),
+    "clocks?": [_CLOCK],
     "forms?": [_FORM],
 }
 _EVIDENCE = {**_COMMON, "quantity": str, **dict.fromkeys(("value", "low", "high"), _NUMBER)}

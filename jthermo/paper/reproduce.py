@@ -346,7 +346,7 @@ def sweep_of(target: str, scale: str = "paper", **changes: Any) -> Any:
         InputError: there is no such sweep, or a change is invalid.
 
     >>> sweep_of("fig3_4", "small", batch_size=2).num_runs
-    768
+    12288
     """
     module = load(target)
     if not hasattr(module, "SWEEP"):

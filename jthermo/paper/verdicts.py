@@ -15,6 +15,10 @@ TOLERANCE = 0.15
 # Curves whose collapse is rejected still count as collapsed if their misfit, as a share of their
 # range, is at most this.
 MISFIT = 0.05
+# If the interval reaches across the tolerance, the paper's clock is compared with clocks that have
+# these shares of its exponent. The limits of the tolerance lie halfway between, so curves that come
+# closest on the paper's clock have an exponent within it.
+RIVALS = (1 - 2 * TOLERANCE, 1 + 2 * TOLERANCE)
 # Half the width of a 95 % interval of a normal estimate, in standard errors.
 NORMAL = 1.96
 # A measured number agrees with a claimed one within this many standard errors plus its tolerance.
@@ -88,7 +92,30 @@ def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
         )
     if near <= low and high <= far:
         return REPRODUCED, f"the interval lies within {100 * TOLERANCE:g} % of {bound:g}"
+    if "clocks" in row:
+        return _clock_verdict(row["clocks"])
     return UNDECIDED, "the interval is too wide"
+
+
+def _clock_verdict(clocks: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict from the misfits on the paper's clock, the first, and on its rivals."""
+    paper, *rivals = clocks
+    on_paper = (
+        f"on the paper's clock the curves miss each other by {_percent(paper)} of their range"
+    )
+    if paper["collapsed"] is False and paper["low"] > MISFIT:
+        return NOT_REPRODUCED, on_paper
+    if closer := [rival for rival in rivals if rival["high"] < paper["low"]]:
+        best = min(closer, key=lambda rival: rival["misfit"])
+        return NOT_REPRODUCED, f"{on_paper}, with {best['exponent']:g} by {_percent(best)}"
+    if paper["high"] < min(MISFIT, *(rival["low"] for rival in rivals)):
+        others = " and ".join(f"with {r['exponent']:g} by {_percent(r)}" for r in rivals)
+        return REPRODUCED, f"{on_paper}, {others}"
+    return UNDECIDED, f"the interval is too wide; {on_paper}"
+
+
+def _percent(clock: Mapping[str, Any]) -> str:
+    return f"{100 * clock['misfit']:.1f} %"
 
 
 def deciding_half_width(row: Mapping[str, Any]) -> float | None:

@@ -44,6 +44,29 @@ def results(power, *, falls=True, bend=0.0, noise=0.003):
     )
 
 
+def drifting(power, drift, draw, *, noise=0.02, walk=0.04):
+    """Runs of 8 seeds on t·η^p with p from `power` − `drift` early to `power` + `drift` late.
+
+    Each run has a random walk of size `walk` and noise at each record.
+    """
+    rng = np.random.default_rng(draw)
+    ds = results(power).isel(record=slice(None, None, 2))
+    ds = ds.isel(run=ds.seed.values < 8)
+    step = ds.step.values
+    local = power + drift * np.linspace(-1, 1, step.shape[1])
+    tau = 2 * step / np.median(step) * (ds.learning_rate.values[:, None] / 0.1) ** local
+    wandering = np.cumsum(rng.standard_normal(step.shape), 1) / np.sqrt(step.shape[1])
+    value = 1 / (1 + tau) + noise * rng.standard_normal(step.shape) + walk * wandering
+    return ds.assign(value=(("run", "record"), value))
+
+
+def judged(power, claimed, drift, draw, **noise):
+    claim = jt.Claim("C2", "value", "learning_rate", exponent=claimed)
+    (chosen,) = claims.fit_choices(drifting(power, drift, draw, **noise), "value", (RATE,))
+    return claims.judge(claim, chosen)
+
+
+RATE = "learning_rate"
 C2 = jt.Claim("C2", "value", "learning_rate", exponent=2)
 C1 = jt.Claim("C1", "value", "learning_rate", above=1)
 # claimed exponents may be negative, as that of the batch size
@@ -75,6 +98,50 @@ def test_a_verdict_follows_from_the_curves(claim, ds, verdict, why):
     assert re.search(why, row["why"])
     assert row["num_seeds"] == SEEDS
     assert row["num_runs"] == SEEDS * len(RATES)
+
+
+@pytest.mark.parametrize("power", [2.0, 1.95])
+def test_a_drift_about_the_papers_exponent_is_judged_by_the_misfits_on_three_clocks(power):
+    """The drift widens the interval beyond the tolerance at any number of seeds."""
+    rows = [judged(power, 2, 0.4, [1, draw], noise=0.01, walk=0.02) for draw in range(4)]
+    assert {row["verdict"] for row in rows} == {"reproduced"}
+    assert any("clocks" in row for row in rows)
+    for row in rows:
+        assert verdicts.supported(json.loads(json.dumps(row)))
+        if "clocks" in row:
+            assert [clock["exponent"] for clock in row["clocks"]] == pytest.approx([2, 1.4, 2.6])
+            assert "on the paper's clock the curves miss each other by" in row["why"]
+            # the same misfits, if another clock were the paper's
+            other = {**row, "clocks": row["clocks"][::-1]}
+            assert verdicts.verdict(other)[0] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("power", "claimed", "drift", "noise"),
+    [
+        (1.6, 2, 0.0, {"noise": 0.05, "walk": 0.1}),
+        (1.6, 2, 0.3, {}),
+        (1.5, 2, 0.4, {}),
+        (-0.7, -1, 0.0, {"noise": 0.05, "walk": 0.1}),
+        (-0.7, -1, 0.2, {}),
+    ],
+)
+def test_another_exponent_is_never_reproduced(power, claimed, drift, noise):
+    """Also where noise or drift widen the interval so far that it reaches the tolerance."""
+    rows = [judged(power, claimed, drift, [2, draw], **noise) for draw in range(6)]
+    assert "reproduced" not in {row["verdict"] for row in rows}
+    assert any("clocks" in row for row in rows)
+
+
+def test_flat_curves_are_undecided():
+    """Noise lies as close together on any clock; the first record is raised so that it falls."""
+    ds = drifting(2, 0, [3])
+    noise = np.random.default_rng(3).standard_normal(ds.value.shape)
+    noise[:, 0] += 1 + noise[:, -1].mean() - noise[:, 0].mean()
+    (chosen,) = claims.fit_choices(ds.assign(value=(("run", "record"), noise)), "value", (RATE,))
+    row = claims.judge(C2, chosen)
+    assert row["verdict"] == "undecided"
+    assert "clocks" in row
 
 
 def test_choices_get_a_fit_each_and_the_claim_says_what_it_depends_on(tmp_path):

@@ -49,11 +49,15 @@ def test_an_experiment_is_a_short_file(name):
     assert description.endswith(".")
     assert all("\n" not in paragraph for paragraph in description.split("\n\n"))
     if hasattr(module, "SWEEP"):
-        assert run_steps(module.SWEEP.replace(**module.SMALL)) <= run_steps(module.SWEEP)
+        assert examples(module.SWEEP.replace(**module.SMALL)) <= examples(module.SWEEP)
 
 
-def run_steps(sweep):
-    return sum(sweep.steps_of(c)[-1] * len(group.seeds) for c, group in sweep.groups.items())
+def examples(sweep):
+    """The number of examples that all runs of a sweep train on, with repetitions."""
+    return sum(
+        sweep.steps_of(config)[-1] * config.batch_size * len(group.seeds)
+        for config, group in sweep.groups.items()
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -67,6 +67,56 @@ def test_a_rejected_collapse_counts_only_with_a_misfit():
         assert fitted(claimed, *span, collapsed=True, misfit=0.06) == "reproduced"
 
 
+def clocks(*ends, collapsed=False):
+    """Misfits in per cent, (low, high), on the paper's clock and on its rivals of -0.7 and -1.3."""
+    return [
+        {
+            "exponent": exponent,
+            "misfit": (low + high) / 200,
+            "low": low / 100,
+            "high": high / 100,
+            "collapsed": collapsed,
+        }
+        for exponent, (low, high) in zip((-1, -0.7, -1.3), ends, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        # closest on the paper's clock
+        (((1, 2), (2.1, 3), (4, 5)), "reproduced"),
+        # not closer than on one of its rivals
+        (((1, 2), (1.9, 3), (4, 5)), "undecided"),
+        (((1, 2), (4, 5), (1.9, 3)), "undecided"),
+        # flat curves, and too narrow a range of the control: all clocks are alike
+        (((0, 1), (0, 1), (0, 1)), "undecided"),
+        # closer on a rival
+        (((2.1, 3), (1, 2), (4, 5)), "not reproduced"),
+        (((2.1, 3), (4, 5), (1, 2)), "not reproduced"),
+        # closest on the paper's clock, and far from each other
+        (((5.1, 7), (8, 9), (8, 9)), "not reproduced"),
+        (((4.9, 7), (8, 9), (8, 9)), "undecided"),
+    ],
+)
+def test_an_interval_beyond_the_tolerance_leaves_the_verdict_to_three_clocks(ends, verdict):
+    assert fitted("-1", -1.2, -0.6, clocks=clocks(*ends)) == verdict
+    # an interval that decides by itself does so
+    assert fitted("-1", -1.1, -0.9, clocks=clocks(*ends)) == "reproduced"
+    assert fitted("-1", -0.8, -0.7, clocks=clocks(*ends)) == "not reproduced"
+
+
+def test_a_misfit_that_noise_explains_rejects_no_clock():
+    far = (5.1, 7), (4, 9), (4, 9)
+    assert fitted("-1", -1.2, -0.6, clocks=clocks(*far, collapsed=None)) == "undecided"
+
+
+def test_the_limits_of_the_tolerance_lie_halfway_to_the_rivals():
+    low, high = verdicts.RIVALS
+    middles = [(1 + low) / 2, (1 + high) / 2]
+    assert middles == pytest.approx([1 - verdicts.TOLERANCE, 1 + verdicts.TOLERANCE])
+
+
 def test_a_curve_that_does_not_fall_reproduces_nothing():
     for claimed in ("-1", "> -2"):
         assert fitted(claimed, -1.05, -0.95) == "reproduced"
