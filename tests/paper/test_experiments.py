@@ -169,6 +169,17 @@ def test_the_map_of_initialisations_draws_every_gain():
     plt.close("all")
 
 
+def test_the_study_of_small_rates_draws_a_line_for_each_start():
+    module = reproduce.load("small_rates")
+    tiny = {"seed": range(4), "learning_rate": (0.05, 0.1, 0.2), "num_steps.value": 7.0}
+    ds = jt.run(module.SWEEP.replace(**tiny), progress=False)
+    (fig,) = module.figure(ds, {}).values()
+    for ax in fig.axes:
+        assert len(ax.containers) == 4
+        assert [t.get_text() for t in ax.get_xticklabels()] == ["0.1"]
+    plt.close("all")
+
+
 def test_bad_names_are_named(tmp_path):
     with pytest.raises(InputError, match=r"experiment = 'fig99': use one of .*fig2_top"):
         jt.reproduce("fig99")
