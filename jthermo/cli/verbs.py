@@ -350,11 +350,11 @@ def report(
 
 def list_experiments() -> None:
     """List the experiments that come with jthermo; `jthermo plan NAME` counts their runs."""
-    from jthermo.paper.catalogue import experiments, title
+    from jthermo.paper.catalogue import about, experiments
 
     known = experiments()
     for name, path in known.items():
-        print(f"{name:<{max(map(len, known))}} {title(path)}")
+        print(f"{name:<{max(map(len, known))}} {about(path).title}")
 
 
 def doctor(results: Path = Path("results")) -> None:
@@ -432,12 +432,8 @@ def _prepare() -> None:
         home = tempfile.mkdtemp(prefix="jthermo-home-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
         os.environ["HOME"] = home
-    # a notebook's MPLBACKEND names a module that may not be installed here
-    os.environ.pop("MPLBACKEND", None)
-    # imported only now, because matplotlib reads the environment when it is imported
-    import matplotlib
-
-    matplotlib.use("Agg")
+    # matplotlib reads it when a verb first draws; a notebook's names a module that may be missing
+    os.environ["MPLBACKEND"] = "Agg"
 
 
 def _discard_output() -> None:
