@@ -57,6 +57,8 @@ class Whitener:
 
     @staticmethod
     def _apply(blocks: tuple[np.ndarray, ...], rows: np.ndarray) -> np.ndarray:
+        if len(blocks) == 1:
+            return blocks[0] @ rows
         edges = np.cumsum([0, *(len(block) for block in blocks)])
         return np.concatenate(
             [b @ rows[i:j] for b, i, j in zip(blocks, edges[:-1], edges[1:], strict=True)]
@@ -124,10 +126,10 @@ class CurveLikelihood:
         number = span.number
         # The 1e-13 keeps the factorisation possible if the noise is zero. It is far below rounding.
         normal = gram + stiffness * penalty(span)
-        normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
+        normal.flat[:: number + 1] += 1e-13 * gram.trace() / number
         factor = linalg.factor(normal)
         beta = linalg.solve(factor, moment)
-        log_det = 2 * np.log(np.diag(factor)).sum()
+        log_det = 2 * np.log(factor.diagonal()).sum()
         value = 0.5 * (square - moment @ beta + log_det - span.penalised * np.log(stiffness))
         return value, beta, factor
 

@@ -102,7 +102,7 @@ def _minimum(
 def _freedoms(fit: FitState) -> Iterator[_Freedom]:
     """What may be tried in addition to the form of the fit."""
     means, curves = fit.likelihood.means, fit.curves
-    of_bin, of_point = means.condition, means.condition[_bin_of(means)]
+    of_bin, of_point = means.condition, means.condition[means.bin_of]
     levels = {name: fit.averages.levels[name] for name in curves.controls}
     levels = {name: level for name, level in levels.items() if np.ptp(level) > 1e-9}
     if not levels:
@@ -138,12 +138,6 @@ def _freedoms(fit: FitState) -> Iterator[_Freedom]:
     for share in (means.binned(late), 1 - means.binned(late)):
         height = np.column_stack([share * levels[name][of_bin] for name in names])
         yield _Freedom(message, shift, height)
-
-
-def _bin_of(means: Means) -> np.ndarray:
-    """The bin of every point, (n,)."""
-    edges = np.r_[means.starts, len(means.x)]
-    return np.repeat(np.arange(len(means.starts)), np.diff(edges))
 
 
 def _late(means: Means, best: Solution) -> np.ndarray:

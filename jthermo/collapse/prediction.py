@@ -212,7 +212,7 @@ def _from_common_bins(records: Records, fit: CollapseFit) -> np.ndarray:
     """Derivative of the fit's own means with respect to the common ones, (M, N)."""
     own, means = fit.averages, records.averages.means
     matrix = np.zeros((len(own.means.mean), len(means.mean)))
-    sizes = np.diff(np.r_[own.means.starts, len(own.means.x)])
+    sizes = own.means.counts
     row_of = np.repeat(np.arange(len(sizes)), sizes)
     condition = own.means.condition[row_of]
     for place in _places(records, fit):
