@@ -215,6 +215,7 @@ def plot(
         where: use only the runs with NAME=VALUE.
         out: PNG, PDF or SVG file; by default DIR/VALUE.png.
     """
+    _draw_to_files()
     from jthermo import figures
     from jthermo.results.reading import open_results
     from jthermo.results.tables import select, variable
@@ -289,6 +290,7 @@ def reproduce(
         out: folder for all results.
         quiet: print only errors.
     """
+    _draw_to_files()
     from jthermo.paper.reproduce import reproduce, reproduce_all
 
     if name != "all":
@@ -435,8 +437,18 @@ def _prepare() -> None:
         os.environ["HOME"] = home
     # Python ends with a search for garbage in all it has imported: 0.3 s with pandas and Bokeh
     atexit.register(gc.freeze)
-    # matplotlib reads it when a verb first draws; a notebook's names a module that may be missing
-    os.environ["MPLBACKEND"] = "Agg"
+    # a notebook's MPLBACKEND names a module that may not be installed here
+    os.environ.pop("MPLBACKEND", None)
+
+
+def _draw_to_files() -> None:
+    """Make Matplotlib work without a display; only for verbs that draw, since its import is slow.
+
+    It reads the environment when it is imported, so this comes after `_prepare`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
 
 
 def _discard_output() -> None:

@@ -260,8 +260,7 @@ def _misfit(optimum: Optimum, windows: np.ndarray, scatter: Scatter) -> float:
         likelihood.stiffness,
         likelihood.settings,
     )
-    through = through.with_best_stiffness(best.theta)
-    middle = through.solve(best.theta)
+    through, middle = through.with_best_stiffness(best.theta)
     noise = scatter.mixed(_left_over(through, middle, windows)).covariance
     square = np.mean((windows @ (likelihood.means.mean - middle.fitted)) ** 2)
     return float(np.sqrt(max(square - np.mean(np.diag(noise)), 0.0)))

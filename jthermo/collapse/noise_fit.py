@@ -357,7 +357,6 @@ def with_common_noise(
     own = noise.of_replicates(share)
     variances = [np.diag(omega) for omega in noise.around(own)]
     typical = float(np.mean(np.concatenate(variances)))
-    without = likelihood.solve(best.theta)
     growth, means = settings.common_noise_growth, likelihood.means
     local = [
         local_noise(means.mean[None, means.condition == k]) for k in np.unique(means.condition)
@@ -365,7 +364,7 @@ def with_common_noise(
     shown = settings.common_noise_local * float(np.mean(np.concatenate(local) / typical))
     most = max(shown, settings.common_noise_shares[-1])
     beyond = settings.common_noise_shares[-1] * growth ** np.arange(1, 40)
-    chosen, least = 0.0, likelihood.evidence(without)
+    chosen, least = 0.0, likelihood.evidence(best)
     enough = least - settings.common_noise_gain
     for part in (*settings.common_noise_shares, *beyond[beyond < most]):
         evidence = _under_common_noise(likelihood, best, noise, own, part * typical)[0]
@@ -373,7 +372,7 @@ def with_common_noise(
             break
         chosen, least = part * typical, evidence
     if least >= enough:
-        return likelihood, without, noise
+        return likelihood, best, noise
     finest = minimize_scalar(
         lambda log: _under_common_noise(likelihood, best, noise, own, np.exp(log))[0],
         bounds=(np.log(chosen / growth), np.log(min(chosen * growth, most * typical))),
@@ -396,8 +395,7 @@ def _under_common_noise(
     """
     trial = replace(noise, common=float(np.sqrt(variance)))
     noisier = replace(likelihood, whiten=Whitener.of(trial.around(own)))
-    noisier = noisier.with_best_stiffness(best.theta)
-    solution = noisier.solve(best.theta)
+    noisier, solution = noisier.with_best_stiffness(best.theta)
     return noisier.evidence(solution), noisier, solution, trial
 
 

@@ -88,8 +88,8 @@ def _minimum(
         middle = theta[: len(theta) - len(limits), None]
         bounds = np.concatenate([middle + np.array([[-room, room]]), limits])
         for _ in range(2):
-            trial = likelihood.with_best_stiffness(theta)
-            solution = trial.minimise(trial.solve(theta), bounds, tolerance=coarse)
+            trial, start = likelihood.with_best_stiffness(theta)
+            solution = trial.minimise(start, bounds, tolerance=coarse)
             theta = solution.theta
         minima.append((solution, trial))
     best, under = min(minima, key=lambda pair: (apart(pair[1], pair[0]), pair[0].objective))
