@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -214,6 +215,7 @@ def plot(
         where: use only the runs with NAME=VALUE.
         out: PNG, PDF or SVG file; by default DIR/VALUE.png.
     """
+    _draw_to_files()
     from jthermo import figures
     from jthermo.results.reading import open_results
     from jthermo.results.tables import select, variable
@@ -288,6 +290,7 @@ def reproduce(
         out: folder for all results.
         quiet: print only errors.
     """
+    _draw_to_files()
     from jthermo.paper.reproduce import reproduce, reproduce_all
 
     if name != "all":
@@ -350,11 +353,11 @@ def report(
 
 def list_experiments() -> None:
     """List the experiments that come with jthermo; `jthermo plan NAME` counts their runs."""
-    from jthermo.paper.catalogue import experiments, title
+    from jthermo.paper.catalogue import about, experiments
 
     known = experiments()
     for name, path in known.items():
-        print(f"{name:<{max(map(len, known))}} {title(path)}")
+        print(f"{name:<{max(map(len, known))}} {about(path).title}")
 
 
 def doctor(results: Path = Path("results")) -> None:
@@ -432,9 +435,17 @@ def _prepare() -> None:
         home = tempfile.mkdtemp(prefix="jthermo-home-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
         os.environ["HOME"] = home
+    # Python ends with a search for garbage in all it has imported: 0.3 s with pandas and Bokeh
+    atexit.register(gc.freeze)
     # a notebook's MPLBACKEND names a module that may not be installed here
     os.environ.pop("MPLBACKEND", None)
-    # imported only now, because matplotlib reads the environment when it is imported
+
+
+def _draw_to_files() -> None:
+    """Make Matplotlib work without a display; only for verbs that draw, since its import is slow.
+
+    It reads the environment when it is imported, so this comes after `_prepare`.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

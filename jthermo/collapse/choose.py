@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from scipy import special
 from threadpoolctl import threadpool_limits
 
@@ -24,6 +22,10 @@ from jthermo.collapse.read import read_curves, with_resolution
 from jthermo.collapse.result import CollapseFit
 from jthermo.collapse.settings import DEFAULT, Settings
 from jthermo.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 Fitter = Callable[[Form], CollapseFit]
 

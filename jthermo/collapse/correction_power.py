@@ -102,7 +102,7 @@ def follow(
     means, shifts = likelihood.means, likelihood.num_shifts
     first = np.unique(means.condition, return_index=True)[1]
     column = correction.column(curves, power)
-    numbers = np.repeat(means.condition, np.diff(np.r_[means.starts, len(means.x)]))
+    numbers = means.condition[means.bin_of]
     controls = means.controls.copy()
     controls[:, directions.position(correction.name)] = column[numbers]
     other = replace(likelihood, means=replace(means, controls=controls))

@@ -6,11 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from scipy import special
 from threadpoolctl import threadpool_limits
 
@@ -38,6 +36,10 @@ from jthermo.collapse.unknowns import (
     list_unknowns,
 )
 from jthermo.errors import InputError, is_number, whole_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 # Largest power of a correction. Safe bound: (c/c₀)^w of a control extended tenfold stays finite.
 MAX_POWER = 50

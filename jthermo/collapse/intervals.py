@@ -275,8 +275,7 @@ def _misfit(
         likelihood.stiffness,
         likelihood.settings,
     )
-    through = through.with_best_stiffness(best.theta)
-    middle = through.solve(best.theta)
+    through, middle = through.with_best_stiffness(best.theta)
     spread = scatter.mixed(_left_over(through, middle, windows))
     noise, residual = spread.covariance, windows @ (likelihood.means.mean - middle.fitted)
     square = float(np.mean(residual**2) - np.mean(np.diag(noise)))

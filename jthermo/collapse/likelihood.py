@@ -17,6 +17,7 @@ perfectly.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -57,6 +58,8 @@ class Whitener:
 
     @staticmethod
     def _apply(blocks: tuple[np.ndarray, ...], rows: np.ndarray) -> np.ndarray:
+        if len(blocks) == 1:
+            return blocks[0] @ rows
         edges = np.cumsum([0, *(len(block) for block in blocks)])
         return np.concatenate(
             [b @ rows[i:j] for b, i, j in zip(blocks, edges[:-1], edges[1:], strict=True)]
@@ -86,6 +89,43 @@ class Solution:
     fitted: np.ndarray
     whitened_basis: np.ndarray
     factor: np.ndarray
+
+
+class _System(NamedTuple):
+    """The equations for the curve at one θ, which are the same for every stiffness.
+
+    Attributes:
+        theta: exponents in the fitted directions, (P,).
+        basis: B, (N, q).
+        span: the splines used.
+        target: m, or the weighted ordinates, (N,).
+        white: Ω⁻¹ᐟ²B, (N, q).
+        gram: B'Ω⁻¹B, (q, q).
+        moment: b, (q,).
+        square: m'Ω⁻¹m.
+    """
+
+    theta: np.ndarray
+    basis: np.ndarray
+    span: Span
+    target: np.ndarray
+    white: np.ndarray
+    gram: np.ndarray
+    moment: np.ndarray
+    square: float
+
+    def solved(self, stiffness: float) -> tuple[float, np.ndarray, np.ndarray]:
+        """f(θ), the coefficients of the splines and the Cholesky factor of M."""
+        number = self.span.number
+        # The 1e-13 keeps the factorisation possible if the noise is zero. It is far below rounding.
+        normal = self.gram + stiffness * penalty(self.span)
+        normal.flat[:: number + 1] += 1e-13 * self.gram.trace() / number
+        factor = linalg.factor(normal)
+        beta = linalg.solve(factor, self.moment)
+        log_det = 2 * np.log(factor.diagonal()).sum()
+        rank = self.span.penalised
+        value = self.square - self.moment @ beta + log_det - rank * np.log(stiffness)
+        return 0.5 * value, beta, factor
 
 
 @dataclass(frozen=True)
@@ -119,17 +159,12 @@ class CurveLikelihood:
         span = self.lattice.span(log_tau)
         return self.means.basis(self.lattice, theta, span), span
 
-    @staticmethod
-    def _solve(gram: np.ndarray, moment: np.ndarray, square: float, stiffness: float, span: Span):
-        number = span.number
-        # The 1e-13 keeps the factorisation possible if the noise is zero. It is far below rounding.
-        normal = gram + stiffness * penalty(span)
-        normal[np.diag_indices(number)] += 1e-13 * np.trace(gram) / number
-        factor = linalg.factor(normal)
-        beta = linalg.solve(factor, moment)
-        log_det = 2 * np.log(np.diag(factor)).sum()
-        value = 0.5 * (square - moment @ beta + log_det - span.penalised * np.log(stiffness))
-        return value, beta, factor
+    def _system(self, theta: np.ndarray) -> _System:
+        basis, span = self._basis(theta)
+        target = self.means.target(theta)
+        white, of_target = self.whiten(basis), self.whiten(target)
+        gram, moment, square = white.T @ white, white.T @ of_target, of_target @ of_target
+        return _System(theta, basis, span, target, white, gram, moment, square)
 
     def evidence(self, solution: Solution) -> float:
         """−log marginal likelihood up to a constant: f + ½ log|Ω|. It compares covariances."""
@@ -137,33 +172,31 @@ class CurveLikelihood:
             float(np.log(np.diag(block)).sum()) for block in self.whiten.blocks
         )
 
-    def with_best_stiffness(self, theta: np.ndarray) -> CurveLikelihood:
-        """The same with the most likely λ at this θ: a scan, then steps that get smaller."""
-        basis, span = self._basis(theta)
-        white = self.whiten(basis)
-        target = self.whiten(self.means.target(theta))
-        gram, moment, square = white.T @ white, white.T @ target, target @ target
-        unit = np.trace(gram) / span.number
+    def with_best_stiffness(self, theta: np.ndarray) -> tuple[CurveLikelihood, Solution]:
+        """The same with the most likely λ at this θ, and the curve there.
+
+        λ is found by a scan, then by steps that get smaller.
+        """
+        system = self._system(theta)
+        unit = system.gram.trace() / system.span.number
 
         def value(log_stiffness: float) -> float:
-            return self._solve(gram, moment, square, unit * np.exp(log_stiffness), span)[0]
+            return system.solved(unit * np.exp(log_stiffness))[0]
 
         grid = np.arange(*self.settings.stiffness_scan)
         best = grid[int(np.argmin([value(point) for point in grid]))]
         for step in self.settings.stiffness_steps:
             best = min((best - step, best, best + step), key=value)
-        return replace(self, stiffness=unit * np.exp(best))
+        likelihood = replace(self, stiffness=unit * np.exp(best))
+        return likelihood, likelihood._solution(system)
 
     def solve(self, theta: np.ndarray) -> Solution:
         """The curve at θ."""
-        basis, span = self._basis(theta)
-        white = self.whiten(basis)
-        plain = self.means.target(theta)
-        target = self.whiten(plain)
-        gram = white.T @ white
-        value, beta, factor = self._solve(
-            gram, white.T @ target, target @ target, self.stiffness, span
-        )
+        return self._solution(self._system(theta))
+
+    def _solution(self, system: _System) -> Solution:
+        theta = system.theta
+        value, beta, factor = system.solved(self.stiffness)
         return Solution(
             theta=theta,
             moved=np.r_[
@@ -171,10 +204,10 @@ class CurveLikelihood:
                 self.means.log_scale(theta) - self.means.log_height,
             ],
             objective=value,
-            span=span,
+            span=system.span,
             beta=beta,
-            fitted=basis @ beta + (self.means.mean - plain),
-            whitened_basis=white,
+            fitted=system.basis @ beta + (self.means.mean - system.target),
+            whitened_basis=system.white,
             factor=factor,
         )
 

@@ -5,6 +5,8 @@ A fit factors a few hundred small matrices, and SciPy's own checks would take as
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
@@ -19,11 +21,13 @@ def factor(matrix: np.ndarray) -> np.ndarray:
         LinAlgError: the matrix is not finite, or far from positive definite.
     """
     lower, failed = dpotrf(matrix, lower=1, clean=0)
+    if not failed:
+        return lower
     lift = np.finfo(float).eps * float(np.trace(matrix)) / len(matrix)
     for _ in range(9):
+        lower, failed = dpotrf(matrix + lift * np.eye(len(matrix)), lower=1, clean=0)
         if not failed:
             break
-        lower, failed = dpotrf(matrix + lift * np.eye(len(matrix)), lower=1, clean=0)
         lift *= 100
     if failed:
         raise np.linalg.LinAlgError("matrix is not positive definite")
@@ -45,5 +49,11 @@ def solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def inverse(matrix: np.ndarray) -> np.ndarray:
     """A⁻¹ of a symmetric positive definite A."""
-    half = np.tril(dpotri(factor(matrix), lower=1)[0])
-    return half + np.tril(half, -1).T
+    half = dpotri(factor(matrix), lower=1)[0]
+    return np.where(_below(len(half)), half, half.T)
+
+
+@lru_cache(maxsize=16)
+def _below(number: int) -> np.ndarray:
+    """Where a matrix is on or below its diagonal. It is shared: do not write to it."""
+    return np.tri(number, dtype=bool)

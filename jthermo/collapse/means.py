@@ -13,10 +13,11 @@ a record to three numbers, and nothing else in the fit depends on the form:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from jthermo.collapse.spline import Lattice, Span
+from jthermo.collapse.spline import Lattice, Span, spread
 
 # ∂(basis)/∂θ, (N, q), and ∂(target)/∂θ, (N,), of one component of θ.
 Move = tuple[np.ndarray, np.ndarray | float]
@@ -77,14 +78,27 @@ class Means:
         """Average rows given at the points over the bins."""
         if len(self.starts) == len(self.x):
             return rows
-        counts = np.diff(np.r_[self.starts, len(self.x)])
         total = np.add.reduceat(rows, self.starts, axis=0)
-        return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
+        return total / self.counts.reshape(-1, *[1] * (rows.ndim - 1))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of points of each bin, (N,)."""
+        return np.diff(np.r_[self.starts, len(self.x)])
+
+    @cached_property
+    def bin_of(self) -> np.ndarray:
+        """The bin of each point, (n,)."""
+        return np.repeat(np.arange(len(self.starts)), self.counts)
+
+    def _spread(self, columns: np.ndarray, values: np.ndarray, span: Span) -> np.ndarray:
+        """Splines at the points, as :meth:`Lattice.splines` gives them, averaged, (N, q)."""
+        total = spread(self.bin_of, columns, values, (len(self.starts), span.number))
+        return total if len(self.starts) == len(self.x) else total / self.counts[:, None]
 
     def noise_unit(self, fitted: np.ndarray) -> float:
         """Standard deviation of a bin if that of every record is the range of the fitted curve."""
-        counts = np.diff(np.r_[self.starts, len(self.x)])
-        return float(np.ptp(fitted) * np.sqrt(np.mean(1 / counts))) or 1.0
+        return float(np.ptp(fitted) * np.sqrt(np.mean(1 / self.counts))) or 1.0
 
     # ---- the place on the curve
 
@@ -147,15 +161,15 @@ class Means:
 
     def basis(self, lattice: Lattice, theta: np.ndarray, span: Span) -> np.ndarray:
         """The splines behind each mean, times w, (N, q)."""
-        rows = self.binned(lattice.design(self.log_tau(theta), span))
+        rows = self._spread(*lattice.splines(self.log_tau(theta), span), span)
         return rows * self.weight(theta)[:, None]
 
     def pace(self, lattice: Lattice, theta: np.ndarray, span: Span, beta: np.ndarray) -> np.ndarray:
         """∂(fitted)/∂ log τ of every bin, (N,)."""
-        slope = lattice.design(self.log_tau(theta), span, slope=True)
+        columns, slope = lattice.splines(self.log_tau(theta), span, slope=True)
         if self.lead is not None:
             slope = slope * np.tanh(self.log_tau(theta))[:, None]
-        return (self.binned(slope) * self.weight(theta)[:, None]) @ beta
+        return (self._spread(columns, slope, span) * self.weight(theta)[:, None]) @ beta
 
     # ---- derivatives
 
@@ -182,11 +196,12 @@ class Means:
     def moves(self, lattice: Lattice, theta: np.ndarray, span: Span) -> list[Move]:
         """∂(basis)/∂θ, (N, q), and ∂(target)/∂θ, (N,), for each component of θ."""
         nothing = np.zeros((len(self.mean), span.number))
-        slope = lattice.design(self.log_tau(theta), span, slope=True)
+        columns, slope = lattice.splines(self.log_tau(theta), span, slope=True)
         weight = self.weight(theta)
         out: list[Move] = [(nothing, 0.0)] * len(theta)
         for i, column in zip(self.movers, self.place_moves(theta).T, strict=True):
-            out[i] = (self.binned(slope * column[:, None]) * weight[:, None], 0.0)
+            moved = self._spread(columns, slope * column[:, None], span)
+            out[i] = (moved * weight[:, None], 0.0)
         if self.num_heights or self.level is not None:
             basis = self.basis(lattice, theta, span)
         for i, column in enumerate(self.heights.T, self.num_shifts):

@@ -32,7 +32,7 @@ and lowers a larger one by less than its standard error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,11 +80,20 @@ class NoiseCovariance:
 
     def covariances(self, share: list[np.ndarray]) -> list[np.ndarray]:
         """Blocks of the covariance of the means: Ω ∘ share, share_ij = n_ij/(n_i n_j)."""
-        out = []
-        for kernel, part in zip(self.components, share, strict=True):
-            omega = np.tensordot(self.weights, kernel, axes=1) * part
+        return self.around(self.of_replicates(share))
+
+    def of_replicates(self, share: list[np.ndarray]) -> list[np.ndarray]:
+        """The part of :meth:`covariances` that the replicates' own noise makes up."""
+        return [
+            np.tensordot(self.weights, kernel, axes=1) * part
+            for kernel, part in zip(self.components, share, strict=True)
+        ]
+
+    def around(self, of_replicates: list[np.ndarray]) -> list[np.ndarray]:
+        """:meth:`covariances`, from the part that :meth:`of_replicates` gives."""
+        out = [omega.copy() for omega in of_replicates]
+        for omega in out:
             omega[np.diag_indices(len(omega))] += self.of_means
-            out.append(omega)
         for omega, known in zip(out, self.timing, strict=False):
             omega += known
         return out
@@ -156,21 +165,20 @@ def profiles(
         many = len(rows) > settings.local_noise_bins
         point[rows] = local_noise(part) if many else total[rows]
     sds = []
-    for variance in (total, point):
-        smooth = _smooth_course(variance, count, condition, log_tau, log_time, settings)
+    for smooth in _smooth_courses((total, point), count, condition, log_tau, log_time, settings):
         least = max(settings.min_variance_share * smooth.mean(), floor)
         sds.append(np.sqrt(np.maximum(smooth, least)))
     return sds[0], sds[1]
 
 
-def _smooth_course(
-    variance: np.ndarray,
+def _smooth_courses(
+    variances: Sequence[np.ndarray],
     count: np.ndarray,
     condition: np.ndarray,
     log_tau: np.ndarray,
     log_time: np.ndarray,
     settings: Settings,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """The raw variances smoothed: each condition's own course, shrunk towards the common one, (N,).
 
     A course estimated from few replicates is mostly chance, and a fit that trusts it puts its
@@ -179,61 +187,68 @@ def _smooth_course(
     """
     number = condition.max() + 1
     length = np.median([np.ptp(log_time[condition == k]) for k in range(number)]) or 1.0
-    raw = np.maximum(variance, 1e-12 * variance.mean() + 1e-300)
+    raws = [np.maximum(variance, 1e-12 * variance.mean() + 1e-300) for variance in variances]
     trust = np.maximum(count - 1, settings.single_trust)
-    common = _common_course(raw, trust, condition, (log_tau, log_time), length, settings)
-    own = _own_course(raw, condition, log_time, length, settings)
+    clocks = [log_tau] if log_tau is log_time else [log_tau, log_time]
+    commons = _common_courses(raws, trust, condition, clocks, length, settings)
+    owns = _own_courses(raws, condition, log_time, length, settings)
     size = np.bincount(condition)
-    level = np.bincount(condition, own / common) / size
     believed = (trust - settings.single_trust) / (trust + settings.level_degrees)
     first = np.unique(condition, return_index=True)[1]
-    common = common * (level ** believed[first])[condition]
     pull = settings.common_degrees / (settings.common_degrees + trust)
-    course = pull * np.log(common) + (1 - pull) * np.log(own)
-    level = (np.bincount(condition, course) / size)[condition]
     degrees = float(np.sum(np.bincount(condition, trust) / size))
-    return np.exp(level + (course - level) * degrees / (degrees + settings.flat_degrees))
+    for common, own in zip(commons, owns, strict=True):
+        level = np.bincount(condition, own / common) / size
+        shared = common * (level ** believed[first])[condition]
+        course = pull * np.log(shared) + (1 - pull) * np.log(own)
+        level = (np.bincount(condition, course) / size)[condition]
+        yield np.exp(level + (course - level) * degrees / (degrees + settings.flat_degrees))
 
 
-def _common_course(
-    raw: np.ndarray,
+def _common_courses(
+    raws: Sequence[np.ndarray],
     trust: np.ndarray,
     condition: np.ndarray,
-    clocks: tuple[np.ndarray, np.ndarray],
+    clocks: Sequence[np.ndarray],
     length: float,
     settings: Settings,
-) -> np.ndarray:
-    """The course of the variance that all conditions share, as a function of τ or of t, (N,).
+) -> list[np.ndarray]:
+    """The course of each variance that all conditions share, as a function of τ or of t, (N,).
 
     The clock and the width of the smoothing are those that best predict the course of a condition
     that was left out.
     """
-    number = condition.max() + 1
-    best, common = np.inf, raw
+    curves = [condition == k for k in range(condition.max() + 1)]
+    best, commons = [np.inf] * len(raws), list(raws)
+    elsewhere = condition[:, None] != condition[None, :]
     for clock in clocks:
         apart = (clock[:, None] - clock[None, :]) / length
         for width in settings.course_widths:
             near = np.exp(-0.5 * (apart / width) ** 2) * trust
-            others = near * (condition[:, None] != condition[None, :]) + 1e-9 * trust
-            ahead = np.log(others @ raw / others.sum(axis=1))
-            level = raw * np.exp(-ahead)
-            score = sum(
-                ahead[condition == k].mean() + np.log(level[condition == k].mean())
-                for k in range(number)
-            )
-            if score < best - settings.course_gain * number:
-                best, common = score, near @ raw / near.sum(axis=1)
-    return common
+            others = near * elsewhere + 1e-9 * trust
+            whole = others.sum(axis=1)
+            for i, raw in enumerate(raws):
+                ahead = np.log(others @ raw / whole)
+                level = raw * np.exp(-ahead)
+                score = sum(ahead[k].mean() + np.log(level[k].mean()) for k in curves)
+                if score < best[i] - settings.course_gain * len(curves):
+                    best[i], commons[i] = score, near @ raw / near.sum(axis=1)
+    return commons
 
 
-def _own_course(
-    raw: np.ndarray, condition: np.ndarray, log_time: np.ndarray, length: float, settings: Settings
-) -> np.ndarray:
-    """Each condition's variances smoothed along log t, (N,)."""
+def _own_courses(
+    raws: Sequence[np.ndarray],
+    condition: np.ndarray,
+    log_time: np.ndarray,
+    length: float,
+    settings: Settings,
+) -> list[np.ndarray]:
+    """Each condition's variances smoothed along log t, (N,) each."""
     apart = log_time[:, None] - log_time[None, :]
     near = np.exp(-0.5 * (apart / (length * settings.own_course_width)) ** 2)
     near *= condition[:, None] == condition[None, :]
-    return near @ raw / near.sum(axis=1)
+    whole = near.sum(axis=1)
+    return [near @ raw / whole for raw in raws]
 
 
 def local_noise(rows: np.ndarray) -> np.ndarray:
@@ -475,4 +490,6 @@ def fisher_information(
 def _inverse(matrix: np.ndarray) -> np.ndarray:
     """Ω⁻¹, with a diagonal far below rounding that keeps it positive definite."""
     jitter = 1e-10 * np.trace(matrix) / len(matrix) + 1e-300
-    return linalg.inverse(matrix + jitter * np.eye(len(matrix)))
+    lifted = matrix.copy()
+    lifted.flat[:: len(matrix) + 1] += jitter
+    return linalg.inverse(lifted)

@@ -354,9 +354,9 @@ def with_common_noise(
     is at most the replicates' own, or what the differences of neighbouring records show.
     """
     settings = likelihood.settings
-    variances = [np.diag(omega) for omega in noise.covariances(share)]
+    own = noise.of_replicates(share)
+    variances = [np.diag(omega) for omega in noise.around(own)]
     typical = float(np.mean(np.concatenate(variances)))
-    without = likelihood.solve(best.theta)
     growth, means = settings.common_noise_growth, likelihood.means
     local = [
         local_noise(means.mean[None, means.condition == k]) for k in np.unique(means.condition)
@@ -364,36 +364,38 @@ def with_common_noise(
     shown = settings.common_noise_local * float(np.mean(np.concatenate(local) / typical))
     most = max(shown, settings.common_noise_shares[-1])
     beyond = settings.common_noise_shares[-1] * growth ** np.arange(1, 40)
-    chosen, least = 0.0, likelihood.evidence(without)
+    chosen, least = 0.0, likelihood.evidence(best)
     enough = least - settings.common_noise_gain
     for part in (*settings.common_noise_shares, *beyond[beyond < most]):
-        evidence = _under_common_noise(likelihood, best, noise, share, part * typical)[0]
+        evidence = _under_common_noise(likelihood, best, noise, own, part * typical)[0]
         if evidence >= least:
             break
         chosen, least = part * typical, evidence
     if least >= enough:
-        return likelihood, without, noise
+        return likelihood, best, noise
     finest = minimize_scalar(
-        lambda log: _under_common_noise(likelihood, best, noise, share, np.exp(log))[0],
+        lambda log: _under_common_noise(likelihood, best, noise, own, np.exp(log))[0],
         bounds=(np.log(chosen / growth), np.log(min(chosen * growth, most * typical))),
         method="bounded",
         options={"xatol": settings.common_noise_tolerance},
     )
-    return _under_common_noise(likelihood, best, noise, share, float(np.exp(finest.x)))[1:]
+    return _under_common_noise(likelihood, best, noise, own, float(np.exp(finest.x)))[1:]
 
 
 def _under_common_noise(
     likelihood: CurveLikelihood,
     best: Solution,
     noise: NoiseCovariance,
-    share: list[np.ndarray],
+    own: list[np.ndarray],
     variance: float,
 ) -> tuple[float, CurveLikelihood, Solution, NoiseCovariance]:
-    """Evidence, likelihood, solution and covariance with common noise of this variance."""
+    """Evidence, likelihood, solution and covariance with common noise of this variance.
+
+    `own` is what :meth:`NoiseCovariance.of_replicates` gives.
+    """
     trial = replace(noise, common=float(np.sqrt(variance)))
-    noisier = replace(likelihood, whiten=Whitener.of(trial.covariances(share)))
-    noisier = noisier.with_best_stiffness(best.theta)
-    solution = noisier.solve(best.theta)
+    noisier = replace(likelihood, whiten=Whitener.of(trial.around(own)))
+    noisier, solution = noisier.with_best_stiffness(best.theta)
     return noisier.evidence(solution), noisier, solution, trial
 
 
@@ -407,12 +409,12 @@ def common_noise_interval(
     """Standard deviations of common noise at which the evidence has fallen by z²/2; 0 if none."""
     if not noise.common:
         return 0.0, 0.0
-    middle = 2 * float(np.log(noise.common))
-    least = _under_common_noise(likelihood, best, noise, share, np.exp(middle))[0]
+    own, middle = noise.of_replicates(share), 2 * float(np.log(noise.common))
+    least = _under_common_noise(likelihood, best, noise, own, np.exp(middle))[0]
     allowed = float(special.ndtri(0.5 + confidence / 2)) ** 2 / 2
 
     def beyond(log: float) -> float:
-        return _under_common_noise(likelihood, best, noise, share, np.exp(log))[0] - least - allowed
+        return _under_common_noise(likelihood, best, noise, own, np.exp(log))[0] - least - allowed
 
     ends = []
     for sign in (-1.0, 1.0):

@@ -88,8 +88,8 @@ def _minimum(
         middle = theta[: len(theta) - len(limits), None]
         bounds = np.concatenate([middle + np.array([[-room, room]]), limits])
         for _ in range(2):
-            trial = likelihood.with_best_stiffness(theta)
-            solution = trial.minimise(trial.solve(theta), bounds, tolerance=coarse)
+            trial, start = likelihood.with_best_stiffness(theta)
+            solution = trial.minimise(start, bounds, tolerance=coarse)
             theta = solution.theta
         minima.append((solution, trial))
     best, under = min(minima, key=lambda pair: (apart(pair[1], pair[0]), pair[0].objective))
@@ -102,7 +102,7 @@ def _minimum(
 def _freedoms(fit: FitState) -> Iterator[_Freedom]:
     """What may be tried in addition to the form of the fit."""
     means, curves = fit.likelihood.means, fit.curves
-    of_bin, of_point = means.condition, means.condition[_bin_of(means)]
+    of_bin, of_point = means.condition, means.condition[means.bin_of]
     levels = {name: fit.averages.levels[name] for name in curves.controls}
     levels = {name: level for name, level in levels.items() if np.ptp(level) > 1e-9}
     if not levels:
@@ -138,12 +138,6 @@ def _freedoms(fit: FitState) -> Iterator[_Freedom]:
     for share in (means.binned(late), 1 - means.binned(late)):
         height = np.column_stack([share * levels[name][of_bin] for name in names])
         yield _Freedom(message, shift, height)
-
-
-def _bin_of(means: Means) -> np.ndarray:
-    """The bin of every point, (n,)."""
-    edges = np.r_[means.starts, len(means.x)]
-    return np.repeat(np.arange(len(means.starts)), np.diff(edges))
 
 
 def _late(means: Means, best: Solution) -> np.ndarray:

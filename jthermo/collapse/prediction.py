@@ -122,8 +122,7 @@ def _own_curves(averages: Averages, covariance: np.ndarray) -> tuple[Prediction,
         bins = np.flatnonzero(means.condition == k)
         whiten = Whitener.of([covariance[np.ix_(bins, bins)]])
         likelihood = CurveLikelihood(_single(means, bins), lattice, whiten, 1.0, averages.settings)
-        likelihood = likelihood.with_best_stiffness(nothing)
-        best = likelihood.solve(nothing)
+        likelihood, best = likelihood.with_best_stiffness(nothing)
         basis = likelihood.means.basis(lattice, nothing, best.span)
         fitted[bins], slope[bins] = best.fitted, likelihood.pace(best)
         hat[np.ix_(bins, bins)] = basis @ _coefficients(likelihood, best)
@@ -212,7 +211,7 @@ def _from_common_bins(records: Records, fit: CollapseFit) -> np.ndarray:
     """Derivative of the fit's own means with respect to the common ones, (M, N)."""
     own, means = fit.averages, records.averages.means
     matrix = np.zeros((len(own.means.mean), len(means.mean)))
-    sizes = np.diff(np.r_[own.means.starts, len(own.means.x)])
+    sizes = own.means.counts
     row_of = np.repeat(np.arange(len(sizes)), sizes)
     condition = own.means.condition[row_of]
     for place in _places(records, fit):

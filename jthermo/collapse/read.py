@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from jthermo.collapse.forms import Clock, Form
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.table import Table, read_table, refuse_other_settings
 from jthermo.errors import InputError, is_number
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def first_basins(averages: Averages) -> Basins:
     candidates = starts(means, variance, bounds, settings) if len(bounds) else [np.zeros(0)]
     whiten = Whitener.of(diagonal_blocks(averages, variance))
     white = CurveLikelihood(means, lattice, whiten, 1.0, settings)
-    white = white.with_best_stiffness(candidates[0])
+    white, _ = white.with_best_stiffness(candidates[0])
     solutions = sorted((white.solve(theta) for theta in candidates), key=objective)
     minima = [
         white.minimise(start, bounds, tolerance=settings.coarse_tolerance)
@@ -157,14 +157,14 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
         if averages.log_step is not None:
             strict_noise = with_timing(strict_noise, averages, white.pace(best))
             white = replace(white, whiten=Whitener.of(strict_noise.covariances(share)))
-        white = white.with_best_stiffness(best.theta)
-        best = white.minimise(white.solve(best.theta), bounds)
+        white, start = white.with_best_stiffness(best.theta)
+        best = white.minimise(start, bounds)
         strict = Optimum(
             white, best, basins.minima[1:], strict_noise, share, bounds, basins.variance
         )
     noise, share = learn_noise(averages, basins.likelihood, best)
     likelihood = replace(basins.likelihood, whiten=Whitener.of(noise.covariances(share)))
-    likelihood = likelihood.with_best_stiffness(best.theta)
+    likelihood, _ = likelihood.with_best_stiffness(best.theta)
     minima = _minima(likelihood, [basin.theta for basin in basins.minima], bounds)
 
     # The noise of leads is proportional to the slope of the curve, so it must follow the slope that
@@ -173,8 +173,8 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
     for _ in range(settings.noise_rounds):
         noise, share = learn_noise(averages, likelihood, best, noise)
         likelihood = replace(likelihood, whiten=Whitener.of(noise.covariances(share)))
-        likelihood = likelihood.with_best_stiffness(best.theta)
-        likelihood, start, noise = with_common_noise(likelihood, best, noise, share)
+        likelihood, start = likelihood.with_best_stiffness(best.theta)
+        likelihood, start, noise = with_common_noise(likelihood, start, noise, share)
         best = likelihood.minimise(start, bounds)
 
     worst = best.objective + settings.hopeless_loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -27,7 +27,7 @@ class Span:
 
     branches: tuple[tuple[int, int], ...]
 
-    @property
+    @cached_property
     def number(self) -> int:
         """Number of splines, q."""
         return sum(number for _, number in self.branches)
@@ -56,25 +56,48 @@ class Lattice:
         parts = [cells[cells < 0], cells[cells >= 0]] if self.broken else [cells]
         return Span(tuple((int(c.min()), int(c.max() - c.min()) + 4) for c in parts if len(c)))
 
-    def design(self, log_tau: np.ndarray, span: Span, slope: bool = False) -> np.ndarray:
-        """Matrix of the splines (or of their derivatives in log τ) at the points, (n, q)."""
+    def splines(
+        self, log_tau: np.ndarray, span: Span, slope: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The splines that are not 0 at each point, (n, 4), and their values there, (n, 4).
+
+        With `slope`, their derivatives in log τ instead of their values.
+        """
         scaled = log_tau / self.spacing
         # The branch of each point; one outside the span belongs to the nearest.
         first, number, before = self._branch(scaled, span)
         cells = np.clip(np.floor(scaled), first, first + number - 4)
-        weights = bspline_slope(scaled - cells) / self.spacing if slope else bspline(scaled - cells)
-        matrix = np.zeros((len(log_tau), span.number))
-        columns = (cells - first + before).astype(int)[:, None] + np.arange(4)
-        np.put_along_axis(matrix, columns, weights, axis=1)
-        return matrix
+        values = bspline_slope(scaled - cells) / self.spacing if slope else bspline(scaled - cells)
+        return (cells - first + before).astype(int)[:, None] + np.arange(4), values
+
+    def design(self, log_tau: np.ndarray, span: Span, slope: bool = False) -> np.ndarray:
+        """Matrix of the splines (or of their derivatives in log τ) at the points, (n, q)."""
+        columns, values = self.splines(log_tau, span, slope)
+        return spread(np.arange(len(log_tau)), columns, values, (len(log_tau), span.number))
 
     @staticmethod
-    def _branch(scaled: np.ndarray, span: Span) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _branch(
+        scaled: np.ndarray, span: Span
+    ) -> tuple[np.ndarray | int, np.ndarray | int, np.ndarray | int]:
         """First cell, number of splines and splines before it, of the branch of each point."""
-        numbers = np.array([number for _, number in span.branches])
-        firsts = np.array([first for first, _ in span.branches])
-        which = np.zeros(len(scaled), int) if len(firsts) == 1 else (scaled >= 0).astype(int)
+        if len(span.branches) == 1:
+            return *span.branches[0], 0
+        firsts, numbers = np.array(span.branches).T
+        which = (scaled >= 0).astype(int)
         return firsts[which], numbers[which], (np.cumsum(numbers) - numbers)[which]
+
+
+def spread(
+    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """The matrix of this shape with the values of each point, (n, 4), added in its row and columns.
+
+    >>> spread(np.array([0, 0]), np.array([[0, 1], [1, 2]]), np.ones((2, 2)), (2, 3)).tolist()
+    [[1.0, 2.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    places = rows[:, None] * shape[1] + columns
+    size = shape[0] * shape[1]
+    return np.bincount(places.ravel(), values.ravel(), minlength=size).reshape(shape)
 
 
 def penalty(span: Span) -> np.ndarray:

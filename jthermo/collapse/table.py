@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from jthermo.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,13 @@ def read_table(
         # Published values have no replicates.
         replicate = None
     column = error if isinstance(error, str) else None
-    if error is not column and not (
-        isinstance(error, xr.DataArray) and isinstance(data, xr.DataArray)
-    ):
+    if error is not column and not (_is_array(error) and _is_array(data)):
         remedy = "name the column of standard errors; a DataArray takes another one like it too"
         raise InputError("error", type(error).__name__, remedy)
     _check_roles(names, time, replicate, value if isinstance(data, pd.DataFrame) else None, column)
     if isinstance(data, pd.DataFrame):
         table = _from_frame(data, names, time, replicate, value, column)
-    elif isinstance(data, xr.DataArray):
+    elif _is_array(data):
         table = _from_array(data, names, time, replicate, error)
     else:
         raise InputError(
@@ -94,7 +96,13 @@ def _names(data: object) -> list[Hashable]:
     """Names of the columns of a table or of the coordinates of an array."""
     if isinstance(data, pd.DataFrame):
         return list(data.columns)
-    return list(data.coords) if isinstance(data, xr.DataArray) else []
+    return list(data.coords) if _is_array(data) else []
+
+
+def _is_array(data: object) -> TypeGuard[xr.DataArray]:
+    """Whether it is a DataArray; there are none before the caller has imported xarray."""
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(data, xarray.DataArray)
 
 
 def _check_roles(

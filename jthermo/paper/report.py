@@ -12,21 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from jthermo.errors import InputError
 from jthermo.figures import templates
 from jthermo.figures.svg import for_page
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder, verdicts
-from jthermo.paper.reproduce import (
-    SCALES,
-    description,
-    experiments,
-    load,
-    sweep_of,
-    tested,
-)
+from jthermo.paper.catalogue import SCALES, About, about, experiments
 from jthermo.paper.verdicts import NOT_REPRODUCED, REPRODUCED, SIGMAS, UNDECIDED
 from jthermo.results.atomic import write_whole, writing
 
@@ -44,7 +36,7 @@ class Experiment:
     """An experiment on the page: its findings, or why it has none, and the command that runs it."""
 
     name: str
-    module: ModuleType
+    about: About
     command: str
     scale: str = ""
     # the reason why it is "not run"
@@ -55,19 +47,9 @@ class Experiment:
     figures: dict[str, str] = field(default_factory=dict)
 
     @property
-    def about(self) -> str:
-        """Its description: the docstring of its file."""
-        return description(self.module)
-
-    @property
-    def title(self) -> str:
-        """The first paragraph of its description."""
-        return self.about.partition("\n\n")[0]
-
-    @property
     def tested(self) -> tuple[str, ...]:
         """The claims it counts towards; none if it studies what their exponents depend on."""
-        return () if hasattr(self.module, "WINDOWS") else tested(self.module)
+        return () if self.about.study else self.about.claims
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -121,8 +103,8 @@ def report(
 def _own(results: Path) -> list[Experiment]:
     """Every experiment with its findings from the results folder, at the largest scale run."""
     listed = []
-    for name in experiments():
-        experiment = Experiment(name, module := load(name), f"jthermo reproduce {name}")
+    for name, path in experiments().items():
+        experiment = Experiment(name, said := about(path), f"jthermo reproduce {name}")
         for scale in SCALES:
             folder = results / f"{name}-{scale}"
             try:
@@ -137,7 +119,7 @@ def _own(results: Path) -> list[Experiment]:
             figures = {figure: for_page(text) for figure, text in svgs.items() if text is not None}
             experiment = Experiment(
                 name,
-                module,
+                said,
                 findings["command"],
                 scale,
                 findings=findings,
@@ -158,12 +140,17 @@ def _published(results: Path) -> list[Experiment]:
             f"has no {experiment_folder.FINDING}; give the results folder of a clone of jthermo",
         )
     known = claims_json.read(path)
-    return [_published_experiment(name, known, results) for name in experiments()]
+    return [
+        _published_experiment(name, about(file), known, results)
+        for name, file in experiments().items()
+    ]
 
 
-def _published_experiment(name: str, known: Mapping[str, Any], results: Path) -> Experiment:
+def _published_experiment(
+    name: str, said: About, known: Mapping[str, Any], results: Path
+) -> Experiment:
     """One experiment with its findings from the content of ``claims.json``."""
-    module, command = load(name), f"jthermo reproduce {name}"
+    command = f"jthermo reproduce {name}"
     findings: dict[str, Any] = {"rows": {}, "sensitivity": {}, "made": {}}
     for claim, entry in known.items():
         for part, place in claims_json.PLACES.items():
@@ -180,20 +167,22 @@ def _published_experiment(name: str, known: Mapping[str, Any], results: Path) ->
         for figure, path in paths.items()
         if path.exists()
     }
-    beyond = not tested(module) and not hasattr(module, "WINDOWS")
-    if beyond and figures:
+    if not said.claims and figures:
         # it tests no claim, so claims.json does not mention it, but its figure is published
-        return Experiment(name, module, command, findings=findings, figures=figures)
+        return Experiment(name, said, command, findings=findings, figures=figures)
     if not any([*findings["rows"].values(), *findings["sensitivity"].values()]):
         why = findings.get("not_run", "It has no published results")
-        return Experiment(name, module, command, why=why)
+        return Experiment(name, said, command, why=why)
+    # imported here because it loads JAX, which the report of one's own records does not need
+    from jthermo.paper.reproduce import sweep_of
+
     scale = findings["command"].rpartition(" ")[2]
     sweep = None
-    if hasattr(module, "SWEEP") and (now := sweep_of(name, scale)).id == findings["sweep_id"]:
+    if findings.get("sweep_id") and (now := sweep_of(name, scale)).id == findings["sweep_id"]:
         sweep = json.loads(now.to_json())
     return Experiment(
         name,
-        module,
+        said,
         findings["command"],
         scale,
         findings=findings,
@@ -208,7 +197,7 @@ def _page(listed: Sequence[Experiment], published: bool) -> dict[str, Any]:
     # for each figure, the claim under which it is shown
     shown: dict[str, str] = {}
     sections = [_claim(claim, listed, shown) for claim in claims.CLAIMS]
-    studies = [experiment for experiment in listed if hasattr(experiment.module, "WINDOWS")]
+    studies = [experiment for experiment in listed if experiment.about.study]
     beyond = [e for e in listed if not e.tested and e not in studies]
     made = [_made(experiment) for experiment in reported]
     return {

@@ -19,7 +19,7 @@ import numpy as np
 from jthermo.errors import InputError, MissingData, StorageError, file_path
 from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
-from jthermo.paper.catalogue import experiments, joined_lines
+from jthermo.paper.catalogue import SCALES, experiments, joined_lines
 from jthermo.results.atomic import writing
 from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
@@ -30,7 +30,6 @@ from jthermo.sweep.user_file import import_sweep
 if TYPE_CHECKING:
     import xarray as xr
 
-SCALES = ("small", "paper")
 # Module names of the files loaded here: these may be loaded again, other imported names may not.
 _LOADED: set[str] = set()
 

@@ -191,6 +191,9 @@ def _joined(
     newest = np.lexsort((age, order))
     order, first = np.unique(order[newest], return_index=True)
     rows = newest[first]
+    # Rows that are in order already, as those of one part, are not copied: there may be gigabytes.
+    in_order = len(rows) == len(newest) and bool((np.diff(rows) > 0).all())
+    picked: np.ndarray | slice = slice(None) if in_order else rows
     seeds = np.concatenate([p["seed"] for p in parts])[rows]
     firsts = _firsts(description["runs"])
     group = np.searchsorted(firsts, order, side="right") - 1
@@ -205,7 +208,7 @@ def _joined(
         coords[name] = ("run", values, {"long_name": long_name, "units": units})
     coords["step"] = (
         ("run", "record"),
-        _join([p["step"] for p in parts], -1)[rows],
+        _join([p["step"] for p in parts], -1)[picked],
         {
             "long_name": "number of updates t; -1 where the run has fewer records",
             "units": "updates",
@@ -228,7 +231,7 @@ def _joined(
         coords |= {dim: (dim, np.array(known[dim])) for dim in own if dim in known}
         data[name] = (
             ("run", "record", *own),
-            joined[rows],
+            joined[picked],
             {"long_name": long_name, "units": units},
         )
     seconds = {
@@ -331,12 +334,16 @@ def _join(arrays: Iterable[np.ndarray], fill: Any) -> np.ndarray:
         raise InputError(
             "records", (runs, *sizes), f"are too unequal to be joined: {error}"
         ) from None
+    if len(arrays) == 1:
+        return arrays[0]
     padded = [
         np.pad(
             a,
             [(0, 0), *((0, int(n) - m) for n, m in zip(shape, a.shape[1:], strict=True))],
             constant_values=fill,
         )
+        if a.shape[1:] != tuple(sizes)
+        else a
         for a in arrays
     ]
     return np.concatenate(padded)

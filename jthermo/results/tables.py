@@ -44,13 +44,11 @@ def grid(ds: xr.Dataset) -> xr.Dataset:
     {'learning_rate': 2, 'batch_size': 1, 'seed': 3, 'record': 3}
     """
     axes = axes_of(ds)
-    unstacked = ds.reset_coords("step").set_index(run=axes).unstack("run")
-    order = [*axes, *(d for d in unstacked.dims if d not in axes)]
-    unstacked = unstacked.transpose(*order)
-    step, finite = unstacked.step, unstacked.finite
-    return unstacked.assign(finite=finite.fillna(False).astype(bool)).assign_coords(
-        step=step.fillna(-1).astype(np.int64)
-    )
+    # with fills of their own, whole numbers and booleans do not become floats and objects between
+    fills = {str(name): np.nan for name in ds.data_vars} | {"step": -1, "finite": False}
+    indexed = ds.reset_coords("step").set_index(run=axes)
+    unstacked = indexed.unstack("run", fill_value=fills).set_coords("step")
+    return unstacked.transpose(*axes, *(d for d in unstacked.dims if d not in axes))
 
 
 def axes_of(ds: xr.Dataset) -> list[str]:

@@ -186,10 +186,12 @@ def test_another_dimension_and_a_missing_coordinate_are_refused():
         fit_collapse(array.drop_vars("step"))
 
 
-def test_jax_is_never_imported():
+def test_a_fit_of_a_table_loads_no_jax_and_no_xarray(tmp_path):
+    long_table().to_csv(tmp_path / "table.csv")
     code = (
-        "import sys, jthermo.collapse; "
-        "assert not {'jax', 'matplotlib'} & set(sys.modules), 'heavy import'"
+        "import sys, pandas as pd; from jthermo.collapse import fit_collapse; "
+        f"fit_collapse(pd.read_csv({str(tmp_path / 'table.csv')!r}), ['learning_rate']); "
+        "assert not {'jax', 'matplotlib', 'xarray'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

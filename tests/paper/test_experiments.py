@@ -11,6 +11,7 @@ import pytest
 import jthermo as jt
 from jthermo.errors import InputError
 from jthermo.paper import claims, reproduce
+from jthermo.paper.catalogue import about
 
 NAMES = tuple(reproduce.experiments())
 FIGURES = {
@@ -48,6 +49,10 @@ def test_an_experiment_is_a_short_file(name):
     description = reproduce.description(module)
     assert description.endswith(".")
     assert all("\n" not in paragraph for paragraph in description.split("\n\n"))
+    # the report and the list read the file instead
+    read = about(reproduce.experiments()[name])
+    study = hasattr(module, "WINDOWS")
+    assert (read.text, read.claims, read.study) == (description, reproduce.tested(module), study)
     if hasattr(module, "SWEEP"):
         assert examples(module.SWEEP.replace(**module.SMALL)) <= examples(module.SWEEP)
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -116,6 +118,16 @@ def page_of(results, **options):
 
 def section(page, claim):
     return re.search(f'<section id="{claim}">.*?</section>', page, re.DOTALL)[0]
+
+
+def test_the_report_of_records_loads_no_jax(reproduced, results, tmp_path):
+    # the package's own experiments, one of which has records
+    shutil.copytree(results / "net_of_two-small", tmp_path / "own" / "fig3_4-small")
+    code = "import sys; from jthermo.paper.report import report\n"
+    code += f"names = report({str(tmp_path / 'own')!r}, {str(tmp_path / 'page.html')!r})\n"
+    code += "print(names['found'], {'jax', 'flax', 'xarray', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['fig3_4'] set()"
 
 
 def test_a_rerun_changes_no_byte_of_what_is_published(reproduced, results, monkeypatch):

@@ -96,6 +96,8 @@ def test_grid_puts_every_run_at_its_coordinates(ds):
     sparse = jt.grid(points)
     assert np.isnan(sparse.activation_rate.sel(learning_rate=0.1, batch_size=2)).all()
     assert not sparse.finite.sel(learning_rate=0.1, batch_size=2).any()
+    assert (sparse.step.sel(learning_rate=0.1, batch_size=2) == -1).all()
+    assert (sparse.step.dtype, sparse.finite.dtype) == (np.int64, bool)
 
 
 def test_tau_is_the_rescaled_clock(ds):
