@@ -79,6 +79,13 @@ class Form:
             return None
         return self.offset if isinstance(self.offset, float) else 0.0
 
+    @property
+    def origin(self) -> float:
+        """The time from which τ counts: t_c, or the middle of the range in which it is fitted."""
+        if self.critical_point is None:
+            return 0.0
+        return float(np.mean(self.critical_point))
+
     def clock_powers(self, controls: Sequence[str]) -> tuple[float, float, np.ndarray] | None:
         """First and last τ to use, and the exponents of the clock in which they are given."""
         if self.clock_window is None:
@@ -202,7 +209,7 @@ class Clock:
                 return cls()
             given = 0.0
         low, high = given if isinstance(given, tuple) else (given, given)
-        origin = 0.5 * (low + high)
+        origin = form.origin
         broken = form.branches == 2
         if low == high and not broken and (times > high).all():
             return cls(origin, given=given)

@@ -167,6 +167,37 @@ def test_a_window_of_the_clock_cuts_each_curve_at_its_own_time():
     assert held.window == late.window
 
 
+@pytest.mark.parametrize(
+    ("t_c", "options"),
+    [
+        (2.0, {"window": (1.97, 2.03), "critical_point": (1.95, 2.05)}),
+        (2.0, {"window": (2.001, 2.1), "critical_point": 2.0}),
+        (0.0, {"window": (1e-3, 0.1)}),
+        (0.0, {"clock_window": (-1.5, 1.5, {"L": 1.0}), "critical_point": 0.0}),
+    ],
+    ids=["around t_c", "after t_c", "after 0", "of the clock"],
+)
+def test_records_outside_a_window_change_nothing(t_c, options):
+    table = lattice(t_c=t_c)
+    since = table.t - t_c
+    far = table.assign(t=t_c + 40 * since, value=table.value * 3)
+    both = pd.concat([table, far[since.abs() > 0.03]])
+    named = {"time": "t", "error": "error"}
+    windowed = fit_collapse(both, ["L"], **options, **named)
+    low, high, *powers = options.get("window") or options["clock_window"]
+    tau = both.t * both.L ** powers[0]["L"] if powers else both.t
+    selected = both[(tau >= low) & (tau <= high)]
+    assert len(selected) < len(table)
+    law = {"critical_point": options["critical_point"]} if "critical_point" in options else {}
+    alone = fit_collapse(selected, ["L"], **law, **named)
+    assert windowed.exponents == alone.exponents
+    assert (windowed.p_value, windowed.misfit) == (alone.p_value, alone.misfit)
+    assert "times_left_out" not in {note.code for note in windowed.notes}
+    # Of the records inside, each matters.
+    fewer = fit_collapse(selected.iloc[1:], ["L"], **law, **named)
+    assert fewer.exponents != alone.exponents
+
+
 def test_two_branches_need_not_meet():
     def curve(s):
         return np.where(s < 0, (0.3 + np.abs(s)) ** -0.8, 3 * (0.3 + np.abs(s)) ** 0.5)
