@@ -310,8 +310,8 @@ def _curve(
     if curves.log_above is not None:
         # At controls of 1, far from those of the data, a value can be larger than any float.
         with np.errstate(over="ignore"):
-            curve = np.exp(averages.centre + unit * inference.curve + log_lift)
-        return curve, curve * unit * inference.curve_error
+            curve = averages.of_log(inference.curve) * lift
+            return curve, averages.per_log(inference.curve) * lift * inference.curve_error
     return base + unit * lift * inference.curve, unit * lift * inference.curve_error
 
 

@@ -160,7 +160,7 @@ def influence(likelihood: CurveLikelihood, best: Solution, identified: Identifie
 
     Along the others the fit hardly moves, whatever a linear step would say.
     """
-    known = identified.axes[:, identified.known]
+    known = identified.followed(best.theta, likelihood.settings)
     hessian, free = likelihood.information(best)
     inverse = np.linalg.pinv(known.T @ hessian @ known, hermitian=True)
     return known @ inverse @ known.T @ likelihood.whiten.transposed(free).T

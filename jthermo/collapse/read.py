@@ -163,8 +163,8 @@ def _usable(
         with np.errstate(all="ignore"):
             tau = (table.time - form.origin) * np.prod(table.controls**powers, axis=1)
         shown = inside & (tau >= low) & (tau <= high)
-    inner, core = settings.clock_inner_share, settings.clock_core_share
-    clock = Clock.of(form, table.time[shown & np.isfinite(table.values)], inner, core)
+    shares = settings.clock_inner_share, settings.clock_core_share, settings.clock_slow_share
+    clock = Clock.of(form, table.time[shown & np.isfinite(table.values)], *shares)
     signed = clock.given is not None
     placed = there & (signed | (table.time > 0))
     if not placed.any():

@@ -411,6 +411,52 @@ def test_free_exponents_are_accepted_where_the_same_ones_held_are(scale):
         assert free.collapsed is held.collapsed is True
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("above_fitted_log", (1, 3, 8, 11, 15)), ("offset_log", (1, 3, 11))],
+)
+def test_a_true_form_is_accepted_next_to_its_singular_point(name, numbers):
+    """Records a hundredth of the range from t_c, and values within noise of their offset."""
+    for number in numbers:
+        draw = FORMS[name](source(name, number, 733))
+        assert ours(draw).collapsed is True
+        table = draw.table
+        place = np.log(table.t - draw.truth.get("critical_point", 0.0))
+        wave = np.sin(15 * place / np.ptp(place))
+        noise = (table.error / table.value).median()
+        largest = np.isclose(table.L, table.L.max())
+        table["value"] *= 1 + 8 * noise * wave * largest
+        assert ours(draw).collapsed is False
+
+
+def test_the_end_of_a_given_range_is_an_answer_if_noise_may_have_led_there():
+    options = {"time": "t", "error": "error"}
+    table = lattice(seed=3)
+    free = fit_collapse(table, ["L"], critical_point=(1.95, 2.05), **options)
+    best, error = (
+        free.exponents["critical_point"].value,
+        free.exponents["critical_point"].standard_error,
+    )
+    cut = fit_collapse(table, ["L"], critical_point=(1.95, best - error), **options)
+    assert "at_bound" in {note.code for note in cut.notes}
+    assert all(cut.identifiable.values())
+    assert holds(cut, L=free.exponents["L"].value, critical_point=best)
+    assert cut.exponents["L"].standard_error > 0.9 * free.exponents["L"].standard_error
+    near = fit_collapse(table, ["L"], critical_point=(1.95, best + error), **options)
+    assert all(near.identifiable.values())
+    # Far beyond its end lies another answer.
+    wrong = fit_collapse(table, ["L"], critical_point=(1.95, best - 8 * error), **options)
+    assert not wrong.identifiable["critical_point"]
+
+
+def test_the_picture_shows_values_below_their_fitted_offset():
+    draw = FORMS["offset_log"](source("offset_log", 11, 733))
+    ax = ours(draw).plot()
+    assert ax.get_yscale() == "asinh"
+    low, high = ax.get_ylim()
+    assert low < 0 < high
+
+
 def test_the_command_line_fits_forms_of_tables_as_people_have_them(tmp_path, capsys):
     from jthermo.cli import verbs
 
