@@ -241,7 +241,7 @@ CHOSEN = [
              "tests/figures/test_explore.py::test_every_number_of_a_law_has_a_slider"),
     Mutation("jthermo/figures/pages/explore.js", "fit.broken && at >= 0", "false",
              "tests/figures/test_explore.py::test_in_a_browser"),
-    Mutation("jthermo/figures/pages/explore.js", "1 - offset / value[j]", "1",
+    Mutation("jthermo/figures/pages/explore.js", "Math.hypot(far[j], twice)", "far[j]",
              "tests/figures/test_explore.py::test_in_a_browser"),
 ]  # fmt: skip
 

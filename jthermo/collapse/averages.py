@@ -12,9 +12,6 @@ from jthermo.collapse.read import Curves
 from jthermo.collapse.settings import Settings
 from jthermo.collapse.unknowns import KINDS, Directions, Unknown
 
-# Largest offset of logs that is tried, in units of the least value. Chosen.
-MOST_OFFSET = 0.999
-
 
 @dataclass(frozen=True)
 class Replicates:
@@ -55,6 +52,7 @@ class Averages:
         scaled: whether a factor on the value is fitted or held, with 0 or the offset at `centre`.
         broken: whether the curve has a branch on either side of τ = 0.
         errors: published standard errors of the means, (N,); None without.
+        bend: distance from a fitted offset of logs below which these are linear; 0 without.
         log_step: change of log (t − t_c) within the resolution of time, at most 1, (N,); None if
             times are exact.
     """
@@ -70,7 +68,17 @@ class Averages:
     scaled: bool = False
     broken: bool = False
     errors: np.ndarray | None = None
+    bend: float = 0.0
     log_step: np.ndarray | None = None
+
+    def of_log(self, ordinate: np.ndarray) -> np.ndarray:
+        """Distance from the offset at an ordinate of the curve, if values are logs."""
+        log = self.centre + self.scale * ordinate
+        return 2 * self.bend * np.sinh(log - np.log(self.bend)) if self.bend else np.exp(log)
+
+    def per_log(self, ordinate: np.ndarray) -> np.ndarray:
+        """The derivative of :meth:`of_log`."""
+        return self.scale * np.hypot(self.of_log(ordinate), 2 * self.bend)
 
 
 def average(
@@ -116,6 +124,7 @@ def average(
     logs = curves.log_above is not None
     scaled = not logs and any(unknown.kind == "height" for unknown in unknowns)
     centre = 0.0 if scaled else float(np.median(mean))
+    bend = settings.log_bend * float(np.exp(mean.min())) if logs and offset is not None else 0.0
     if scaled and (offset is not None or "offset" in fixed):
         centre = fixed["offset"] if offset is None else offset.origin
     condition_of = np.concatenate(conditions)
@@ -139,11 +148,8 @@ def average(
         offset_unit=None if offset is None else 1.0 if logs else offset.unit / scale,
         log_unit=scale if logs else None,
         level=np.exp(mean) / offset.unit if logs and offset is not None else None,
+        bend=bend / offset.unit if offset is not None else 0.0,
     )
-    limits = directions.limits.copy()
-    if averaged.level is not None:
-        # The value exceeds its offset.
-        limits[-1, 1] = min(limits[-1, 1], MOST_OFFSET * float(averaged.level.min()))
     replicates, share = _replicates(curves, rows, means, condition_of, scale)
     levels = {unknown.name: unknown.column for unknown in unknowns[: len(curves.controls)]}
     return Averages(
@@ -154,10 +160,11 @@ def average(
         scale,
         centre,
         settings,
-        limits=limits,
+        limits=directions.limits,
         scaled=scaled,
         broken=curves.clock.broken,
         errors=np.hypot(np.concatenate(errors) / scale, settings.min_error) if errors else None,
+        bend=bend,
         log_step=_log_step(curves, averaged.log_time),
     )
 

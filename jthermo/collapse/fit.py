@@ -88,7 +88,7 @@ def fit_collapse(
         seed: of the verdict's random draws.
         error: published standard errors, as the name of their column (of their coordinate for a
             DataArray) or as a second DataArray. Without replicates they are the noise.
-        window: (low, high) times to use; all by default.
+        window: (low, high) times to use, as if there were no others; all by default.
         clock_window: (low, high) values of τ to use, with the exponents of `fixed` or of a third
             entry, e.g. ``(1, np.inf, {"learning_rate": 2, "batch_size": -1})``; an exponent that is
             not given is 0. It cuts each curve at a time of its own.
@@ -313,8 +313,8 @@ def _curve(
     if curves.log_above is not None:
         # At controls of 1, far from those of the data, a value can be larger than any float.
         with np.errstate(over="ignore"):
-            curve = np.exp(averages.centre + unit * inference.curve + log_lift)
-        return curve, curve * unit * inference.curve_error
+            curve = averages.of_log(inference.curve) * lift
+            return curve, averages.per_log(inference.curve) * lift * inference.curve_error
     return base + unit * lift * inference.curve, unit * lift * inference.curve_error
 
 

@@ -79,6 +79,13 @@ class Form:
             return None
         return self.offset if isinstance(self.offset, float) else 0.0
 
+    @property
+    def origin(self) -> float:
+        """The time from which τ counts: t_c, or the middle of the range in which it is fitted."""
+        if self.critical_point is None:
+            return 0.0
+        return float(np.mean(self.critical_point))
+
     def clock_powers(self, controls: Sequence[str]) -> tuple[float, float, np.ndarray] | None:
         """First and last τ to use, and the exponents of the clock in which they are given."""
         if self.clock_window is None:
@@ -186,7 +193,7 @@ class Clock:
     broken: bool = False
 
     @classmethod
-    def of(cls, form: Form, times: np.ndarray, inner: float, core: float) -> Clock:
+    def of(cls, form: Form, times: np.ndarray, inner: float, core: float, slow: float) -> Clock:
         """The clock of these times.
 
         Args:
@@ -194,6 +201,7 @@ class Clock:
             times: recorded times.
             inner: share of the records that lie within `unit` of t_c.
             core: the same with two branches, or if all records lie on one side.
+            slow: share of that `unit` which is used if all records lie on one side.
         """
         given = form.critical_point
         if given is None:
@@ -202,14 +210,19 @@ class Clock:
                 return cls()
             given = 0.0
         low, high = given if isinstance(given, tuple) else (given, given)
-        origin = 0.5 * (low + high)
+        origin = form.origin
         broken = form.branches == 2
         if low == high and not broken and (times > high).all():
             return cls(origin, given=given)
-        distance = np.abs(times - origin)
-        sided = broken or (times > high).all() or (times < low).all()
+        # Records that are all on one side are as far from t_c as from the end of its range.
+        after, before = (times >= high).all(), (times <= low).all()
+        distance = np.abs(times - (high if after else low if before else origin))
+        sided = broken or after or before
         away = distance[distance > 0]
         unit = float(np.quantile(away, core if sided else inner)) if len(away) else 1.0
+        if after or before:
+            # A curve that is slower than others has smaller τ, which the axis must tell apart too.
+            unit *= slow
         return cls(origin, unit, True, given, broken)
 
     def place(self, time: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ class Identified:
         known: which of them are determined, (P,).
         reaches: least steps along each to the limits of its interval, below and above, (P, 2).
         notes: why others are not determined.
+        bounds: range of θ that was searched, (P, 2).
         compared: whether the curves overlap enough for any verdict.
     """
 
@@ -39,7 +40,13 @@ class Identified:
     known: np.ndarray
     reaches: np.ndarray
     notes: tuple[Note, ...]
+    bounds: np.ndarray
     compared: bool = True
+
+    def followed(self, theta: np.ndarray, settings: Settings) -> np.ndarray:
+        """Known directions that no end of a range keeps a fit from following, (P, any)."""
+        stopped = np.abs(self.axes.T @ _at_bound(theta, self.bounds, settings))
+        return self.axes[:, self.known & (stopped < settings.max_foreign_share)]
 
 
 def identify(
@@ -74,11 +81,12 @@ def identify(
         poor.append(Note("poor_overlap", message))
     if not num:
         axes, reaches = np.zeros((0, 0)), np.zeros((0, 2))
-        return Identified(axes, np.zeros(0, bool), reaches, tuple(poor), compared)
+        return Identified(axes, np.zeros(0, bool), reaches, tuple(poor), bounds, compared)
     hessian, _ = likelihood.information(best)
     _, axes = np.linalg.eigh(hessian)
     known = np.ones(num, bool)
     reaches = np.zeros((num, 2))
+    given = np.arange(num) >= num - len(directions.limits)
     # The losses in the settings are those of a 95 % interval.
     stretch = float(special.ndtri(0.5 + confidence / 2) / special.ndtri(0.975)) ** 2
     notes: list[Note] = []
@@ -102,13 +110,16 @@ def identify(
         along_ridge = d < ridges.shape[1]
         known[d] = np.isfinite(error) and not extrapolated and not flat and not along_ridge
         if known[d]:
-            reach = _reach(likelihood, best, axis, t * error, bounds, stretch)
+            reach = _reach(likelihood, best, axis, t * error, bounds, given, stretch)
             known[d] = reach is not None
             reaches[d] = reach or (0.0, 0.0)
     if poor:
         notes += poor
         known &= compared
     ended = _at_bound(best.theta, bounds, settings)
+    beyond = np.abs(np.linalg.pinv(hessian, hermitian=True) @ likelihood.slope(best))
+    # The end of a range that was given is an answer, if what fits best is within noise of it.
+    answered = given & (beyond < t * np.sqrt(np.maximum(np.diag(spread), 0.0)))
     if ended.any():
         reached = zip(
             directions.free, directions.numbers(best.theta), directions.basis, strict=True
@@ -116,7 +127,7 @@ def identify(
         where = ", ".join(f"{n} = {value:.4g}" for n, value, row in reached if (row * ended).any())
         message = f"the end of the range that was searched was reached: {where}"
         notes.append(Note("at_bound", message))
-        known &= np.abs(axes.T @ ended) < settings.max_foreign_share
+        known &= np.abs(axes.T @ (ended & ~answered)) < settings.max_foreign_share
     for rival in rivals:
         if _fits_as_well(likelihood, best, rival):
             away = np.abs(axes.T @ (rival.theta - best.theta))
@@ -128,7 +139,7 @@ def identify(
             message = f"{', '.join(directions.free)} = {other} fit nearly as well as {found}"
             notes.append(Note("second_minimum", message))
             break
-    return Identified(axes, known, reaches, tuple(notes), compared)
+    return Identified(axes, known, reaches, tuple(notes), bounds, compared)
 
 
 def _at_bound(theta: np.ndarray, bounds: np.ndarray, settings: Settings) -> np.ndarray:
@@ -143,20 +154,23 @@ def _reach(
     axis: np.ndarray,
     half: float,
     bounds: np.ndarray,
+    given: np.ndarray,
     stretch: float,
 ) -> tuple[float, float] | None:
     """How far the interval must extend along a line, (low, high); None if nothing is known.
 
     Mostly f is a parabola, and ± `half` is enough: (0, 0). If f is flatter, the result is where f
     has lost what it should at the limits. If f comes back down beyond a rise, or stays low up to
-    the end of the range or over much of it, nothing is known.
+    the end of the range or over much of it, nothing is known. But on one side it may stay low up to
+    the end of a range that was given, (P,).
     """
     settings = likelihood.settings
     losses = (stretch * settings.min_loss, stretch * settings.limit_loss)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.where(axis[:, None] != 0, (bounds - best.theta[:, None]) / axis[:, None], np.inf)
     ends = np.sort(np.where(np.isfinite(steps), steps, np.array([-np.inf, np.inf])), axis=1)
-    low, high = ends[:, 0].max(), ends[:, 1].min()
+    first, last = int(np.argmax(ends[:, 0])), int(np.argmin(ends[:, 1]))
+    low, high = ends[first, 0], ends[last, 1]
     if 2 * half > settings.max_interval_share * max(high, -low):
         return None
 
@@ -173,9 +187,15 @@ def _reach(
     if all(lost(step) >= losses[0] for step in line if abs(step) > 2 * half):
         return 0.0, 0.0
     widest = settings.max_reach_share * (high - low)
-    sides = [_limit(lost, end, half, widest, losses, settings) for end in (low, high)]
-    below, above = sides
-    return None if below is None or above is None else (-below, above)
+    below = _limit(lost, low, half, widest, losses, settings)
+    above = _limit(lost, high, half, widest, losses, settings)
+    if below == np.inf and above != np.inf and given[first]:
+        below = -low if -low > half else 0.0
+    if above == np.inf and below != np.inf and given[last]:
+        above = high if high > half else 0.0
+    if below is None or above is None or np.inf in (below, above):
+        return None
+    return -below, above
 
 
 def _limit(
@@ -186,7 +206,9 @@ def _limit(
     losses: tuple[float, float],
     settings: Settings,
 ) -> float | None:
-    """Distance of the limit on one side, 0 if `half` is enough, None if there is no limit.
+    """Distance of the limit on one side: 0 if `half` is enough, ∞ or None if there is none.
+
+    It is ∞ if f stays low up to the end.
 
     `losses` are those that other exponents must reach, and that at the limit.
     """
@@ -194,7 +216,9 @@ def _limit(
     line = np.linspace(0.0, end, settings.scan_points + 1)
     loss = np.array([lost(step) for step in line])
     out = np.flatnonzero(loss >= far)
-    if not len(out) or np.any(loss[out[0] :] < far) or abs(line[out[0]]) > widest:
+    if not len(out):
+        return np.inf
+    if np.any(loss[out[0] :] < far) or abs(line[out[0]]) > widest:
         return None
     rising = np.maximum.accumulate(loss[: out[0] + 1])
     inside = np.interp(near, rising, np.abs(line[: out[0] + 1]))

@@ -165,7 +165,7 @@ def influence(likelihood: CurveLikelihood, best: Solution, identified: Identifie
 
     Along the others the fit hardly moves, whatever a linear step would say.
     """
-    known = identified.axes[:, identified.known]
+    known = identified.followed(best.theta, likelihood.settings)
     hessian, free = likelihood.information(best)
     inverse = np.linalg.pinv(known.T @ hessian @ known, hermitian=True)
     return known @ inverse @ known.T @ likelihood.whiten.transposed(free).T
@@ -230,18 +230,23 @@ def _outcome(
     left = np.concatenate(
         [likelihood.whiten.transposed(free).T, _left_over(likelihood, best, probe.windows)]
     )
+    off, held = means.mean - best.fitted, np.zeros(len(rows))
     # The curve is fitted again to what the exponents leave: r = (I − S)(I − G ψ) m.
     if identified.known.any():
         moved = left @ likelihood.gradient(best)
-        left = left - moved @ influence(likelihood, best, identified)
+        follow = influence(likelihood, best, identified)
+        left = left - moved @ follow
+        # The log determinant holds exponents some way off where ψ puts them.
+        held = moved @ (follow @ off)
     spread = scatter.mixed(left)
     whole = np.einsum("gi,ij,gj->g", rows, scatter.model_covariance, rows, optimize=True)
     seen = np.diag(spread.covariance) > settings.min_contrast_share * whole
     # The fit removes part of the plain residuals to first order only, so some of that part stays.
     plain = np.arange(len(rows)) >= len(rows) - len(probe.windows)
     stays = np.where(plain, settings.window_residue**2, settings.min_contrast_share)
-    sigma = (spread.covariance + np.diag(stays * whole)) * np.outer(seen, seen)
-    residual = rows @ (means.mean - best.fitted)
+    sigma = spread.covariance + np.diag(stays * whole) + np.outer(held, held)
+    sigma = sigma * np.outer(seen, seen)
+    residual = rows @ off
     p_value = lack_of_fit(residual, sigma, spread.degrees, probe.kinds, rng, settings)
     misfit, ends = _misfit(optimum, probe.finest, scatter, confidence)
     return LackOfFit(p_value, misfit, ends, p_value < settings.verdict_p_value)

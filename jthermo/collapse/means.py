@@ -8,6 +8,10 @@ a record to three numbers, and nothing else in the fit depends on the form:
 * its ordinate y, which the curve should equal there: (value − v₀)/Π c^q, or the log of that;
 * its weight w, so that w·(y − F(u)) has the noise of the mean itself: Π c^q, or 1 − v₀/value for
   logs, where the noise is that of log value.
+
+Where an offset of logs is fitted, noise takes some values below it, and the log of a distance d of
+the size of its noise is nothing to compare. So y = asinh(d/2k) + log k with d = (value − v₀)/Π c^q,
+which is log d far above k and linear below it. F is another function then, and the law is the same.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ class Means:
             the offset is fitted.
         log_unit: unit of log values, in which `mean` counts; None if values are not logs.
         level: the value in units of its offset, (N,); None unless an offset of logs is fitted.
+        bend: distance k from the offset below which logs become linear, in units of the offset.
         held_offset: offset that is held, as `offset_unit` would count it.
     """
 
@@ -62,6 +67,7 @@ class Means:
     offset_unit: float | None = None
     log_unit: float | None = None
     level: np.ndarray | None = None
+    bend: float = 0.0
     held_offset: float = 0.0
 
     @property
@@ -143,21 +149,32 @@ class Means:
         unit = self.offset_unit
         return self.held_offset if unit is None else unit * float(theta[-1])
 
+    def _distance(self, theta: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distance d and √(d² + 4k²) of every bin if an offset of logs is fitted, (N,) each."""
+        far = (level - self._offset(theta)) / self.height(theta)
+        return far, np.hypot(far, 2 * self.bend)
+
     def weight(self, theta: np.ndarray) -> np.ndarray:
         """W of every bin, (N,)."""
         if self.log_unit is None:
             return self.height(theta)
         if self.level is None:
             return np.ones(len(self.mean))
-        return 1 - self._offset(theta) / self.level
+        return self.height(theta) * self._distance(theta, self.level)[1] / self.level
 
     def target(self, theta: np.ndarray) -> np.ndarray:
         """w·y of every bin, (N,)."""
         if self.log_unit is None:
             offset = self._offset(theta)
             return self.mean - offset if offset else self.mean
-        weight = self.weight(theta)
-        return weight * (self.mean + (np.log(weight) - self.log_scale(theta)) / self.log_unit)
+        if self.level is None:
+            return self.mean - self.log_scale(theta) / self.log_unit
+        return self.weight(theta) * self.bent(self._distance(theta, self.level)[0], self.level)
+
+    def bent(self, far: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Ordinate y of every bin at distances d from the offset, (N,)."""
+        log = np.arcsinh(far / (2 * self.bend)) + np.log(self.bend)
+        return self.mean + (log - np.log(level)) / (self.log_unit or 1.0)
 
     def basis(self, lattice: Lattice, theta: np.ndarray, span: Span) -> np.ndarray:
         """The splines behind each mean, times w, (N, q)."""
@@ -185,8 +202,11 @@ class Means:
         heights = slice(self.num_shifts, self.num_shifts + self.num_heights)
         if self.log_unit is None:
             out[:, heights] = self.heights * (fitted - self._offset(theta))[:, None]
+        elif self.level is None:
+            out[:, heights] = self.heights / self.log_unit
         else:
-            out[:, heights] = self.heights * (weight / self.log_unit)[:, None]
+            part = self.height(theta) * self._distance(theta, self.level)[0] / self.level
+            out[:, heights] = self.heights * (part / self.log_unit)[:, None]
         if self.offset_unit is not None and self.log_unit is None:
             out[:, -1] = self.offset_unit
         elif self.offset_unit and self.level is not None and self.log_unit is not None:
@@ -204,16 +224,24 @@ class Means:
             out[i] = (moved * weight[:, None], 0.0)
         if self.num_heights or self.level is not None:
             basis = self.basis(lattice, theta, span)
+        if self.level is not None and self.log_unit is not None:
+            target, (far, root) = self.target(theta), self._distance(theta, self.level)
+            # How log w depends on log Π c^q and, but for a factor, on the offset.
+            bend, fall = (2 * self.bend / root) ** 2, far / root**2
+            slope = self.height(theta) * far / (self.level * self.log_unit)
         for i, column in enumerate(self.heights.T, self.num_shifts):
             if self.log_unit is None:
                 out[i] = (basis * column[:, None], 0.0)
+            elif self.level is None:
+                out[i] = (nothing, -column / self.log_unit)
             else:
-                out[i] = (nothing, -weight * column / self.log_unit)
+                out[i] = (basis * (bend * column)[:, None], column * (bend * target - slope))
         if self.offset_unit is not None and self.log_unit is None:
             out[-1] = (nothing, -self.offset_unit)
         elif self.offset_unit and self.level is not None and self.log_unit is not None:
-            part = -1 / (self.level * weight)
-            out[-1] = (basis * part[:, None], part * (self.target(theta) + weight / self.log_unit))
+            part = -fall / self.height(theta)
+            change = part * target - 1 / (self.level * self.log_unit)
+            out[-1] = (basis * part[:, None], change)
         return out
 
     def holding(self, position: int, value: float) -> Means:

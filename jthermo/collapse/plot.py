@@ -68,7 +68,13 @@ def plot_collapse(fit: FitState, ax: Axes | None = None) -> Axes:
     ax.plot(tau, fit.curve, color="0.4", lw=1)
     _draw(fit, ax, lambda _, mean: mean)
     ax.set(ylabel=_ylabel(fit), title=title(fit))
-    if fit.curves.log_above is not None:
+    if fit.averages.bend:
+        middle = np.exp(np.mean([c.log_controls for c in fit.curves.conditions], axis=0))
+        setting = dict(zip(fit.curves.controls, middle, strict=True))
+        low, high = fit.rescaled(np.array([0.0, 2 * fit.averages.bend]), **setting)
+        # the fit's own axis, which shows values on either side of the offset
+        ax.set_yscale("asinh", linear_width=float(high - low))
+    elif fit.curves.log_above is not None:
         ax.set_yscale("log")
     ax.legend(fontsize="x-small", frameon=False)
     return ax

@@ -308,8 +308,7 @@ class _Points:
         """The value by the law, at the fitted coefficients of the curve, (n,)."""
         curve, own = self._design(theta) @ self.fit.solution.beta, self.fit.averages
         if self._logs:
-            log = own.centre + own.scale * curve + self.means.log_scale(theta)
-            return self._above(theta) + np.exp(log)
+            return self._above(theta) + self.means.height(theta) * own.of_log(curve)
         # The mean is 0, so the target is minus the offset.
         return own.centre + own.scale * (
             self.means.height(theta) * curve - self.means.target(theta)
@@ -317,12 +316,9 @@ class _Points:
 
     def by_curve(self, theta: np.ndarray) -> np.ndarray:
         """Derivative of the value with respect to the coefficients of the curve, (n, q)."""
-        scale = self.fit.averages.scale
-        if self._logs:
-            factor = scale * (self.value(theta) - self._above(theta))
-        else:
-            factor = scale * self.means.height(theta)
-        return factor[:, None] * self._design(theta)
+        own, design, factor = self.fit.averages, self._design(theta), self.means.height(theta)
+        slope = own.per_log(design @ self.fit.solution.beta) if self._logs else own.scale
+        return (factor * slope)[:, None] * design
 
     def by_theta(self, theta: np.ndarray) -> np.ndarray:
         """Derivative of the value with respect to θ, (n, P)."""

@@ -66,7 +66,7 @@ class Curves:
         left_out: replicates that are not used.
         window: first and last time used.
         num_records: number of finite values that were given.
-        not_positive: how many of them have a time ≤ 0, or none. They are not used.
+        not_positive: how many of those in the window have a time ≤ 0, or none. They are not used.
         negative: how many of them have a time other than 0.
         clock: the axis of the times.
         log_above: the number whose distance to the value is compared on a log scale; None if
@@ -128,7 +128,7 @@ def read_curves(
             "0 rows",
             "there is nothing to fit; give raw replicates, one row per recorded value",
         )
-    clock, positive, usable = _usable(table, names, time, form, settings)
+    clock, unplaced, usable = _usable(table, names, time, form, settings)
     bad = ~(np.isfinite(table.controls) & (table.controls > 0)) & usable[:, None]
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -144,7 +144,7 @@ def read_curves(
             f'scale="log" takes values > {above:g}; drop those records, or give an offset below'
         )
         raise InputError(table.value_name, float(table.values[low][0]), remedy)
-    curves = _group(table, usable, positive, names, time, clock, above, settings)
+    curves = _group(table, usable, unplaced, names, time, clock, above, settings)
     _check_records(curves, form, settings)
     return curves
 
@@ -152,33 +152,38 @@ def read_curves(
 def _usable(
     table: Table, names: tuple[str, ...], time: str, form: Form, settings: Settings
 ) -> tuple[Clock, np.ndarray, np.ndarray]:
-    """The clock, the rows with a place on it, (n,), and those of them in the windows, (n,)."""
+    """The clock, the rows of the window without a place on it, (n,), and those in use, (n,).
+
+    Records outside the windows change nothing, not even the axis on which the others lie.
+    """
+    signed = form.critical_point is not None or bool((table.time < 0).any())
+    early, late = _window(form.window, signed)
     there = np.isfinite(table.time)
-    finite = there & np.isfinite(table.values)
-    inner, core = settings.clock_inner_share, settings.clock_core_share
-    clock = Clock.of(form, table.time[finite], inner, core)
-    signed = clock.given is not None
-    positive = there if signed else there & (table.time > 0)
-    if not positive.any():
-        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
-    low, high = _window(form.window, signed)
-    usable = positive & (table.time >= low) & (table.time <= high)
-    if not usable.any():
-        least = "" if signed else " > 0"
-        raise InputError(
-            "window", (low, high), f"no {time}{least} lies in it; widen it or check {time!r}"
-        )
-    if (clocked := form.clock_powers(names)) is not None:
+    inside = there & (table.time >= early) & (table.time <= late)
+    tau, shown, clocked = table.time, inside, form.clock_powers(names)
+    if clocked is not None:
         low, high, powers = clocked
         with np.errstate(all="ignore"):
-            tau = (table.time - clock.origin) * np.prod(table.controls**powers, axis=1)
-        usable &= (tau >= low) & (tau <= high)
-        if not usable.any():
-            remedy = f"no record lies in it, since τ goes from {np.nanmin(tau):.3g} to "
-            raise InputError("clock_window", (low, high), f"{remedy}{np.nanmax(tau):.3g}; widen it")
+            tau = (table.time - form.origin) * np.prod(table.controls**powers, axis=1)
+        shown = inside & (tau >= low) & (tau <= high)
+    shares = settings.clock_inner_share, settings.clock_core_share, settings.clock_slow_share
+    clock = Clock.of(form, table.time[shown & np.isfinite(table.values)], *shares)
+    signed = clock.given is not None
+    placed = there & (signed | (table.time > 0))
+    if not placed.any():
+        raise InputError(time, "no value > 0", "τ needs log t; name the column of t with time=")
+    if not (placed & inside).any():
+        least = "" if signed else " > 0"
+        remedy = f"no {time}{least} lies in it; widen it or check {time!r}"
+        raise InputError("window", (early, late), remedy)
+    usable = placed & shown
+    if clocked is not None and not usable.any():
+        remedy = f"no record lies in it, since τ goes from {np.nanmin(tau):.3g} to "
+        raise InputError("clock_window", clocked[:2], f"{remedy}{np.nanmax(tau):.3g}; widen it")
     if not clock.signed:
         usable &= table.time > clock.origin
-    return clock, positive, usable
+    unplaced = ~placed & ~((table.time < early) | (table.time > late))
+    return clock, unplaced, usable
 
 
 def _check_errors(table: Table, usable: np.ndarray, settings: Settings) -> None:
@@ -194,7 +199,7 @@ def _check_errors(table: Table, usable: np.ndarray, settings: Settings) -> None:
 
 def _window(window: tuple[float, float] | None, signed: bool) -> tuple[float, float]:
     if window is None:
-        return -np.inf if signed else 0.0, np.inf
+        return -np.inf, np.inf
     try:
         low, high = (float(edge) for edge in window)
     except (TypeError, ValueError):
@@ -217,7 +222,7 @@ def _cells(controls: np.ndarray) -> np.ndarray:
 def _group(
     table: Table,
     usable: np.ndarray,
-    positive: np.ndarray,
+    unplaced: np.ndarray,
     names: tuple[str, ...],
     time: str,
     clock: Clock,
@@ -285,8 +290,8 @@ def _group(
         left_out=tuple(left_out),
         window=(float(table.time[usable].min()), float(table.time[usable].max())),
         num_records=int(finite.sum()),
-        not_positive=int((finite & ~positive).sum()),
-        negative=int((finite & ~positive & (table.time != 0)).sum()),
+        not_positive=int((finite & unplaced).sum()),
+        negative=int((finite & unplaced & (table.time != 0)).sum()),
         clock=clock,
         log_above=log_above,
         published=table.errors is not None,

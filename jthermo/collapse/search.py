@@ -151,17 +151,8 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
     best = basins.minima[0]
     strict = None
     if averages.errors is not None:
-        # Under independent published errors the basins are at their bottom, but for the tolerance.
-        strict_noise, share = published(averages)
-        white = basins.likelihood
-        if averages.log_step is not None:
-            strict_noise = with_timing(strict_noise, averages, white.pace(best))
-            white = replace(white, whiten=Whitener.of(strict_noise.covariances(share)))
-        white, start = white.with_best_stiffness(best.theta)
-        best = white.minimise(start, bounds)
-        strict = Optimum(
-            white, best, basins.minima[1:], strict_noise, share, bounds, basins.variance
-        )
+        strict = _strict(averages, basins, best)
+        best = strict.best
     noise, share = learn_noise(averages, basins.likelihood, best)
     likelihood = replace(basins.likelihood, whiten=Whitener.of(noise.covariances(share)))
     likelihood, _ = likelihood.with_best_stiffness(best.theta)
@@ -176,12 +167,29 @@ def refine(averages: Averages, basins: Basins) -> Optimum:
         likelihood, start = likelihood.with_best_stiffness(best.theta)
         likelihood, start, noise = with_common_noise(likelihood, start, noise, share)
         best = likelihood.minimise(start, bounds)
+    if strict is not None:
+        # What the misfit no longer hides may be a better minimum of the published errors too.
+        strict = min(strict, _strict(averages, basins, best), key=lambda o: o.best.objective)
 
     worst = best.objective + settings.hopeless_loss
     near = [basin.theta for basin in minima[1:] if basin.objective < worst]
     rivals = [_minimum(likelihood, theta, bounds) for theta in near]
     rivals = distinct([best, *rivals], likelihood.lattice)[1:]
     return Optimum(likelihood, best, rivals, noise, share, bounds, basins.variance, strict)
+
+
+def _strict(averages: Averages, basins: Basins, start: Solution) -> Optimum:
+    """The optimum near a start if the published errors are all the noise there is."""
+    noise, share = published(averages)
+    likelihood = basins.likelihood
+    if averages.log_step is not None:
+        noise = with_timing(noise, averages, likelihood.pace(start))
+        likelihood = replace(likelihood, whiten=Whitener.of(noise.covariances(share)))
+    likelihood, at_start = likelihood.with_best_stiffness(start.theta)
+    # Under independent errors the basins are at their bottom, but for the tolerance.
+    best = likelihood.minimise(at_start, basins.bounds)
+    rivals = basins.minima[1:]
+    return Optimum(likelihood, best, rivals, noise, share, basins.bounds, basins.variance)
 
 
 def _minima(

@@ -81,10 +81,10 @@ def _of_logs(
         yield means, variance, np.zeros(0)
         return
     # An offset just below the least value bends the logs most, so more of them are tried there.
-    low, high = bounds[-1]
+    low, high = bounds[-1][0], max(min(bounds[-1][1], means.level.min()), bounds[-1][0])
     for offset in high - (high - low) * np.geomspace(1, 0.01, settings.start_offsets):
-        weight = 1 - offset / means.level
-        mean = means.mean + np.log(weight) / means.log_unit
+        far = means.level - offset
+        weight, mean = np.hypot(far, 2 * means.bend) / means.level, means.bent(far, means.level)
         yield replace(means, mean=mean), variance / weight**2, np.array([offset])
 
 

@@ -414,6 +414,7 @@ def _objective(fit: CollapseFit) -> dict[str, Any]:
         "mean": _packed(means.mean, "<f8"),
         "unit": averages.scale,
         "origin": averages.centre,
+        "bend": averages.bend,
         "broken": model.lattice.broken,
         "spacing": model.lattice.spacing,
         "stiffness": float(model.stiffness),

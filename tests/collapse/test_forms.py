@@ -167,6 +167,37 @@ def test_a_window_of_the_clock_cuts_each_curve_at_its_own_time():
     assert held.window == late.window
 
 
+@pytest.mark.parametrize(
+    ("t_c", "options"),
+    [
+        (2.0, {"window": (1.97, 2.03), "critical_point": (1.95, 2.05)}),
+        (2.0, {"window": (2.001, 2.1), "critical_point": 2.0}),
+        (0.0, {"window": (1e-3, 0.1)}),
+        (0.0, {"clock_window": (-1.5, 1.5, {"L": 1.0}), "critical_point": 0.0}),
+    ],
+    ids=["around t_c", "after t_c", "after 0", "of the clock"],
+)
+def test_records_outside_a_window_change_nothing(t_c, options):
+    table = lattice(t_c=t_c)
+    since = table.t - t_c
+    far = table.assign(t=t_c + 40 * since, value=table.value * 3)
+    both = pd.concat([table, far[since.abs() > 0.03]])
+    named = {"time": "t", "error": "error"}
+    windowed = fit_collapse(both, ["L"], **options, **named)
+    low, high, *powers = options.get("window") or options["clock_window"]
+    tau = both.t * both.L ** powers[0]["L"] if powers else both.t
+    selected = both[(tau >= low) & (tau <= high)]
+    assert len(selected) < len(table)
+    law = {"critical_point": options["critical_point"]} if "critical_point" in options else {}
+    alone = fit_collapse(selected, ["L"], **law, **named)
+    assert windowed.exponents == alone.exponents
+    assert (windowed.p_value, windowed.misfit) == (alone.p_value, alone.misfit)
+    assert "times_left_out" not in {note.code for note in windowed.notes}
+    # Of the records inside, each matters.
+    fewer = fit_collapse(selected.iloc[1:], ["L"], **law, **named)
+    assert fewer.exponents != alone.exponents
+
+
 def test_two_branches_need_not_meet():
     def curve(s):
         return np.where(s < 0, (0.3 + np.abs(s)) ** -0.8, 3 * (0.3 + np.abs(s)) ** 0.5)
@@ -378,6 +409,53 @@ def test_free_exponents_are_accepted_where_the_same_ones_held_are(scale):
             table, [table.columns[0]], rescale=[table.columns[0]], scale=scale, fixed=exponents
         )
         assert free.collapsed is held.collapsed is True
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("above_fitted_log", (1, 3, 8)), ("offset_log", (1, 3, 11)), ("order_log", (1, 5))],
+)
+def test_a_true_form_is_accepted_next_to_its_singular_point(name, numbers):
+    """Records a hundredth of the range from t_c, values within noise of v₀, t_c hardly known."""
+    for number in numbers:
+        draw = FORMS[name](source(name, number, 1201 if name == "order_log" else 733))
+        assert ours(draw).collapsed is True
+        table = draw.table
+        since = table.t - draw.truth.get("critical_point", 0.0)
+        place = since if (since < 0).any() else np.log(since)
+        wave = np.sin(15 * place / np.ptp(place))
+        noise = (table.error / table.value).median()
+        largest = np.isclose(table.L, table.L.max())
+        table["value"] *= 1 + 8 * noise * wave * largest
+        assert ours(draw).collapsed is False
+
+
+def test_the_end_of_a_given_range_is_an_answer_if_noise_may_have_led_there():
+    options = {"time": "t", "error": "error"}
+    table = lattice(seed=3)
+    free = fit_collapse(table, ["L"], critical_point=(1.95, 2.05), **options)
+    best, error = (
+        free.exponents["critical_point"].value,
+        free.exponents["critical_point"].standard_error,
+    )
+    cut = fit_collapse(table, ["L"], critical_point=(1.95, best - error), **options)
+    assert "at_bound" in {note.code for note in cut.notes}
+    assert all(cut.identifiable.values())
+    assert holds(cut, L=free.exponents["L"].value, critical_point=best)
+    assert cut.exponents["L"].standard_error > 0.9 * free.exponents["L"].standard_error
+    near = fit_collapse(table, ["L"], critical_point=(1.95, best + error), **options)
+    assert all(near.identifiable.values())
+    # Far beyond its end lies another answer.
+    wrong = fit_collapse(table, ["L"], critical_point=(1.95, best - 8 * error), **options)
+    assert not wrong.identifiable["critical_point"]
+
+
+def test_the_picture_shows_values_below_their_fitted_offset():
+    draw = FORMS["offset_log"](source("offset_log", 11, 733))
+    ax = ours(draw).plot()
+    assert ax.get_yscale() == "asinh"
+    low, high = ax.get_ylim()
+    assert low < 0 < high
 
 
 def test_the_command_line_fits_forms_of_tables_as_people_have_them(tmp_path, capsys):

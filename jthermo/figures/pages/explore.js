@@ -79,13 +79,16 @@ function placed({ clock }, { shift, critical }, place, k) {
 
 /** The weight w of each mean and w·y, y being the mean on the axis of the curve (jthermo/collapse/means.py). */
 function ordinates(view, { lift, offset }) {
-  const { mean, value, condition, unit, origin } = view.objective;
+  const { mean, value, condition, unit, origin, bend } = view.objective;
   if (!view.logs) {
     const base = offset === null ? 0 : (offset - origin) / unit;
     return { weight: condition.map((k) => Math.exp(lift[k])), target: mean.map((y) => y - base) };
   }
-  const weight = condition.map((_, j) => (offset === null ? 1 : 1 - offset / value[j]));
-  return { weight, target: mean.map((y, j) => weight[j] * (y + (Math.log(weight[j]) - lift[condition[j]]) / unit)) };
+  if (offset === null) return { weight: condition.map(() => 1), target: mean.map((y, j) => y - lift[condition[j]] / unit) };
+  // near the offset, logs are linear
+  const far = condition.map((k, j) => (value[j] - offset) * Math.exp(-lift[k])), twice = 2 * bend;
+  const weight = condition.map((k, j) => Math.exp(lift[k]) * Math.hypot(far[j], twice) / value[j]);
+  return { weight, target: far.map((d, j) => weight[j] * (Math.asinh(d / twice) + Math.log(bend) - origin) / unit) };
 }
 
 /** The objective that the fit minimised (jthermo/collapse/likelihood.py), minus its value at the fit:
