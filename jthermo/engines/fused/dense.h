@@ -8,6 +8,9 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512DQ__
+#include <immintrin.h>
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 #define APART __attribute__((noinline))  // called often enough to be worth little code, and long enough to be called
@@ -75,26 +78,26 @@ struct Record {
 template <int L, int N> INLINE void threefry(const U<L>* const (&key)[N], const U<L> (&count)[N], U<L> (*out)[2]) {
   const int rotations[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
   U<L> a[N], b[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) a[k] = key[k][0], b[k] = count[k] + key[k][1];
 #pragma GCC unroll 5
   for (int group = 0; group < 5; ++group) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const int d = rotations[group % 2][i];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int k = 0; k < N; ++k) a[k] += b[k];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int k = 0; k < N; ++k) b[k] = ((b[k] << d) | (b[k] >> (32 - d))) ^ a[k];
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int k = 0; k < N; ++k) {
       const U<L> keys[3] = {key[k][0], key[k][1], key[k][0] ^ key[k][1] ^ 0x1BD11BDAu};
       a[k] += keys[(group + 1) % 3];
       b[k] += keys[(group + 2) % 3] + (uint32_t)(group + 1);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) out[k][0] = a[k], out[k][1] = b[k];
 }
 
@@ -108,10 +111,10 @@ template <int L> INLINE void fold_in(const U<L>* key, U<L> data, U<L>* out) {
 template <int L, int N> INLINE void draw_bits(const U<L>* key, uint32_t first, U<L>* bits) {
   const U<L>* keys[N];
   U<L> counts[N], out[N][2];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) keys[k] = key, counts[k] = U<L>{} + (first + k);
   threefry<L, N>((const U<L>* const(&)[N])keys, counts, out);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) bits[k] = out[k][0] ^ out[k][1];
 }
 
@@ -120,21 +123,36 @@ template <int L> INLINE F<L> unit(U<L> bits) {
   return (F<L>)((bits >> 9) | 0x3F800000u) - 1.0f;
 }
 
+// Σ_i c_i x^(C−1−i) for N numbers, in step with each other: a core works on their chains of operations side by side.
+template <int L, int N, int C> INLINE void polynomials(const float (&c)[C], const F<L>* x, F<L>* out) {
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) out[k] = F<L>{} + c[0];
+#pragma GCC unroll 16
+  for (int i = 1; i < C; ++i)
+#pragma GCC unroll 16
+    for (int k = 0; k < N; ++k) out[k] = out[k] * x[k] + c[i];
+}
+
 // log(x) for x > 0: exponent and mantissa apart, then the polynomial of Cephes' logf.
+template <int L, int N> INLINE void logs(const F<L>* x, F<L>* out) {
+  const float c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f, 1.4249322787e-1f,
+                     -1.6668057665e-1f, 2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f,  -0.5f};
+  I<L> e[N];
+  F<L> m[N], p[N];
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) {
+    const I<L> i = (I<L>)x[k];
+    e[k] = (i - 0x3F3504F3) >> 23;  // so that the mantissa lies in [√½, √2)
+    m[k] = (F<L>)(i - (e[k] << 23)) - 1.0f;
+  }
+  polynomials<L, N>(c, m, p);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) out[k] = p[k] * (m[k] * m[k]) + m[k] + __builtin_convertvector(e[k], F<L>) * 0.69314718056f;
+}
+
 template <int L> INLINE F<L> log_lanes(F<L> x) {
-  I<L> i = (I<L>)x;
-  I<L> e = (i - 0x3F3504F3) >> 23;  // so that the mantissa lies in [√½, √2)
-  F<L> m = (F<L>)(i - (e << 23)) - 1.0f;
-  F<L> z = m * m;
-  F<L> p = 7.0376836292e-2f * m - 1.1514610310e-1f;
-  p = p * m + 1.1676998740e-1f;
-  p = p * m - 1.2420140846e-1f;
-  p = p * m + 1.4249322787e-1f;
-  p = p * m - 1.6668057665e-1f;
-  p = p * m + 2.0000714765e-1f;
-  p = p * m - 2.4999993993e-1f;
-  p = p * m + 3.3333331174e-1f;
-  return (p * m - 0.5f) * z + m + __builtin_convertvector(e, F<L>) * 0.69314718056f;
+  logs<L, 1>(&x, &x);
+  return x;
 }
 
 // exp(x), clipped to the range of float32 (Cephes' expf).
@@ -155,6 +173,9 @@ template <int L> INLINE F<L> exp_lanes(F<L> x) {
 
 // Whether any lane of a mask is set.
 template <int L> INLINE bool any(I<L> mask) {
+#ifdef __AVX512DQ__
+  if constexpr (L == 16) return _mm512_movepi32_mask((__m512i)mask) != 0;
+#endif
   if constexpr (L > 4) {
     typedef I<L / 2> Half;
     Half half[2];
@@ -167,34 +188,29 @@ template <int L> INLINE bool any(I<L> mask) {
 }
 
 // √2 erf⁻¹(u), Giles (2010): one polynomial for nearly all u, another one for the tails.
-template <int L> INLINE F<L> normal(U<L> bits) {
+template <int L, int N> INLINE void normals(const U<L>* bits, F<L>* out) {
+  const float centre[] = {2.81022636e-08f, 3.43273939e-07f, -3.5233877e-06f, -4.39150654e-06f, 0.00021858087f,
+                          -0.00125372503f, -0.00417768164f, 0.246640727f,    1.50140941f};
+  const float tail[] = {-0.000200214257f, 0.000100950558f, 0.00134934322f, -0.00367342844f, 0.00573950773f,
+                        -0.0076224613f,   0.00943887047f,  1.00167406f,    2.83297682f};
   const float lowest = -0x1.fffffep-1f;
-  F<L> u = unit<L>(bits) * 2.0f + lowest;
-  F<L> w = -log_lanes<L>((1.0f - u) * (1.0f + u));
-  F<L> v = w - 2.5f;
-  F<L> p = 2.81022636e-08f * v + 3.43273939e-07f;
-  p = p * v - 3.5233877e-06f;
-  p = p * v - 4.39150654e-06f;
-  p = p * v + 0.00021858087f;
-  p = p * v - 0.00125372503f;
-  p = p * v - 0.00417768164f;
-  p = p * v + 0.246640727f;
-  p = p * v + 1.50140941f;
-  if (__builtin_expect(any<L>(w >= 5.0f), 0))
-    for (int l = 0; l < L; ++l)
-      if (w[l] >= 5.0f) {
-        float s = __builtin_sqrtf(w[l]) - 3.0f;
-        float q = -0.000200214257f * s + 0.000100950558f;
-        q = q * s + 0.00134934322f;
-        q = q * s - 0.00367342844f;
-        q = q * s + 0.00573950773f;
-        q = q * s - 0.0076224613f;
-        q = q * s + 0.00943887047f;
-        q = q * s + 1.00167406f;
-        q = q * s + 2.83297682f;
-        p[l] = q;
-      }
-  return 1.41421354f * (p * u);
+  F<L> u[N], w[N], v[N], p[N];
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) u[k] = unit<L>(bits[k]) * 2.0f + lowest, w[k] = (1.0f - u[k]) * (1.0f + u[k]);
+  logs<L, N>(w, w);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) w[k] = -w[k], v[k] = w[k] - 2.5f;
+  polynomials<L, N>(centre, v, p);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) {
+    if (__builtin_expect(any<L>(w[k] >= 5.0f), 0)) {
+      F<L> s, q;
+      for (int l = 0; l < L; ++l) s[l] = __builtin_sqrtf(w[k][l]) - 3.0f;
+      polynomials<L, 1>(tail, &s, &q);
+      p[k] = w[k] >= 5.0f ? q : p[k];
+    }
+    out[k] = 1.41421354f * (p[k] * u[k]);
+  }
 }
 
 // jax.random.randint(key, (…), 0, n) at `count`.
@@ -217,13 +233,18 @@ template <int L> INLINE F<L> coin(U<L> bits) { return (I<L>)bits >= 0 ? F<L>{} +
 template <int L, int N> INLINE void inputs(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, F<L>* x) {
   U<L> bits[N];
   draw_bits<L, N>(key, first, bits);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k)
-    x[k] = net.source == GAUSSIAN ? group.a * normal<L>(bits[k]) : group.a + (group.b - group.a) * unit<L>(bits[k]);
+    if (net.source == UNIFORM) x[k] = group.a + (group.b - group.a) * unit<L>(bits[k]);
+  if (net.source == UNIFORM) return;
+  normals<L, N>(bits, x);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) x[k] *= group.a;
 }
 
 template <int L> APART void inputs(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, int64_t count, F<L>* x) {
   int64_t i = 0;
+  for (; i + 10 <= count; i += 10) inputs<L, 10>(net, group, key, first + i, x + i);
   for (; i + 5 <= count; i += 5) inputs<L, 5>(net, group, key, first + i, x + i);
   for (; i < count; ++i) inputs<L, 1>(net, group, key, first + i, x + i);
 }
@@ -236,7 +257,7 @@ template <int L> INLINE F<L> classes(const U<L>* key, uint32_t count, uint32_t n
 template <int L, int N> INLINE void labels(const U<L>* key, uint32_t first, F<L>* y) {
   U<L> bits[N];
   draw_bits<L, N>(key, first, bits);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) y[k] = coin<L>(bits[k]);
 }
 
@@ -244,20 +265,27 @@ template <int L> APART void labels(const Net& net, const U<L>* key, uint32_t fir
   int b = 0;
   if (net.num_classes > 2)
     for (; b < count; ++b) y[b] = classes<L>(key, first + b, net.num_classes);
+  for (; b + 8 <= count; b += 8) labels<L, 8>(key, first + b, y + b);
   for (; b + 4 <= count; b += 4) labels<L, 4>(key, first + b, y + b);
   for (; b < count; ++b) labels<L, 1>(key, first + b, y + b);
 }
 
-// x (count, d) and labels (count): examples first … first + count − 1 of those that a key draws.
-template <int L>
-INLINE void examples(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, int count, F<L>* x, F<L>* y) {
-  const int64_t d = net.widths[0];
+// The examples that a key draws.
+template <int L> struct Examples {
   U<L> key_x[2], key_y[2];
-  fold_in<L>(key, U<L>{}, key_x);
-  fold_in<L>(key, U<L>{} + 1u, key_y);
-  inputs<L>(net, group, key_x, first * d, count * d, x);
-  labels<L>(net, key_y, first, count, y);
-}
+
+  INLINE explicit Examples(const U<L>* key) {
+    fold_in<L>(key, U<L>{}, key_x);
+    fold_in<L>(key, U<L>{} + 1u, key_y);
+  }
+
+  // x (count, d) and labels (count) of examples first … first + count − 1.
+  INLINE void get(const Net& net, const Group<L>& group, uint32_t first, int count, F<L>* x, F<L>* y) const {
+    const int64_t d = net.widths[0];
+    inputs<L>(net, group, key_x, first * d, count * d, x);
+    labels<L>(net, key_y, first, count, y);
+  }
+};
 
 // The batches of consecutive steps. Fresh examples are drawn with the step's keys; these depend on each other, so they
 // are made up to two steps ahead, beside other draws.
@@ -296,7 +324,7 @@ template <int L> struct Batches {
       if (net.sampling == REPLACEMENT) index = below<L>(key, b, net.num_samples);
       else for (int l = 0; l < L; ++l) index[l] = group.order[l][position + b];
       fold_in<L>(group.dataset_key, index, row);
-      examples<L>(net, group, row, 0, 1, x + b * d, y + b);
+      Examples<L>(row).get(net, group, 0, 1, x + b * d, y + b);
     }
   }
 };
@@ -550,7 +578,7 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
 }
 
 // Examples of a probe that are measured together.
-constexpr int TOGETHER = 4;
+constexpr int TOGETHER = 8;
 
 // Number of F<L> that `train` and `measure` work in, besides the weights.
 INLINE int64_t scratch(const Net& net) {
@@ -665,10 +693,11 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
   F<L> *x = work, *y = x + TOGETHER * n[0], *hidden = y + TOGETHER, *deltas = hidden + TOGETHER * units;
   U<L> key[2];
   fold_in<L>(group.probe_key, U<L>{} + (uint32_t)step, key);
+  const Examples<L> drawn(key);
   Sums<L> sums{};
   for (uint32_t first = 0; first < size; first += TOGETHER) {
     const int B = size - first < TOGETHER ? size - first : TOGETHER;
-    examples<L>(net, group, key, first, B, x, y);
+    drawn.get(net, group, first, B, x, y);
     const F<L>*w = weights, *h = x;
     F<L>*out = hidden, *d = deltas;
     F<L> active[TOGETHER] = {}, squares[TOGETHER] = {};
