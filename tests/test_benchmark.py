@@ -72,6 +72,10 @@ def test_ratios_and_missed_targets_are_reported(script, benchmark):
     ].measured.startswith("1.33 ")
     by_hand = bars["10-10-1, fused in the time of a C++ loop by hand"]
     assert by_hand[1:] == ("1.25", "≤ 1.35", True)
+    # 24 × 256 examples of a probe for 2,000 steps
+    benchmark["cases"]["records"] = {"jthermo-fused": row(10.0), "limit": row(5.0)}
+    drawn = "drawing those probes without a net (`limit.cc`), in the time without `loss()`"
+    assert {b.what: b.measured for b in report.bars(benchmark)}[drawn] == "1.54"
     slower = "XLA alone against plain JAX, the worst case"
     assert bars[slower].met
     benchmark["cases"]["runs-16"] = {"plain-jax": row(50.0), "jthermo-xla": row(100.0)}

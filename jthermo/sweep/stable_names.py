@@ -42,6 +42,7 @@ STABLE_NAMES = {
     "jthermo.losses:Softmax": "jthermo.update_rule.losses:Softmax",
     "jthermo.optimizer:Optimizer": "jthermo.update_rule.optimizer:Optimizer",
     "jthermo.optimizer:stepped_sgd": "jthermo.update_rule.schedule:stepped_sgd",
+    "jthermo.optimizer:weight_decay_sgd": "jthermo.update_rule.optimizer:weight_decay_sgd",
     "jthermo.schedule:LogSteps": "jthermo.sweep.recorded_steps:LogSteps",
     "jthermo.schedule:Every": "jthermo.sweep.recorded_steps:Every",
     "jthermo.schedule:RescaledSteps": "jthermo.sweep.recorded_steps:RescaledSteps",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jthermo.errors import InputError, finite_number, flag, one_line
+from jthermo.errors import InputError, finite_number, flag, is_number, one_line
 from jthermo.update_rule.random_keys import with_own_keys
 from jthermo.update_rule.schedule import stepped_sgd
 
@@ -134,18 +134,20 @@ def sgd(
     *,
     momentum: float | None = None,
     nesterov: bool = False,
+    weight_decay: float | None = None,
     decay_at: float | None = None,
     decay: float = 10.0,
 ) -> Optimizer:
     """θ ← θ − η ∇L, the paper's optimizer; with momentum m: v ← m v + ∇L, θ ← θ − η v.
 
-    Both decay arguments can be swept: ``vary={"optimizer.decay_at": (1e3, 3e3)}``. For another
-    schedule, give ``jt.Optimizer`` a function ``(learning_rate, **hyper)`` that returns an optax
-    optimizer with that schedule.
+    With weight decay λ, ∇L + λθ takes the place of ∇L, as in PyTorch's SGD. The numbers can be
+    swept: ``vary={"optimizer.decay_at": (1e3, 3e3)}``. For another schedule, give ``jt.Optimizer``
+    a function ``(learning_rate, **hyper)`` that returns an optax optimizer with that schedule.
 
     Args:
         momentum: m; None for plain SGD.
         nesterov: use Nesterov's momentum.
+        weight_decay: λ ≥ 0, for all parameters; None for none.
         decay_at: number of updates with the full η; all later ones have η/decay. None: no decay.
         decay: the divisor of η after `decay_at` updates.
 
@@ -153,8 +155,9 @@ def sgd(
         The optimizer, for ``jt.Sweep(optimizer=…)``.
 
     Raises:
-        InputError: `momentum` isn't a finite number; `decay_at` is negative or at least 2²⁴, where
-            float32 no longer counts single steps; or `decay` isn't positive.
+        InputError: `momentum` isn't a finite number; `weight_decay` is negative; `decay_at` is
+            negative or at least 2²⁴, where float32 no longer counts single steps; or `decay` isn't
+            positive.
 
     >>> sgd(momentum=0.9)
     Optimizer(optax:sgd, momentum=0.9)
@@ -164,7 +167,31 @@ def sgd(
     momentum = None if momentum is None else finite_number("optimizer.momentum", momentum)
     nesterov = flag("optimizer.nesterov", nesterov)
     by = finite_number("optimizer.decay", decay, above=0)
+    at = None if decay_at is None else finite_number("optimizer.decay_at", decay_at)
+    plain: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov}
+    if at is not None:
+        plain |= {"decay_at": at, "decay": by}
+    if weight_decay is not None:
+        weight_decay = finite_number("optimizer.weight_decay", weight_decay)
+        return Optimizer(weight_decay_sgd, weight_decay=weight_decay, **plain)
+    return Optimizer(optax.sgd if at is None else stepped_sgd, **plain)
+
+
+def weight_decay_sgd(
+    learning_rate: Any,
+    weight_decay: float = 0.0,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    decay_at: float | None = None,
+    decay: float | None = None,
+) -> optax.GradientTransformation:
+    """SGD on ∇L + λθ, with the other options of :func:`jthermo.sgd`."""
+    # inside a compiled step it is a tracer
+    if is_number(weight_decay) and weight_decay < 0:
+        raise InputError("optimizer.weight_decay", weight_decay, "give a number ≥ 0")
     if decay_at is None:
-        return Optimizer(optax.sgd, momentum=momentum, nesterov=nesterov)
-    at = finite_number("optimizer.decay_at", decay_at)
-    return Optimizer(stepped_sgd, momentum=momentum, nesterov=nesterov, decay_at=at, decay=by)
+        descent = optax.sgd(learning_rate, momentum, nesterov)
+    else:
+        by = 10.0 if decay is None else decay
+        descent = stepped_sgd(learning_rate, momentum, nesterov, decay_at, by)
+    return optax.chain(optax.add_decayed_weights(weight_decay), descent)

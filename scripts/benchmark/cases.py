@@ -100,7 +100,7 @@ RECORDS = {
         least=2_000,
         exactly=True,
         turns=3,
-        who=("jthermo-fused", LOSS),
+        who=("jthermo-fused", LOSS, "limit"),
     ),
     "many-records": Net(512, 10, (10,), least=20_000, exactly=True, who=("jthermo-fused", KERNEL)),
 }
@@ -128,7 +128,7 @@ CALLS = {
     "resume": Call("resume", ("anew", "resume", "open", "resume-process"), 2_000),
 }
 CASES: dict[str, Net | Call] = NETS | RECORDS | RUNS | WIDTHS | STEPS | MEMORY | CALLS
-# The cases of limit.cc and of hand.cc.
+# The cases of limit.cc and of hand.cc that train. The limit of "records" draws a probe.
 LIMITS, HANDS = (
     tuple(case for case, net in NETS.items() if name in net.who) for name in ("limit", "hand")
 )

@@ -198,6 +198,7 @@ def bars(found: Found) -> list[Bar]:
     return [
         *(_times(found, what.format(names[row[1]]), *row, least) for what, *row, least in faster),
         *(_within(found, what, *row, most) for what, *row, most in within),
+        _drawn(found),
         _never_slower(found),
         _limit(found),
         *_growth(found),
@@ -223,6 +224,14 @@ def _within(found: Found, what: str, case: str, slow: str, fast: str, most: floa
     if value is None:
         return Bar(what, "not measured", f"≤ {most:g}")
     return Bar(what, _number(value), f"≤ {most:g}", value <= most)
+
+
+def _drawn(found: Found) -> Bar:
+    own, value = RECORDS["records"], ratio(found, "records", "limit", "jthermo-fused")
+    what = "drawing those probes without a net (`limit.cc`), in the time without `loss()`"
+    if value is None:
+        return Bar(what, "not measured")
+    return Bar(what, _number(value * own.records * own.probe / own.least))
 
 
 def _number(value: float) -> str:

@@ -555,8 +555,13 @@ def test_examples_are_held_once_per_device_and_not_in_the_program(fashion):
     assert bound[0].held["x"].dtype == np.uint8
 
 
-def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_place():
+@pytest.mark.parametrize("engine", ["xla", "fused"])
+def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_place(engine):
+    from jthermo.engines import choice
     from jthermo.execution import cohorts, placement
+
+    if engine == "fused" and (reason := choice.refusal()):
+        pytest.skip(reason)
 
     place, working = placement.Placement("sharding", placement.devices()), []
     for n in (100, 20_000):
@@ -571,13 +576,14 @@ def test_a_larger_set_needs_no_more_working_memory_and_the_state_is_updated_in_p
             lane_width=8,
         )
         with placement.pinned():
-            (cohort,) = cohorts.cohorts(sweep)
+            (cohort,) = cohorts.cohorts(sweep, engine=engine)
             lanes, _, _ = cohort.deal(len(place.devices))
             runs = place.put(jax.tree.map(lambda a, lanes=lanes: a[lanes], cohort.runs))
             state = placement.initializer(cohort.model, cohort.program.optimizer, place)(runs)
-            step = place.put(np.zeros(len(lanes), np.int32))
+            step = np.zeros(len(lanes), np.int32)
+            clock = [step, step] + [np.full((len(lanes), 2), -1, np.int32)] * (engine == "fused")
             advance = placement.programs(cohort.program, place).advance.compiled(
-                runs, state, step, step
+                runs, state, *place.tell(*clock)
             )
         used = advance.jitted.memory_analysis()
         working.append(used.temp_size_in_bytes)

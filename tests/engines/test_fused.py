@@ -37,6 +37,8 @@ CLASSES = {
     "data": jt.data.Gaussian(dim=4, num_classes=3),
     "loss": "softmax",
 }
+X = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+BYTES, LABELS = (4 * np.abs(X)).astype(np.uint8), np.arange(9) % 3
 CLASSES_OF_SET = jt.data.Gaussian(dim=4, num_classes=3, num_samples=9)
 FUSED = {
     "scaled": {"data": jt.data.Gaussian(dim=4, scale=2.0)},
@@ -50,10 +52,27 @@ FUSED = {
         "batch_size": 5,
         "optimizer": jt.sgd(momentum=0.8, nesterov=True),
     },
+    "weight decay": {"optimizer": jt.sgd(weight_decay=0.2)},
+    "deep, batch, weight decay": {
+        "model": DEEP,
+        "batch_size": 5,
+        "optimizer": jt.sgd(momentum=0.8, nesterov=True, weight_decay=0.02),
+    },
     "classes": {**CLASSES, "batch_size": 5},
     "classes, unbiased": {**CLASSES, "noise": "unbiased", "optimizer": jt.sgd(momentum=0.8)},
     "classes, averaged": {**CLASSES, "noise": "label_averaged"},
     "classes of a set": {**CLASSES, "data": CLASSES_OF_SET, "loss": "squared"},
+    "arrays": {"data": jt.data.Arrays(X, LABELS % 2)},
+    "arrays, epochs, random labels": {
+        "data": jt.data.Arrays(X, LABELS % 2, labels="random", sampling="epochs"),
+        "batch_size": 2,
+    },
+    "arrays of bytes, classes": {
+        **CLASSES,
+        "data": jt.data.Arrays(BYTES, LABELS, num_samples=7),
+        "batch_size": 5,
+    },
+    "arrays of targets": {"data": jt.data.Arrays(X, np.sin(X[:, 0])), "batch_size": 2},
 }
 
 
@@ -84,7 +103,16 @@ def test_engines_agree_after_200_steps(case):
     assert np.linalg.norm(other[:, 1] - xla[:, 1]) > 0.1 * np.linalg.norm(xla[:, 1])
 
 
-@pytest.mark.parametrize("case", ["epochs", "deep, batch, nesterov", "classes, unbiased"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "epochs",
+        "deep, batch, nesterov",
+        "classes, unbiased",
+        "weight decay",
+        "arrays, epochs, random labels",
+    ],
+)
 def test_nothing_about_the_grid_changes_a_bit(case, monkeypatch):
     sweep = longer(case, seed=range(20))
     whole = ends(sweep, "fused")
@@ -140,6 +168,10 @@ RECORDED = {
     "deep, no bias": OF_PROBE,
     "classes": OF_CLASSES,
     "classes of a set": OF_CLASSES,
+    "arrays": OF_PROBE,
+    "arrays, epochs, random labels": OF_PROBE,
+    "arrays of bytes, classes": OF_CLASSES,
+    "arrays of targets": tuple(o for o in OF_PROBE if o != jt.accuracy()),
 }
 
 
@@ -179,7 +211,7 @@ def test_the_kernel_measures_what_xla_measures(case):
         assert np.abs(other[name] - fused[name]).max() > 1e-3 * np.abs(fused[name]).max(), name
 
 
-@pytest.mark.parametrize("case", ["epochs", "deep"])
+@pytest.mark.parametrize("case", ["epochs", "deep", "arrays"])
 def test_nothing_about_the_grid_changes_a_bit_of_the_kernels_records(case, monkeypatch, tmp_path):
     sweep = recorded(case, seed=range(20))
     whole = ends(sweep, "fused")
@@ -300,15 +332,19 @@ def test_a_diverged_run_is_not_finite():
     [
         ({"data": jt.data.Gaussian(dim=4, num_samples=9, redraw=0.1)}, "labels that are redrawn"),
         ({"optimizer": jt.sgd(decay_at=3)}, "the optimizer"),
+        ({"optimizer": jt.sgd(decay_at=3, weight_decay=0.1)}, "the optimizer"),
         ({"optimizer": jt.Optimizer(optax.sgd, accumulator_dtype="bfloat16")}, "the optimizer"),
         (
             {"model": jt.models.MLP(4, hidden=(3,), outputs=2), "loss": jt.losses.Softmax(0.1)},
             "the loss softmax",
         ),
+        ({"data": jt.data.Arrays(X, LABELS % 2, labels="redrawn")}, "labels that are redrawn"),
+        ({"data": jt.data.Arrays(BYTES, LABELS % 2, integer=True)}, "data with integer=True"),
         (
-            {"data": jt.data.Arrays(np.ones((8, 4), np.float32), np.arange(8) % 2)},
-            "the data Arrays",
+            {"model": jt.models.MLP(4, (3,), outputs=2), "data": jt.data.Arrays(X, X[:, :2])},
+            "targets of several numbers",
         ),
+        ({"data": jt.data.Sphere(dim=4)}, "the data Sphere"),
         ({"dtype": "float64"}, "dtype='float64'"),
         ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
     ],

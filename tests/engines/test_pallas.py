@@ -236,6 +236,8 @@ def test_what_it_lacks_is_said_and_doctor_shows_it(gpu):
     several = {"model": jt.models.MLP(4, hidden=(3,), outputs=2), "loss": "softmax"}
     for changes, lacks in (
         ({"optimizer": jt.sgd(momentum=0.5)}, "the optimizer"),
+        ({"optimizer": jt.sgd(weight_decay=0.5)}, "the optimizer"),
+        ({"data": jt.data.Arrays(np.eye(4), np.arange(4) % 2)}, "the data Arrays"),
         (several, "several outputs"),
     ):
         with pytest.raises(jt.InputError, match=f"does not support {lacks}"):

@@ -85,32 +85,36 @@ def test_training_equals_its_slow_twin(case, engine):
             assert np.abs(end - start).max() > 100 * np.abs(end - flat).max()
 
 
-def test_momentum_and_swept_hyperparameters_are_those_of_optax():
+@pytest.mark.parametrize("engine", ["xla", "auto"])
+def test_momentum_weight_decay_and_swept_hyperparameters_are_those_of_optax(engine):
     sweep = sweep_of(
         learning_rate=0.2,
         seed=3,
-        optimizer=jt.sgd(momentum=0.5),
-        vary={"optimizer.momentum": (0.0, 0.5)},
+        optimizer=jt.sgd(momentum=0.5, weight_decay=0.1),
+        vary={"optimizer.momentum": (0.0, 0.5), "optimizer.weight_decay": (0.0, 0.3)},
     )
-    ds = jt.run(sweep, progress=False)
-    without, with_momentum = (
-        ds.params.values[i, 1] for i in np.argsort(ds["optimizer.momentum"].values)
-    )
-    (config,) = (c for c in sweep.configs if c.optimizer.hyper["momentum"] == 0.5)
-    weights = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
-    trace = {k: np.zeros_like(v) for k, v in weights.items()}
-    for t in range(STEPS):
-        (x,), (y,) = oracles.batch(config, 3, t)
-        r = oracles.residual(config, oracles.forward(weights, x)[0], y, 0)
-        trace = {k: 0.5 * trace[k] + r * g for k, g in oracles.gradient_of_f(weights, x).items()}
-        weights = {k: v - 0.2 * trace[k] for k, v in weights.items()}
-    np.testing.assert_allclose(
-        with_momentum,
-        np.concatenate([weights[k].ravel() for k in sorted(weights)]),
-        rtol=2e-4,
-        atol=2e-6,
-    )
-    assert np.abs(with_momentum - without).max() > 1e-3
+    ds = jt.run(sweep, engine=engine, progress=False)
+
+    def trained(config, momentum, decay):
+        """The last parameters of a loop in float64."""
+        weights = {k: np.asarray(v, float) for k, v in config.model.init(oracles.key(3, 0)).items()}
+        trace = {k: np.zeros_like(v) for k, v in weights.items()}
+        for t in range(STEPS):
+            (x,), (y,) = oracles.batch(config, 3, t)
+            r = oracles.residual(config, oracles.forward(weights, x)[0], y, 0)
+            slope = oracles.gradient_of_f(weights, x)
+            trace = {k: momentum * trace[k] + r * slope[k] + decay * weights[k] for k in weights}
+            weights = {k: v - 0.2 * trace[k] for k, v in weights.items()}
+        return np.concatenate([weights[k].ravel() for k in sorted(weights)])
+
+    for config in sweep.configs:
+        momentum, decay = (config.optimizer.hyper[k] for k in ("momentum", "weight_decay"))
+        mine = ds["optimizer.momentum"].values == momentum
+        (end,) = ds.params.values[mine & (ds["optimizer.weight_decay"].values == decay), 1]
+        np.testing.assert_allclose(end, trained(config, momentum, decay), rtol=2e-4, atol=2e-6)
+        # the control: other numbers are told apart
+        for others in ((0.5 - momentum, decay), (momentum, 0.3 - decay)):
+            assert np.abs(end - trained(config, *others)).max() > 1e-3
 
 
 def test_labels_redrawn_with_probability_0_are_the_fixed_ones_to_the_bit():

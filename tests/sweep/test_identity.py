@@ -62,6 +62,7 @@ VALUES = {
     "Softmax": jt.losses.Softmax(0.1),
     "sgd": jt.sgd(momentum=0.9),
     "stepped_sgd": jt.sgd(decay_at=1000.0),
+    "weight_decay_sgd": jt.sgd(weight_decay=0.1),
     "adam": jt.Optimizer(optax.adam),
     "Start": jt.Start("o", runs=({**GROUP, "at": {}, "seeds": ((0, 1),)},)),
     "StartArrays": StartArrays("0" * 64),
@@ -111,6 +112,7 @@ GOLDEN = {
     "Drift": (0x8D0562B1, "8673fee24127a9bb", "5d2b6a513220f2bb", "3a919d1b131ccc07"),
     "sgd": (0x492684F4, "38a7ead1599c6cee", "5d2b6a513220f2bb", "ce7a2938a1fe94b9"),
     "stepped_sgd": (0x37821389, "edc31f07c9bd4b2c", "5d2b6a513220f2bb", "78caa357b0f9d85d"),
+    "weight_decay_sgd": (0xD3B1FEC5, "90c23e6b94ee7e55", "5d2b6a513220f2bb", "6465109eaf55c823"),
     "adam": (0x3492B8F3, "057099af0e44b7c6", "5d2b6a513220f2bb", "d1fbcddf5ae60613"),
     "Start": (0x0D2C1310, "a536f9867f1ca77e", "5d2b6a513220f2bb", "4a688d4d587409ea"),
     "StartArrays": (0x2E831577, "54aedc2536eb0e03", "5d2b6a513220f2bb", "fa02d0a3a3ab45fe"),
@@ -184,6 +186,7 @@ def test_every_value_has_a_golden_row():
     named = {type(v).__name__ for v in VALUES.values()} | {
         "Init",
         "stepped_sgd",
+        "weight_decay_sgd",
         "Model",
         "Custom",
         "Config",

@@ -8,6 +8,9 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512DQ__
+#include <immintrin.h>
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 #define APART __attribute__((noinline))  // called often enough to be worth little code, and long enough to be called
@@ -25,7 +28,7 @@ template <int L> using U = typename Lanes<L>::U;
 template <int L> using I = typename Lanes<L>::I;
 template <int L> using D = typename Lanes<L>::D;
 
-enum Source { GAUSSIAN = 0, UNIFORM = 1 };
+enum Source { GAUSSIAN = 0, UNIFORM = 1, ARRAYS = 2 };
 enum Sampling { FRESH = 0, REPLACEMENT = 1, EPOCHS = 2 };
 enum Loss { BCE = 0, SQUARED = 1, SOFTMAX = 2 };
 enum Noise { FULL = 0, UNBIASED = 1, LABEL_AVERAGED = 2 };
@@ -41,7 +44,10 @@ struct Net {
   int source, sampling, loss, noise;
   uint32_t num_samples;  // of a finite set, else 0
   uint32_t num_classes;
-  bool momentum, nesterov;
+  bool momentum, nesterov, decay;
+  // of ARRAYS: (n, inputs) of float32 or uint8, (n,) of float32 targets or int32 labels, and whether random labels replace y
+  const void *x, *y;
+  bool bytes, targets, random_labels;
 };
 
 // Whether layer l has a bias, and the number of its parameters.
@@ -57,7 +63,7 @@ INLINE int64_t num_params(const Net& net) {
 template <int L> struct Group {
   U<L> batch_key[2], noise_key[2], dataset_key[2], probe_key[2];
   F<L> learning_rate, a, b, noise_scale;  // inputs: scale a of the Gaussian, or U(a, b)
-  F<L> momentum;
+  F<L> momentum, decay;
   const int32_t* order[L];                // examples of this epoch, for each lane
 };
 
@@ -75,26 +81,26 @@ struct Record {
 template <int L, int N> INLINE void threefry(const U<L>* const (&key)[N], const U<L> (&count)[N], U<L> (*out)[2]) {
   const int rotations[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
   U<L> a[N], b[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) a[k] = key[k][0], b[k] = count[k] + key[k][1];
 #pragma GCC unroll 5
   for (int group = 0; group < 5; ++group) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const int d = rotations[group % 2][i];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int k = 0; k < N; ++k) a[k] += b[k];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int k = 0; k < N; ++k) b[k] = ((b[k] << d) | (b[k] >> (32 - d))) ^ a[k];
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int k = 0; k < N; ++k) {
       const U<L> keys[3] = {key[k][0], key[k][1], key[k][0] ^ key[k][1] ^ 0x1BD11BDAu};
       a[k] += keys[(group + 1) % 3];
       b[k] += keys[(group + 2) % 3] + (uint32_t)(group + 1);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) out[k][0] = a[k], out[k][1] = b[k];
 }
 
@@ -108,10 +114,10 @@ template <int L> INLINE void fold_in(const U<L>* key, U<L> data, U<L>* out) {
 template <int L, int N> INLINE void draw_bits(const U<L>* key, uint32_t first, U<L>* bits) {
   const U<L>* keys[N];
   U<L> counts[N], out[N][2];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) keys[k] = key, counts[k] = U<L>{} + (first + k);
   threefry<L, N>((const U<L>* const(&)[N])keys, counts, out);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) bits[k] = out[k][0] ^ out[k][1];
 }
 
@@ -120,21 +126,36 @@ template <int L> INLINE F<L> unit(U<L> bits) {
   return (F<L>)((bits >> 9) | 0x3F800000u) - 1.0f;
 }
 
+// Σ_i c_i x^(C−1−i) for N numbers, in step with each other: a core works on their chains of operations side by side.
+template <int L, int N, int C> INLINE void polynomials(const float (&c)[C], const F<L>* x, F<L>* out) {
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) out[k] = F<L>{} + c[0];
+#pragma GCC unroll 16
+  for (int i = 1; i < C; ++i)
+#pragma GCC unroll 16
+    for (int k = 0; k < N; ++k) out[k] = out[k] * x[k] + c[i];
+}
+
 // log(x) for x > 0: exponent and mantissa apart, then the polynomial of Cephes' logf.
+template <int L, int N> INLINE void logs(const F<L>* x, F<L>* out) {
+  const float c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f, 1.4249322787e-1f,
+                     -1.6668057665e-1f, 2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f,  -0.5f};
+  I<L> e[N];
+  F<L> m[N], p[N];
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) {
+    const I<L> i = (I<L>)x[k];
+    e[k] = (i - 0x3F3504F3) >> 23;  // so that the mantissa lies in [√½, √2)
+    m[k] = (F<L>)(i - (e[k] << 23)) - 1.0f;
+  }
+  polynomials<L, N>(c, m, p);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) out[k] = p[k] * (m[k] * m[k]) + m[k] + __builtin_convertvector(e[k], F<L>) * 0.69314718056f;
+}
+
 template <int L> INLINE F<L> log_lanes(F<L> x) {
-  I<L> i = (I<L>)x;
-  I<L> e = (i - 0x3F3504F3) >> 23;  // so that the mantissa lies in [√½, √2)
-  F<L> m = (F<L>)(i - (e << 23)) - 1.0f;
-  F<L> z = m * m;
-  F<L> p = 7.0376836292e-2f * m - 1.1514610310e-1f;
-  p = p * m + 1.1676998740e-1f;
-  p = p * m - 1.2420140846e-1f;
-  p = p * m + 1.4249322787e-1f;
-  p = p * m - 1.6668057665e-1f;
-  p = p * m + 2.0000714765e-1f;
-  p = p * m - 2.4999993993e-1f;
-  p = p * m + 3.3333331174e-1f;
-  return (p * m - 0.5f) * z + m + __builtin_convertvector(e, F<L>) * 0.69314718056f;
+  logs<L, 1>(&x, &x);
+  return x;
 }
 
 // exp(x), clipped to the range of float32 (Cephes' expf).
@@ -155,6 +176,9 @@ template <int L> INLINE F<L> exp_lanes(F<L> x) {
 
 // Whether any lane of a mask is set.
 template <int L> INLINE bool any(I<L> mask) {
+#ifdef __AVX512DQ__
+  if constexpr (L == 16) return _mm512_movepi32_mask((__m512i)mask) != 0;
+#endif
   if constexpr (L > 4) {
     typedef I<L / 2> Half;
     Half half[2];
@@ -167,47 +191,58 @@ template <int L> INLINE bool any(I<L> mask) {
 }
 
 // √2 erf⁻¹(u), Giles (2010): one polynomial for nearly all u, another one for the tails.
-template <int L> INLINE F<L> normal(U<L> bits) {
+template <int L, int N> INLINE void normals(const U<L>* bits, F<L>* out) {
+  const float centre[] = {2.81022636e-08f, 3.43273939e-07f, -3.5233877e-06f, -4.39150654e-06f, 0.00021858087f,
+                          -0.00125372503f, -0.00417768164f, 0.246640727f,    1.50140941f};
+  const float tail[] = {-0.000200214257f, 0.000100950558f, 0.00134934322f, -0.00367342844f, 0.00573950773f,
+                        -0.0076224613f,   0.00943887047f,  1.00167406f,    2.83297682f};
   const float lowest = -0x1.fffffep-1f;
-  F<L> u = unit<L>(bits) * 2.0f + lowest;
-  F<L> w = -log_lanes<L>((1.0f - u) * (1.0f + u));
-  F<L> v = w - 2.5f;
-  F<L> p = 2.81022636e-08f * v + 3.43273939e-07f;
-  p = p * v - 3.5233877e-06f;
-  p = p * v - 4.39150654e-06f;
-  p = p * v + 0.00021858087f;
-  p = p * v - 0.00125372503f;
-  p = p * v - 0.00417768164f;
-  p = p * v + 0.246640727f;
-  p = p * v + 1.50140941f;
-  if (__builtin_expect(any<L>(w >= 5.0f), 0))
-    for (int l = 0; l < L; ++l)
-      if (w[l] >= 5.0f) {
-        float s = __builtin_sqrtf(w[l]) - 3.0f;
-        float q = -0.000200214257f * s + 0.000100950558f;
-        q = q * s + 0.00134934322f;
-        q = q * s - 0.00367342844f;
-        q = q * s + 0.00573950773f;
-        q = q * s - 0.0076224613f;
-        q = q * s + 0.00943887047f;
-        q = q * s + 1.00167406f;
-        q = q * s + 2.83297682f;
-        p[l] = q;
-      }
-  return 1.41421354f * (p * u);
+  F<L> u[N], w[N], v[N], p[N];
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) u[k] = unit<L>(bits[k]) * 2.0f + lowest, w[k] = (1.0f - u[k]) * (1.0f + u[k]);
+  logs<L, N>(w, w);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) w[k] = -w[k], v[k] = w[k] - 2.5f;
+  polynomials<L, N>(centre, v, p);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) {
+    if (__builtin_expect(any<L>(w[k] >= 5.0f), 0)) {
+      F<L> s, q;
+      for (int l = 0; l < L; ++l) s[l] = __builtin_sqrtf(w[k][l]) - 3.0f;
+      polynomials<L, 1>(tail, &s, &q);
+      p[k] = w[k] >= 5.0f ? q : p[k];
+    }
+    out[k] = 1.41421354f * (p[k] * u[k]);
+  }
 }
 
-// jax.random.randint(key, (…), 0, n) at `count`.
-template <int L> INLINE U<L> below(const U<L>* key, uint32_t count, uint32_t n) {
-  U<L> high_key[2], low_key[2], high, low;
-  fold_in<L>(key, U<L>{}, high_key);
-  fold_in<L>(key, U<L>{} + 1u, low_key);
-  draw_bits<L, 1>(high_key, count, &high);
-  draw_bits<L, 1>(low_key, count, &low);
-  uint32_t multiplier = 65536u % n;
-  multiplier = multiplier * multiplier % n;
-  return ((high % n) * multiplier + low % n) % n;
+// The remainder of x / n. The quotient in doubles is the exact one, or one less where n divides x.
+template <int L> INLINE U<L> modulo(U<L> x, uint32_t n) {
+  const D<L> quotient = __builtin_convertvector(x, D<L>) * (1.0 / n);
+  const U<L> rest = x - __builtin_convertvector(quotient, U<L>) * n;
+  return rest >= n ? rest - n : rest;
 }
+
+// Whole numbers below n: jax.random.randint(key, (…), 0, n) at a count.
+template <int L> struct Below {
+  U<L> high[2], low[2];
+  uint32_t n;
+
+  INLINE Below(const U<L>* key, uint32_t n) : n(n) {
+    fold_in<L>(key, U<L>{}, high);
+    fold_in<L>(key, U<L>{} + 1u, low);
+  }
+
+  INLINE U<L> operator()(uint32_t count) const {
+    const U<L>* const keys[2] = {high, low};
+    const U<L> counts[2] = {U<L>{} + count, U<L>{} + count};
+    U<L> out[2][2];
+    threefry<L, 2>(keys, counts, out);
+    const uint32_t multiplier = 65536u % n;
+    const U<L> upper = modulo<L>(out[0][0] ^ out[0][1], n), lower = modulo<L>(out[1][0] ^ out[1][1], n);
+    return modulo<L>(upper * (multiplier * multiplier % n) + lower, n);
+  }
+};
 
 // ---- examples ------------------------------------------------------------------------------------------------------
 
@@ -217,46 +252,73 @@ template <int L> INLINE F<L> coin(U<L> bits) { return (I<L>)bits >= 0 ? F<L>{} +
 template <int L, int N> INLINE void inputs(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, F<L>* x) {
   U<L> bits[N];
   draw_bits<L, N>(key, first, bits);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k)
-    x[k] = net.source == GAUSSIAN ? group.a * normal<L>(bits[k]) : group.a + (group.b - group.a) * unit<L>(bits[k]);
+    if (net.source == UNIFORM) x[k] = group.a + (group.b - group.a) * unit<L>(bits[k]);
+  if (net.source == UNIFORM) return;
+  normals<L, N>(bits, x);
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) x[k] *= group.a;
 }
 
 template <int L> APART void inputs(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, int64_t count, F<L>* x) {
   int64_t i = 0;
+  for (; i + 10 <= count; i += 10) inputs<L, 10>(net, group, key, first + i, x + i);
   for (; i + 5 <= count; i += 5) inputs<L, 5>(net, group, key, first + i, x + i);
   for (; i < count; ++i) inputs<L, 1>(net, group, key, first + i, x + i);
 }
 
-// Numbers of classes, as floats.
-template <int L> INLINE F<L> classes(const U<L>* key, uint32_t count, uint32_t n) {
-  return __builtin_convertvector((I<L>)below<L>(key, count, n), F<L>);
-}
+template <int L> INLINE F<L> as_class(U<L> number) { return __builtin_convertvector((I<L>)number, F<L>); }
 
 template <int L, int N> INLINE void labels(const U<L>* key, uint32_t first, F<L>* y) {
   U<L> bits[N];
   draw_bits<L, N>(key, first, bits);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int k = 0; k < N; ++k) y[k] = coin<L>(bits[k]);
 }
 
 template <int L> APART void labels(const Net& net, const U<L>* key, uint32_t first, int count, F<L>* y) {
   int b = 0;
-  if (net.num_classes > 2)
-    for (; b < count; ++b) y[b] = classes<L>(key, first + b, net.num_classes);
+  if (net.num_classes > 2) {
+    const Below<L> classes(key, net.num_classes);
+    for (; b < count; ++b) y[b] = as_class<L>(classes(first + b));
+  }
+  for (; b + 8 <= count; b += 8) labels<L, 8>(key, first + b, y + b);
   for (; b + 4 <= count; b += 4) labels<L, 4>(key, first + b, y + b);
   for (; b < count; ++b) labels<L, 1>(key, first + b, y + b);
 }
 
-// x (count, d) and labels (count): examples first … first + count − 1 of those that a key draws.
-template <int L>
-INLINE void examples(const Net& net, const Group<L>& group, const U<L>* key, uint32_t first, int count, F<L>* x, F<L>* y) {
-  const int64_t d = net.widths[0];
+// The examples that a key draws.
+template <int L> struct Examples {
   U<L> key_x[2], key_y[2];
-  fold_in<L>(key, U<L>{}, key_x);
-  fold_in<L>(key, U<L>{} + 1u, key_y);
-  inputs<L>(net, group, key_x, first * d, count * d, x);
-  labels<L>(net, key_y, first, count, y);
+
+  INLINE explicit Examples(const U<L>* key) {
+    fold_in<L>(key, U<L>{}, key_x);
+    fold_in<L>(key, U<L>{} + 1u, key_y);
+  }
+
+  // x (count, d) and labels (count) of examples first … first + count − 1.
+  INLINE void get(const Net& net, const Group<L>& group, uint32_t first, int count, F<L>* x, F<L>* y) const {
+    const int64_t d = net.widths[0];
+    inputs<L>(net, group, key_x, first * d, count * d, x);
+    labels<L>(net, key_y, first, count, y);
+  }
+};
+
+// Example `index` of a finite set, one for each lane: x (d) and its label.
+template <int L> APART void row(const Net& net, const Group<L>& group, U<L> index, F<L>* x, F<L>* y) {
+  const int64_t d = net.widths[0];
+  U<L> key[2];
+  if (net.source != ARRAYS || net.random_labels) fold_in<L>(group.dataset_key, index, key);
+  if (net.source != ARRAYS) return Examples<L>(key).get(net, group, 0, 1, x, y);
+  for (int l = 0; l < L; ++l) {
+    const int64_t from = index[l] * d;
+    float* to = reinterpret_cast<float*>(x) + l;
+    if (net.bytes) for (int64_t i = 0; i < d; ++i) to[i * L] = static_cast<const uint8_t*>(net.x)[from + i];
+    else for (int64_t i = 0; i < d; ++i) to[i * L] = static_cast<const float*>(net.x)[from + i];
+    (*y)[l] = net.targets ? static_cast<const float*>(net.y)[index[l]] : static_cast<const int32_t*>(net.y)[index[l]];
+  }
+  if (net.random_labels) *y = as_class<L>(Below<L>(key, net.num_classes)(0));
 }
 
 // The batches of consecutive steps. Fresh examples are drawn with the step's keys; these depend on each other, so they
@@ -287,32 +349,42 @@ template <int L> struct Batches {
       for (int word = 0; word < 2; ++word) key_x[word] = out[1][word], key_y[word] = out[2][word], step[word] = out[3][word];
       return;
     }
-    // a row of a finite set is drawn from a key of its own
-    const int32_t position = net.sampling == EPOCHS ? t % (int32_t)(net.num_samples / net.batch) * net.batch : 0;
-    U<L> key[2], row[2];
-    fold_in<L>(group.batch_key, U<L>{} + (uint32_t)t, key);
+    if (net.sampling == REPLACEMENT) {
+      U<L> key[2];
+      fold_in<L>(group.batch_key, U<L>{} + (uint32_t)t, key);
+      const Below<L> drawn(key, net.num_samples);
+      for (int b = 0; b < net.batch; ++b) row<L>(net, group, drawn(b), x + b * d, y + b);
+      return;
+    }
+    const int32_t position = t % (int32_t)(net.num_samples / net.batch) * net.batch;
     for (int b = 0; b < net.batch; ++b) {
       U<L> index;
-      if (net.sampling == REPLACEMENT) index = below<L>(key, b, net.num_samples);
-      else for (int l = 0; l < L; ++l) index[l] = group.order[l][position + b];
-      fold_in<L>(group.dataset_key, index, row);
-      examples<L>(net, group, row, 0, 1, x + b * d, y + b);
+      for (int l = 0; l < L; ++l) index[l] = group.order[l][position + b];
+      row<L>(net, group, index, x + b * d, y + b);
     }
   }
 };
 
-// How the gradient g moves a parameter. With momentum m, v ← m v + g and θ ← θ − η v, or θ − η (g + m v) with Nesterov's;
-// the velocities v lie as far behind the parameters as there are parameters. Without it g comes multiplied by η.
-template <int L, bool MOMENTUM> struct Rule {
-  F<L> rate, momentum, of_gradient, of_velocity;
+enum Update { PLAIN = 0, MOMENTUM = 1, DECAY = 2 };
+
+INLINE bool has_velocities(const Net& net) { return net.momentum || net.decay; }
+
+// How the gradient g moves a parameter. PLAIN: θ ← θ − g, where g comes multiplied by η. MOMENTUM m: v ← m v + g and
+// θ ← θ − η v, or θ − η (g + m v) with Nesterov's; the velocities v lie as far behind the parameters as there are parameters.
+// DECAY λ: the same with g + λ θ in the place of g, and m = 0 without momentum.
+template <int L, int R> struct Rule {
+  F<L> rate, momentum, decay, of_gradient, of_velocity;
   int64_t velocities;
 
   INLINE Rule(const Net& net, const Group<L>& group)
-      : rate(group.learning_rate), momentum(group.momentum), of_gradient(F<L>{} + (net.nesterov ? 1.0f : 0.0f)),
-        of_velocity(net.nesterov ? group.momentum : F<L>{} + 1.0f), velocities(num_params(net)) {}
+      : rate(group.learning_rate), momentum(group.momentum), decay(group.decay),
+        of_gradient(F<L>{} + (net.nesterov ? 1.0f : 0.0f)), of_velocity(net.nesterov ? group.momentum : F<L>{} + 1.0f),
+        velocities(num_params(net)) {}
 
   INLINE F<L> operator()(F<L>* w, F<L> before, F<L> g) const {
-    if constexpr (!MOMENTUM) return *w = before - g;
+    if constexpr (R == PLAIN) return *w = before - g;
+    // g is a product that some callers have rounded; 0 − g rounds it for all of them, before a sum could be fused with it
+    if constexpr (R == DECAY) g = decay * before - (F<L>{} - g);
     F<L>& v = w[velocities];
     v = momentum * v + g;
     return *w = before - rate * (of_gradient * g + of_velocity * v);
@@ -365,8 +437,8 @@ INLINE void forward(const F<L>* w, const F<L>* bias, const F<L>* h, F<L>* out, i
 }
 
 // B = 1, first layer: the update of step t and the layer of step t + 1 in one pass over the weights.
-template <int L, bool M, int J>
-INLINE void turn_tile(const Rule<L, M>& rule, F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next,
+template <int L, int R, int J>
+INLINE void turn_tile(const Rule<L, R>& rule, F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next,
                       F<L>* out, int64_t n) {
   F<L> sum[J], d[J];
 #pragma GCC unroll 4
@@ -379,18 +451,18 @@ INLINE void turn_tile(const Rule<L, M>& rule, F<L>* w, F<L>* bias, const F<L>* d
   for (int j = 0; j < J; ++j) out[j] = relu<L>(sum[j]);
 }
 
-template <int L, bool M>
-INLINE void turn(const Rule<L, M>& rule, F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next, F<L>* out,
+template <int L, int R>
+INLINE void turn(const Rule<L, R>& rule, F<L>* w, F<L>* bias, const F<L>* delta, const F<L>* x, const F<L>* next, F<L>* out,
                  int64_t n, int64_t m) {
   int64_t j = 0;
   for (; j + 4 <= m; j += 4)
-    turn_tile<L, M, 4>(rule, w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
-  for (; j < m; ++j) turn_tile<L, M, 1>(rule, w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
+    turn_tile<L, R, 4>(rule, w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
+  for (; j < m; ++j) turn_tile<L, R, 1>(rule, w + j * n, bias ? bias + j : bias, delta + j, x, next, out + j, n);
 }
 
 // B = 1: the update w_ji −= δ_j h_i and, with the weights before it, below_i = Σ_j w_ji δ_j; J units in one pass.
-template <int L, bool M, int J>
-INLINE void back_tile(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, bool first) {
+template <int L, int R, int J>
+INLINE void back_tile(const Rule<L, R>& rule, F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, bool first) {
   F<L> d[J];
 #pragma GCC unroll 4
   for (int j = 0; j < J; ++j) d[j] = delta[j];
@@ -438,12 +510,12 @@ INLINE void pull_back(const F<L>* w, const F<L>* delta, const F<L>* h, F<L>* bel
     for (int64_t i = 0; i < n; ++i) pull_tile<L, 1, 1>(w + i, delta + b * m, h + b * n + i, below + b * n + i, n, m);
 }
 
-// J units × K inputs of the update by Σ_b δ_bj h_bi. Without momentum the sum begins at w_ji.
-template <int L, bool M, int J, int K>
-INLINE void update_tile(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
+// J units × K inputs of the update by Σ_b δ_bj h_bi. The sum of plain SGD begins at w_ji.
+template <int L, int R, int J, int K>
+INLINE void update_tile(const Rule<L, R>& rule, F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
   F<L> step[J][K];
   for (int j = 0; j < J; ++j)
-    for (int i = 0; i < K; ++i) step[j][i] = M ? F<L>{} : w[j * n + i];
+    for (int i = 0; i < K; ++i) step[j][i] = R == PLAIN ? w[j * n + i] : F<L>{};
   for (int b = 0; b < B; ++b) {
     F<L> inputs[K];
 #pragma GCC unroll 4
@@ -458,29 +530,29 @@ INLINE void update_tile(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, cons
   for (int j = 0; j < J; ++j)
     for (int i = 0; i < K; ++i) {
       F<L>* to = w + j * n + i;
-      if constexpr (M) rule(to, *to, -step[j][i]);
-      else *to = step[j][i];
+      if constexpr (R == PLAIN) *to = step[j][i];
+      else rule(to, *to, -step[j][i]);
     }
 }
 
-template <int L, bool M>
-INLINE void update(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
+template <int L, int R>
+INLINE void update(const Rule<L, R>& rule, F<L>* w, const F<L>* delta, const F<L>* h, int64_t n, int64_t m, int B) {
   int64_t j = 0;
   for (; j + 4 <= m; j += 4) {
     int64_t i = 0;
-    for (; i + 4 <= n; i += 4) update_tile<L, M, 4, 4>(rule, w + j * n + i, delta + j, h + i, n, m, B);
-    for (; i < n; ++i) update_tile<L, M, 4, 1>(rule, w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i + 4 <= n; i += 4) update_tile<L, R, 4, 4>(rule, w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i < n; ++i) update_tile<L, R, 4, 1>(rule, w + j * n + i, delta + j, h + i, n, m, B);
   }
   for (; j < m; ++j) {
     int64_t i = 0;
-    for (; i + 4 <= n; i += 4) update_tile<L, M, 1, 4>(rule, w + j * n + i, delta + j, h + i, n, m, B);
-    for (; i < n; ++i) update_tile<L, M, 1, 1>(rule, w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i + 4 <= n; i += 4) update_tile<L, R, 1, 4>(rule, w + j * n + i, delta + j, h + i, n, m, B);
+    for (; i < n; ++i) update_tile<L, R, 1, 1>(rule, w + j * n + i, delta + j, h + i, n, m, B);
   }
 }
 
 // The sums of δ over the batch take the place of its first example.
-template <int L, bool M>
-INLINE void update_bias(const Rule<L, M>& rule, F<L>* bias, F<L>* delta, int64_t m, int B) {
+template <int L, int R>
+INLINE void update_bias(const Rule<L, R>& rule, F<L>* bias, F<L>* delta, int64_t m, int B) {
   if (!bias) return;
   for (int b = 1; b < B; ++b)
     for (int64_t j = 0; j < m; ++j) delta[j] += delta[b * m + j];
@@ -488,17 +560,17 @@ INLINE void update_bias(const Rule<L, M>& rule, F<L>* bias, F<L>* delta, int64_t
 }
 
 // Update of a layer and δ of the layer below, where its units are active.
-template <int L, bool M>
-INLINE void backward(const Rule<L, M>& rule, F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m,
+template <int L, int R>
+INLINE void backward(const Rule<L, R>& rule, F<L>* w, const F<L>* delta, const F<L>* h, F<L>* below, int64_t n, int64_t m,
                      int B) {
   if (B > 1) {
     pull_back<L>(w, delta, h, below, n, m, B);
-    update<L, M>(rule, w, delta, h, n, m, B);
+    update<L, R>(rule, w, delta, h, n, m, B);
     return;
   }
   int64_t j = 0;
-  for (; j + 4 <= m; j += 4) back_tile<L, M, 4>(rule, w + j * n, delta + j, h, below, n, j == 0);
-  for (; j < m; ++j) back_tile<L, M, 1>(rule, w + j * n, delta + j, h, below, n, j == 0);
+  for (; j + 4 <= m; j += 4) back_tile<L, R, 4>(rule, w + j * n, delta + j, h, below, n, j == 0);
+  for (; j < m; ++j) back_tile<L, R, 1>(rule, w + j * n, delta + j, h, below, n, j == 0);
   for (int64_t i = 0; i < n; ++i) below[i] = h[i] > 0.0f ? below[i] : F<L>{};
 }
 
@@ -527,7 +599,7 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
     if (C > 1) {
       F<L>* r = delta + b * C;
       if (net.noise == UNBIASED) {
-        const F<L> drawn = classes<L>(key, b, C);
+        const F<L> drawn = as_class<L>(Below<L>(key, C)(b));
         for (int64_t c = 0; c < C; ++c) r[c] = rate * 2.0f * group.noise_scale * (1.0f / C - one_hot<L>(drawn, c));
         continue;
       }
@@ -550,7 +622,7 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
 }
 
 // Examples of a probe that are measured together.
-constexpr int TOGETHER = 4;
+constexpr int TOGETHER = 8;
 
 // Number of F<L> that `train` and `measure` work in, besides the weights.
 INLINE int64_t scratch(const Net& net) {
@@ -559,9 +631,9 @@ INLINE int64_t scratch(const Net& net) {
   return (net.batch > TOGETHER ? net.batch : TOGETHER) * (2 * units + 1);
 }
 
-// Steps start … stop − 1 of L runs. `weights` holds, layer by layer, [out][in] and then the biases; with momentum the
-// velocities follow in the same order.
-template <int L, bool MOMENTUM>
+// Steps start … stop − 1 of L runs. `weights` holds, layer by layer, [out][in] and then the biases; the velocities
+// follow in the same order, if there are any.
+template <int L, int R>
 INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t stop, F<L>* weights, F<L>* work) {
   const int B = net.batch, top = net.layers - 1;
   const int64_t* n = net.widths;
@@ -570,7 +642,7 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
   for (int l = 1; l <= net.layers; ++l) units += B * n[l];
   F<L>* deltas = hidden + units;
   const auto bias = [&](int l, F<L>* w) { return has_bias(net, l) ? w + n[l] * n[l + 1] : nullptr; };
-  const Rule<L, MOMENTUM> rule(net, group);
+  const Rule<L, R> rule(net, group);
   Batches<L> batches;
   batches.start(group, start);
   // the first layer is updated one turn later, when its next inputs are known: for B = 1 in the pass that uses it
@@ -592,7 +664,7 @@ INLINE void train(const Net& net, const Group<L>& group, int32_t start, int32_t 
       out += B * n[l + 1];
       d += B * n[l + 1];
     }
-    residual<L>(net, group, t, out, y, MOMENTUM ? F<L>{} + 1.0f : group.learning_rate, d);
+    residual<L>(net, group, t, out, y, R == PLAIN ? group.learning_rate : F<L>{} + 1.0f, d);
     for (int l = top; l >= 1; --l) {
       backward<L>(rule, w, d, h, d - B * n[l], n[l], n[l + 1], B);
       update_bias<L>(rule, bias(l, w), d, n[l + 1], B);
@@ -665,10 +737,13 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
   F<L> *x = work, *y = x + TOGETHER * n[0], *hidden = y + TOGETHER, *deltas = hidden + TOGETHER * units;
   U<L> key[2];
   fold_in<L>(group.probe_key, U<L>{} + (uint32_t)step, key);
+  const Examples<L> drawn(key);
+  const Below<L> index(drawn.key_x, net.num_samples ? net.num_samples : 1);
   Sums<L> sums{};
   for (uint32_t first = 0; first < size; first += TOGETHER) {
     const int B = size - first < TOGETHER ? size - first : TOGETHER;
-    examples<L>(net, group, key, first, B, x, y);
+    if (net.source != ARRAYS) drawn.get(net, group, first, B, x, y);
+    else for (int b = 0; b < B; ++b) row<L>(net, group, index(first + b), x + b * n[0], y + b);
     const F<L>*w = weights, *h = x;
     F<L>*out = hidden, *d = deltas;
     F<L> active[TOGETHER] = {}, squares[TOGETHER] = {};

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jthermo.data import Arrays
 from jthermo.data.sampling import steps_per_epoch
 from jthermo.engines import batches, run_state, step_program
 from jthermo.engines.fused import native
@@ -25,6 +26,7 @@ from jthermo.engines.fused.supported_nets import by_layer, net_of
 from jthermo.models.built_in import BuiltIn
 from jthermo.randomness import streams
 from jthermo.update_rule import losses
+from jthermo.update_rule.optimizer import weight_decay_sgd
 
 __all__ = ["Unavailable", "advance", "load", "measured", "refusal", "train"]
 
@@ -34,8 +36,8 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
     model, data, optimizer = program.model, program.data, program.optimizer
     net = net_of(model)
     native_only = engine == "fused"
-    plain = {"momentum", "nesterov"} if native_only else set()
-    sgd = optimizer.fn is optax.sgd and all(
+    plain = {"momentum", "nesterov", "weight_decay"} if native_only else set()
+    sgd = optimizer.fn in (optax.sgd, weight_decay_sgd) and all(
         value is None or value is False
         for name, value in optimizer.hyper.items()
         if name not in plain
@@ -45,10 +47,18 @@ def refusal(program: step_program.Program, engine: str) -> str | None:
         (program.dtype == "float32", f"dtype={program.dtype!r}"),
         (net is not None, f"the model {_named(model)}"),
         (not program.full_batch, "batch_size='full'"),
-        (type(data) in SOURCES, f"the data {type(data).__name__}"),
+        (
+            type(data) in SOURCES and (native_only or not isinstance(data, Arrays)),
+            f"the data {type(data).__name__}",
+        ),
+        (not getattr(data, "integer", False), "data with integer=True"),
+        ((data.num_targets or 1) == 1, "targets of several numbers"),
         (model.num_outputs == 1 or native_only, "several outputs"),
         (getattr(data, "num_classes", 2) == 2 or native_only, "several classes"),
-        (getattr(data, "redraw", None) is None, "labels that are redrawn"),
+        (
+            getattr(data, "redraw", None) is None and getattr(data, "labels", None) != "redrawn",
+            "labels that are redrawn",
+        ),
         (program.loss in LOSSES, f"the loss {losses.name(program.loss)}"),
         (type(program.noise) in NOISES, f"the noise {type(program.noise).__name__}"),
         (sgd, f"the optimizer {optimizer!r}"),
@@ -121,7 +131,8 @@ def _train(
     """The states at step `stop`, and the records at the marks if there are any."""
     data, batch = program.data, program.batch_size
     keys = jax.vmap(streams.streams)(runs)
-    zero = jnp.zeros_like(runs.learning_rate)
+    # from the runs, so that it has their axes under vmap
+    zero = 0 * runs.learning_rate
     low = runs.hyper.get("data.scale", runs.hyper.get("data.low", zero))
     traced: tuple[Array, ...] = (
         runs.learning_rate,
@@ -132,15 +143,17 @@ def _train(
     words = [jax.random.key_data(k) for k in (keys.batch, keys.noise, keys.dataset)]
     if marks is not None:
         words.append(jax.random.key_data(jax.vmap(streams.probe_stream)(runs)))
-        # a whole number is static
-        momentum = zero + (program.optimizer.hyper["momentum"] or 0.0)
-        traced = (*traced, runs.hyper.get("optimizer.momentum", momentum))
+        for name in ("momentum", "weight_decay"):
+            # a whole number is static
+            static = zero + (program.optimizer.hyper.get(name) or 0.0)
+            traced = (*traced, runs.hyper.get(f"optimizer.{name}", static))
     # with momentum, the optimizer's state is a velocity for each of the parameters
     leaves, tree = jax.tree.flatten((state.params, state.opt_state))
     order_of, net = by_layer(program.model, state.params), net_of(program.model)
     assert net is not None
     if len(leaves) > len(order_of):
         order_of += [len(order_of) + i for i in order_of]
+    examples = (held["x"], held["y"]) if held else (jnp.zeros(1), jnp.zeros(1))
     block = functools.partial(_kernel(program.engine).block, net, program, words, traced)
 
     def trained(
@@ -150,14 +163,14 @@ def _train(
         if marks is None:
             layers = block(start, stop, order, inside)
         else:
-            layers, recorded = block(start, stop, order, inside, marks)
+            layers, recorded = block(start, stop, order, inside, marks, examples)
         return [layers[order_of.index(i)] for i in range(len(leaves))], recorded
 
-    no_order = jnp.zeros((len(zero), 1), jnp.int32)
-    if data.num_samples is None or data.sampling != "epochs":
+    no_order, size = zero.astype(jnp.int32)[:, None], data.size(held)
+    if size is None or data.sampling != "epochs":
         leaves, recorded = trained(leaves, no_order, start, stop, marks)
     else:
-        length = steps_per_epoch(data.num_samples, batch)
+        length = steps_per_epoch(size, batch)
 
         def part(carry: Any, order: Array, end: Array, last: Array) -> Any:
             """Train to step `end` and take the records before step `last`."""

@@ -19,7 +19,7 @@ using namespace jthermo;
 struct Blocks {
   int64_t count, runs;  // of blocks, and of runs in each
   const uint32_t *batch_key, *noise_key, *dataset_key, *probe_key;  // (count × runs, 2)
-  const float *learning_rate, *a, *b, *noise_scale, *momentum;      // (count × runs,)
+  const float *learning_rate, *a, *b, *noise_scale, *momentum, *decay;  // (count × runs,)
   const int32_t *start, *stop;  // (count,)
   const int32_t* marks;         // (count, most), ascending, and −1 where there is none
   int64_t most;
@@ -80,19 +80,22 @@ APART void group(const Net& net, const Blocks& block, int64_t at, int64_t number
     group.b[l] = block.b[r];
     group.noise_scale[l] = block.noise_scale[r];
     group.momentum[l] = block.momentum[r];
+    group.decay[l] = block.decay[r];
     group.order[l] = block.order + r * block.epoch;
   }
   const int64_t real = std::min<int64_t>(L, end - first);
   copy<L, true>(net, block, block.leaves, run, real, memory);
   if (net.momentum) copy<L, true>(net, block, block.leaves + block.arrays, run, real, memory + params * L);
+  else if (has_velocities(net)) std::memset(memory + params * L, 0, params * L * sizeof(float));
   auto* weights = reinterpret_cast<F<L>*>(memory);
-  F<L>*work = weights + (net.momentum ? 2 : 1) * params, *values = work + scratch(net);
+  F<L>*work = weights + (has_velocities(net) ? 2 : 1) * params, *values = work + scratch(net);
   int32_t t = block.start[at];
   for (int64_t k = 0; k <= block.most; ++k) {
     const int32_t mark = k < block.most ? block.marks[at * block.most + k] : block.stop[at];
     if (mark >= 0) {
-      if (net.momentum) train<L, true>(net, group, t, mark, weights, work);
-      else train<L, false>(net, group, t, mark, weights, work);
+      if (net.decay) train<L, DECAY>(net, group, t, mark, weights, work);
+      else if (net.momentum) train<L, MOMENTUM>(net, group, t, mark, weights, work);
+      else train<L, PLAIN>(net, group, t, mark, weights, work);
       t = mark;
     }
     if (k == block.most) break;
@@ -121,12 +124,15 @@ static int lanes_of(const Net& net, int64_t held) {
 static ffi::Error Advance(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Span<const int64_t> widths,
                           ffi::Span<const int64_t> options, ffi::Span<const int64_t> statistics) {
   const int layers = static_cast<int>(widths.size()) - 1;
+  const auto x = args.get<ffi::AnyBuffer>(14), y = args.get<ffi::AnyBuffer>(15);
   Net net{widths.begin(), layers,
           options[0] != 0, options[1] != 0,
           static_cast<int>(options[2]), static_cast<int>(options[3]), static_cast<int>(options[4]),
-          static_cast<int>(options[5]), static_cast<int>(options[6]), static_cast<uint32_t>(options[7]), static_cast<uint32_t>(options[13]), options[11] != 0, options[12] != 0};
+          static_cast<int>(options[5]), static_cast<int>(options[6]), static_cast<uint32_t>(options[7]), static_cast<uint32_t>(options[13]), options[11] != 0, options[12] != 0, options[14] != 0,
+          x->untyped_data(), y->untyped_data(), x->element_type() == ffi::DataType::U8, y->element_type() == ffi::DataType::F32,
+          options[15] != 0};
   const size_t count = rets.size() - 1, inputs = args.size() - count;
-  if (inputs != 13 || count > (net.momentum ? 4 : 2) * static_cast<size_t>(layers)) return ffi::Error::InvalidArgument("wrong number of arrays");
+  if (inputs != 16 || count > (net.momentum ? 4 : 2) * static_cast<size_t>(layers)) return ffi::Error::InvalidArgument("wrong number of arrays");
   std::unique_ptr<float*[]> leaves(new float*[count]);
   for (size_t i = 0; i < count; ++i) {
     auto from = args.get<ffi::AnyBuffer>(inputs + i);
@@ -138,14 +144,17 @@ static ffi::Error Advance(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
   auto floats = [&](size_t i) { return static_cast<const float*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
   auto whole = [&](size_t i) { return static_cast<const int32_t*>(args.get<ffi::AnyBuffer>(i)->untyped_data()); };
   // (blocks, runs, examples), or (runs, examples) of one block
-  const auto order = args.get<ffi::AnyBuffer>(12)->dimensions(), marks = args.get<ffi::AnyBuffer>(11)->dimensions();
+  const auto order = args.get<ffi::AnyBuffer>(13)->dimensions(), marks = args.get<ffi::AnyBuffer>(12)->dimensions();
   const size_t last = order.size() - 1;
   const Record record{statistics.begin(), static_cast<int64_t>(statistics.size()), static_cast<uint32_t>(options[10])};
   auto* recorded = static_cast<float*>((*rets.get<ffi::AnyBuffer>(count))->untyped_data());
   Blocks block{last == 2 ? order[0] : 1, order[last - 1], words(0), words(1), words(2), words(3), floats(4), floats(5),
-               floats(6), floats(7), floats(8), whole(9), whole(10), whole(11), marks[marks.size() - 1], record, recorded,
-               whole(12), order[last], leaves.get(), static_cast<int64_t>(net.momentum ? count / 2 : count), options[8] != 0};
-  const int64_t params = num_params(net), held = (net.momentum ? 2 : 1) * params;
+               floats(6), floats(7), floats(8), floats(9), whole(10), whole(11), whole(12), marks[marks.size() - 1], record, recorded,
+               whole(13), order[last], leaves.get(), static_cast<int64_t>(net.momentum ? count / 2 : count), options[8] != 0};
+  for (size_t i = 0; i < 12; ++i)
+    if (static_cast<int64_t>(args.get<ffi::AnyBuffer>(i)->element_count()) != block.count * (i < 4 ? 2 * block.runs : i < 10 ? block.runs : 1))
+      return ffi::Error::InvalidArgument("an array lacks blocks");
+  const int64_t params = num_params(net), held = (has_velocities(net) ? 2 : 1) * params;
   const int lanes = lanes_of(net, held);
   const int64_t groups = (block.runs + lanes - 1) / lanes, all = block.count * groups;
   // The groups are independent, so neither their order nor the thread changes a bit.
