@@ -1,7 +1,5 @@
 """Change one line of the code at a time and print which test notices, or that none does.
 
-usage: .venv/bin/python scripts/mutants.py [WORD …]
-
 With WORDs, only the mutations whose file, fragments or tests contain one of them. The exit code is
 1 if a mutation survives, and 2 if a fragment isn't found once in its file or the tests fail
 without a mutation. Each mutation runs in a temporary copy of the repository.
@@ -9,6 +7,7 @@ without a mutation. Each mutation runs in a temporary copy of the repository.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -382,4 +381,10 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [WORD …]",
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    sys.exit(main(parser.parse_args().words))
