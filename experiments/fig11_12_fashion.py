@@ -2,6 +2,8 @@
 Fashion-MNIST, at the paper's B = 1000, for several η.
 """
 
+import functools
+
 import jthermo as jt
 from jthermo.paper.reproduce import load
 
@@ -15,19 +17,20 @@ SWEEP = load("fig11_12").SWEEP.replace(
 # a hundredth of the batch size reaches a hundred times the η²t/B for the same η²t
 SMALL = {"batch_size": 10, "seed": range(8), "record.steps": jt.log_steps(24)}
 FIT = (jt.Claim("C15", "activation_rate", "learning_rate", exponent=2),)
-# Panels by label: real labels, and labels that are drawn anew at each use.
-LABELS = ("real", "redrawn")
 
 
 def figure(ds, fits):
-    drawn = {}
-    for labels in LABELS:
-        runs = ds.isel(run=ds["data.labels"].values == labels)
-        drawn[f"fig11_fashion_{labels}"] = jt.figures.clocks(
-            runs, "activation_rate", ylabel="activation rate"
-        )
-    drawn["fig12_fashion"] = jt.figures.clocks(runs, "weight_norm_output_kernel", ylabel="‖V‖")
-    drawn["fig11_fashion_collapse"] = jt.figures.collapses(
-        fits["activation_rate", "learning_rate"], ylabel="activation rate"
+    real, redrawn = (
+        ds.isel(run=ds["data.labels"].values == labels) for labels in ("real", "redrawn")
     )
-    return drawn
+    rate = functools.partial(
+        jt.figures.clocks, variable="activation_rate", ylabel="activation rate"
+    )
+    return {
+        "fig11_fashion_real": rate(real),
+        "fig11_fashion_redrawn": rate(redrawn),
+        "fig12_fashion": jt.figures.clocks(redrawn, "weight_norm_output_kernel", ylabel="‖V‖"),
+        "fig11_fashion_collapse": jt.figures.collapses(
+            fits["activation_rate", "learning_rate"], ylabel="activation rate"
+        ),
+    }
