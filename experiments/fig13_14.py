@@ -22,13 +22,18 @@ FIT = (
 )
 
 
-def figure(ds, fits):
-    real = ds.isel(run=ds["data.labels"].values == "real")
-    clocks = functools.partial(jt.figures.clocks, real, by="batch_size", powers=(0, -1))
+def drawn(ds, fits, labels, suffix=""):
+    """The figures of the runs with these labels; the suffix follows the number of the figure."""
+    runs = ds.isel(run=ds["data.labels"].values == labels)
+    clocks = functools.partial(jt.figures.clocks, runs, by="batch_size", powers=(0, -1))
     return {
-        "fig13": clocks("activation_rate", ylabel="activation rate"),
-        "fig14": clocks("weight_norm_output_kernel", ylabel="‖V‖"),
-        "fig13_collapse": jt.figures.collapses(
+        f"fig13{suffix}": clocks("activation_rate", ylabel="activation rate"),
+        f"fig14{suffix}": clocks("weight_norm_output_kernel", ylabel="‖V‖"),
+        f"fig13{suffix}_collapse": jt.figures.collapses(
             fits["activation_rate", "batch_size"], ylabel="activation rate"
         ),
     }
+
+
+def figure(ds, fits):
+    return drawn(ds, fits, "real")

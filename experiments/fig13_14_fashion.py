@@ -2,8 +2,6 @@
 Fashion-MNIST for several B.
 """
 
-import functools
-
 import jthermo as jt
 from jthermo.paper.reproduce import load
 
@@ -14,12 +12,4 @@ FIT = (jt.Claim("C15", "activation_rate", "batch_size", exponent=-1),)
 
 
 def figure(ds, fits):
-    redrawn = ds.isel(run=ds["data.labels"].values == "redrawn")
-    clocks = functools.partial(jt.figures.clocks, redrawn, by="batch_size", powers=(0, -1))
-    return {
-        "fig13_fashion": clocks("activation_rate", ylabel="activation rate"),
-        "fig14_fashion": clocks("weight_norm_output_kernel", ylabel="‖V‖"),
-        "fig13_fashion_collapse": jt.figures.collapses(
-            fits["activation_rate", "batch_size"], ylabel="activation rate"
-        ),
-    }
+    return load("fig13_14").drawn(ds, fits, "redrawn", "_fashion")
