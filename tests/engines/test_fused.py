@@ -157,8 +157,6 @@ OF_PROBE = (
     jt.loss(), jt.accuracy(), jt.mean_squared_residual(), jt.hessian_trace(), jt.kappa(),
     jt.activation_rate(),
 )  # fmt: skip
-# tr H and κ of several outputs are left to XLA
-OF_CLASSES = tuple(o for o in OF_PROBE if o not in (jt.hessian_trace(), jt.kappa()))
 RECORDED = {
     "plain": (*OF_PROBE, jt.activation_rate("probe"), jt.weight_norm("W"), jt.weight_norm("V")),
     "squared": OF_PROBE,
@@ -166,11 +164,11 @@ RECORDED = {
     "epochs": OF_PROBE,
     "deep": (*OF_PROBE, jt.weight_norm("hidden_1/kernel"), jt.weight_norm("output/bias")),
     "deep, no bias": OF_PROBE,
-    "classes": OF_CLASSES,
-    "classes of a set": OF_CLASSES,
+    "classes": OF_PROBE,
+    "classes of a set": OF_PROBE,
     "arrays": OF_PROBE,
     "arrays, epochs, random labels": OF_PROBE,
-    "arrays of bytes, classes": OF_CLASSES,
+    "arrays of bytes, classes": OF_PROBE,
     "arrays of targets": tuple(o for o in OF_PROBE if o != jt.accuracy()),
 }
 
@@ -211,7 +209,7 @@ def test_the_kernel_measures_what_xla_measures(case):
         assert np.abs(other[name] - fused[name]).max() > 1e-3 * np.abs(fused[name]).max(), name
 
 
-@pytest.mark.parametrize("case", ["epochs", "deep", "arrays"])
+@pytest.mark.parametrize("case", ["epochs", "deep", "arrays", "classes"])
 def test_nothing_about_the_grid_changes_a_bit_of_the_kernels_records(case, monkeypatch, tmp_path):
     sweep = recorded(case, seed=range(20))
     whole = ends(sweep, "fused")

@@ -628,7 +628,7 @@ constexpr int TOGETHER = 8;
 INLINE int64_t scratch(const Net& net) {
   int64_t units = 0;
   for (int l = 0; l <= net.layers; ++l) units += net.widths[l];
-  return (net.batch > TOGETHER ? net.batch : TOGETHER) * (2 * units + 1);
+  return (net.batch > TOGETHER ? net.batch : TOGETHER) * (2 * units + 1 + net.widths[net.layers]);
 }
 
 // Steps start … stop − 1 of L runs. `weights` holds, layer by layer, [out][in] and then the biases; the velocities
@@ -722,6 +722,22 @@ template <int L> INLINE F<L> square(const F<L>* x, int64_t n) {
   return sum;
 }
 
+// |∇(δ·f)|² = Σ_l |δ_l|² (|h_l|² + 1) of each example, without the 1 where a layer has no bias, added to `squares`. w, the δ
+// and h are those of the last layer; the δ of the layers below are written before d.
+template <int L>
+INLINE void squared_gradients(const Net& net, const F<L>* w, F<L>* d, const F<L>* h, const F<L>* x, int B, F<L>* squares) {
+  const int64_t* n = net.widths;
+  for (int l = net.layers - 1; l >= 0; --l) {
+    for (int b = 0; b < B; ++b)
+      squares[b] += square<L>(d + b * n[l + 1], n[l + 1]) * (square<L>(h + b * n[l], n[l]) + (has_bias(net, l) ? 1.0f : 0.0f));
+    if (l == 0) break;
+    pull_back<L>(w, d, h, d - B * n[l], n[l], n[l + 1], B);
+    w -= size_of(net, l - 1);
+    d -= B * n[l];
+    h = l == 1 ? x : h - B * n[l - 1];
+  }
+}
+
 // Sums over the probe; `active` counts the active units of an example.
 template <int L> struct Sums {
   D<L> loss, right, square, active, active_square, trace;
@@ -734,7 +750,8 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
   const int64_t* n = net.widths;
   int64_t units = 0;
   for (int l = 1; l <= net.layers; ++l) units += n[l];
-  F<L> *x = work, *y = x + TOGETHER * n[0], *hidden = y + TOGETHER, *deltas = hidden + TOGETHER * units;
+  F<L> *x = work, *y = x + TOGETHER * n[0], *hidden = y + TOGETHER, *deltas = hidden + TOGETHER * units,
+       *p = deltas + TOGETHER * units;
   U<L> key[2];
   fold_in<L>(group.probe_key, U<L>{} + (uint32_t)step, key);
   const Examples<L> drawn(key);
@@ -746,7 +763,7 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
     else for (int b = 0; b < B; ++b) row<L>(net, group, index(first + b), x + b * n[0], y + b);
     const F<L>*w = weights, *h = x;
     F<L>*out = hidden, *d = deltas;
-    F<L> active[TOGETHER] = {}, squares[TOGETHER] = {};
+    F<L> active[TOGETHER] = {}, squares[TOGETHER] = {}, log_sums[TOGETHER];
     for (int l = 0; l <= top; ++l) {
       forward<L>(w, has_bias(net, l) ? w + n[l] * n[l + 1] : nullptr, h, out, n[l], n[l + 1], B, l < top);
       for (int b = 0; b < B && l < top; ++b)
@@ -758,23 +775,22 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
       d += B * n[l + 1];
     }
     const F<L>* f = out;
-    // |∇f|² = Σ_l |δ_l|² (|h_l|² + 1), without the 1 where a layer has no bias
-    for (int b = 0; b < B && trace; ++b) d[b] = F<L>{} + 1.0f;
-    for (int l = top; l >= 0 && trace; --l) {
-      for (int b = 0; b < B; ++b)
-        squares[b] += square<L>(d + b * n[l + 1], n[l + 1]) * (square<L>(h + b * n[l], n[l]) + (has_bias(net, l) ? 1.0f : 0.0f));
-      if (l == 0) break;
-      pull_back<L>(w, d, h, d - B * n[l], n[l], n[l + 1], B);
-      w -= size_of(net, l - 1);
-      d -= B * n[l];
-      h = l == 1 ? x : h - B * n[l - 1];
-    }
     const int64_t C = n[net.layers];
+    for (int b = 0; b < B && net.loss == SOFTMAX; ++b) log_sums[b] = softmax<L>(f + b * C, C, p + b * C);
+    // ∂²L/∂f² = Σ_c p_c r_c r_cᵀ with r_c = p − e_c; e_c alone for the squared loss, and one output for the logistic loss
+    for (int64_t c = 0; c < C && trace; ++c) {
+      for (int b = 0; b < B; ++b)
+        for (int64_t k = 0; k < C; ++k)
+          d[b * C + k] = net.loss == SOFTMAX ? p[b * C + k] - (k == c ? 1.0f : 0.0f) : F<L>{} + (k == c ? 1.0f : 0.0f);
+      F<L> of_row[TOGETHER] = {};
+      squared_gradients<L>(net, w, d, h, x, B, of_row);
+      for (int b = 0; b < B; ++b) squares[b] += net.loss == SOFTMAX ? p[b * C + c] * of_row[b] : of_row[b];
+    }
     for (int b = 0; b < B && C > 1; ++b) {
       const F<L>* of = f + b * C;
-      F<L>*p = d + b * C, loss = net.loss == SOFTMAX ? softmax<L>(of, C, p) : F<L>{}, most = of[0], predicted{}, residuals{};
+      F<L> loss = net.loss == SOFTMAX ? log_sums[b] : F<L>{}, most = of[0], predicted{}, residuals{};
       for (int64_t c = 0; c < C; ++c) {
-        const F<L> target = one_hot<L>(y[b], c), residual = (net.loss == SOFTMAX ? p[c] : of[c]) - target;
+        const F<L> target = one_hot<L>(y[b], c), residual = (net.loss == SOFTMAX ? p[b * C + c] : of[c]) - target;
         loss += net.loss == SOFTMAX ? -target * of[c] : 0.5f * residual * residual;
         residuals += residual * residual;
         predicted = of[c] > most ? F<L>{} + (float)c : predicted;
@@ -785,6 +801,7 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
       sums.square += wide<L>(residuals / (float)C);
       sums.active += wide<L>(active[b]);
       sums.active_square += wide<L>(active[b]) * wide<L>(active[b]);
+      sums.trace += wide<L>(squares[b]);
     }
     for (int b = 0; b < B && C == 1; ++b) {
       F<L> p = f[b], loss = 0.5f * (f[b] - y[b]) * (f[b] - y[b]), curvature = F<L>{} + 1.0f;

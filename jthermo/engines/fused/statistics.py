@@ -68,6 +68,4 @@ def _statistics(observable: Observable, program: Program) -> tuple[int, ...]:
         return ()
     if isinstance(observable, HessianTrace) and observable.method != "exact":
         return ()
-    if kind in (HessianTrace, Kappa) and model.num_outputs > 1:
-        return ()
     return (_OF_PROBE[kind],) if kind in _OF_PROBE else ()
