@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -84,10 +85,12 @@ class NoiseCovariance:
 
     def of_replicates(self, share: list[np.ndarray]) -> list[np.ndarray]:
         """The part of :meth:`covariances` that the replicates' own noise makes up."""
-        return [
-            np.tensordot(self.weights, kernel, axes=1) * part
-            for kernel, part in zip(self.components, share, strict=True)
-        ]
+        return [omega * part for omega, part in zip(self.of_one, share, strict=True)]
+
+    @cached_property
+    def of_one(self) -> list[np.ndarray]:
+        """Ω of one replicate, by block."""
+        return [np.tensordot(self.weights, kernel, axes=1) for kernel in self.components]
 
     def around(self, of_replicates: list[np.ndarray]) -> list[np.ndarray]:
         """:meth:`covariances`, from the part that :meth:`of_replicates` gives."""
@@ -116,19 +119,19 @@ class NoiseCovariance:
 
     def degrees(self, directions: np.ndarray, share: list[np.ndarray]) -> np.ndarray:
         """Satterthwaite degrees of freedom of g'Ωg for rows g of `directions` (G, N): 2V²/var V."""
-        per_weight = np.zeros((len(self.weights), len(directions)))
-        for rows, kernel, part in zip(self.blocks, self.components, share, strict=True):
-            piece = directions[:, rows]
-            for m, single in enumerate(kernel):
-                per_weight[m] += np.einsum("gi,gi->g", piece @ (single * part), piece)
-        total = self.weights @ per_weight
         active = self.active()
         if not len(active):
             return np.full(len(directions), np.inf)
-        variance = np.einsum(
-            "mg,mk,kg->g", per_weight[active], self.uncertainty(active), per_weight[active]
-        )
-        return 2 * total**2 / np.maximum(variance, 1e-300)
+        # the first row is Ω itself, the others are the components with active weights
+        forms = np.zeros((1 + len(active), len(directions)))
+        for rows, omega, kernel, part in zip(
+            self.blocks, self.of_one, self.components, share, strict=True
+        ):
+            piece = directions[:, rows]
+            for form, matrix in zip(forms, (omega, *kernel[active]), strict=True):
+                form += np.einsum("gi,gi->g", piece @ (matrix * part), piece)
+        variance = np.einsum("mg,mk,kg->g", forms[1:], self.uncertainty(active), forms[1:])
+        return 2 * forms[0] ** 2 / np.maximum(variance, 1e-300)
 
 
 def profiles(
@@ -326,8 +329,9 @@ def kernels(
         "point": np.diag(bins.point_sd**2),
         "point_scaled": np.diag(bins.sd**2),
     }
-    for memory in settings.memory_lengths:
-        out[f"memory_{memory}"] = scale * np.exp(-apart / memory) * same
+    along_time = {m: scale * np.exp(-apart / m) for m in settings.memory_lengths}
+    for memory, kernel in along_time.items():
+        out[f"memory_{memory}"] = kernel * same
     grown = np.minimum.outer(bins.sd**2, bins.sd**2) * same
     for place, age in zip(settings.memory_ages, ages, strict=True):
         # τ in units of T; beyond e⁵⁰ everything is forgotten
@@ -343,7 +347,7 @@ def kernels(
         for memory in settings.memory_lengths[1:]:
             out[f"shared_tau_{memory}"] = scale * np.exp(-apart_tau / memory)
         for memory in settings.memory_lengths[::2]:
-            out[f"shared_time_{memory}"] = scale * np.exp(-apart / memory)
+            out[f"shared_time_{memory}"] = along_time[memory]
         out["shared_lead"] = np.outer(bins.slope, bins.slope)
         out["shared_offset"] = np.full_like(scale, level)
         out["shared_offset_scaled"] = scale
