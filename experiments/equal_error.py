@@ -15,7 +15,7 @@ SWEEP = jt.Sweep(
     model=jt.models.TwoLayer(inputs=10, hidden=10),
     data=jt.data.Gaussian(dim=10),
     learning_rate=(0.025, 0.05, 0.1),
-    seed=range(512),
+    seed=range(4096),
     vary={"model.init": INITS},
     num_steps=jt.RescaledSteps(10.0),
     record=jt.Record(
@@ -26,7 +26,7 @@ SWEEP = jt.Sweep(
 )
 # The claims that `judge` gives evidence on.
 CLAIMS = ("C10",)
-SMALL = {"seed": range(128)}
+SMALL = {"seed": range(1024)}
 # Levels of the loss: shares of the way, on a log scale, from the init to the highest plateau.
 SHARES = (0.2, 0.5, 0.8, 0.98)
 NAMES = {"activation_rate": "activation rate", "weight_norm_V": "‖V‖"}

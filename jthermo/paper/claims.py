@@ -66,8 +66,9 @@ TRUTHS = {
     "C13": "It holds, but the bound exceeds the trace several times, and far more in deeper nets",
     "C14": "It does for Gaussian inputs; for x ~ U(0, 1) without bias most modes are too slow",
     "C15": "At the paper's B = 1000 the rate rises on ηt with real labels, as in plain gradient "
-    "descent; with redrawn ones it falls on t·η^1.5·B^−0.5, halfway between ηt and η²t/B. At "
-    "B = 10, with random labels, the clock is near η²t/B",
+    "descent; with redrawn ones it falls on t·η^1.4·B^−0.5, halfway between ηt and η²t/B; with "
+    "kept random ones it turns up where the net begins to learn them. At B = 10, with random "
+    "labels, the clock is near η²t/B",
 }
 
 

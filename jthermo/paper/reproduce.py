@@ -137,15 +137,17 @@ def _reproduce(
         **_identity(name, scale),
     }
     try:
-        ds = module.run(scale) if sweep is None else run(sweep, folder, progress=progress)
+        if sweep is None:
+            ds = module.run(scale)
+            write_dataset(folder, ds)
+        else:
+            ds = run(sweep, folder, progress=progress, extend=True)
     except MissingData as error:
         missing: dict[str, list[Any]] = {claim: [] for claim in tested(module)}
         claims_json.update(
             path, name, {**about, "rows": missing, "not_run": f"{error.value} is not available"}
         )
         raise
-    if sweep is None:
-        write_dataset(folder, ds)
     # imported late, so that missing data are reported without loading it first
     import matplotlib.pyplot as plt
 

@@ -142,6 +142,23 @@ def test_reproduce_writes_records_figures_and_claims_and_does_nothing_twice(
     assert capsys.readouterr().out == ""
 
 
+def test_an_experiment_with_more_seeds_trains_only_those_that_are_missing(tmp_path, monkeypatch):
+    module = reproduce.load("fig5_6")
+    monkeypatch.setattr(reproduce, "load", lambda name: module)
+    tiny = {"num_steps.value": 0.3, "vary": {"model.init": ("torch",)}}
+    monkeypatch.setattr(module, "SMALL", {**tiny, "seed": range(3)})
+    fewer = jt.reproduce("fig5_6", out=tmp_path, progress=False)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/records/*")}
+    monkeypatch.setattr(module, "SMALL", {**tiny, "seed": range(5)})
+    more = jt.reproduce("fig5_6", out=tmp_path, progress=False)
+    assert np.unique(more.seed).tolist() == list(range(5))
+    assert more.isel(run=more.seed < 3).activation_rate.equals(fewer.activation_rate)
+    assert written
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+    known = json.loads((tmp_path / "claims.json").read_text())
+    assert known["C3"]["experiments"]["fig5_6"]["rows"][0]["num_seeds"] == 5
+
+
 def test_the_study_of_choices_draws_every_combination():
     module = reproduce.load("sensitivity")
     tiny = {"seed": range(4), "vary": {"model.init": ("torch",), "data.num_samples": (None, 100)}}
