@@ -43,8 +43,8 @@ CLAIMS = {
 TRUTHS = {
     "C1": "The rate falls on a clock near η²t, so it is also faster at equal ηt",
     "C2": "η²t is the clock to leading order in η; most powers lie a little below 2, the lowest "
-    "for `unit`, which starts near the edge of stability. Early, while f relaxes from its start, "
-    "they are far lower (experiment `small_rates`)",
+    "for `unit`, which starts near the edge of stability. With smaller η they rise to 2 "
+    "(experiment `small_rates`); early, while f relaxes from its start, they are far lower",
     "C3": "t/B is the clock to leading order; most powers lie a little above −1, farthest for "
     "`unit`",
     "C4": "‖V‖ has two clocks: it relaxes on ηt to a noise floor ∝ √(η/B) (C14), and the floor "

@@ -198,7 +198,7 @@ def test_the_study_of_small_rates_draws_a_line_for_each_start():
     (fig,) = module.figure(ds, {}).values()
     for ax in fig.axes:
         assert len(ax.containers) == 4
-        assert [t.get_text() for t in ax.get_xticklabels()] == ["0.1"]
+        assert [t.get_text() for t in ax.get_xticklabels()] == ["100"]
     plt.close("all")
 
 
