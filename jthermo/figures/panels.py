@@ -269,7 +269,7 @@ def heatmap(
         x: the choice along the horizontal axis.
         y: the choice along the vertical axis.
         target: the claimed exponent. It is white; exponents 1 above or below have the darkest
-            colours.
+            colours, and cells without an exponent are grey.
         names: labels for values of the choices; a value without one labels itself.
     """
     import matplotlib.pyplot as plt
@@ -287,10 +287,13 @@ def heatmap(
             text = _interval(exponent).replace(" [", "\n[") if known else "not\nidentifiable"
             # white text on the dark cells, far from the target
             dark = known and abs(exponent.value - target) > 0.65
-            middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
+            # so that two negative limits fit into a cell
+            size = 6 if max(map(len, text.split("\n"))) < 14 else 5.4
+            middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
             ax.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **middle)
+        shades = plt.get_cmap("PuOr").with_extremes(bad="0.88")
         ax.pcolormesh(
-            value, cmap="PuOr", vmin=target - 1, vmax=target + 1, edgecolor="white", zorder=0
+            value, cmap=shades, vmin=target - 1, vmax=target + 1, edgecolor="white", zorder=0
         )
         words = names or {}
         ax.set_xticks(np.arange(len(columns)) + 0.5, [words.get(c, c) for c in columns])

@@ -254,6 +254,9 @@ def test_a_heatmap_is_white_at_the_claimed_exponent():
         shown = np.ma.filled(mesh.get_array(), np.nan)
         np.testing.assert_array_equal(shown, [[target, target - 0.5], [target + 1, np.nan]])
         assert np.abs(np.array(mesh.to_rgba(target)[:3]) - 1).max() < 0.05
+        # a cell without an exponent doesn't look like the claimed one
+        unknown = mesh.to_rgba(mesh.get_array())[1, 1, :3]
+        assert 0.1 < 1 - unknown.mean() < 0.2
         colours = {text.get_text()[:5].strip(): text.get_color() for text in ax.texts}
         assert colours[f"{target + 1:.2f}"] == "white"
         assert colours[f"{target:.2f}".replace("-", "−")] == "black"
