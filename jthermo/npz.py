@@ -29,7 +29,8 @@ def read_npz(
         names: the arrays to read; None reads all.
 
     Raises:
-        ValueError: an array is not as large as its header says, or all together expand too much.
+        ValueError: an array is not as large as its header says, is encrypted or compressed in a way
+            that NumPy does not write, or all together expand too much.
         OSError, EOFError, zipfile.BadZipFile, zlib.error: the file cannot be read, or is damaged.
 
     >>> body = io.BytesIO()
@@ -71,8 +72,12 @@ def check_expansion(stored: int, size: int) -> None:
 
 
 def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise a ValueError if an array is not as large as its header says."""
-    with archive.open(member) as file:
+    """Raise a ValueError if an array can't be read, or is not as large as its header says."""
+    try:
+        opened = archive.open(member)
+    except RuntimeError as error:
+        raise ValueError(f"{member.filename}: {error}") from error
+    with opened as file:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import re
 import tarfile
 import tracemalloc
 import zipfile
@@ -54,6 +55,22 @@ def test_an_array_that_is_smaller_than_its_header_says_is_refused(name, tmp_path
             jt.data.Arrays(path)
         with pytest.raises(ValueError, match="is announced as"):
             npz.read_npz(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"), [(8, 99, "compression method is not supported"), (6, 1, "encrypted")]
+)
+def test_an_archive_that_numpy_does_not_write_is_refused(at, value, why, tmp_path):
+    """`at` is where a flag or the kind of compression is, in the header of every member."""
+    path, file = tmp_path / "data.npz", io.BytesIO()
+    np.savez(file, x=np.zeros((2, 2)), y=np.zeros(2, int))
+    body = bytearray(file.getvalue())
+    for start, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        for place in (match.start() for match in re.finditer(re.escape(start), body)):
+            body[place + shift + at] = value
+    path.write_bytes(body)
+    with pytest.raises(InputError, match=why):
+        jt.data.Arrays(path)
 
 
 def test_an_archive_that_expands_too_much_is_refused_and_its_plain_copy_is_not(

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+# Largest logarithm of a factor of τ or of the values, with room below the largest number, e⁷⁰⁹.
+LARGEST_LOG = 600.0
 # Largest power of a correction. Safe bound: (c/c₀)^w of a control extended tenfold stays finite.
 MAX_POWER = 50
 
@@ -263,6 +265,11 @@ def assemble(
         sizes = correction.size(np.exp([c.log_controls[column] for c in curves.conditions]))
         ahead += values[correction.name] * float(sizes.mean())
     sunk = sum(values.get(f"value_{name}", 0.0) * mid for name, mid in centre.items())
+    for scale, kind in ((ahead, ""), (sunk, "value_")):
+        if not abs(scale) < LARGEST_LOG:
+            far = max(centre, key=lambda name: abs(values.get(f"{kind}{name}", 0.0) * centre[name]))
+            remedy = "puts the curve beyond the largest numbers; divide it by a typical value"
+            raise InputError(far, float(np.exp(centre[far])), remedy)
     clock = curves.clock
     base = 0.0 if averages.scaled else averages.centre - values.get("offset", 0.0)
     curve, curve_error = _curve(curves, averages, inference, base, -float(sunk))

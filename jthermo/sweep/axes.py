@@ -50,7 +50,9 @@ def _coordinate(name: str, value: Any) -> Any:
             raise InputError(name, value, remedy)
         return finite_number(name, value, above=0)
     if name == "batch_size":
-        return value if value == FULL_BATCH else whole_number(name, value)
+        # an array, too, can be compared with a string
+        full = isinstance(value, str) and value == FULL_BATCH
+        return value if full else whole_number(name, value)
     if name in ("seed", "data_seed"):
         return whole_number(name, value, least=0, most=2**32 - 1)
     if isinstance(value, tuple | list):

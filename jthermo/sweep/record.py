@@ -54,9 +54,9 @@ class Record:
             )
         object.__setattr__(self, "observables", observables)
         object.__setattr__(self, "steps", as_steps(self.steps))
-        if self.probe_size != WHOLE_SET:
-            if isinstance(self.probe_size, str):
-                remedy = "give a number of examples, or 'all' for a whole finite set"
-                raise InputError("record.probe_size", self.probe_size, remedy)
+        if not isinstance(self.probe_size, str):
             number = whole_number("record.probe_size", self.probe_size, 2)
             object.__setattr__(self, "probe_size", number)
+        elif self.probe_size != WHOLE_SET:
+            remedy = "give a number of examples, or 'all' for a whole finite set"
+            raise InputError("record.probe_size", self.probe_size, remedy)

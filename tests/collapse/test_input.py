@@ -329,6 +329,11 @@ def test_absolute_temperatures_are_times_like_any_other():
             {},
             "learning_rate = inf: a power law needs finite controls > 0",
         ),
+        (
+            lambda t: t.assign(learning_rate=1e-311 * t.learning_rate),
+            {},
+            "learning_rate = .*e-31.: puts the curve beyond the largest numbers; divide",
+        ),
         (lambda t: t.assign(value=1e200 * t.value), {}, r"finite and below 1e\+150"),
         (lambda t: t.assign(seed=range(len(t))), {}, "check that replicate= names the column"),
         (lambda t: t.assign(seed=[[1]] * len(t)), {}, r"replicate = 'seed': holds \[1\]"),

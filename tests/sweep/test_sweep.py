@@ -132,6 +132,14 @@ BAD = {
         "record.probe_size = 1",
         lambda: jt.Record(steps=jt.every(1), observables=jt.loss(), probe_size=1),
     ),
+    "probe of arrays": (
+        r"record.probe_size = array\(\[4, 8\]\)",
+        lambda: jt.Record(steps=jt.every(1), observables=jt.loss(), probe_size=np.array([4, 8])),
+    ),
+    "batch of arrays": (
+        r"batch_size = array\(\[4, 8\]\)",
+        lambda: sweep_of(batch_size=None, points=[{"batch_size": np.array([4, 8])}]),
+    ),
     "observable twice": (
         "contains an observable twice",
         lambda: jt.Record(steps=jt.every(1), observables=(jt.loss(), jt.loss())),
