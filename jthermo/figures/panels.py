@@ -211,7 +211,7 @@ def _facets(ds: xr.Dataset, col: str | None, most: int) -> list[tuple[str, xr.Da
     if col is None:
         return [("", ds)]
     axes = axes_of(ds)
-    if col not in axes:
+    if not isinstance(col, str) or col not in axes:
         raise InputError("col", col, f"is not a swept axis; choose one of {', '.join(axes)}")
     column = ds[col].values
     values = list(dict.fromkeys(column.tolist()))

@@ -81,19 +81,26 @@ def _intact(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The entries without their digests, and the names of those that do not have their digest."""
+    """The entries without their digests, and the names of those that are altered or no claims."""
     known = read_json(path, REMEDY)
     json_schema.fitting(path, known, {"*": {"*": object}})
     seals = {name: entry.pop(SEAL, None) for name, entry in known.items()}
-    damaged = [name for name in known if seals[name] not in (None, _digest(known, name))]
+    damaged = [
+        name
+        for name in known
+        if name not in CLAIMS or seals[name] not in (None, _digest(known, name))
+    ]
     intact = {name: entry for name, entry in known.items() if name not in damaged}
     json_schema.fitting(path, intact, claims_schema.JOINED)
     return known, damaged
 
 
 def _altered(path: Path, damaged: Sequence[str]) -> InputError:
-    text = f"doesn't have the SHA-256 of {', '.join(damaged)}, so it was altered; {REMEDY}"
-    return InputError("results", str(path), text)
+    if unknown := [name for name in damaged if name not in CLAIMS]:
+        what = f"has entries that are no claims: {', '.join(map(repr, unknown))}"
+    else:
+        what = f"doesn't have the SHA-256 of {', '.join(damaged)}"
+    return InputError("results", str(path), f"{what}, so it was altered; {REMEDY}")
 
 
 def _digest(known: Mapping[str, Any], name: str) -> str:

@@ -52,7 +52,7 @@ class Optimizer:
         for name, value in hyper.items():
             if isinstance(self.defaults.get(name), bool):
                 hyper[name] = flag(f"optimizer.{name}", value)
-            elif isinstance(value, float):
+            elif is_number(value):
                 finite_number(f"optimizer.{name}", value)
             elif getattr(value, "ndim", 0):
                 remedy = "arrays can't be hyperparameters; create the array inside the function"

@@ -148,6 +148,9 @@ def test_each_value_of_another_axis_has_a_column(ds):
     assert inside(fig)
     with pytest.raises(InputError, match=r"give clocks col='model\.init'"):
         figures.clocks(both, "rate")
+    for col in ("depth", np.array([1, 2])):
+        with pytest.raises(InputError, match=r"col = .*is not a swept axis; choose one of"):
+            figures.clocks(both, "rate", col=col)
     plt.close("all")
 
 

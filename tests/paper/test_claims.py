@@ -344,6 +344,11 @@ def test_a_flipped_digit_of_claims_json_is_noticed_and_other_claims_are_kept(tmp
     assert "set aside as bad-claims.json, and the other entries are kept" in capsys.readouterr().err
     assert set(known) == {"C3"}
     assert claims_json.read(path) == {"C3": {k: v for k, v in known["C3"].items() if k != "sha256"}}
+    # a file of an earlier version, without digests
+    plain = {claim: {"text": "", "experiments": {}, "verdict": ""} for claim in ("C2", "C2x")}
+    path.write_text(json.dumps(plain))
+    with pytest.raises(InputError, match="has entries that are no claims: 'C2x', so it was"):
+        claims_json.read(path)
     path.write_bytes(body[:-20])
     with pytest.raises(InputError, match="isn't valid JSON"):
         claims_json.read(path)

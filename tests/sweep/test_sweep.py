@@ -225,6 +225,10 @@ BAD = {
         ),
     ),
     "optimizer": ("optimizer = 'adam': give a jt.Optimizer", lambda: sweep_of(optimizer="adam")),
+    "optimizer with a huge integer": (
+        r"optimizer.b1 = 10+.*: becomes infinite in float32",
+        lambda: jt.Optimizer(optax.adam, b1=10**50),
+    ),
     "optimizer argument": ("rejects these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
     "width": ("lane_width = 0: give a whole number from 1", lambda: sweep_of(lane_width=0)),
