@@ -50,7 +50,9 @@ def _coordinate(name: str, value: Any) -> Any:
             raise InputError(name, value, remedy)
         return finite_number(name, value, above=0)
     if name == "batch_size":
-        return value if value == FULL_BATCH else whole_number(name, value)
+        remedy = f'give a whole number of at least 1, or "{FULL_BATCH}"'
+        text = isinstance(value, str)
+        return value if value == FULL_BATCH else whole_number(name, value, remedy=remedy * text)
     if name in ("seed", "data_seed"):
         return whole_number(name, value, least=0, most=2**32 - 1)
     if isinstance(value, tuple | list):

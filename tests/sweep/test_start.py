@@ -228,6 +228,10 @@ def wide(params, key):
         ({**GIVEN, "V": np.zeros(5, np.float32)}, r"start V = 'float32\[5\]': the model needs flo"),
         ({**GIVEN, "W": GIVEN["W"].astype(float)}, r"start W = 'float64\[4, 3\]': the model needs"),
         ({**GIVEN, "z": GIVEN["V"]}, "start = 'z': is no leaf of the model's"),
+        (
+            {**GIVEN, "b": GIVEN["b"] + np.nan},
+            r"start b = 'float32\[4\]': has values that aren't fin",
+        ),
         (wide, r"start V = 'float32\[7\]': the model needs float32\[4\]"),
         (one_argument, r"start = <function .*fails: .*2 were given; give a pytree of parameters"),
         ("nowhere/at/all", "start = 'nowhere/at/all': is no results folder of jthermo; give a py"),
