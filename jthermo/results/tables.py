@@ -43,6 +43,9 @@ def grid(ds: xr.Dataset) -> xr.Dataset:
     >>> dict(jt.grid(jt.run(sweep, progress=False)).sizes)
     {'learning_rate': 2, 'batch_size': 1, 'seed': 3, 'record': 3}
     """
+    if not {"run", "record"} <= set(getattr(ds, "dims", ())) or not hasattr(ds, "data_vars"):
+        remedy = "give the dataset that jt.run or jt.open_results returned, then take a variable"
+        raise InputError("ds", type(ds).__name__, remedy)
     axes = axes_of(ds)
     # with fills of their own, whole numbers and booleans do not become floats and objects between
     fills = {str(name): np.nan for name in ds.data_vars} | {"step": -1, "finite": False}

@@ -262,6 +262,15 @@ def test_a_run_without_a_match_in_the_folder_is_refused_by_name(trained):
         jt.Start(folder, where={"depth": 2})
 
 
+def test_a_start_that_does_not_fit_leaves_no_folder(trained, tmp_path):
+    out = tmp_path / "new"
+    wide = jt.models.TwoLayer(inputs=3, hidden=5)
+    with pytest.raises(InputError, match=r"start V = 'float32\[4\]': the model needs float32\[5\]"):
+        jt.run(sweep_of(start=trained[0], model=wide), out, progress=False)
+    # the sweep without the mistake can have it
+    assert not out.exists()
+
+
 def test_an_axis_that_only_the_folder_has_is_named(tmp_path):
     vary = {"optimizer.momentum": (0.0, 0.9)}
     fields = {"learning_rate": 0.1, "optimizer": jt.sgd(momentum=0.0), "seed": 0, "num_steps": 1}
