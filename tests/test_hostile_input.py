@@ -168,6 +168,11 @@ REFUSED = {
         "vary['optimizer.momentum'] = nan: isn't a number",
     ),
     "nesterov": (lambda _: jt.sgd(nesterov="no"), "optimizer.nesterov = 'no': use True or False"),
+    "nesterov alone": (lambda _: jt.sgd(nesterov=True), "True: has no effect without momentum"),
+    "grid of a variable": (
+        lambda _: jt.grid(xr.DataArray(np.zeros((2, 3)), dims=("run", "record"))),
+        "ds = 'DataArray': give the dataset that jt.run or jt.open_results returned",
+    ),
     "nesterov of adam": (
         lambda _: jt.Optimizer(optax.adam, nesterov="no"),
         "optimizer.nesterov = 'no': use True or False",

@@ -109,6 +109,7 @@ def render(
         raise InputError("kind", kind, f"use one of {', '.join(TEMPLATES)}")
     job = job or Job()
     template = (templates() / TEMPLATES[kind]).read_text(encoding="utf-8")
+    job.check()
     _check(kind, job, set(PLACEHOLDER.findall(template)))
     for word in (target, *arguments):
         _printable("launch", word)

@@ -39,8 +39,8 @@ class Overrides:
 
     learning_rate: tuple[float, ...] | None = None
     """one or several learning rates η."""
-    batch_size: tuple[int, ...] | None = None
-    """one or several batch sizes B."""
+    batch_size: tuple[int | Literal["full"], ...] | None = None
+    """one or several batch sizes B; full uses each example of a finite set at every step."""
     seed: tuple[str, ...] | None = None
     """seeds, as numbers or as ranges such as 0:256."""
     num_steps: int | None = None
@@ -258,7 +258,11 @@ class Job:
     rate: float | None = None
     """run-steps per second of one device; adds a forecast of the time to the job file."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise InputError for a setting out of range.
+
+        Not on construction, where tyro would wrap the message.
+        """
         for name, least in (("tasks", 1), ("nodes", 1), ("gpus", 0), ("cpus", 1)):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name), least)

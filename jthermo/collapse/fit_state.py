@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -122,6 +124,7 @@ class FitState:
 
         Exponents that are not identifiable count as 0.
         """
+        self._require_setting(controls)
         out = np.asarray(time, dtype=float) - self._exponent("critical_point")
         for name, value in controls.items():
             out = out * value ** self._exponent(name)
@@ -133,10 +136,22 @@ class FitState:
 
     def rescaled(self, values: np.ndarray, **controls: float) -> np.ndarray:
         """(value − offset)/Π control^q, which lies on the curve."""
+        self._require_setting(controls)
         out = np.asarray(values, dtype=float) - self._exponent("offset")
         for name, value in controls.items():
             out = out / value ** self._exponent(f"value_{name}")
         return out
+
+    def _require_setting(self, controls: Mapping[str, Any]) -> None:
+        """Raise InputError unless each control of the fit, and nothing else, has values > 0."""
+        names = self.curves.controls
+        if set(controls) != set(names):
+            example = ", ".join(f"{name}=…" for name in names)
+            raise InputError("controls", [*controls], f"give a value of each control: {example}")
+        for name, value in controls.items():
+            numbers = np.asarray(value)
+            if numbers.dtype.kind not in "iuf" or not np.all((numbers > 0) & np.isfinite(numbers)):
+                raise InputError(name, value, "give a finite number > 0")
 
     def _exponent(self, name: str) -> float:
         exponent = self.exponents.get(name)

@@ -85,7 +85,7 @@ def identify(
     hessian, _ = likelihood.information(best)
     _, axes = np.linalg.eigh(hessian)
     known = np.ones(num, bool)
-    reaches = np.zeros((num, 2))
+    reaches, halves = np.zeros((num, 2)), np.zeros(num)
     given = np.arange(num) >= num - len(directions.limits)
     # The losses in the settings are those of a 95 % interval.
     stretch = float(special.ndtri(0.5 + confidence / 2) / special.ndtri(0.975)) ** 2
@@ -105,6 +105,7 @@ def identify(
         axes = _along_first(ridges, spread)
     for d, axis in enumerate(axes.T):
         error = np.sqrt(max(axis @ spread @ axis, 0.0))
+        halves[d] = t * error
         firm = axis @ loose @ axis * settings.max_extrapolation**2
         extrapolated = firm < axis @ hessian @ axis
         along_ridge = d < ridges.shape[1]
@@ -129,8 +130,9 @@ def identify(
         notes.append(Note("at_bound", message))
         known &= np.abs(axes.T @ (ended & ~answered)) < settings.max_foreign_share
     for rival in rivals:
-        if _fits_as_well(likelihood, best, rival):
-            away = np.abs(axes.T @ (rival.theta - best.theta))
+        away = np.abs(axes.T @ (rival.theta - best.theta))
+        # A minimum inside the interval of every direction is no other answer.
+        if (away > halves).any() and _fits_as_well(likelihood, best, rival):
             known &= away < settings.max_foreign_share * away.max()
             found, other = (
                 ", ".join(f"{x:.4g}" for x in directions.numbers(solution.theta))

@@ -250,9 +250,10 @@ def _group(
         x, values, errors, recorded, labels = _pivot(table, chunk, setting, time, clock, settings)
         # The square of a larger value overflows, so it counts as diverged.
         values[~(np.abs(values) < settings.max_value)] = np.nan
+        counted = recorded & _measured(values)
         keep = []
         for row, label in enumerate(labels):
-            if _diverged(values[row][recorded[row]], settings):
+            if _diverged(values[row][counted[row]], settings):
                 left_out.append(LeftOut(setting, table.label_names[label], "non-finite"))
             else:
                 keep.append(row)
@@ -274,6 +275,7 @@ def _group(
         if seen.any():
             log_controls = np.log(table.controls[chunk[0]])
             conditions.append(Condition(log_controls, x, values[seen], labels[seen], errors))
+    used = usable & finite
     if not conditions:
         raise InputError(
             "value",
@@ -288,7 +290,7 @@ def _group(
         conditions=tuple(conditions),
         label_names=table.label_names,
         left_out=tuple(left_out),
-        window=(float(table.time[usable].min()), float(table.time[usable].max())),
+        window=(float(table.time[used].min()), float(table.time[used].max())),
         num_records=int(finite.sum()),
         not_positive=int((finite & unplaced).sum()),
         negative=int((finite & unplaced & (table.time != 0)).sum()),
@@ -350,15 +352,32 @@ def _pivot(
     return clock.place(times), values, errors, recorded, labels
 
 
+def _measured(values: np.ndarray) -> np.ndarray:
+    """At which times (T,) a missing value is a gap of its replicate, from values (R, T).
+
+    It is none where no replicate has a value, as between the records of a sparse observable. At the
+    end it is none only if such a stretch is no longer than one before.
+    """
+    measured = np.isfinite(values).any(axis=0)
+    places = np.flatnonzero(measured)
+    longest = np.diff(places).max(initial=1) - 1
+    last = places.max(initial=-1) + 1
+    if len(measured) - last > longest:
+        measured[last:] = True
+    return measured
+
+
 def _diverged(row: np.ndarray, settings: Settings) -> bool:
     """Whether a replicate diverged. It is left out whole: its last finite values are wrong too.
 
     A few gaps are allowed.
     """
     gaps = ~np.isfinite(row)
+    if gaps.all():
+        return True
     share = gaps.mean()
     late = gaps[-1] and share > settings.max_gap_share_at_end
-    return bool(gaps.all() or share > settings.max_gap_share or late)
+    return bool(share > settings.max_gap_share or late)
 
 
 def _common_clock(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

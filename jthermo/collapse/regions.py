@@ -10,7 +10,7 @@ from scipy import special
 from jthermo.collapse.correction_power import follow, joint_statistic
 from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.result_types import TestResult
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number
 
 
 def joint_test(fit: FitState, exponents: dict[str, float]) -> TestResult:
@@ -18,8 +18,9 @@ def joint_test(fit: FitState, exponents: dict[str, float]) -> TestResult:
     if not exponents:
         remedy = "name at least one, such as fit.test(learning_rate=2)"
         raise InputError("exponents", {}, remedy)
-    for name in exponents:
+    for name, value in exponents.items():
         fit.require_testable(name)
+        finite_number(name, value)
     number = len(exponents)
     if fit.fitted == fit.free:
         gap = np.array([fit.exponents[name].value - value for name, value in exponents.items()])

@@ -92,7 +92,7 @@ class CollapseFit(FitState):
             fixed = "" if name in self.fitted else "  (fixed)"
             lines.append(f"  {self.symbol(name)} = {exponent}{fixed}")
         for known in self.combinations:
-            sum_ = " + ".join(f"{w:.4g}·p({name})" for name, w in known.weights.items())
+            sum_ = " + ".join(f"{w:.4g}·{self.symbol(name)}" for name, w in known.weights.items())
             lines.append(f"  {sum_} = {known.value:.4g} [{known.low:.4g}, {known.high:.4g}]")
         lines += self._verdict_lines()
         for name in self.drift_p_values:

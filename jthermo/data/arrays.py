@@ -189,8 +189,8 @@ def _read(path: str) -> Named:
         raise InputError(
             "data.x",
             path,
-            "these arrays were passed in memory, and they aren't saved with a sweep; pass them to "
-            "jt.data.Arrays again first, or use an .npz file",
+            "these arrays were passed in memory, and they aren't saved with a sweep; run the file "
+            "or call that made them again instead, or use an .npz file",
         )
     try:
         return read_npz(os.path.expanduser(path), ARRAYS)

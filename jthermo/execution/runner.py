@@ -140,6 +140,9 @@ def run(
         data = config.data
         check_epoch(config.batch_size, data.size(arrays[data]), data.sampling)
         xla.refuse_parts(config, data.size(arrays[data]))
+    if out is not None and not (out / SWEEP).exists():
+        # for the same reason
+        starting.variables(sweep, sweep.runs)
     with contextlib.ExitStack() as stack:
         announce = Announcer(sweep, callbacks, bar)
         stack.callback(announce.close)

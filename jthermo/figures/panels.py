@@ -426,9 +426,11 @@ def _check(ds: xr.Dataset, variable: str, by: str) -> None:
             and name not in (by, "seed")
             and len(np.unique(coordinate.values)) > 1
         ):
+            values = np.unique(coordinate.values).tolist()
+            one = f"ds.isel(run=ds[{name!r}].values == {values[0]!r})"
             raise InputError(
-                "ds",
-                f"{name} with several values",
-                f"select one value first: ds.isel(run=ds[{name!r}].values == ...), or give clocks "
-                f"col={name!r}",
+                str(name),
+                values,
+                f"select one value, with --where {name}={values[0]} ({one}), or draw a column for "
+                f"each, with --col {name} (col={name!r} of clocks)",
             )

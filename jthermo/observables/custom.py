@@ -92,7 +92,8 @@ class Custom(Observable):
     def variables(self, model: Model, data: Any) -> dict[str, Variable]:
         """The variables with the labels of :func:`observable`, or one dim per axis."""
         labels, shapes = getattr(self.fn, LABELS, Labels()), self.shapes(model, data)
-        words = (self.fn.__doc__ or "").strip().partition("\n")[0]
+        # without the full stop of a docstring, since it labels an axis
+        words = (self.fn.__doc__ or "").strip().partition("\n")[0].rstrip(". ")
         variables = {}
         for name, like in shapes.items():
             default = f"{words}: {name}" if words and name != self.fn.__name__ else words or name

@@ -26,9 +26,8 @@ class _OnSplit(Observable):
     def check(self, model: Model, data: Any, loss: losses.Loss) -> None:
         """Refuse ``split="test"`` for data without a test split."""
         if self.split == "test" and not data.has_test:
-            raise InputError(
-                "split", self.split, f"{data!r} has no test split; use 'probe', which is fresh data"
-            )
+            remedy = "the data have no test split; give x_test and y_test, or use 'probe'"
+            raise InputError("split", self.split, remedy)
 
     def _examples(self, probe: Probe) -> tuple[Array, Array]:
         if self.split == "probe":

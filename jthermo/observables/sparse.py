@@ -68,7 +68,7 @@ class Sparse(Observable):
 def sparse(observable: Any, every: int) -> Sparse:
     """An observable at the records 0, n, 2n, … only; the other records are NaN and cost nothing.
 
-    Drop the empty records before a fit: ``ds.hessian_trace.dropna("record", how="all")``.
+    Fits and figures use the records that have a value.
 
     Args:
         observable: any observable, or a function of your own.

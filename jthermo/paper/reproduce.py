@@ -43,6 +43,9 @@ def load(target: str) -> ModuleType:
     """
     known = experiments()
     path = known.get(target) or file_path("experiment", target)
+    if (path / "sweep.json").is_file():
+        remedy = f"is a results folder; give its Python file, or `jthermo resume {target}`"
+        raise InputError("experiment", target, remedy)
     if path.suffix != ".py" or not path.is_file():
         raise InputError("experiment", target, f"give a Python file or one of {', '.join(known)}")
     clash = path.stem in sys.modules and path.stem not in _LOADED
@@ -354,6 +357,9 @@ def sweep_of(target: str, scale: str = "paper", **changes: Any) -> Any:
         raise InputError(
             "experiment", target, f"trains no networks; run `jthermo reproduce {target}`"
         )
+    if scale == "small" and not hasattr(module, "SMALL"):
+        remedy = f"{target} defines no SMALL; add one, such as SMALL = {{'seed': range(8)}}"
+        raise InputError("scale", scale, remedy)
     return _sweep(module, scale, changes)
 
 

@@ -61,11 +61,11 @@ def earlier_keys(
     changes = diff(stored["sweep"], wanted["sweep"])
     keys = {key: sweep.key_of(config) for key, (config, _) in before.items()}
     if not _contained(stored, wanted, keys):
-        if all(change.startswith(("num_steps: ", "record: ")) for change in changes):
+        if all(change.startswith(("num_steps", "record")) for change in changes):
             changes.append("the code of your functions")
         remedy = (
             f"holds another sweep; it differs in {'; '.join(changes)}. "
-            "Choose another folder, or delete this one"
+            "Choose another folder, or delete this one if you no longer need it"
         )
         if extend:
             remedy += ". Only a sweep that contains every run in the folder can extend it"

@@ -94,16 +94,20 @@ def summary(ds: xr.Dataset) -> dict[str, str]:
     axes = ", ".join(f"{len(np.unique(ds[name].values))} {name}" for name in axes_of(ds))
     running = ds.attrs["running"]
     partly = f", {running:,} of them with a part of their records" if running else ""
+    made = {}
+    # known once a group of runs is finished
+    if "device" in ds.attrs:
+        devices = f"{ds.attrs['num_devices']} × {ds.attrs['device']}"
+        made["made on"] = f"{devices} in {ds.attrs['wall_seconds']:.1f} s"
     return {
         "state": "complete"
         if ds.attrs["complete"]
         else "unfinished; run the same sweep again to continue it",
         "runs": f"{ds.sizes['run']:,} ({axes}){partly}",
-        "records": f"{ds.sizes['record']} up to step {int(ds.step.max()):,}",
+        "records": f"{int((ds.step >= 0).any('run').sum())} up to step {int(ds.step.max()):,}",
         "variables": ", ".join(str(v) for v in ds.data_vars),
         "diverged": str(num_diverged(ds)),
-        "made on": f"{ds.attrs.get('num_devices', '?')} × {ds.attrs.get('device', '?')} "
-        f"in {ds.attrs['wall_seconds']:.1f} s",
+        **made,
         "sweep": ds.attrs["id"],
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number
 from jthermo.results.atomic import write_whole, writing
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def grid(ds: xr.Dataset) -> xr.Dataset:
     >>> dict(jt.grid(jt.run(sweep, progress=False)).sizes)
     {'learning_rate': 2, 'batch_size': 1, 'seed': 3, 'record': 3}
     """
+    if not {"run", "record"} <= set(getattr(ds, "dims", ())) or not hasattr(ds, "data_vars"):
+        remedy = "give the dataset that jt.run or jt.open_results returned, then take a variable"
+        raise InputError("ds", type(ds).__name__, remedy)
     axes = axes_of(ds)
     # with fills of their own, whole numbers and booleans do not become floats and objects between
     fills = {str(name): np.nan for name in ds.data_vars} | {"step": -1, "finite": False}
@@ -57,18 +60,18 @@ def axes_of(ds: xr.Dataset) -> list[str]:
 
 
 def variable(ds: xr.Dataset, name: str, field: str) -> xr.DataArray:
-    """A variable or axis of the results by its name.
+    """A variable of the results by its name.
 
     Args:
         ds: results.
-        name: the variable or axis.
+        name: the variable.
         field: the argument in which the user gave `name`, for the error message.
 
     Raises:
         InputError: the results have no such variable; the message lists those they have.
     """
-    if name not in ds:
-        names = ", ".join(map(str, [*ds.data_vars, *ds.coords]))
+    if name not in ds.data_vars:
+        names = ", ".join(map(str, ds.data_vars))
         raise InputError(field, name, f"is not in the results, which hold {names}")
     return ds[name]
 
@@ -122,6 +125,8 @@ def tau(
     Returns:
         (run, record); NaN where a run has no record.
     """
+    finite_number("learning_rate_power", learning_rate_power)
+    finite_number("batch_size_power", batch_size_power)
     clock = (
         ds.step.where(ds.step >= 0)
         * ds.learning_rate**learning_rate_power

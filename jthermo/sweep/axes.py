@@ -50,9 +50,10 @@ def _coordinate(name: str, value: Any) -> Any:
             raise InputError(name, value, remedy)
         return finite_number(name, value, above=0)
     if name == "batch_size":
-        # an array, too, can be compared with a string
-        full = isinstance(value, str) and value == FULL_BATCH
-        return value if full else whole_number(name, value)
+        if isinstance(value, str) and value != FULL_BATCH:
+            remedy = f'give a whole number of at least 1, or "{FULL_BATCH}"'
+            raise InputError(name, value, remedy)
+        return value if isinstance(value, str) else whole_number(name, value)
     if name in ("seed", "data_seed"):
         return whole_number(name, value, least=0, most=2**32 - 1)
     if isinstance(value, tuple | list):

@@ -17,13 +17,33 @@ from jthermo.sweep.stable_names import RENAMED_ARGUMENTS, dereference, reference
 from jthermo.update_rule.optimizer import Optimizer
 
 
-def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """One line per field in which the JSON of two sweeps differs: old value → new value."""
-    return [
-        f"{k}: {json.dumps(a.get(k))[:120]} → {json.dumps(b.get(k))[:120]}"
-        for k in sorted({*a, *b})
-        if a.get(k) != b.get(k)
-    ]
+def diff(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line per dotted field in which the JSON of two sweeps differs: old value → new value."""
+    lines = []
+    for name in sorted(k for k in {*a, *b} if a.get(k) != b.get(k)):
+        old: Any = a.get(name)
+        new: Any = b.get(name)
+        if _same_class(old, new):
+            lines += diff(old, new, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix}{name}: {_short(old)} → {_short(new)}")
+    return lines
+
+
+def _same_class(a: Any, b: Any) -> bool:
+    """Whether the JSON of two spec values has the same fields of the same class."""
+    dicts = isinstance(a, dict) and isinstance(b, dict)
+    return dicts and a.keys() == b.keys() and a.get("type") == b.get("type")
+
+
+def _short(plain: Any) -> str:
+    """JSON in at most 120 characters: consecutive numbers as FIRST:END, else both its ends."""
+    if isinstance(plain, list) and len(plain) > 2 and all(isinstance(v, int) for v in plain):
+        first, end = plain[0], plain[0] + len(plain)
+        if plain == list(range(first, end)):
+            return f"{first}:{end}"
+    text = json.dumps(plain)
+    return text if len(text) <= 120 else f"{text[:60]} … {text[-57:]}"
 
 
 def to_plain(value: Any) -> Any:

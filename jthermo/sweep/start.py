@@ -141,6 +141,10 @@ class StartArrays:
             raise InputError("start", params, f"{one_line(error)}; {GIVE}") from None
         if not named:
             raise InputError("start", params, GIVE)
+        for name, leaf in named.items():
+            if np.issubdtype(leaf.dtype, np.number) and not np.isfinite(leaf).all():
+                remedy = "has values that aren't finite; start from a run that did not diverge"
+                raise InputError(f"start {name}", f"{leaf.dtype}{[*leaf.shape]}", remedy)
         sha256 = arrays_digest(named)
         _SEEN[sha256] = named
         return StartArrays(sha256)

@@ -412,6 +412,8 @@ def _check_name(field: str, name: str) -> None:
         raise InputError(field, name, "make one sweep per dtype, with Sweep(dtype=...)")
     if name.partition(".")[0] not in ("model", "data", "noise", "optimizer", "loss"):
         remedy = "name a field of model, data, noise, optimizer or loss, such as 'model.hidden'"
+        if field == "points":
+            remedy = f"name {', '.join(AXES)}, or {remedy.removeprefix('name ')}"
         raise InputError(field, name, remedy)
 
 

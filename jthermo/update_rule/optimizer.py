@@ -155,9 +155,9 @@ def sgd(
         The optimizer, for ``jt.Sweep(optimizer=…)``.
 
     Raises:
-        InputError: `momentum` isn't a finite number; `weight_decay` is negative; `decay_at` is
-            negative or at least 2²⁴, where float32 no longer counts single steps; or `decay` isn't
-            positive.
+        InputError: `momentum` isn't a finite number, or is missing beside `nesterov`;
+            `weight_decay` is negative; `decay_at` is negative or at least 2²⁴, where float32 no
+            longer counts single steps; or `decay` isn't positive.
 
     >>> sgd(momentum=0.9)
     Optimizer(optax:sgd, momentum=0.9)
@@ -166,6 +166,9 @@ def sgd(
     """
     momentum = None if momentum is None else finite_number("optimizer.momentum", momentum)
     nesterov = flag("optimizer.nesterov", nesterov)
+    if nesterov and momentum is None:
+        remedy = "has no effect without momentum; give one too, such as momentum=0.9"
+        raise InputError("optimizer.nesterov", nesterov, remedy)
     by = finite_number("optimizer.decay", decay, above=0)
     at = None if decay_at is None else finite_number("optimizer.decay_at", decay_at)
     plain: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov}

@@ -347,7 +347,7 @@ def test_a_time_limit_is_rounded_up_to_minutes(time, minutes):
 MISTAKES = {
     "more tasks than blocks": (["slurm", "OWN", "--tasks", "9"], "give at most 4"),
     "no task": (["slurm", "OWN", "--tasks", "0"], "tasks = 0"),
-    "time": (["slurm", "OWN", "--time", "tomorrow"], "write HH:MM:SS"),
+    "time": (["slurm", "OWN", "--time", "tomorrow"], "error: time = 'tomorrow': write HH:MM:SS"),
     "spaces": (["slurm", "OWN", "--partition", "a b"], "without spaces"),
     "another kind's option": (["slurm", "OWN", "--zone", "here"], "has no effect for slurm"),
     "no zone": (["tpu", "OWN"], "zone = None"),

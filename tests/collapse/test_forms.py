@@ -12,7 +12,7 @@ import xarray as xr
 from scipy import stats
 
 from jthermo.cli.options import read_table
-from jthermo.collapse import fit_collapse
+from jthermo.collapse import fit_collapse, intervals
 from jthermo.errors import InputError
 from scripts.collapse_study.forms import FORMS, lost
 from scripts.collapse_study.scoring import ours, score_family, source
@@ -387,6 +387,8 @@ def test_a_power_law_cannot_tell_the_exponents_of_time_and_value_apart(scale):
         assert "power_law_curve" in {note.code for note in fit.notes}
         assert fit.collapsed is True
         (known,) = fit.combinations
+        assert "·q(c)" in fit.summary()
+        assert "value_c" not in fit.summary()
         # q + p·power = 0
         weights = known.weights["c"] / known.weights["value_c"]
         assert weights == pytest.approx(power, rel=0.02)
@@ -448,6 +450,38 @@ def test_the_end_of_a_given_range_is_an_answer_if_noise_may_have_led_there():
     # Far beyond its end lies another answer.
     wrong = fit_collapse(table, ["L"], critical_point=(1.95, best - 8 * error), **options)
     assert not wrong.identifiable["critical_point"]
+
+
+def test_a_second_minimum_inside_the_interval_leaves_the_critical_point_known():
+    rng, times = np.random.default_rng(4), np.linspace(8.3, 9, 29)
+    frames = []
+    for size in (7, 9, 11, 13):
+        curve = 0.5 + 0.2 * np.tanh(1.5 * (times - 8.7) * (size / 10) ** 1.2)
+        # a correction to scaling, which widens the interval and leaves several minima in it
+        mean = curve + 0.006 * (size / 10) ** -3
+        value = mean + 0.0006 * rng.normal(size=29)
+        frames.append(pd.DataFrame({"L": size, "t": times, "value": value, "error": 0.0006}))
+    options = {"time": "t", "error": "error", "critical_point": (8, 9.5)}
+    fit = fit_collapse(pd.concat(frames), ["L"], **options)
+    assert holds(fit, L=1.2, critical_point=8.7)
+    assert fit.exponents["critical_point"].standard_error < 0.05
+
+
+@pytest.mark.parametrize(("errors", "known"), [(0.7, True), (4.0, False)])
+def test_only_a_minimum_outside_the_interval_is_another_answer(errors, known, monkeypatch):
+    judge = intervals.identify
+
+    def beside(likelihood, best, rivals, spread, *rest):
+        axes = np.linalg.eigh(likelihood.information(best)[0])[1]
+        steps = errors * np.sqrt(np.diag(axes.T @ spread @ axes)) * axes
+        rival = likelihood.solve(best.theta + steps[:, 0])
+        return judge(likelihood, best, [rival], spread, *rest)
+
+    monkeypatch.setattr(intervals, "identify", beside)
+    options = {"time": "t", "error": "error", "critical_point": (1.95, 2.05)}
+    fit = fit_collapse(lattice(seed=3), ["L"], **options)
+    assert fit.identifiable["L"] == known
+    assert ("second_minimum" in {note.code for note in fit.notes}) != known
 
 
 def test_the_picture_shows_values_below_their_fitted_offset():

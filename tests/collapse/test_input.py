@@ -103,6 +103,40 @@ def test_diverged_runs_are_left_out_whole_and_counted():
     assert fit.exponents == fit_collapse(without, ["learning_rate"]).exponents
 
 
+def sparse(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with every third record only, as `jt.sparse` writes it."""
+    place = table.groupby(["learning_rate", "seed"]).cumcount()
+    return table.assign(value=table.value.where(place % 3 == 0))
+
+
+def test_records_that_no_replicate_has_are_no_gaps():
+    empty = sparse(long_table())
+    # the last records are empty too
+    assert empty.value.isna().to_numpy()[-1]
+    fit, dropped = (fit_collapse(t, ["learning_rate"]) for t in (empty, empty.dropna()))
+    assert fit.left_out == ()
+    assert fit.window == dropped.window
+    assert fit.exponents == dropped.exponents
+    assert fit_collapse(run_array(empty), ["learning_rate"]).left_out == ()
+
+
+@pytest.mark.parametrize("seeds", [[2], range(6)])
+def test_divergence_is_seen_between_records_that_no_replicate_has(seeds):
+    table = sparse(long_table())
+    gone = (table.learning_rate == 0.2) & table.seed.isin(seeds) & (table.step > 500)
+    fit = fit_collapse(table.assign(value=table.value.mask(gone)), ["learning_rate"])
+    assert [(run.controls, run.reason) for run in fit.left_out] == [
+        ({"learning_rate": 0.2}, "non-finite") for _ in seeds
+    ]
+
+
+def test_a_replicate_of_empty_records_alone_is_left_out():
+    table = long_table()
+    other = table[table.seed == 0].assign(seed=9, step=table.step + 0.5, value=np.nan)
+    fit = fit_collapse(pd.concat([table, other]), ["learning_rate"])
+    assert {run.replicate for run in fit.left_out} == {9}
+
+
 def test_a_whole_diverged_condition_is_left_out():
     table = long_table()
     table.loc[table.learning_rate == 0.2, "value"] = np.nan

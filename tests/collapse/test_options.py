@@ -259,6 +259,27 @@ def test_drift_table_and_curve_are_in_the_users_units():
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({}, r"controls = \[\]: give a value of each control: c=…"),
+        ({"C": 5.0}, r"controls = \['C'\]: give a value of each control: c=…"),
+        ({"c": -5.0}, "c = -5.0: give a finite number > 0"),
+        ({"c": "5"}, "c = '5': give a finite number > 0"),
+    ],
+)
+def test_the_clock_of_a_setting_needs_each_control_above_zero(setting, message):
+    fit = fit_collapse(planted(CURVES["decay"], [2], {"c": [5.0, 10.0]}), ["c"])
+    for transform in (fit.tau, fit.rescaled):
+        with pytest.raises(InputError, match=message):
+            transform(np.ones(3), **setting)
+    controls = np.array([5.0, 10.0])
+    each = [fit.tau(np.ones(1), c=c).item() for c in controls]
+    np.testing.assert_array_equal(fit.tau(np.ones(2), c=controls), each)
+    with pytest.raises(InputError, match="c = '2': give a finite number"):
+        fit.test(c="2")
+
+
 def test_a_control_of_two_values_beside_others_is_told_in_words():
     table = planted(CURVES["decay"], [2, -1], {"c": [1.0, 2.0, 4.0], "d": [1.0, 4.0]})
     said = fit_collapse(table, ["c", "d"]).summary()

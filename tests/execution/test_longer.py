@@ -286,7 +286,7 @@ def cosine(learning_rate, total=4.0):
         (
             {"optimizer": jt.Optimizer(cosine)},
             {"optimizer": jt.Optimizer(cosine, total=8.0), "num_steps": 8},
-            r"holds another sweep; it differs in num_steps: 4 → 8; optimizer: .* Only a sweep that",
+            r"it differs in num_steps: 4 → 8; optimizer\.total: .* → 8\.0\. .* Only a sweep that",
         ),
         ({}, {"num_steps": 8, "learning_rate": 0.1}, "holds another sweep.*learning_rate"),
         ({}, {"num_steps": 2}, "holds runs of 4 steps, more than this sweep has; jt.open_results"),

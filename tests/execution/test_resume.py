@@ -216,7 +216,9 @@ def test_an_extended_sweep_trains_only_the_new_runs(tmp_path, monkeypatch):
         lambda cohort, *rest: trained.extend(cohort.members) or train(cohort, *rest),
     )
     larger = small.replace(seed=range(7), learning_rate=(0.05, 0.08, 0.1))
-    with pytest.raises(InputError, match=r"holds only a part of this sweep.*seed: .*--extend"):
+    with pytest.raises(
+        InputError, match=r"holds only a part of this sweep.*; seed: 0:4 → 0:7\..*--extend"
+    ):
         jt.run(larger, out, progress=False)
     ds = jt.run(larger, out, extend=True, progress=False)
     assert len(trained) == 21 - 8

@@ -80,6 +80,9 @@ def test_records_of_runs_in_training_open_as_they_come(tmp_path, whole):
         assert percent <= 100 * update.run_steps / RUN_STEPS + 1
         partly = "8 of them with a part of their records" in status["runs"]
         assert partly == (ds.attrs["running"] == 8)
+        # the device is known once a group of runs is finished
+        assert ("made on" in status) == (ds.sizes["run"] > ds.attrs["running"])
+        assert status["records"].startswith(f"{len(np.unique(ds.step.values[ds.step >= 0]))} up to")
     assert lengths == sorted(lengths)
     assert len(set(lengths)) > 20
     # the second group begins at half of the sweep

@@ -146,7 +146,7 @@ def test_each_value_of_another_axis_has_a_column(ds):
     for one, two in zip(he.get_lines(), torch.get_lines(), strict=True):
         np.testing.assert_allclose(one.get_ydata() + 1, two.get_ydata())
     assert inside(fig)
-    with pytest.raises(InputError, match=r"give clocks col='model\.init'"):
+    with pytest.raises(InputError, match=r"model\.init = \['he', 'torch'\]: .*--col model\.init"):
         figures.clocks(both, "rate")
     for col in ("depth", np.array([1, 2])):
         with pytest.raises(InputError, match=r"col = .*is not a swept axis; choose one of"):
@@ -308,7 +308,10 @@ def test_collapse_and_residuals_are_the_fits_own_in_the_style(ds):
 
 def test_runs_that_differ_in_something_else_are_refused(ds):
     mixed = ds.assign_coords({"batch_size": ("run", np.tile([1, 2], 8))})
-    with pytest.raises(InputError, match="batch_size with several values"):
+    remedy = (
+        r"batch_size = \[1, 2\]: select one value, with --where batch_size=1 .*--col batch_size"
+    )
+    with pytest.raises(InputError, match=remedy):
         figures.clocks(mixed, "rate")
     with pytest.raises(InputError, match="by = 'momentum'"):
         figures.clocks(ds, "rate", by="momentum")

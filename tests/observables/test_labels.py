@@ -52,7 +52,7 @@ def test_a_function_has_the_labels_of_its_decorator(tmp_path):
     assert ds.by_sign.dims == ("run", "record", "sign", "unit")
     assert ds.rows.dims == ("run", "record", "rows_0", "rows_1")
     assert ds.total.attrs == {"long_name": "number of examples", "units": "examples"}
-    assert ds.by_sign.attrs["long_name"] == "Active examples.: by_sign"
+    assert ds.by_sign.attrs["long_name"] == "Active examples: by_sign"
     assert list(ds.sign.values) == ["negative", "positive"]
     # both ways of reading, and a variable that shares the dim
     assert jt.open_results(tmp_path / "o").identical(ds)

@@ -15,6 +15,7 @@ from jthermo.errors import InputError
 from jthermo.results import atomic, reading, tables
 from jthermo.results.sealed_json import read_json
 from jthermo.results.writing import resumable
+from jthermo.sweep import json_codec
 from scripts import flips
 
 
@@ -108,6 +109,8 @@ def test_tau_is_the_rescaled_clock(ds):
     # each power counts, also where the paper's is another
     other = ds.step.values * ds.learning_rate.values[:, None] * ds.batch_size.values[:, None] ** 0.5
     np.testing.assert_allclose(jt.tau(ds, 1, 0.5), np.where(ds.step >= 0, other, np.nan))
+    with pytest.raises(InputError, match="learning_rate_power = '2': give a finite number"):
+        jt.tau(ds, "2")
     np.testing.assert_allclose(jt.tau(ds, 0, 0).where(ds.step >= 0), ds.step.where(ds.step >= 0))
 
 
@@ -187,6 +190,31 @@ def test_a_folder_with_another_sweep_is_refused(folder):
         InputError, match=r"holds another sweep.*learning_rate: \[0.1, 0.2\] → \[0.3\]"
     ):
         jt.run(sweep_of(learning_rate=0.3), folder, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ({"seed": [*range(64)]}, {"seed": [*range(70)]}, "seed: 0:64 → 0:70"),
+        ({"seed": [0, 1, 5]}, {"seed": [0, 1]}, "seed: [0, 1, 5] → [0, 1]"),
+        ({"x": {"type": "A", "k": 1, "m": 2}}, {"x": {"type": "A", "k": 1, "m": 3}}, "x.m: 2 → 3"),
+        (
+            {"x": {"type": "A", "k": 1}},
+            {"x": {"type": "B", "k": 1}},
+            'x: {"type": "A", "k": 1} → {"type": "B", "k": 1}',
+        ),
+    ],
+)
+def test_another_sweep_is_told_by_the_fields_that_differ(old, new, line):
+    assert json_codec.diff({"same": 0, **old}, {"same": 0, **new}) == [line]
+
+
+def test_long_values_that_differ_at_the_end_are_told_apart():
+    (line,) = json_codec.diff({"steps": [*range(0, 900, 9)]}, {"steps": [*range(0, 990, 9)]})
+    old, new = line.removeprefix("steps: ").split(" → ")
+    assert old.endswith("882, 891]")
+    assert new.endswith("972, 981]")
+    assert len(line) < 260
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])

@@ -228,6 +228,10 @@ def wide(params, key):
         ({**GIVEN, "V": np.zeros(5, np.float32)}, r"start V = 'float32\[5\]': the model needs flo"),
         ({**GIVEN, "W": GIVEN["W"].astype(float)}, r"start W = 'float64\[4, 3\]': the model needs"),
         ({**GIVEN, "z": GIVEN["V"]}, "start = 'z': is no leaf of the model's"),
+        (
+            {**GIVEN, "b": GIVEN["b"] + np.nan},
+            r"start b = 'float32\[4\]': has values that aren't fin",
+        ),
         (wide, r"start V = 'float32\[7\]': the model needs float32\[4\]"),
         (one_argument, r"start = <function .*fails: .*2 were given; give a pytree of parameters"),
         ("nowhere/at/all", "start = 'nowhere/at/all': is no results folder of jthermo; give a py"),
@@ -256,6 +260,15 @@ def test_a_run_without_a_match_in_the_folder_is_refused_by_name(trained):
         jt.Start(folder, where={"seed": 9})
     with pytest.raises(InputError, match=r"start.where depth = 2: no run of .* has this value"):
         jt.Start(folder, where={"depth": 2})
+
+
+def test_a_start_that_does_not_fit_leaves_no_folder(trained, tmp_path):
+    out = tmp_path / "new"
+    wide = jt.models.TwoLayer(inputs=3, hidden=5)
+    with pytest.raises(InputError, match=r"start V = 'float32\[4\]': the model needs float32\[5\]"):
+        jt.run(sweep_of(start=trained[0], model=wide), out, progress=False)
+    # the sweep without the mistake can have it
+    assert not out.exists()
 
 
 def test_an_axis_that_only_the_folder_has_is_named(tmp_path):

@@ -109,6 +109,18 @@ BAD = {
         "batch_size = 0: give a whole number of at least 1",
         lambda: sweep_of(batch_size=0),
     ),
+    "batch text": (
+        "batch_size = 'ful': give a whole number of at least 1, or \"full\"",
+        lambda: sweep_of(batch_size="ful"),
+    ),
+    "point of no field": (
+        "points = 'lr': name learning_rate, batch_size, seed, or a field of model, data",
+        lambda: sweep_of(learning_rate=None, points=[{"lr": 0.1}]),
+    ),
+    "no test split": (
+        "split = 'test': the data have no test split; give x_test and y_test",
+        lambda: sweep_of(record=jt.Record((0, 1), jt.loss("test"))),
+    ),
     "batch half": ("batch_size = 1.5", lambda: sweep_of(batch_size=1.5)),
     "seed negative": ("seed = -1: give a whole number from 0", lambda: sweep_of(seed=-1)),
     "seed bool": ("seed = True", lambda: sweep_of(seed=True)),
@@ -261,7 +273,7 @@ BAD = {
         ),
     ),
     "points root": (
-        "points = 'depth': name a field of",
+        "points = 'depth': name learning_rate, batch_size, seed, or a field of",
         lambda: sweep_of(learning_rate=None, points=[{"learning_rate": 0.1, "depth": 2}]),
     ),
     "points dtype": (
