@@ -207,7 +207,7 @@ def _gradient_of_set(
             gradient, model_state = total(1 / size + weights)
     if isinstance(noise, residual_noise.Drift):
         slope = _trace_gradient(program, run, state.params, batch_of, size, gradient)
-        by = run.learning_rate / (4 * program.batch_size)
+        by = program.model.learning_rate_of(run.learning_rate) / (4 * program.batch_size)
         gradient = jax.tree.map(lambda g, s: g + by * s, gradient, slope)
     return gradient, model_state
 

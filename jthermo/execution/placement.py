@@ -91,11 +91,15 @@ class Placement:
             else jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), host)
         )
 
-    def pieces(self, array: jax.Array) -> Iterator[tuple[int, np.ndarray]]:
+    def pieces(self, array: jax.Array | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The part (blocks, …) of an array on each device, with the number of its first block.
 
         On a CPU they are views, so that a large state is not copied.
         """
+        if isinstance(array, np.ndarray):
+            # what `put` gives to pmap, which copies it to the devices in its next call
+            yield 0, self.get(array)
+            return
         for shard in array.addressable_shards:
             first, part = shard.index[0].start or 0, np.asarray(shard.data)
             if self.kind == "pmap":

@@ -91,7 +91,10 @@ class DeepModule(nn.Module):
             h = nonlinear(self._layer(f"hidden_{i}", width, h.shape[-1], place, first)(h))
         first = not self.hidden and not self.channels
         a = self._layer("output", self.outputs, h.shape[-1], "output", first)(h)
-        return a[..., 0] if self.outputs == 1 else a
+        if self.outputs == 1:
+            return a[..., 0]
+        # an example of shape (1, rows, columns) has an axis that looks like one of the batch
+        return a.reshape(*batch[:1], -1) if len(batch) > 1 == math.prod(batch[1:]) else a
 
     def _layer(
         self, name: str, width: int, fan_in: int, place: str, first: bool, size: int | None = None

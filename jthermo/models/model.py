@@ -142,6 +142,10 @@ class Model:
         """The factor by which every update is multiplied, beside η."""
         return 1.0
 
+    def learning_rate_of(self, eta: Any) -> Any:
+        """The learning rate of a sweep's η: η times :attr:`learning_rate_factor`."""
+        return eta if (factor := self.learning_rate_factor) == 1 else factor * eta
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"

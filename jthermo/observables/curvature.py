@@ -46,7 +46,8 @@ class Kappa(Observable):
 
     def __call__(self, model: Model, params: Any, probe: Probe) -> dict[str, Array]:
         """η tr K / B."""
-        return {"kappa": probe.learning_rate * _trace(model, params, probe) / probe.batch_size}
+        rate = model.learning_rate_of(probe.learning_rate)
+        return {"kappa": rate * _trace(model, params, probe) / probe.batch_size}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     value, low, high, target = (float(row[k]) for k in ("value", "low", "high", "target"))
     if row["relation"] == "=":
         error = (high - low) / 2 / NORMAL
+        # a single seed has no standard error
+        if not np.isfinite([value, error]).all():
+            return UNDECIDED, "the number or its standard error is not known"
         agrees = abs(value - target) <= SIGMAS * error + row["tolerance"]
         return REPRODUCED if agrees else NOT_REPRODUCED, f"it is {value:.4f} ± {error:.4f}"
     right, wrong = (
@@ -52,13 +55,16 @@ def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
     """The verdicts in one line, by quantity: its name up to the first comma, over all choices.
 
+    The fits among the rows are one more quantity, the exponent.
+
     >>> drift = [{"quantity": "drift, J/ρ", "verdict": v} for v in (REPRODUCED, UNDECIDED)]
     >>> _overall_of_measured([*drift, {"quantity": "ψ", "verdict": NOT_REPRODUCED}])
     'not reproduced for ψ; reproduced for drift (1 of 2); undecided for drift (1 of 2)'
     """
     counts: dict[str, dict[str, int]] = {}
     for row in rows:
-        count = counts.setdefault(row["quantity"].partition(",")[0], {})
+        name = row["quantity"] if "quantity" in row else f"exponent of {row['control']}"
+        count = counts.setdefault(name.partition(",")[0], {})
         count[row["verdict"]] = count.get(row["verdict"], 0) + 1
     cases: dict[str, list[str]] = {}
     for name, count in counts.items():
@@ -72,8 +78,10 @@ def _overall_of_measured(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     """The verdict on a fitted exponent, and its reason."""
-    low, high = (e if row[k] is None else row[k] for k, e in (("low", -np.inf), ("high", np.inf)))
+    low, high = _ends(row)
     bound = float(row["claimed"].removeprefix("> "))
+    if not np.isfinite([row["first"], row["last"]]).all():
+        return UNDECIDED, "its first or last mean is not known"
     if not row["last"] < row["first"]:
         return NOT_REPRODUCED, "it does not fall"
     if row["claimed"].startswith(">"):
@@ -97,6 +105,12 @@ def _exponent_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     return UNDECIDED, "the interval is too wide"
 
 
+def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval of a row; an end that is None is infinite."""
+    low, high = row["low"], row["high"]
+    return -np.inf if low is None else low, np.inf if high is None else high
+
+
 def _clock_verdict(clocks: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The verdict from the misfits on the paper's clock, the first, and on its rivals."""
     paper, *rivals = clocks
@@ -108,7 +122,7 @@ def _clock_verdict(clocks: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if closer := [rival for rival in rivals if rival["high"] < paper["low"]]:
         best = min(closer, key=lambda rival: rival["misfit"])
         return NOT_REPRODUCED, f"{on_paper}, with {best['exponent']:g} by {_percent(best)}"
-    if paper["high"] < min(MISFIT, *(rival["low"] for rival in rivals)):
+    if all(paper["high"] < limit for limit in (MISFIT, *(rival["low"] for rival in rivals))):
         others = " and ".join(f"with {r['exponent']:g} by {_percent(r)}" for r in rivals)
         return REPRODUCED, f"{on_paper}, {others}"
     return UNDECIDED, f"the interval is too wide; {on_paper}"
@@ -151,9 +165,10 @@ def seeds_decide(number: float) -> str:
 def supported(row: Mapping[str, Any]) -> bool:
     """Whether the numbers of a row give its verdict; False if any are missing or inconsistent."""
     try:
-        fitted = "quantity" not in row and None not in (row["exponent"], row["low"])
-        inside = not fitted or row["low"] <= row["exponent"] <= row["high"]
-        return inside and verdict(row)[0] == row["verdict"]
+        estimate, (low, high) = row["value" if "quantity" in row else "exponent"], _ends(row)
+        numbers = [low, high] if estimate is None else [low, estimate, high]
+        ordered = np.isnan(numbers).any() or numbers == sorted(numbers)
+        return bool(ordered) and verdict(row)[0] == row["verdict"]
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
 

@@ -87,13 +87,15 @@ class Start:
             raise InputError("start", self.folder, remedy)
         (group,) = found
         spans = group["seeds"]
-        if sum(end - first for first, end in spans) == 1:
-            return StartRun(group["key"], group["engine"], group["lane_width"], spans[0][0])
-        for seed in seeds:
+        single = sum(end - first for first, end in spans) == 1
+        # a single run starts all seeds, unless the folder's runs differ in the seed too
+        shared = single and all(g["seeds"] == spans for g in self.runs)
+        for seed in () if shared else seeds:
             if not any(first <= seed < end for first, end in spans):
                 remedy = f"has no run with seed = {seed}; {self._choose('seed', spans[0][0])}"
                 raise InputError("start", self.folder, remedy)
-        return StartRun(group["key"], group["engine"], group["lane_width"])
+        of_group = group["key"], group["engine"], group["lane_width"]
+        return StartRun(*of_group, spans[0][0] if single else None)
 
     def _choose(self, name: str, value: Any) -> str:
         return f"choose one, as in start=jt.Start({self.folder!r}, where={{{name!r}: {value!r}}})"

@@ -53,6 +53,9 @@ def trace(
         chunk = CHUNK["convolution" if per_example.convolves(model) else "dense"]
         return _mean_over_chunks(lambda part: _taped_squares(model, params, part, loss), x, chunk)
 
+    if isinstance(model, MLP) and x.shape[1] == 1:
+        # an example of shape (1, rows, columns) would look like a batch of one
+        x = x.reshape(len(x), *model.input_shape)
     # JAX cannot vmap a grouped convolution over classes, examples and runs.
     grouped = _grouped(jax.make_jaxpr(model.apply)(params, x[0]).jaxpr)
 

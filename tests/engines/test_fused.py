@@ -62,6 +62,7 @@ FUSED = {
     "classes, unbiased": {**CLASSES, "noise": "unbiased", "optimizer": jt.sgd(momentum=0.8)},
     "classes, averaged": {**CLASSES, "noise": "label_averaged"},
     "classes of a set": {**CLASSES, "data": CLASSES_OF_SET, "loss": "squared"},
+    "epochs of one example": {"data": jt.data.Gaussian(dim=4, num_samples=1, sampling="epochs")},
     "arrays": {"data": jt.data.Arrays(X, LABELS % 2)},
     "arrays, epochs, random labels": {
         "data": jt.data.Arrays(X, LABELS % 2, labels="random", sampling="epochs"),

@@ -107,6 +107,25 @@ def test_a_sweep_stopped_at_every_check_ends_with_the_same_bits(model, tmp_path,
         np.testing.assert_array_equal(trained, whole.params.values[run, last])
 
 
+@pytest.mark.parametrize("kind", placement.PLACEMENTS)
+def test_trained_runs_whose_records_were_not_committed_are_taken_up(kind, tmp_path, monkeypatch):
+    """A process that is killed between its last checkpoint and its records."""
+
+    class Killed(Exception):
+        pass
+
+    def killed(*args):
+        raise Killed
+
+    sweep = sweep_of()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Store, "add", killed)
+        with pytest.raises(Killed):
+            jt.run(sweep, tmp_path / "o", placement=kind, progress=False)
+    ds = jt.run(sweep, tmp_path / "o", placement=kind, progress=False)
+    same(jt.run(sweep, progress=False), ds)
+
+
 @pytest.mark.parametrize("phase", ["plan", "compile", "chunk", "evaluation", "save"])
 def test_a_real_signal_in_any_phase_saves_and_exits_75(phase, tmp_path, stop_after, monkeypatch):
     from jthermo.execution.checkpoint import Checkpoints

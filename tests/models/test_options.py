@@ -189,6 +189,29 @@ def test_a_mean_field_net_is_a_mean_over_units_whose_learning_rate_is_eta_times_
     np.testing.assert_allclose(again["V"], 6**0.5 * standard["V"], rtol=1e-6)
 
 
+def test_kappa_and_the_drift_of_the_noise_have_the_learning_rate_of_a_mean_field_net():
+    """They are those of the same net as a function of its own, whose learning rate is η·width."""
+    net = jt.models.TwoLayer(4, 6, parametrization="mean_field")
+    plain = jt.models.Function(init=net.init, apply=net.apply)
+
+    def recorded(model, rate):
+        sweep = jt.Sweep(
+            model=model,
+            data=jt.data.Gaussian(dim=4, num_samples=5),
+            learning_rate=rate,
+            noise="drift",
+            num_steps=8,
+            record=jt.Record(steps=(0, 8), observables=(jt.kappa(), jt.weight_norm("V"))),
+            common_data=True,
+        )
+        return jt.run(sweep, progress=False)
+
+    mean_field, same, other = recorded(net, 0.3), recorded(plain, 1.8), recorded(plain, 0.3)
+    for name in ("kappa", "weight_norm_V"):
+        np.testing.assert_allclose(mean_field[name], same[name], rtol=1e-5, err_msg=name)
+        assert np.abs(other[name] / same[name] - 1).max() > 1e-3, "the control"
+
+
 def test_auto_names_the_option_that_the_fused_engine_does_not_have(tmp_path, capfd):
     """With the plain net as negative control."""
     for options, line in (

@@ -202,3 +202,27 @@ def test_linear_algebra_of_a_users_observable_goes_lane_by_lane():
     assert list(calls(jax.make_jaxpr(plain)(stacked, x).jaxpr)) == [3]
     assert list(calls(jax.make_jaxpr(guarded)(stacked, x).jaxpr)) == [2]
     np.testing.assert_allclose(guarded(stacked, x), plain(stacked, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("parametrization", ["standard", "mup"])
+def test_leading_axes_of_length_1_are_part_of_an_example(parametrization):
+    """An image with one channel in front, (1, rows, columns), is no batch of images."""
+    model = jt.models.MLP(6, hidden=(5,), outputs=3, parametrization=parametrization)
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+
+    def recorded(*shape):
+        # all examples, so that the records are those of the same probe
+        observables = (jt.loss(), jt.accuracy(), jt.mean_squared_residual(), jt.hessian_trace())
+        sweep = jt.Sweep(
+            model=model,
+            data=jt.data.Arrays(x.reshape(9, *shape), np.arange(9) % 3),
+            learning_rate=0.1,
+            batch_size="full",
+            num_steps=5,
+            record=jt.Record(steps=(0, 5), observables=observables, probe_size="all"),
+        )
+        return jt.run(sweep, progress=False)
+
+    flat, image = recorded(6), recorded(1, 2, 3)
+    for name in ("loss", "accuracy", "mean_squared_residual", "hessian_trace"):
+        np.testing.assert_allclose(image[name], flat[name], rtol=1e-5, err_msg=name)

@@ -154,3 +154,40 @@ def test_an_undecided_row_says_how_many_seeds_would_decide_it():
     assert "seeds" not in verdicts.verdict({**row, "num_seeds": 0})[1]
     assert verdicts.deciding_half_width({"claimed": "2", "exponent": None}) is None
     assert verdicts.deciding_half_width({"claimed": "> 1", "exponent": 0.7}) == pytest.approx(0.3)
+
+
+def test_what_is_not_known_decides_nothing():
+    """One seed has no standard error, and a fit without a distance is no rival."""
+    unknown = float("nan")
+    for low, high in ((unknown, unknown), (-float("inf"), float("inf"))):
+        for target in (0.0, 5.0):
+            assert measured("=", low, high, target, value=0.0) == "undecided"
+    assert measured("=", -0.1, 0.1, 5.0, value=unknown) == "undecided"
+    for ends in ({"first": unknown}, {"last": unknown}):
+        assert fitted("-1", -1.05, -0.95, **ends) == "undecided"
+    far = clocks((1, 2), (2.1, 3), (4, 5))
+    assert fitted("-1", -1.2, -0.6, clocks=far) == "reproduced"
+    for number in range(3):
+        lost = [dict(clock) for clock in far]
+        lost[number] |= dict.fromkeys(("misfit", "low", "high"), unknown)
+        assert fitted("-1", -1.2, -0.6, clocks=lost) == "undecided"
+
+
+def test_a_number_outside_its_interval_supports_no_verdict():
+    row = {"quantity": "q", "relation": ">", "target": 1.0, "low": 1.1, "high": 1.3}
+    for value, supported in ((1.2, True), (0.5, False), (5.0, False)):
+        assert verdicts.supported({**row, "value": value, "verdict": "reproduced"}) == supported
+    reversed_ends = {**row, "value": 1.2, "low": 1.3, "high": 1.1, "verdict": "reproduced"}
+    assert not verdicts.supported(reversed_ends)
+    # an interval that is open on one side, which claims.json writes as null
+    open_above = {**FITTED, "claimed": "2", "exponent": 2.0, "low": 1.0, "high": None}
+    assert verdicts.supported({**open_above, "verdict": "undecided"})
+    assert not verdicts.supported({**open_above, "exponent": 0.5, "verdict": "undecided"})
+
+
+def test_the_verdict_on_a_claim_with_fits_and_measured_numbers():
+    fit = {"control": "batch_size", "choice": {}, "verdict": "reproduced"}
+    number = {"quantity": "ratio, at the end", "choice": {}, "verdict": "not reproduced"}
+    entry = {"experiments": {"a": {"rows": [fit]}, "b": {"rows": [number]}}}
+    answer = "not reproduced for ratio; reproduced for exponent of batch_size"
+    assert verdicts.overall(entry) == answer

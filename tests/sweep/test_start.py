@@ -288,6 +288,22 @@ def test_an_axis_that_only_the_folder_has_is_named(tmp_path):
     )
 
 
+def test_runs_with_a_seed_each_start_only_their_own_seeds(tmp_path):
+    """A run of another seed started silently from the only run with its learning rate."""
+    record = jt.Record(steps=(0, 1), observables=(params, jt.loss()))
+    points = [{"learning_rate": 0.1, "seed": 1}, {"learning_rate": 0.3, "seed": 2}]
+    given = {"learning_rate": None, "seed": None, "num_steps": 1, "record": record}
+    ds = jt.run(sweep_of(**given, points=points), tmp_path / "o", progress=False)
+    new = jt.run(sweep_of(start=tmp_path / "o", **given, points=points), progress=False)
+    np.testing.assert_array_equal(new.params.values[:, 0], ds.params.values[:, 1])
+    with pytest.raises(InputError, match=r"has no run with seed = 2; .*where=\{'seed': 1\}"):
+        sweep_of(start=tmp_path / "o", learning_rate=(0.1, 0.3), seed=(1, 2))
+    # a run that was chosen starts all seeds
+    chosen = sweep_of(start=jt.Start(tmp_path / "o", where={"seed": 1}), learning_rate=0.1, seed=5)
+    first = jt.run(chosen, progress=False).params.values[:, 0]
+    np.testing.assert_array_equal(first[0], ds.params.values[0, 1])
+
+
 FILE = """
 import jthermo as jt
 

@@ -184,6 +184,8 @@ def _train(
             t = carry[0]
             order = jax.vmap(lambda k: batches.epoch_order(program, held, k, t))(keys)
             assert order is not None
+            # that of a single example depends on no key, so it would have no axis of blocks
+            order = order + no_order
             end = jnp.minimum(stop, (t // length + 1) * length)
             return part(carry, order, end, end)
 
