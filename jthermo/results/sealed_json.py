@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +36,11 @@ def read_json(path: Path, remedy: str = REBUILD) -> dict[str, Any]:
         InputError: the file isn't JSON, doesn't have its digest, or lacks a key that it needs.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        # half of a surrogate pair, which no file or terminal could show
+        if re.search(r"\\u[dD]", text):
+            json.dumps(content, ensure_ascii=False).encode()
         damage = None if isinstance(content, dict) else "isn't a JSON object"
     except (ValueError, RecursionError):
         damage = "isn't valid JSON"

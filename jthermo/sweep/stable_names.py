@@ -104,8 +104,13 @@ def reference(obj: Any) -> str:
 
     It is the stable name if there is one, else ``module:name``. The module is the top-level package
     if that exports the object.
+
+    Raises:
+        InputError: it has no module, as code that was run by ``exec`` may.
     """
     module, name = obj.__module__, obj.__qualname__
+    if not module:
+        raise InputError("function", obj, "belongs to no module; define it in a Python file")
     if (written := _WRITTEN.get(f"{module}:{name}")) is not None:
         return written
     if module == "__main__":

@@ -282,6 +282,7 @@ def altered(path, old, new):
         ("sweep.json", b"0.1", b"0.3", "doesn't have its SHA-256"),
         ("sweep.json", b"{", b"[", "isn't valid JSON"),
         ("sweep.json", b'"seed"', b'"se\xe4d"', "isn't valid JSON"),
+        ("sweep.json", b'"seed"', b'"se\\ud800d"', "isn't valid JSON"),
         ("manifest.json", b'"device"', b'"devise"', "doesn't have its SHA-256"),
         ("manifest.json", b'.npz": "', b'.npz": "0', "doesn't have its SHA-256"),
     ],

@@ -64,6 +64,13 @@ class OwnSource(jt.data.Source):
         return jnp.zeros((size, 3)), jnp.zeros(size, jnp.int32)
 
 
+def without_module(model, params, probe):
+    """An observable whose module is not known, like a function that exec made."""
+    return jnp.zeros(())
+
+
+without_module.__module__ = None
+
 BAD = {
     "rate that is a schedule": (
         "learning_rate = <function .*: give numbers; for a schedule, give optimizer=jt.Optimizer",
@@ -240,6 +247,10 @@ BAD = {
     "optimizer with a huge integer": (
         r"optimizer.b1 = 10+.*: becomes infinite in float32",
         lambda: jt.Optimizer(optax.adam, b1=10**50),
+    ),
+    "observable without a module": (
+        "function = .*: belongs to no module; define it in a Python file",
+        lambda: sweep_of(record=jt.Record(steps=(0,), observables=without_module)).id,
     ),
     "optimizer argument": ("rejects these arguments", lambda: jt.Optimizer(optax.adam, beta=1)),
     "record": ("record = 5: give a jt.Record", lambda: sweep_of(record=5)),
