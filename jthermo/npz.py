@@ -38,6 +38,15 @@ def read_npz(
     >>> read_npz(body.getvalue())["x"].tolist()
     [0, 1, 2]
     """
+    try:
+        return _read(file, names)
+    except RuntimeError as error:
+        # what zipfile says of encryption, and of versions and compressions that it doesn't know
+        raise ValueError(str(error)) from error
+
+
+def _read(file: str | Path | bytes, names: Collection[str] | None) -> dict[str, np.ndarray]:
+    """The arrays of an archive as zipfile and NumPy read them, once their sizes are checked."""
     with contextlib.ExitStack() as stack:
         opened = (
             io.BytesIO(file) if isinstance(file, bytes) else stack.enter_context(open(file, "rb"))
@@ -72,12 +81,8 @@ def check_expansion(stored: int, size: int) -> None:
 
 
 def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise a ValueError if an array can't be read, or is not as large as its header says."""
-    try:
-        opened = archive.open(member)
-    except RuntimeError as error:
-        raise ValueError(f"{member.filename}: {error}") from error
-    with opened as file:
+    """Raise a ValueError if an array is not as large as its header says."""
+    with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)

@@ -58,7 +58,12 @@ def test_an_array_that_is_smaller_than_its_header_says_is_refused(name, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("at", "value", "why"), [(8, 99, "compression method is not supported"), (6, 1, "encrypted")]
+    ("at", "value", "why"),
+    [
+        (8, 99, "compression method is not supported"),
+        (6, 1, "encrypted"),
+        (4, 124, "zip file version 12.4"),
+    ],
 )
 def test_an_archive_that_numpy_does_not_write_is_refused(at, value, why, tmp_path):
     """`at` is where a flag or the kind of compression is, in the header of every member."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 REFERENCE = {"learning_rate": 0.05, "batch_size": 1.0}
 # Largest number of panels of a figure.
 MOST_PANELS = 12
+# Most dims of a NumPy array.
+MOST_DIMS = 64
 
 
 def curves(
@@ -360,7 +362,9 @@ def _element(array: xr.DataArray, index: int | Sequence[int] | None) -> xr.DataA
 
 
 def _numbers(index: int | Sequence[int]) -> tuple[Any, ...]:
-    return tuple(index) if isinstance(index, Sequence) else (index,)
+    if not isinstance(index, Sequence):
+        return (index,)
+    return sequence("index", index, MOST_DIMS, "give one number for each dim")
 
 
 def _described(array: xr.DataArray, index: int | Sequence[int] | None) -> str:

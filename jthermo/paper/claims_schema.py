@@ -6,6 +6,7 @@ keys that are read are listed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ _NUMBER = float | int
 _KNOWN = float | int | None
 _COMMON: dict[str, Any] = {
     "choice": {"*": object},
-    "claimed": str,
+    # a number, or the bound that the paper gives
+    "claimed": re.compile(r"([<>] )?(-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|-?inf|nan)"),
     "num_seeds": int | None,
     "verdict": str,
     "why": str,

@@ -1,12 +1,14 @@
 """Checks the keys and types of JSON files, so that an altered one is an error that names the key.
 
-A schema is a type, or a union of types; ``[schema]``, a list; ``(schema, …)``, a list of that
-length; ``{key: schema}``, an object; or a function that chooses the schema for a value. In an
-object ``"key?"`` may be absent and ``"*"`` stands for all other keys. ``object`` accepts any value.
+A schema is a type, or a union of types; a pattern, which text has to match; ``[schema]``, a list;
+``(schema, …)``, a list of that length; ``{key: schema}``, an object; or a function that chooses the
+schema for a value. In an object ``"key?"`` may be absent and ``"*"`` stands for all other keys.
+``object`` accepts any value.
 """
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,6 +104,9 @@ def mismatch(plain: Any, schema: Any, name: str = "") -> str | None:
         inner_schemas = schema if isinstance(schema, tuple) else schema * len(plain)
         places = (f"{name}[{i}]" for i in range(len(plain)))
         return _first(zip(places, plain, inner_schemas, strict=True))
+    if isinstance(schema, re.Pattern):
+        matches = isinstance(plain, str) and schema.fullmatch(plain)
+        return None if matches else _wrong(name, plain, f"text like {schema.pattern}")
     # in Python, bool is a kind of int
     fits = schema is object or (isinstance(plain, schema) and not isinstance(plain, bool))
     return None if fits else _wrong(name, plain, _words(schema))

@@ -148,6 +148,8 @@ def test_each_value_of_another_axis_has_a_column(ds):
     assert inside(fig)
     with pytest.raises(InputError, match=r"model\.init = \['he', 'torch'\]: .*--col model\.init"):
         figures.clocks(both, "rate")
+    with pytest.raises(InputError, match=r"index = range.*more than the limit of 64"):
+        figures.clocks(both, "rate", col="model.init", index=range(10**20))
     for col in ("depth", np.array([1, 2])):
         with pytest.raises(InputError, match=r"col = .*is not a swept axis; choose one of"):
             figures.clocks(both, "rate", col=col)

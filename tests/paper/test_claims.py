@@ -349,6 +349,12 @@ def test_a_flipped_digit_of_claims_json_is_noticed_and_other_claims_are_kept(tmp
     path.write_text(json.dumps(plain))
     with pytest.raises(InputError, match="has entries that are no claims: 'C2x', so it was"):
         claims_json.read(path)
+    path.write_text(json.dumps({"C2": {**plain["C2"], "experiments": {"f": {"rows": [row]}}}}))
+    assert set(claims_json.read(path)) == {"C2"}
+    row["claimed"] = "> x"
+    path.write_text(json.dumps({"C2": {**plain["C2"], "experiments": {"f": {"rows": [row]}}}}))
+    with pytest.raises(InputError, match=r"rows\[0\].claimed is '> x' instead of text like"):
+        claims_json.read(path)
     path.write_bytes(body[:-20])
     with pytest.raises(InputError, match="isn't valid JSON"):
         claims_json.read(path)
