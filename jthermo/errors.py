@@ -47,7 +47,9 @@ class InputError(ValueError):
     def __init__(self, field: str, value: object, remedy: str) -> None:
         self.field, self.value, self.remedy = field, value, remedy
         try:
-            shown = one_line(repr(value))
+            # modules of flax write comments between their fields
+            lines = [x for x in repr(value).splitlines() if not x.lstrip().startswith("#")]
+            shown = one_line(" ".join(lines))
         except Exception:
             # an int of more than 4300 digits, or an object of the user whose repr fails
             shown = f"a {type(value).__name__}"

@@ -171,7 +171,27 @@ REFUSED = {
     "nesterov alone": (lambda _: jt.sgd(nesterov=True), "True: has no effect without momentum"),
     "grid of a variable": (
         lambda _: jt.grid(xr.DataArray(np.zeros((2, 3)), dims=("run", "record"))),
-        "ds = 'DataArray': give the dataset that jt.run or jt.open_results returned",
+        "ds = 'DataArray': give the whole dataset that jt.run or jt.open_results returned",
+    ),
+    "export of a variable": (
+        lambda tmp: jt.export(xr.DataArray([1.0], dims="run"), tmp / "a.csv"),
+        "ds = 'DataArray': give the whole dataset",
+    ),
+    "panel of a variable": (
+        lambda _: jt.figures.curves(xr.DataArray([1.0], dims="run"), "loss"),
+        "ds = 'DataArray': give the whole dataset",
+    ),
+    "page of a folder": (
+        lambda tmp: jt.explore(str(tmp), tmp / "a.html"),
+        "data = 'str': give the dataset that jt.open_results returns",
+    ),
+    "figure without a name": (
+        lambda tmp: jt.figures.save(object(), tmp),
+        "made = 'object': give figures by name",
+    ),
+    "axis of weight decay": (
+        lambda _: sweep_of(vary={"optimizer.weight_decay": (0.0, 0.1)}),
+        "Give the sweep optimizer=jt.sgd(weight_decay=...) first",
     ),
     "nesterov of adam": (
         lambda _: jt.Optimizer(optax.adam, nesterov="no"),

@@ -249,7 +249,7 @@ def _plan(kind: str, stem: str, sweep: Sweep, job: Job) -> tuple[int, str, str]:
     share = f"{tasks} tasks, each with checkpoints of about {memory.text(plan.checkpoint_bytes)}"
     if plan.total_seconds is not None:
         duration = forecast.duration(plan.total_seconds)
-        share += f", about {duration} at {plan.rate:.3g} run-steps/s per device"
+        share += f", about {duration} at {plan.rate:.3g} lane-steps/s per device"
     return tasks, title, share
 
 

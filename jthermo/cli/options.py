@@ -256,7 +256,7 @@ class Job:
     spot: bool = False
     """use TPUs that may be preempted, for tpu."""
     rate: float | None = None
-    """run-steps per second of one device; adds a forecast of the time to the job file."""
+    """steps per second of one device, counting empty lanes too; adds a forecast of the time."""
 
     def check(self) -> None:
         """Raise InputError for a setting out of range.

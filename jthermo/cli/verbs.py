@@ -107,7 +107,7 @@ def plan(
         measure: compile each program and, without --rate, time a few steps of it.
         devices: number of devices; by default those of this machine.
         hosts: number of hosts that the devices belong to.
-        rate: run-steps per second of one device; by default measured here.
+        rate: steps per second of all lanes of one device, empty ones too; by default measured here.
         memory_gb: memory of one device in GB; by default that of a device here.
         platform: kind of device, which decides how many runs are vectorised together; by default
             that of this machine.

@@ -29,7 +29,7 @@ from jthermo.collapse.fit_state import FitState
 from jthermo.collapse.noise_covariance import Bins, ages_of, kernels
 from jthermo.collapse.noise_fit import learn_noise
 from jthermo.collapse.spline import penalty
-from jthermo.errors import InputError
+from jthermo.errors import InputError, finite_number
 
 
 @dataclass(frozen=True)
@@ -319,6 +319,7 @@ def replicates_for(fit: FitState, name: str, half_width: float) -> int | None:
     noise that all replicates share sets the width.
     """
     _check_predictable(fit, "replicates_for", name)
+    finite_number("half_width", half_width, above=0)
     if name not in fit.free or not fit.identifiable[name]:
         raise InputError("replicates_for", name, "name a fitted exponent that is identifiable")
     planner, exponent = Planner(fit), fit.exponents[name]

@@ -144,7 +144,7 @@ class Plan:
             for seconds in (self.total_seconds, self.seconds, self.record_seconds)
         )
         text = (
-            f"{total}: {training} of training at {self.rate:.3g} run-steps/s per device, "
+            f"{total}: {training} of training at {self.rate:.3g} lane-steps/s per device, "
             f"{recording} of records"
         )
         if self.compile_seconds is not None:

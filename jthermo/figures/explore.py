@@ -222,8 +222,12 @@ def _candidates(
     data: xr.Dataset | pd.DataFrame, controls: Sequence[str], value: Sequence[str]
 ) -> tuple[list[Candidate], list[str]]:
     """Every observable for every combination of the other axes, and a line for each omitted one."""
+    import pandas as pd
     import xarray as xr
 
+    if not isinstance(data, xr.Dataset | pd.DataFrame):
+        remedy = "give the dataset that jt.open_results returns, or a table of pandas"
+        raise InputError("data", type(data).__name__, remedy)
     known = [
         str(name) for name in (data.variables if isinstance(data, xr.Dataset) else data.columns)
     ]

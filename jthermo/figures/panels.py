@@ -17,7 +17,7 @@ from jthermo.errors import InputError, finite_number, one_of, sequence, whole_nu
 from jthermo.figures.colours import colours
 from jthermo.figures.style import COLUMN, PAGE, STYLE, style
 from jthermo.labels import log_ticks, plain, symbol, wrapped
-from jthermo.results.tables import axes_of
+from jthermo.results.tables import axes_of, require_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -416,7 +416,8 @@ def _clock_label(by: str, power: float) -> str:
 
 def _check(ds: xr.Dataset, variable: str, by: str) -> None:
     """Raise an InputError unless `variable` is one curve for each value of the numbers `by`."""
-    axes = [str(name) for name, c in ds.coords.items() if c.dims == ("run",)]
+    require_dataset(ds)
+    axes = axes_of(ds)
     if not isinstance(by, str) or by not in axes:
         raise InputError("by", by, f"is not a swept axis; choose one of {', '.join(axes)}")
     if ds[by].dtype.kind not in "iuf":

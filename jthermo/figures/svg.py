@@ -84,6 +84,9 @@ def save(
     """
     import matplotlib.pyplot as plt
 
+    if not isinstance(made, Mapping):
+        raise InputError("made", type(made).__name__, 'give figures by name, as {"rate": figure}')
+    formats = (formats,) if isinstance(formats, str) else formats
     if unknown := set(formats) - set(METADATA):
         raise InputError("formats", unknown, f"use {', '.join(METADATA)}")
     paths = []

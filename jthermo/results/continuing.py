@@ -61,7 +61,13 @@ def earlier_keys(
     changes = diff(stored["sweep"], wanted["sweep"])
     keys = {key: sweep.key_of(config) for key, (config, _) in before.items()}
     if not _contained(stored, wanted, keys):
-        if all(change.startswith(("num_steps", "record")) for change in changes):
+        names = {change.partition(":")[0] for change in changes}
+        measured = names & {"record.observables", "record.probe_size"}
+        same_law = measured or stored["law"] == wanted["law"]
+        # the other fields of a sweep are settings of its runs, which differ if they do
+        same_runs = any(group["key"] in keys for group in stored["runs"])
+        inside = {name.partition(".")[0] for name in names} <= {"num_steps", "record", "seed"}
+        if inside and not (same_law and same_runs):
             changes.append("the code of your functions")
         remedy = (
             f"holds another sweep; it differs in {'; '.join(changes)}. "

@@ -43,15 +43,20 @@ def grid(ds: xr.Dataset) -> xr.Dataset:
     >>> dict(jt.grid(jt.run(sweep, progress=False)).sizes)
     {'learning_rate': 2, 'batch_size': 1, 'seed': 3, 'record': 3}
     """
-    if not {"run", "record"} <= set(getattr(ds, "dims", ())) or not hasattr(ds, "data_vars"):
-        remedy = "give the dataset that jt.run or jt.open_results returned, then take a variable"
-        raise InputError("ds", type(ds).__name__, remedy)
+    require_dataset(ds)
     axes = axes_of(ds)
     # with fills of their own, whole numbers and booleans do not become floats and objects between
     fills = {str(name): np.nan for name in ds.data_vars} | {"step": -1, "finite": False}
     indexed = ds.reset_coords("step").set_index(run=axes)
     unstacked = indexed.unstack("run", fill_value=fills).set_coords("step")
     return unstacked.transpose(*axes, *(d for d in unstacked.dims if d not in axes))
+
+
+def require_dataset(ds: Any) -> None:
+    """Raise InputError unless `ds` is a dataset and not, for example, one of its variables."""
+    if not {"run", "record"} <= set(getattr(ds, "dims", ())) or not hasattr(ds, "data_vars"):
+        remedy = "give the whole dataset that jt.run or jt.open_results returned"
+        raise InputError("ds", type(ds).__name__, remedy)
 
 
 def axes_of(ds: xr.Dataset) -> list[str]:
@@ -152,6 +157,7 @@ def export(ds: xr.Dataset, path: str | Path, to: str | None = None) -> Path:
         InputError: an unknown format.
         StorageError: the disk is full or fails.
     """
+    require_dataset(ds)
     path = Path(path)
     kind = to or next((name for name, suffix in SUFFIX.items() if suffix == path.suffix), str(path))
     if kind not in SUFFIX:

@@ -13,6 +13,7 @@ import inspect
 from typing import Any
 
 from jthermo.errors import InputError, one_line
+from jthermo.update_rule.optimizer import Optimizer, sgd
 
 # Fields that every flax.linen.Module has in addition to its own.
 _FLAX_OWN = ("parent", "name")
@@ -83,12 +84,13 @@ def _argument(value: Any, name: str, path: str) -> Any:
     """The argument `name` of a spec value; `path` is the dotted name in the error."""
     fields = arguments(value) if is_value(value) else {}
     if name not in fields:
-        raise InputError(
-            "field",
-            path,
+        remedy = (
             f"{type(value).__name__} has no field {name!r}; its fields are "
-            f"{', '.join(fields) or 'none'}",
+            f"{', '.join(fields) or 'none'}"
         )
+        if isinstance(value, Optimizer) and name in inspect.signature(sgd).parameters:
+            remedy += f". Give the sweep optimizer=jt.sgd({name}=...) first"
+        raise InputError("field", path, remedy)
     return fields[name]
 
 

@@ -174,7 +174,8 @@ def resolve(loss: Loss, outputs: int, num_classes: int, num_targets: int | None 
                 "loss",
                 kind,
                 f"{kind} needs {_NAMED[kind].needs}, but outputs = {outputs} and classes = "
-                f"{num_classes}; change the model's outputs, the data's num_classes or the loss",
+                f"{num_classes}, counted from 0; change the model's outputs, the data's classes or "
+                "the loss",
             )
     return loss
 

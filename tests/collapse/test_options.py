@@ -187,6 +187,8 @@ def test_the_number_of_replicates_gives_the_width_that_was_asked_for():
     assert fit.replicates_for("c", half / 1e4) is None
     with pytest.raises(InputError, match="identifiable"):
         fit.replicates_for("d", half)
+    with pytest.raises(InputError, match=r"half_width = -0\.1: give a positive"):
+        fit.replicates_for("c", -0.1)
 
 
 def test_records_to_a_later_time_narrow_the_interval_as_predicted():

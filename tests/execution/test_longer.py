@@ -347,6 +347,9 @@ def test_changed_code_and_removed_checkpoints_are_refused(tmp_path, monkeypatch)
     with monkeypatch.context() as edited:
         source = "def cosine(learning_rate, total=4.0):\n    return optax.sgd(learning_rate)\n"
         edited.setattr("inspect.getsource", lambda obj: source)
+        seeds = tiny(optimizer=jt.Optimizer(cosine), seed=range(9))
+        with pytest.raises(InputError, match=r"seed: .* → 0:9; the code of your functions\. Choo"):
+            jt.run(seeds, out, extend=True, progress=False)
         with pytest.raises(InputError, match=r"num_steps: 4 → 8; the code of your functions\. Ch"):
             jt.run(longer, out, extend=True, progress=False)
     shutil.rmtree(out / "checkpoints")

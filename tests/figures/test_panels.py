@@ -319,6 +319,11 @@ def test_runs_that_differ_in_something_else_are_refused(ds):
         figures.clocks(ds, "rate", by="momentum")
 
 
+def test_one_format_may_be_given_by_its_name(ds, tmp_path):
+    figure = figures.curves(ds, "rate").figure
+    assert figures.save({"rate": figure}, tmp_path, formats="pdf") == [tmp_path / "rate.pdf"]
+
+
 def test_figures_are_saved_whole_and_the_same_twice(ds, tmp_path):
     plt.close("all")
     paths = [figures.save({"a": figures.clocks(ds, "rate")}, tmp_path / name)[0] for name in "xy"]

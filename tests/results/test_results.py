@@ -190,6 +190,11 @@ def test_a_folder_with_another_sweep_is_refused(folder):
         InputError, match=r"holds another sweep.*learning_rate: \[0.1, 0.2\] → \[0.3\]"
     ):
         jt.run(sweep_of(learning_rate=0.3), folder, progress=False)
+    # fewer seeds and other observables are told as such
+    for change in ({"seed": range(2)}, {"record": jt.Record(jt.log_steps(5), jt.loss())}):
+        with pytest.raises(InputError, match="holds another sweep") as refused:
+            jt.run(sweep_of(**change), folder, progress=False)
+        assert "the code of your functions" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
