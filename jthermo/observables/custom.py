@@ -112,7 +112,7 @@ class Custom(Observable):
         return jax.eval_shape(measure, *shapes)
 
     def check(self, model: Model, data: Any, loss: Loss) -> None:
-        """Refuse a function that fails on this model, and labels that do not fit its result."""
+        """Refuse a function that fails here, complex results, and labels that do not fit them."""
         if _crosses_examples(self, model, data):
             remedy = (
                 "combines model.apply(params, x), which has the shape (M, 1), with an array (M,), "
@@ -160,12 +160,14 @@ def _dims(labels: Labels, name: str) -> tuple[Any, ...] | None:
 
 
 def _misfit(labels: Labels, shapes: Mapping[str, Any]) -> str | None:
-    """Why the labels do not fit the variables; None if they do."""
+    """Why variables can't be recorded with these labels; None if they can."""
     by_name = [label for label in labels[:3] if isinstance(label, Mapping)]
     if unknown := {name for label in by_name for name in label} - set(shapes):
         return f"labels {', '.join(map(str, unknown))}, but records {', '.join(shapes)}"
     sizes: dict[str, int] = {}
     for name, like in shapes.items():
+        if jnp.issubdtype(like.dtype, jnp.complexfloating):
+            return f"records {name} in complex numbers; return its real and imaginary part"
         dims = _dims(labels, name)
         if dims is not None:
             if len(dims) != like.ndim or len(set(dims)) != like.ndim:

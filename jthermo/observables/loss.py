@@ -122,9 +122,9 @@ def loss(split: str = "probe") -> Loss:
     """Mean loss, in nats for the logistic and softmax losses.
 
     Args:
-        split: ``"probe"`` records ``loss`` over the probe: fresh examples of a synthetic source, or
-            examples of the training split of a finite data set. ``"test"`` records ``test_loss``
-            over the test split.
+        split: ``"probe"`` records ``loss`` over the probe: fresh examples of a synthetic source,
+            also of one with `num_samples`, or examples of the training split of images and arrays.
+            ``"test"`` records ``test_loss`` over the test split.
 
     Raises:
         InputError: unknown `split`, or data without a test split.

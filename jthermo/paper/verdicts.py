@@ -33,11 +33,15 @@ def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 def _measured_verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     """The verdict on a measured number, and its reason."""
     value, low, high, target = (float(row[k]) for k in ("value", "low", "high", "target"))
+    if row.get("num_seeds") == 1:
+        # resamplings of it are all alike, so that the interval may be a point
+        return UNDECIDED, "a single seed has no standard error"
+    if not np.isfinite(value):
+        return UNDECIDED, "the number is not known"
     if row["relation"] == "=":
         error = (high - low) / 2 / NORMAL
-        # a single seed has no standard error
-        if not np.isfinite([value, error]).all():
-            return UNDECIDED, "the number or its standard error is not known"
+        if not np.isfinite(error):
+            return UNDECIDED, "its standard error is not known"
         agrees = abs(value - target) <= SIGMAS * error + row["tolerance"]
         return REPRODUCED if agrees else NOT_REPRODUCED, f"it is {value:.4f} ± {error:.4f}"
     right, wrong = (

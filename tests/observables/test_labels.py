@@ -93,6 +93,7 @@ def returns(value):
         ({}, {"loss": 1.0}, "another observable records too"),
         ({"dims": "unit"}, np.zeros(WIDTH + 1), "another size or other names along the dim 'unit'"),
         ({"dims": {"a": "z", "b": "z"}}, {"a": np.zeros(2), "b": np.zeros(3)}, "another size"),
+        ({}, {"a": np.zeros(2), "b": np.ones(2, np.complex64)}, "b in complex numbers"),
     ],
 )
 def test_labels_that_do_not_fit_are_one_line_that_says_so(labels, value, message):

@@ -162,7 +162,12 @@ def test_what_is_not_known_decides_nothing():
     for low, high in ((unknown, unknown), (-float("inf"), float("inf"))):
         for target in (0.0, 5.0):
             assert measured("=", low, high, target, value=0.0) == "undecided"
-    assert measured("=", -0.1, 0.1, 5.0, value=unknown) == "undecided"
+    for relation in ("=", ">", "<"):
+        assert measured(relation, -0.1, 0.1, 5.0, value=unknown) == "undecided"
+    # the interval from resamplings of one seed is a point
+    for relation, target in (("=", 1.0), (">", 0.0), ("<", 0.0)):
+        assert measured(relation, 1.0, 1.0, target, num_seeds=1) == "undecided"
+        assert measured(relation, 1.0, 1.0, target, num_seeds=2) != "undecided"
     for ends in ({"first": unknown}, {"last": unknown}):
         assert fitted("-1", -1.05, -0.95, **ends) == "undecided"
     far = clocks((1, 2), (2.1, 3), (4, 5))
