@@ -15,7 +15,7 @@ from jthermo.execution.checkpoint import newest
 from jthermo.execution.train_cohort import STATE
 from jthermo.results.layout import CHECKPOINTS, SWEEP, record_name
 from jthermo.results.reading import open_results, read_manifests
-from jthermo.results.sealed_json import read_json
+from jthermo.results.sealed_json import REBUILD, read_json
 from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.sweep import Sweep, pinned_to_sweep
 
@@ -51,6 +51,9 @@ def open_params(directory: str | Path, run: int | Sequence[int], *, state: bool 
         raise InputError("run", run, "give at least one index")
     sweep = Sweep.from_json(ds.attrs["sweep"])
     configs = {_label(sweep, group.at): config for config, group in sweep.groups.items()}
+    if missing := [name for name in sweep.axes if name not in ds]:
+        remedy = f"lists no values of the axis {missing[0]}, so it was altered; {REBUILD}"
+        raise InputError("directory", str(Path(directory) / SWEEP), remedy)
     names = [name for name in sweep.axes if name != "seed"]
     columns = {name: ds[name].values for name in (*sweep.axes, "step")}
     trained = {r: configs[_label(sweep, {n: columns[n][r].item() for n in names})] for r in runs}
