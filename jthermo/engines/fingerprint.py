@@ -21,13 +21,22 @@ from jthermo.data.source import Source
 from jthermo.engines import run_state, xla
 from jthermo.engines.batches import draw_batch, draw_probe, epoch_order
 from jthermo.engines.program_digest import digest, digest_of_arrays
-from jthermo.engines.step_program import HeldArrays, Program, Run, bound, source_of, split
+from jthermo.engines.step_program import (
+    HeldArrays,
+    Program,
+    Run,
+    bound,
+    learning_rate_at,
+    source_of,
+    split,
+)
 from jthermo.models import Model
 from jthermo.observables import Observable, Probe
 from jthermo.randomness.jax_settings import real
 from jthermo.randomness.streams import dataset_key, record_keys, streams
 from jthermo.sweep import identity
 from jthermo.sweep.sweep import Sweep
+from jthermo.update_rule.residual_noise import Drift
 
 # Batch size of the traced programs. The batch sizes of a sweep are not part of them, so that a
 # sweep with further batch sizes has the same digests.
@@ -122,6 +131,10 @@ def _parts(program: Program, model: Model, hyper: tuple[str, ...]) -> Parts:
     batch, probes = jax.eval_shape(functools.partial(_examples, program), run, count, held)
     last = xla.LastStep(state.params, state.params) if program.last_step else ()
     parts = {"data": of(_examples, count, held), "step": of(_step, state, batch, count)}
+    drifts = isinstance(program.noise, Drift)
+    if drifts and jax.make_jaxpr(functools.partial(learning_rate_at, program))(run, count).eqns:
+        # a version of jthermo took η in any case
+        parts["step"] += of(learning_rate_at, count)
     if _loads_unidentified(program.data):
         parts["data"] += digest_of_arrays(program.data.load().arrays)
     for observable in program.observables:

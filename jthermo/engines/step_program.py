@@ -22,8 +22,9 @@ from jthermo.sweep.run_config import RunConfig
 from jthermo.sweep.spec_value import float_fields
 from jthermo.sweep.sweep import Sweep
 from jthermo.update_rule.losses import Loss
-from jthermo.update_rule.optimizer import Optimizer
+from jthermo.update_rule.optimizer import Optimizer, weight_decay_sgd
 from jthermo.update_rule.random_keys import with_own_keys
+from jthermo.update_rule.schedule import stepped_rate, stepped_sgd
 
 # Arrays of a data set in memory, shared by all runs; empty for other sources.
 HeldArrays = Mapping[str, Any]
@@ -126,6 +127,16 @@ def built_optimizer(optimizer: Optimizer, run: Run) -> optax.GradientTransformat
     """The optax transformation with the run's η, hyperparameters and random keys."""
     built = optimizer.build(run.learning_rate, _own(run, "optimizer"))
     return with_own_keys(built, optimizer_key(run))
+
+
+def learning_rate_at(program: Program, run: Run, t: Any) -> Any:
+    """The learning rate of step t, which falls in the course of a run with ``decay_at``."""
+    rate = program.model.learning_rate_of(run.learning_rate)
+    hyper = {**program.optimizer.hyper, **_own(run, "optimizer")}
+    # another optimizer may mean something else by these names
+    if program.optimizer.fn not in (stepped_sgd, weight_decay_sgd) or hyper["decay_at"] is None:
+        return rate
+    return stepped_rate(rate, hyper["decay_at"], hyper["decay"], t)
 
 
 def initial_variables(model: Model, key: Array, run: Run) -> tuple[Any, Any]:

@@ -20,7 +20,15 @@ from jax.flatten_util import ravel_pytree
 from jthermo.data.sampling import over_parts
 from jthermo.engines.batches import begins_epoch, draw_batch, draw_probe, epoch_order, part_of_set
 from jthermo.engines.run_state import State
-from jthermo.engines.step_program import HeldArrays, Program, Run, bound, built_optimizer, source_of
+from jthermo.engines.step_program import (
+    HeldArrays,
+    Program,
+    Run,
+    bound,
+    built_optimizer,
+    learning_rate_at,
+    source_of,
+)
 from jthermo.errors import InputError
 from jthermo.models import loss_inputs
 from jthermo.models.model import forward_in
@@ -207,7 +215,7 @@ def _gradient_of_set(
             gradient, model_state = total(1 / size + weights)
     if isinstance(noise, residual_noise.Drift):
         slope = _trace_gradient(program, run, state.params, batch_of, size, gradient)
-        by = program.model.learning_rate_of(run.learning_rate) / (4 * program.batch_size)
+        by = learning_rate_at(program, run, t) / (4 * program.batch_size)
         gradient = jax.tree.map(lambda g, s: g + by * s, gradient, slope)
     return gradient, model_state
 

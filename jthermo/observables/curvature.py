@@ -166,7 +166,8 @@ class TopEigenvalues(Observable):
 def kappa() -> Kappa:
     """κ = η tr K / B with tr K = E[p(1−p) |∇f|²], the Gauss–Newton trace over the probe.
 
-    SGD becomes unstable as κ approaches 1.
+    SGD becomes unstable as κ approaches 1. η is the learning rate of the sweep: once it has fallen
+    by ``jt.sgd(decay_at=…)``, divide κ by `decay`.
 
     >>> kappa()
     Kappa()

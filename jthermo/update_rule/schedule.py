@@ -27,6 +27,11 @@ def stepped_sgd(
         finite_number("optimizer.decay", decay, above=0)
 
     def schedule(count: Any) -> Any:
-        return jnp.where(count < decay_at, learning_rate, learning_rate / decay)
+        return stepped_rate(learning_rate, decay_at, decay, count)
 
     return optax.sgd(schedule, momentum, nesterov)
+
+
+def stepped_rate(learning_rate: Any, decay_at: Any, decay: Any, count: Any) -> Any:
+    """The learning rate of the update after `count` others: η, or η/decay from `decay_at` on."""
+    return jnp.where(count < decay_at, learning_rate, learning_rate / decay)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jthermo as jt
-from jthermo.engines import run_state, step_program, xla
+from jthermo.engines import fingerprint, run_state, step_program, xla
 from jthermo.randomness import streams
 from tests.chance import sigmas
 
@@ -139,3 +139,38 @@ def test_the_drift_and_the_mean_gradient_see_the_same_redrawn_labels(monkeypatch
         jax.clear_caches()
         ends.append(jt.run(sweep, progress=False).loss)
     np.testing.assert_allclose(*ends, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight_decay", [None, 0.0])
+def test_the_drift_has_the_learning_rate_of_its_step(weight_decay):
+    """A rate that has fallen before the first step is that of a sweep with the lower rate."""
+
+    def end(rate, **options):
+        sweep = sweep_of("drift", learning_rate=rate, optimizer=jt.sgd(**options), common_data=True)
+        return jt.run(sweep, engine="xla", progress=False).loss.values
+
+    fallen = end(4 * RATE, decay_at=0, decay=4, weight_decay=weight_decay)
+    np.testing.assert_allclose(fallen, end(RATE), rtol=1e-6)
+    assert np.abs(fallen / end(4 * RATE) - 1).max() > 1e-2, "the control"
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({}, False),
+        ({"optimizer": jt.sgd(decay_at=1)}, True),
+        ({"model": jt.models.TwoLayer(DIM, 4, parametrization="mean_field")}, True),
+    ],
+)
+def test_a_folder_whose_drift_had_another_rate_is_not_continued(
+    options, refused, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as before:
+        before.setattr(fingerprint, "learning_rate_at", lambda program, run, t: run.learning_rate)
+        jt.run(sweep_of("drift", **options), tmp_path, progress=False)
+    more = sweep_of("drift", seed=(0, 1), **options)
+    if refused:
+        with pytest.raises(jt.InputError, match=r"results of other code: .* step changed"):
+            jt.run(more, tmp_path, extend=True, progress=False)
+    else:
+        assert jt.run(more, tmp_path, extend=True, progress=False).attrs["complete"]
