@@ -210,6 +210,20 @@ def test_the_kernel_measures_what_xla_measures(case):
         assert np.abs(other[name] - fused[name]).max() > 1e-3 * np.abs(fused[name]).max(), name
 
 
+def test_a_small_loss_of_classes_is_not_lost_in_the_rounding_of_the_outputs():
+    """The output of the right class is 20, the others are 5, so the loss is log(1 + 2 e⁻¹⁵)."""
+    net, labels = jt.models.MLP(3, hidden=(3,), outputs=3), np.arange(6) % 3
+    start = jax.tree.map(np.zeros_like, net.init(jax.random.key(0)))
+    start["hidden_0"]["kernel"] = np.eye(3, dtype=np.float32)
+    start["output"]["kernel"] = 15 * np.eye(3, dtype=np.float32)
+    start["output"]["bias"] = np.full(3, 5, np.float32)
+    record = jt.Record(steps=(0,), observables=(jt.loss(), jt.accuracy()), probe_size=6)
+    data = jt.data.Arrays(np.eye(3)[labels], labels)
+    sweep = sweep_of(model=net, data=data, start=start, record=record, num_steps=1)
+    for engine in ("fused", "xla"):
+        np.testing.assert_allclose(ends(sweep, engine).loss, np.log1p(2 * np.exp(-15)), rtol=0.2)
+
+
 @pytest.mark.parametrize("case", ["epochs", "deep", "arrays", "classes"])
 def test_nothing_about_the_grid_changes_a_bit_of_the_kernels_records(case, monkeypatch, tmp_path):
     sweep = recorded(case, seed=range(20))

@@ -576,13 +576,14 @@ INLINE void backward(const Rule<L, R>& rule, F<L>* w, const F<L>* delta, const F
 
 // ---- steps ---------------------------------------------------------------------------------------------------------
 
-// The probabilities of C classes into p, and log Σ_c exp f_c.
-template <int L> INLINE F<L> softmax(const F<L>* f, int64_t C, F<L>* p) {
-  F<L> most = f[0], sum{};
+// The probabilities of C classes into p, and log Σ_c exp(f_c − m) with m = max_c f_c into `most`.
+template <int L> INLINE F<L> softmax(const F<L>* f, int64_t C, F<L>* p, F<L>& most) {
+  F<L> sum{};
+  most = f[0];
   for (int64_t c = 1; c < C; ++c) most = f[c] > most ? f[c] : most;
   for (int64_t c = 0; c < C; ++c) sum += p[c] = exp_lanes<L>(f[c] - most);
   for (int64_t c = 0; c < C; ++c) p[c] /= sum;
-  return most + log_lanes<L>(sum);
+  return log_lanes<L>(sum);
 }
 
 // One in class c, else zero.
@@ -603,7 +604,8 @@ INLINE void residual(const Net& net, const Group<L>& group, int32_t t, const F<L
         for (int64_t c = 0; c < C; ++c) r[c] = rate * 2.0f * group.noise_scale * (1.0f / C - one_hot<L>(drawn, c));
         continue;
       }
-      if (net.loss == SOFTMAX) softmax<L>(f + b * C, C, r);
+      F<L> most;
+      if (net.loss == SOFTMAX) softmax<L>(f + b * C, C, r, most);
       for (int64_t c = 0; c < C; ++c) {
         const F<L> p = net.loss == SOFTMAX ? r[c] : f[b * C + c];
         r[c] = rate * (p - (net.noise == FULL ? one_hot<L>(y[b], c) : F<L>{} + 1.0f / C));
@@ -763,7 +765,7 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
     else for (int b = 0; b < B; ++b) row<L>(net, group, index(first + b), x + b * n[0], y + b);
     const F<L>*w = weights, *h = x;
     F<L>*out = hidden, *d = deltas;
-    F<L> active[TOGETHER] = {}, squares[TOGETHER] = {}, log_sums[TOGETHER];
+    F<L> active[TOGETHER] = {}, squares[TOGETHER] = {}, log_sums[TOGETHER], highest[TOGETHER];
     for (int l = 0; l <= top; ++l) {
       forward<L>(w, has_bias(net, l) ? w + n[l] * n[l + 1] : nullptr, h, out, n[l], n[l + 1], B, l < top);
       for (int b = 0; b < B && l < top; ++b)
@@ -776,7 +778,7 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
     }
     const F<L>* f = out;
     const int64_t C = n[net.layers];
-    for (int b = 0; b < B && net.loss == SOFTMAX; ++b) log_sums[b] = softmax<L>(f + b * C, C, p + b * C);
+    for (int b = 0; b < B && net.loss == SOFTMAX; ++b) log_sums[b] = softmax<L>(f + b * C, C, p + b * C, highest[b]);
     // ∂²L/∂f² = Σ_c p_c r_c r_cᵀ with r_c = p − e_c; e_c alone for the squared loss, and one output for the logistic loss
     for (int64_t c = 0; c < C && trace; ++c) {
       for (int b = 0; b < B; ++b)
@@ -791,7 +793,8 @@ INLINE Sums<L> over_probe(const Net& net, const Group<L>& group, uint32_t size, 
       F<L> loss = net.loss == SOFTMAX ? log_sums[b] : F<L>{}, most = of[0], predicted{}, residuals{};
       for (int64_t c = 0; c < C; ++c) {
         const F<L> target = one_hot<L>(y[b], c), residual = (net.loss == SOFTMAX ? p[b * C + c] : of[c]) - target;
-        loss += net.loss == SOFTMAX ? -target * of[c] : 0.5f * residual * residual;
+        // a difference first, so that a small loss is not lost in the rounding of the outputs
+        loss += net.loss == SOFTMAX ? target * (highest[b] - of[c]) : 0.5f * residual * residual;
         residuals += residual * residual;
         predicted = of[c] > most ? F<L>{} + (float)c : predicted;
         most = of[c] > most ? of[c] : most;
