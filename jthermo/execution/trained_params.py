@@ -51,8 +51,8 @@ def open_params(directory: str | Path, run: int | Sequence[int], *, state: bool 
         raise InputError("run", run, "give at least one index")
     sweep = Sweep.from_json(ds.attrs["sweep"])
     configs = {_label(sweep, group.at): config for config, group in sweep.groups.items()}
-    if missing := [name for name in sweep.axes if name not in ds]:
-        remedy = f"lists no values of the axis {missing[0]}, so it was altered; {REBUILD}"
+    if absent := [name for name in sweep.axes if name not in ds]:
+        remedy = f"lists no values of the axis {absent[0]}, so it was altered; {REBUILD}"
         raise InputError("directory", str(Path(directory) / SWEEP), remedy)
     names = [name for name in sweep.axes if name != "seed"]
     columns = {name: ds[name].values for name in (*sweep.axes, "step")}

@@ -281,6 +281,19 @@ def altered(path, old, new):
     path.write_bytes(body.replace(old, new, 1))
 
 
+def test_an_axis_without_values_is_refused_in_a_folder_without_digests(folder, tmp_path):
+    out = tmp_path / "sweep"
+    shutil.copytree(folder, out)
+    described = json.loads((out / "sweep.json").read_text())
+    del described["sha256"]
+    (out / "sweep.json").write_text(json.dumps(described))
+    assert jt.open_params(out, 0)
+    described["sweep"]["data_seed"] = 0
+    (out / "sweep.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="no values of the axis data_seed, so it was altered"):
+        jt.open_params(out, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "damage"),
     [
