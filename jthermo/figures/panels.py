@@ -293,7 +293,7 @@ def heatmap(
             size = 6 if max(map(len, text.split("\n"))) < 14 else 5.4
             middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
             ax.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **middle)
-        shades = plt.get_cmap("PuOr").with_extremes(bad="0.88")
+        shades = plt.get_cmap("PuOr").with_extremes(bad="0.8")
         ax.pcolormesh(
             value, cmap=shades, vmin=target - 1, vmax=target + 1, edgecolor="white", zorder=0
         )
