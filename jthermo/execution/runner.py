@@ -140,9 +140,9 @@ def run(
         data = config.data
         check_epoch(config.batch_size, data.size(arrays[data]), data.sampling)
         xla.refuse_parts(config, data.size(arrays[data]))
-    if out is not None and not (out / SWEEP).exists():
-        # for the same reason
-        starting.variables(sweep, sweep.runs)
+    new = out is not None and not (out / SWEEP).exists()
+    # for the same reason
+    starts = starting.variables(sweep, sweep.runs) if new else None
     with contextlib.ExitStack() as stack:
         announce = Announcer(sweep, callbacks, bar)
         stack.callback(announce.close)
@@ -170,7 +170,12 @@ def run(
         keeper = Keeper(store, own_shard, bar, stop, held, policy)
         saved = keeper.saved()
         waiting = _unfinished(store, keeper, own_shard, place, saved, bar)
-        starts = starting.variables(sweep, {r for c in waiting for r in c.members} - saved.keys())
+        needed = {r for c in waiting for r in c.members} - saved.keys()
+        starts = (
+            starting.variables(sweep, needed)
+            if starts is None
+            else {run: start for run, start in starts.items() if run in needed}
+        )
         _begin(bar, waiting, store, own_shard)
         _train(waiting, store, keeper, place, saved, starts, announce, bar)
         bar.finish(keeper.total_seconds)

@@ -212,9 +212,7 @@ def _facets(ds: xr.Dataset, col: str | None, most: int) -> list[tuple[str, xr.Da
     """A title and the runs of each column of panels."""
     if col is None:
         return [("", ds)]
-    axes = axes_of(ds)
-    if not isinstance(col, str) or col not in axes:
-        raise InputError("col", col, f"is not a swept axis; choose one of {', '.join(axes)}")
+    _require_axis(ds, "col", col)
     column = ds[col].values
     values = list(dict.fromkeys(column.tolist()))
     if len(values) > most:
@@ -414,12 +412,17 @@ def _clock_label(by: str, power: float) -> str:
     return f"t {ratio}" + ("" if power == 1 else f"$^{{{power:.3g}}}$")
 
 
+def _require_axis(ds: xr.Dataset, field: str, name: str) -> None:
+    """Raise an InputError for the argument `field` unless it names a swept axis."""
+    axes = axes_of(ds)
+    if not isinstance(name, str) or name not in axes:
+        raise InputError(field, name, f"is not a swept axis; choose one of {', '.join(axes)}")
+
+
 def _check(ds: xr.Dataset, variable: str, by: str) -> None:
     """Raise an InputError unless `variable` is one curve for each value of the numbers `by`."""
     require_dataset(ds)
-    axes = axes_of(ds)
-    if not isinstance(by, str) or by not in axes:
-        raise InputError("by", by, f"is not a swept axis; choose one of {', '.join(axes)}")
+    _require_axis(ds, "by", by)
     if ds[by].dtype.kind not in "iuf":
         raise InputError("by", by, "takes no numbers; choose an axis of numbers")
     if not isinstance(variable, str) or variable not in ds.data_vars:

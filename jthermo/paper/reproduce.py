@@ -21,6 +21,7 @@ from jthermo.execution.progress import TimeLeft
 from jthermo.paper import claims, claims_json, claims_tables, experiment_folder
 from jthermo.paper.catalogue import SCALES, experiments, joined_lines
 from jthermo.results.atomic import writing
+from jthermo.results.layout import SWEEP
 from jthermo.results.reading import open_results, read_dataset
 from jthermo.results.tables import num_diverged
 from jthermo.results.writing import write_dataset
@@ -43,7 +44,7 @@ def load(target: str) -> ModuleType:
     """
     known = experiments()
     path = known.get(target) or file_path("experiment", target)
-    if (path / "sweep.json").is_file():
+    if (path / SWEEP).is_file():
         remedy = f"is a results folder; give its Python file, or `jthermo resume {target}`"
         raise InputError("experiment", target, remedy)
     if path.suffix != ".py" or not path.is_file():
